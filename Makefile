@@ -1,0 +1,44 @@
+# The two commands that matter: `make demo` and `make test`. Each installs into .venv when needed, and only then.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export MPLBACKEND := Agg
+
+.PHONY: help demo test slow lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# uv is several times faster than pip; without it pip does the same.
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -m pip install -q --disable-pip-version-check uv; then \
+	  $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'; \
+	else \
+	  $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $@
+
+demo: $(INSTALLED)  ## fine-tune two built-in models with two methods, show the tables and figures (2 minutes)
+	$(BIN)/python -m rib.train -m model=mini_small,mini_large '+method=finetune,ewc' dataset=imagenet_r paths.runs=runs
+	$(BIN)/python -m rib.report paths.runs=runs
+
+test: $(INSTALLED)  ## the quick tests (5 minutes)
+	$(BIN)/python -m pytest
+
+slow: $(INSTALLED)  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and everything that was made, but not runs/
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,286 @@
+"""Hydra and OmegaConf live here and in the mains only: compose, check, and hand on plain dataclasses.
+
+Hydra lets ``+methd=ewc`` pass (a ``+`` opens any node), and a misspelt key inside a yaml file surfaces late as a
+traceback. So the composed config is checked against the closed schema of `rib.schema`; a node that names a class
+(``_target_``) may hold what rib's own files hold for that class, and beyond that what the class's signature takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from rib.errors import RibError
+from rib.schema import Config
+
+C = TypeVar("C")
+
+OPEN_NODES = ("method", "optimizer", "trainer", "logger")
+"""Nodes whose keys belong to a class that is named in them, not to the schema."""
+
+READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}}
+"""Keys that any class in a node may have beside its arguments, since rib reads them itself."""
+
+WITHOUT_TARGET = ("finetune", "pretrained")
+"""Methods that are no class: nothing is added, or nothing is trained."""
+
+
+@cache
+def conf_dir() -> str:
+    """Absolute path of ``conf/``: inside the package (a wheel) or beside it (a checkout, an editable install).
+
+    Raises:
+        FileNotFoundError: If neither is there.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError("rib's conf/ folder is missing; install rib again")
+
+
+def compose(*overrides: str) -> Config:
+    """The config that ``python -m rib.train OVERRIDES`` would use, for notebooks and tests.
+
+    Args:
+        overrides: As on the command line, ``"+method=ewc"``, ``"model=mini_small"``.
+
+    Raises:
+        RibError: For anything misspelt, with the nearest right spelling.
+    """
+    try:
+        return checked(_compose("train", *accept_method(list(overrides))), Config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RibError(explain(error)) from error
+
+
+def _compose(config_name: str, *overrides: str) -> DictConfig:
+    """Hydra's compose, which also works inside a Hydra main (whose global state is put back)."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return hydra_compose(config_name, list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def accept_method(arguments: list[str]) -> list[str]:
+    """``method=ewc`` means ``+method=ewc``: the group is not in the defaults list, so that ``+`` is Hydra's way."""
+    return [f"+{a}" if re.match(r"method=", a) else a for a in arguments]
+
+
+def checked(cfg: DictConfig, schema: type[C]) -> C:
+    """The composed config as an instance of its dataclass (of `rib.schema`).
+
+    Raises:
+        RibError: For a key that does not exist or a value of the wrong type, named in one sentence.
+    """
+    plain = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
+    try:
+        result = cast("C", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain)))
+    except OmegaConfBaseException as error:
+        raise RibError(_explain_omegaconf(error, schema)) from error
+    for name in OPEN_NODES:
+        node = getattr(result, name, None)
+        if name == "method" and node:
+            for method, options in node.items():
+                _check_method(method, options)
+        elif node:
+            _check_node(name, node)
+    return result
+
+
+def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
+    """The object that a node with ``_target_`` describes (`hydra.utils.instantiate`).
+
+    Raises:
+        RibError: If its class does not take these values.
+    """
+    from hydra.utils import instantiate as build
+
+    try:
+        return build(dict(node), **extra, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, RibError):
+            raise error.__cause__ from None
+        raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
+
+
+def to_yaml(config: object) -> str:
+    """A config as yaml text, as kept in a run's folder."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+OPTIONS = ("optimizer", "data", "epochs", "batch_size", "accumulate", "clip", "precision", "batch_norm", "evaluation")
+"""What counts as an option of a run in metrics.json, besides the methods' own."""
+
+NOT_OPTIONS = {"data.root", "data.workers", "data.rescan", "evaluation.batch_size"}
+"""Of these, what changes no number."""
+
+
+def flat_changes(config: Config) -> dict[str, Any]:
+    """Options that are not default, as flat overrides: ``{"method.ewc.strength": 10.0}``."""
+    changes: dict[str, Any] = {}
+    for name, options_ in config.method.items():
+        default = shipped_nodes("method").get(name, {})
+        changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
+    default = _flat(_defaults())
+    flat = _flat(OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True))
+    for key, value in flat.items():
+        if key.partition(".")[0] in OPTIONS and key not in NOT_OPTIONS and value != default.get(key):
+            changes[key] = value
+    return changes
+
+
+@cache
+def _defaults() -> Any:
+    config = checked(_compose("train"), Config)
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+
+
+def options(group: str) -> list[str]:
+    """Names of a config group's files, ``options("model")``."""
+    return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml"))
+
+
+@cache
+def shipped_nodes(group: str) -> dict[str, dict[str, Any]]:
+    """What rib's own files of a group hold, by file name (a method's one entry unwrapped)."""
+    nodes = {}
+    for name in options(group):
+        loaded = OmegaConf.load(Path(conf_dir(), group, f"{name}.yaml"))
+        node = cast("dict[str, Any]", OmegaConf.to_container(loaded, resolve=False))
+        node.pop("defaults", None)
+        nodes[name] = (node.get(name) or {}) if group == "method" else node
+    return nodes
+
+
+def _check_method(name: str, node: object) -> None:
+    if not isinstance(node, dict):
+        raise RibError(
+            f"method.{name}: expected a block of options, got {node!r}; "
+            f"a method is chosen with +method=NAME, one of: {', '.join(options('method'))}"
+        )
+    if "_target_" not in node and name not in WITHOUT_TARGET:
+        raise RibError(
+            f"method.{name}: expected a class named in _target_, found none{_nearest(name, options('method'))}"
+        )
+    _check_node("method", node, f"method.{name}")
+
+
+def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> None:
+    """A class that rib's own files name takes what they hold, typed as there; any other, what its signature takes."""
+    where = where or group
+    known: dict[str, Any] = {}
+    for shipped in shipped_nodes(group).values():
+        if shipped.get("_target_") == node.get("_target_"):
+            known = {**shipped, **known}
+    accepted = set(known) if known or "_target_" not in node else _arguments(node["_target_"], where)
+    accepted |= READ_BY_RIB.get(group, set())
+    for key, value in node.items():
+        if key not in {"_target_", *accepted}:
+            raise RibError(
+                f"{where}.{key}: there is no such option{_nearest(key, accepted - {'_target_'}, f'{where}.')}"
+            )
+        if key in known and not _same_kind(value, known[key]):
+            raise RibError(f"{where}.{key}: expected a value like {known[key]!r}, got {value!r}")
+
+
+def _same_kind(value: object, shipped: object) -> bool:
+    """Whether a value may stand where rib's own file has ``shipped`` (null there allows any; numbers mix)."""
+    if value is None or shipped is None or (isinstance(shipped, str) and isinstance(value, str)):
+        return True
+    if isinstance(shipped, bool) or isinstance(value, bool):
+        return isinstance(shipped, bool) and isinstance(value, bool)
+    if isinstance(shipped, int | float):
+        return isinstance(value, int | float)
+    return isinstance(shipped, str) or isinstance(value, type(shipped))
+
+
+def _arguments(target: str, where: str) -> set[str]:
+    """Names that a user's own class takes."""
+    from hydra.utils import get_object
+
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RibError(f"{where}._target_: cannot import {target!r} ({reason})") from error
+    return set(parameters)
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of Hydra or OmegaConf: what came, and the nearest that would do."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group:
+            known = ", ".join(error.options)
+            return f"{group}={name}: there is no such {group}{_nearest(name, error.options)}; known: {known}"
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = str(found[1]).lstrip("+")
+        methods = {f"method.{name}.{k}": name for name, node in shipped_nodes("method").items() for k in node}
+        if key in methods:
+            return f"{key}: no method {methods[key]} was chosen; give +method={methods[key]} with it"
+        candidates = [*_all_keys(), *methods, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
+        return f"{key}: there is no such option{_nearest(key, candidates)}"
+    if isinstance(error, OmegaConfBaseException):
+        return _explain_omegaconf(error, Config)
+    return " ".join(text.split())
+
+
+def _explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
+    where = str(error.full_key or error.key or "")
+    if isinstance(error, ConfigKeyError):
+        parent, _, key = where.rpartition(".")
+        prefix = f"{parent}." if parent else ""
+        return f"{where}: there is no such option{_nearest(key, _fields(schema, parent), prefix)}"
+    message = str(error.msg or error).split("\n")[0]
+    return f"{where}: {message[:1].lower()}{message[1:]}" if where else message
+
+
+def _fields(schema: Any, path: str) -> list[str]:
+    """Names under a dotted path of a schema."""
+    for part in filter(None, path.split(".")):
+        schema = get_type_hints(schema).get(part)
+    return [field.name for field in fields(schema)] if is_dataclass(schema) else []
+
+
+@cache
+def _all_keys() -> tuple[str, ...]:
+    """Every dotted key of the default train config."""
+    cfg = _compose("train")
+
+    def walk(node: DictConfig, prefix: str = "") -> Iterator[str]:
+        for key in map(str, node):
+            yield f"{prefix}{key}"
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                yield from walk(child, f"{prefix}{key}.")
+
+    return tuple(walk(cfg))
+
+
+def _nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""

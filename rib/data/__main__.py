@@ -1,0 +1,81 @@
+"""``python -m rib.data``: look at data without any model (``action=check``, ``action=sheet``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from rib.config import checked, conf_dir
+from rib.errors import RibError
+from rib.launch import launch, quietly
+from rib.schema import DataCommandConfig
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="data")
+@quietly
+def _main(cfg: DictConfig) -> None:
+    config = checked(cfg, DataCommandConfig)
+    actions = {"check": check, "sheet": sheet}
+    if config.action not in actions:
+        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
+    actions[config.action](config)
+
+
+def check(config: DataCommandConfig) -> None:
+    """Print what was found of every dataset against what is expected.
+
+    Raises:
+        RibError: If anything is not as it should be, after the table.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from rib.data.images import scan
+    from rib.question import find_data
+
+    catalog, root = find_data(config)
+    table = Table(title=f"Datasets under {root}", title_justify="left")
+    table.add_column("dataset")
+    for column in ("images", "expected", "classes", "expected"):
+        table.add_column(column, justify="right")
+    table.add_column("what to do", overflow="fold")
+    wrong = 0
+    for spec in catalog.specs.values():
+        expected = f"{spec.num_images:,}" if spec.num_images is not None else "?"
+        try:
+            tree = scan(spec, root, Path(config.paths.runs) / "datasets", config.data.rescan)
+            row = (f"{len(tree):,}", expected, str(len(set(tree.labels.tolist()))), str(len(spec.groups)), "")
+        except RibError as error:
+            wrong += 1
+            row = ("", expected, "", str(len(spec.groups)), str(error))
+        table.add_row(spec.title, *row)
+    Console(width=None if Console().is_terminal else 160).print(table)
+    if wrong:
+        raise RibError(f"{wrong} of {len(catalog.specs)} datasets are not complete; see the table")
+
+
+def sheet(config: DataCommandConfig) -> None:
+    """Draw a contact sheet of every dataset that is there."""
+    from rib.data.images import MissingDatasetError, scan
+    from rib.data.sheet import write_sheet
+    from rib.question import find_data
+
+    catalog, root = find_data(config)
+    trees = {}
+    for name, spec in catalog.specs.items():
+        try:
+            trees[name] = scan(spec, root, Path(config.paths.runs) / "datasets", config.data.rescan, True)
+        except MissingDatasetError:
+            continue
+    print(write_sheet(trees, catalog, Path(config.out or "contact_sheet.png")).resolve())
+
+
+def main() -> None:
+    """Entry point of ``rib-data``."""
+    launch(_main)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""One LightningDataModule for any source and any targets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from rib.data.crops import Batch, Images, crops_of
+from rib.data.images import ImageTree
+from rib.data.sampler import EpochBatches
+from rib.data.transform import Transform
+from rib.errors import RibError
+
+
+class RIBDataModule(L.LightningDataModule):
+    """Serves the source for training and every dataset for scoring, through the model's own transform.
+
+    Args:
+        source: Images to fine-tune on, or None.
+        targets: Datasets to score, by name.
+        transform: The checkpoint's evaluation transform.
+        batch_size: Training images in a batch of the whole job, whatever the number of processes.
+        evaluation_batch_size: Images in one process's batch while scoring.
+        workers: Loader processes; None: none for cached crops, else one a core up to 8.
+        seed: With the epoch, what the order of training images depends on.
+        augment: ``none``, ``flip`` or ``random_resized_crop``.
+        image_backend: ``torchvision`` or ``pil``.
+        cache: Folder for decoded crops, or None to keep none.
+
+    Raises:
+        RibError: If the source has no image.
+    """
+
+    def __init__(
+        self,
+        source: ImageTree | None,
+        targets: Mapping[str, ImageTree],
+        transform: Transform,
+        *,
+        batch_size: int = 64,
+        evaluation_batch_size: int = 256,
+        workers: int | None = None,
+        seed: int = 0,
+        augment: str = "none",
+        image_backend: str = "torchvision",
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if source is not None and not len(source):
+            raise RibError(f"{source.spec.title}: expected at least one image to fine-tune on, got none")
+        self.source = source
+        self.targets = targets
+        self.transform = transform
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.workers = workers
+        self.seed = seed
+        self.augment = augment
+        self.image_backend = image_backend
+        self.cache = cache
+        self._order: EpochBatches | None = None
+        self._resume: tuple[int, int] | None = None
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """This process's share of the shuffled source: images, labels, places.
+
+        Raises:
+            RibError: If there is no source, or the processes cannot share a batch evenly.
+        """
+        if self.source is None:
+            raise RibError("expected a source to fine-tune on, got none")
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        try:
+            self._order = EpochBatches(len(self.source), self.batch_size, self.seed, rank, world)
+        except ValueError as error:
+            raise RibError(f"batch_size: {error}") from error
+        if self._resume is not None:
+            self._order.start_at(*self._resume)
+        return self._loader(self._images(self.source, self.augment), self._order)
+
+    def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """Every ``world``-th image of a dataset from ``rank`` on, in path order: images, labels, places."""
+        tree = self.targets[name]
+        size = self.evaluation_batch_size
+        return self._loader(self._images(tree), _chunks(range(rank, len(tree), world), size))
+
+    def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
+        """A seeded selection of source images, not augmented, for what a method wants to know about the start model.
+
+        Args:
+            count: How many; all, if there are fewer.
+            seed: Which.
+            rank: This process's share is every ``world``-th from here.
+            world: Number of processes.
+
+        Returns:
+            Batches of images, labels and places *in the selection*, and how many images it has.
+        """
+        assert self.source is not None, "a method that trains has a source"
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self.source), generator=generator)[:count].sort().values
+        images = self._images(self.source)
+        loader = self._loader(images, _chunks(chosen[rank::world].tolist(), 64))
+        place_of = torch.zeros(len(self.source), dtype=torch.long)
+        place_of[chosen] = torch.arange(len(chosen))
+        return ((batch, labels, place_of[places]) for batch, labels, places in loader), len(chosen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is: the epoch, and its batches that are done (asked for in ``on_train_batch_end``)."""
+        assert self.trainer is not None
+        # The hook comes when a batch is processed and before Lightning counts it as completed.
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        return {"epoch": self.trainer.current_epoch, "batches_done": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there with the next `train_dataloader`."""
+        epoch, done = state_dict["epoch"], state_dict["batches_done"]
+        assert self.source is not None
+        batches = -(-len(self.source) // self.batch_size)
+        self._resume = (epoch, done) if done < batches else (epoch + 1, 0)
+
+    def _images(self, tree: ImageTree, augment: str = "none") -> Images:
+        crops = crops_of(tree, self.transform, self.image_backend, self.cache) if augment == "none" else None
+        return Images(tree, self.transform, self.image_backend, crops, augment, self.seed)
+
+    def _loader(self, images: Images, batches: Any) -> DataLoader[Batch]:
+        workers = self.workers
+        if workers is None:
+            workers = 0 if images.crops is not None else min(8, os.cpu_count() or 1)
+        return DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
+    return [list(indices[i : i + size]) for i in range(0, len(indices), size)]
+
+
+def _as_it_is(batch: Any) -> Any:
+    """`Images` hands over whole batches already."""
+    return batch

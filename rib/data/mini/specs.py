@@ -1,0 +1,86 @@
+"""mini's catalog: the facts that its folders are checked against, as `rib.data.catalog` has the real ones."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from rib.data.catalog import Catalog, DatasetSpec, Rule
+from rib.data.mini import sets
+from rib.data.mini.classes import CLASSES, FOLDERS, STRANGERS
+from rib.data.mini.styles import CORRUPTIONS
+
+LICENCE = "drawn by rib; Apache-2.0"
+
+
+@cache
+def _wnids() -> tuple[str, ...]:
+    return tuple(files("rib.data").joinpath("resources", "imagenet_wnids.txt").read_text().split())
+
+
+@cache
+def output_ids() -> dict[str, int]:
+    """Output of each WordNet id of ImageNet-1K."""
+    return {wnid: i for i, wnid in enumerate(_wnids())}
+
+
+@cache
+def catalog() -> Catalog:
+    """The datasets of mini, with the names, rules and layouts of the real ones."""
+    all_ = tuple(c.wnid for c in CLASSES)
+    in_a = tuple(c.wnid for c in CLASSES if c.in_a)
+    in_r = tuple(c.wnid for c in CLASSES if c.in_r)
+    ids = output_ids()
+    wnid: Rule = "wnid"
+    val = "imagenet_val"
+    specs = (
+        _spec("imagenet_val", "ImageNet val", "imagenet/val", wnid, all_),
+        _spec("imagenet_v2", "ImageNet-V2", "imagenet-v2/imagenetv2-matched-frequency-format-val", "number", all_),
+        _spec("imagenet_a", "ImageNet-A", "imagenet-a", wnid, in_a),
+        _spec("imagenet_r", "ImageNet-R", "imagenet-r", wnid, in_r),
+        _spec("imagenet_sketch", "ImageNet-Sketch", "imagenet-sketch", wnid, all_),
+        DatasetSpec(
+            name="objectnet",
+            title="ObjectNet",
+            folders=("objectnet-1.0/images",),
+            rule="objectnet",
+            groups=tuple(tuple(ids[w] for w in f.wnids) for f in FOLDERS),
+            classes=tuple(f.name for f in FOLDERS),
+            num_images=len(sets.pictures("objectnet")) - len(STRANGERS) * sets.STRANGERS_EACH,
+            licence=LICENCE,
+            border=sets.BORDER,
+            more_folders=True,
+        ),
+        _spec("imagenet_cartoon", "ImageNet-Cartoon", "imagenet-cartoon", wnid, all_, derived_from=val),
+        _spec("imagenet_drawing", "ImageNet-Drawing", "imagenet-drawing", wnid, all_, derived_from=val),
+        _spec(
+            "imagenet_c", "ImageNet-C", "imagenet-c", "corruption", all_, derived_from=val,
+            cells=tuple(f"{c}/{s}" for c in CORRUPTIONS for s in sets.SEVERITIES),
+        ),
+        _spec("imagenet_train", "ImageNet train", "imagenet/train", wnid, all_),
+    )  # fmt: skip
+    return Catalog(kind="mini", wnids=_wnids(), specs={spec.name: spec for spec in specs})
+
+
+def _spec(
+    name: str,
+    title: str,
+    folder: str,
+    rule: Rule,
+    wnids: tuple[str, ...],
+    derived_from: str | None = None,
+    cells: tuple[str, ...] = (),
+) -> DatasetSpec:
+    return DatasetSpec(
+        name=name,
+        title=title,
+        folders=(folder,),
+        rule=rule,
+        groups=tuple((output_ids()[w],) for w in wnids),
+        classes=wnids,
+        num_images=len(sets.pictures(name)),
+        licence=LICENCE,
+        derived_from=derived_from,
+        precropped=bool(cells),
+        cells=cells,
+    )

@@ -1,0 +1,75 @@
+"""The order of training images, a function of seed and epoch, which can begin in the middle of an epoch.
+
+Lightning goes on in mid-epoch by counting batches, but a plain shuffled loader then replays other images. Here the
+order of an epoch is drawn from (seed, epoch) alone, so a resumed fit sees exactly the batches that were left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from rib.memo import digest_of
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of image indices, each tagged as ``epoch * N + place``; processes share the same global batches.
+
+    Rank r takes the places r, r + world, ... of each global batch. A last batch with fewer images than processes is
+    filled up from the epoch's beginning, since every process must take part in every step.
+
+    Args:
+        num_images: N.
+        batch_size: Images in a global batch.
+        seed: With the epoch, what determines the order.
+        rank: This process.
+        world: Number of processes.
+
+    Raises:
+        ValueError: If the global batch cannot be split evenly.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if batch_size % world:
+            raise ValueError(f"expected a batch size that {world} processes can share evenly, got {batch_size}")
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.epoch = 0
+        self._skip = 0
+
+    @property
+    def sampler(self) -> EpochBatches:
+        """Itself: where Lightning looks for ``set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls it at the start of each."""
+        self.epoch = epoch
+
+    def start_at(self, epoch: int, batches_done: int) -> None:
+        """Begin the next iteration in mid-epoch."""
+        self.epoch, self._skip = epoch, batches_done
+
+    def order(self) -> list[int]:
+        """All indices in the order of this epoch."""
+        generator = torch.Generator().manual_seed(int(digest_of(["order", self.seed, self.epoch])[:15], 16))
+        return torch.randperm(self.num_images, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_images / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.order()
+        first, self._skip = self._skip, 0
+        for number in range(first, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            while len(batch) < self.world:
+                batch = (batch + order)[: self.world]
+            # Tagged with the epoch, which seeds augmentation (`rib.data.crops.Images`).
+            yield [self.epoch * self.num_images + place for place in batch[self.rank :: self.world]]

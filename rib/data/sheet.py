@@ -1,0 +1,51 @@
+"""A contact sheet: the same classes through every dataset's eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from rib.data.catalog import Catalog
+from rib.data.images import ImageTree
+
+THUMB, GAP, MARGIN = 72, 4, 132
+
+
+def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int = 10) -> Image.Image:
+    """A row a dataset, a column a class; classes that most datasets share come first.
+
+    Args:
+        trees: Datasets by name, in the order of rows.
+        catalog: Their world, for titles.
+        columns: How many classes.
+
+    Returns:
+        RGB, 72 px an image.
+    """
+    ids = {name: [set(group) for group in tree.spec.groups] for name, tree in trees.items()}
+    everything = sorted({i for groups in ids.values() for group in groups for i in group})
+    shared = sorted(everything, key=lambda i: -sum(any(i in g for g in groups) for groups in ids.values()))[:columns]
+    size = (MARGIN + len(shared) * (THUMB + GAP), len(trees) * (THUMB + GAP))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, tree) in enumerate(trees.items()):
+        top = row * (THUMB + GAP)
+        draw.text((4, top + THUMB // 2 - 6), catalog[name].title, fill="black", font_size=13)
+        for column, output in enumerate(shared):
+            label = next((j for j, group in enumerate(ids[name]) if output in group), None)
+            found = np.flatnonzero(tree.labels == (-1 if label is None else label))
+            if len(found):
+                with Image.open(tree.folder / tree.paths[found[0]]) as image:
+                    thumb = image.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BICUBIC)
+                sheet.paste(thumb, (MARGIN + column * (THUMB + GAP), top))
+    return sheet
+
+
+def write_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, file: Path) -> Path:
+    """Draw the sheet into a PNG file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(trees, catalog).save(file)
+    return file

@@ -1,0 +1,5 @@
+"""The one kind of error that is the user's to mend: a sentence that says what was expected, what came, what to do."""
+
+
+class RibError(Exception):
+    """Something the user can put right; mains print its message alone, without a traceback."""

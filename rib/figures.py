@@ -1,0 +1,163 @@
+"""Pictures of results: what changed on each dataset, how the loss went, how methods compare.
+
+Colours are Okabe & Ito's, which stay apart for colour-blind readers; a gain is blue and a loss is vermilion in every
+figure. Sizes are in inches at which text is 8 to 9 points, one column to a page wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rib.tables import title_of, with_interval, world
+
+GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+
+
+def draw_run(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A run's own figures, in its ``figures/``: change.png, and loss.png where it trained."""
+    out = folder / "figures"
+    out.mkdir(exist_ok=True)
+    drawn = [_save(change_figure(metrics), out / "change.png")]
+    logs = sorted(
+        (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
+    )
+    if logs:
+        drawn.append(_save(loss_figure(logs, metrics), out / "loss.png"))
+    return drawn
+
+
+def change_figure(metrics: Mapping[str, Any]) -> Figure:
+    """A dumbbell a dataset: accuracy before (open) and after (filled, with the 95 % interval of the change)."""
+    kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
+    counted = improvement["targets"] if improvement else []
+    names = sorted(metrics["accuracy"], key=lambda n: (n in counted, metrics["accuracy"][n]["change"]["value"]))
+    figure = Figure(figsize=(6.4, 1.5 + 0.34 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, name in enumerate(names):
+        entry = metrics["accuracy"][name]
+        change, before, after = entry["change"], 100 * entry["before"], 100 * entry["after"]
+        colour = NEUTRAL if change["value"] == 0 else GAIN if change["value"] > 0 else LOSS
+        axes.plot([before, after], [row, row], color=colour, lw=2, alpha=0.55, zorder=1)
+        axes.plot(
+            [before + change["low"], before + change["high"]], [row, row], color=colour, lw=5, alpha=0.25, zorder=1
+        )
+        axes.plot(before, row, "o", mfc="white", mec=colour, ms=6, zorder=2)
+        axes.plot(after, row, "o", color=colour, ms=6, zorder=3)
+        text = with_interval(change) if metrics["source"] != "none" else f"{before:.1f}"
+        axes.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=colour)
+    roles = {name: "" if name in counted else " (not in RI)" for name in names} | {metrics["source"]: " (source)"}
+    labels = [title_of(name, kind) + roles[name] for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=9)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(f"top-1 accuracy, %; open: before, filled: after; {world(metrics)}", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", lw=0.4, alpha=0.5)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    if metrics["source"] == "none":
+        heading = f"{metrics['model']}, pretrained"
+    else:
+        heading = f"{metrics['model']}, {metrics['method']} on {title_of(metrics['source'], kind)}"
+        if improvement:
+            heading += f"\nRI {with_interval(improvement)} points, {len(counted)} targets, 95 % over images only"
+    axes.set_title(heading, fontsize=10, loc="left")
+    return figure
+
+
+def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
+    """Training loss by step, penalties apart; a run that was killed and went on has several logs."""
+    import pandas as pd
+
+    frame = pd.concat([pd.read_csv(log) for log in logs]).drop_duplicates("step", keep="last").sort_values("step")
+    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = [c for c in frame.columns if c == "loss" or c.startswith("penalty/")]
+    for colour, column in zip(SERIES, drawn, strict=False):
+        label = "cross-entropy" if column == "loss" else column.removeprefix("penalty/") + " penalty"
+        curve = frame[["step", column]].dropna()
+        axes.plot(curve["step"] + 1, curve[column], color=colour, lw=1.2, label=label)
+    axes.set_xlabel("optimizer step", fontsize=8)
+    axes.set_ylabel("nats an image", fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8)
+    axes.grid(lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    source = title_of(metrics["source"], metrics["data"]["kind"])
+    axes.set_title(f"{metrics['model']}, {metrics['method']} on {source}", fontsize=9, loc="left")
+    return figure
+
+
+def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Change on each target by method, a panel a model and source, with RI at the top."""
+    trained = [m for m in runs if m["source"] != "none" and m["robustness_improvement"]]
+    panels = sorted({(m["source"], m["model"]) for m in trained})
+    methods = list(dict.fromkeys(_label(m) for m in trained))
+    colours = {label: SERIES[i % len(SERIES)] for i, label in enumerate(methods)}
+    kind = trained[0]["data"]["kind"]
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.6 + 3.0 * columns, 0.9 + 3.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (source, model) in zip(grid.flat, panels, strict=False):
+        here = [m for m in trained if (m["source"], m["model"]) == (source, model)]
+        _panel(axes, here, colours, methods)
+        axes.set_title(f"{model} on {title_of(source, kind)}", fontsize=9, loc="left")
+    for axes in grid[:, 1:].flat:
+        if {m["source"] for m in trained} == {trained[0]["source"]}:
+            axes.tick_params(labelleft=False)
+    handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.supxlabel(f"change in points, 95 % over images only; {world(trained[0])}", fontsize=8)
+    return figure
+
+
+def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], methods: Sequence[str]) -> None:
+    kind = runs[0]["data"]["kind"]
+    targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]
+    for m in runs:
+        place = methods.index(_label(m))
+        shift = 0.6 * ((place + 0.5) / len(methods) - 0.5)
+        values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [m["robustness_improvement"]]
+        for row, value in enumerate(values):
+            colour = colours[_label(m)]
+            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.5)
+            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=4)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
+    axes.set_yticks(range(len(targets) + 1), [title_of(n, kind) for n in reversed(targets)] + ["RI"], fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label(metrics: Mapping[str, Any]) -> str:
+    """Method and options, and the seed where it is not the first."""
+    options = "".join(f" {k.rpartition('.')[2]}={v}" for k, v in metrics["options"].items())
+    return f"{metrics['method']}{options}" + (f" seed {metrics['seed']}" if metrics["seed"] else "")
+
+
+def _save(figure: Figure, file: Path) -> Path:
+    """Write a picture whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp.png")
+    figure.savefig(temporary, dpi=160)
+    temporary.replace(file)
+    return file
+
+
+def save(figure: Figure, file: Path) -> Path:
+    """Write a figure as PNG, making its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return _save(figure, file)
+
+
+__all__ = ["change_figure", "comparison_figure", "draw_run", "loss_figure", "save"]

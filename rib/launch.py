@@ -1,0 +1,75 @@
+"""What every main does around its work: arguments before Hydra, one-sentence errors, ranks, interrupts."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rib.config import accept_method, explain
+from rib.errors import RibError
+
+
+def launch(main: Callable[[], None]) -> None:
+    """Run a Hydra main; a user's mistake is one sentence on stderr and exit code 1.
+
+    ``HYDRA_FULL_ERROR=1`` makes Hydra raise instead of printing its own long messages; where the user has set it
+    already, they see the traceback.
+    """
+    sys.argv[1:] = accept_method(sys.argv[1:])
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("rib: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except (_Stop, RibError) as stop:
+        error = stop.__cause__ if isinstance(stop, _Stop) else stop
+        if wants_traceback:
+            raise
+        sys.exit(f"rib: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        sys.exit(f"rib: {explain(error)}")
+
+
+def quietly(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Let a user's mistake leave a Hydra job without Hydra's own line about it; in a sweep the next job goes on."""
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except RibError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _Stop(error) from error
+
+    return run
+
+
+class _Stop(BaseException):
+    """Carries a `RibError` past Hydra, which reports only exceptions."""
+
+
+def rank() -> int:
+    """This process's rank in a multi-process run, as its launcher (Lightning, torchrun, SLURM) says; 0 when alone."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def say(text: str = "") -> None:
+    """A line for the user, on stderr and from rank zero alone; stdout is for results."""
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Fine-tuning methods, each a Lightning callback (`rib.methods.base.Method`)."""

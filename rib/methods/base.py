@@ -1,0 +1,72 @@
+"""What a method is: a Lightning callback with at most five moments.
+
+1. ``setup(trainer, module, stage="fit")``: change the model, freeze, warm-start. It runs before a checkpoint is
+   restored, before DDP wraps the module and before optimizers exist, so an anchor taken here is always the start
+   weights, also when a killed run goes on.
+2. ``parameter_groups(module)``: other learning rates for parts of the model.
+3. ``penalty(module, step)``: a term for the loss. `FineTuner.training_step` adds it, which puts it inside DDP's
+   forward, autocast and accumulation; ``on_before_backward`` would count it twice under accumulation.
+4. ``after_step(module)``: right after the optimizer's step (its own hook: ``on_train_batch_end`` also fires between
+   accumulated batches).
+5. ``on_fit_end(trainer, module)``: leave plain weights behind.
+
+A user's own method subclasses `Method`; one that overrides nothing is plain fine-tuning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning.pytorch as L
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from rib.module import FineTuner
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training batch on its way through the model.
+
+    Attributes:
+        images: uint8, shape (B, 3, H, W), before normalisation.
+        labels: Classes of the source, shape (B,).
+        outputs: All outputs of the model, shape (B, K).
+        logits: The source's classes, shape (B, C).
+    """
+
+    images: Tensor
+    labels: Tensor
+    outputs: Tensor
+    logits: Tensor
+
+
+class Method(L.Callback):
+    """Base of every fine-tuning method; see the module's docstring for its five moments.
+
+    Attributes:
+        order: Place in a stack, low first: 0 changes the model (adapters), 1 regularizes, 2 averages.
+    """
+
+    order: ClassVar[int] = 1
+
+    @property
+    def name(self) -> str:
+        """As in logs and metrics.json."""
+        return type(self).__name__.lower()
+
+    def parameter_groups(self, module: FineTuner) -> list[dict[str, Any]] | None:
+        """Optimizer parameter groups in place of one group of everything, or None."""
+        return None
+
+    def penalty(self, module: FineTuner, step: Step) -> Tensor | None:
+        """A scalar added to the cross-entropy, in nats, or None."""
+        return None
+
+    def after_step(self, module: FineTuner) -> None:
+        """Change the weights right after the optimizer has."""
+
+    def report(self) -> dict[str, float]:
+        """Numbers about this fit for metrics.json, known once it has begun."""
+        return {}

@@ -1,0 +1,56 @@
+"""What is measured: accuracy in a dataset's label space, robustness improvement, and their intervals.
+
+The torchmetrics classes load torch only when they are asked for, since tables need none of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rib.metrics.bootstrap import (
+    Changes,
+    dataset_change_interval,
+    mean_robustness_interval,
+    originals_of,
+    robustness_interval,
+)
+from rib.metrics.intervals import Interval, seed_interval
+from rib.metrics.robustness import (
+    IN_DISTRIBUTION,
+    family_of,
+    mean_over_cells,
+    mean_robustness_improvement,
+    robustness_improvement,
+    targets_of,
+    without_derived,
+)
+
+if TYPE_CHECKING:
+    from rib.metrics.accuracy import RobustnessImprovement, SubspaceAccuracy
+
+__all__ = [
+    "IN_DISTRIBUTION",
+    "Changes",
+    "Interval",
+    "RobustnessImprovement",
+    "SubspaceAccuracy",
+    "dataset_change_interval",
+    "family_of",
+    "mean_over_cells",
+    "mean_robustness_improvement",
+    "mean_robustness_interval",
+    "originals_of",
+    "robustness_improvement",
+    "robustness_interval",
+    "seed_interval",
+    "targets_of",
+    "without_derived",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("RobustnessImprovement", "SubspaceAccuracy"):
+        from rib.metrics import accuracy
+
+        return getattr(accuracy, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,111 @@
+"""The measures of `rib.metrics.robustness` as torchmetrics modules, for loops over batches and processes.
+
+States are integer counts, summed over processes, so results depend on neither the batch size nor the number of
+processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from rib.data.labels import LabelSpace
+from rib.metrics.robustness import target_shares
+
+
+class SubspaceAccuracy(Metric):
+    """Top-1 accuracy among a dataset's own classes, a fraction; nan before the first image.
+
+    Args:
+        space: The dataset's classes in terms of the model's outputs.
+        **kwargs: As for `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self, space: LabelSpace, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.space = space
+        self.add_state("correct", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Counts a batch.
+
+        Args:
+            logits: All outputs of the model, shape (B, K).
+            labels: Classes of the dataset, shape (B,), integers from 0 to C - 1.
+
+        Raises:
+            ValueError: If the shapes do not belong together.
+        """
+        classes = self.space.project(logits)
+        if labels.shape != classes.shape[:1]:
+            raise ValueError(f"expected labels of shape {tuple(classes.shape[:1])}, got {tuple(labels.shape)}")
+        self.correct += (classes.argmax(dim=1) == labels).sum()
+        self.total += labels.numel()
+
+    def compute(self) -> Tensor:
+        """The fraction of images whose largest class logit is the label's, a scalar."""
+        return self.correct / self.total
+
+
+class RobustnessImprovement(Metric):
+    """RI in percentage points, from the images as they are scored; nan while a target has no image.
+
+    The integer-count form of `rib.metrics.robustness.robustness_improvement`.
+
+    Args:
+        targets: What is scored, in the order of the indices given to `update`: a target (``imagenet_r``) or one of
+            its cells (``imagenet_c/fog/3``). The source and imagenet_val are the caller's to leave out.
+        **kwargs: As for `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If there is no target or one is named twice.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    gained: Tensor
+    total: Tensor
+
+    def __init__(self, targets: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.targets = tuple(targets)
+        self._shares = tuple(target_shares(self.targets).values())
+        zeros = torch.zeros(len(self.targets), dtype=torch.int64)
+        self.add_state("gained", default=zeros, dist_reduce_fx="sum")
+        self.add_state("total", default=zeros.clone(), dist_reduce_fx="sum")
+
+    def update(self, dataset_index: int, before_correct: Tensor, after_correct: Tensor) -> None:
+        """Counts a batch of one target.
+
+        Args:
+            dataset_index: The target's place in ``targets``, such as Lightning's ``dataloader_idx``.
+            before_correct: Whether the pretrained model is right, shape (B,), bool or 0 and 1.
+            after_correct: Whether the fine-tuned model is right on the same images, shape (B,).
+
+        Raises:
+            ValueError: If the shapes differ or there is no such target.
+        """
+        if before_correct.shape != after_correct.shape or before_correct.ndim != 1:
+            shapes = f"{tuple(before_correct.shape)} and {tuple(after_correct.shape)}"
+            raise ValueError(f"expected the same images before and after, two shapes (B,), got {shapes}")
+        if not 0 <= dataset_index < len(self.targets):
+            raise ValueError(f"expected a target from 0 to {len(self.targets) - 1}, got {dataset_index}")
+        self.gained[dataset_index] += (after_correct.long() - before_correct.long()).sum()
+        self.total[dataset_index] += before_correct.numel()
+
+    def compute(self) -> Tensor:
+        """RI over all images counted, a scalar in percentage points."""
+        change = self.gained / self.total
+        return 100 * (change * torch.tensor(self._shares, device=change.device)).sum()

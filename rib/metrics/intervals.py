@@ -1,0 +1,58 @@
+"""What an interval is, and the one over seeds.
+
+Two intervals stand side by side in every table, since they answer different questions: over *images* (would other
+images of the same kind say the same of these weights?, `rib.metrics.bootstrap`) and over *seeds* (would training
+again?). Neither contains the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Literal
+
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and where it may lie, in percentage points.
+
+    Attributes:
+        value: The estimate itself.
+        low: Lower end.
+        high: Upper end.
+        over: What was taken to vary; the label that goes beside the numbers.
+        level: Nominal coverage, 0 to 1.
+    """
+
+    value: float
+    low: float
+    high: float
+    over: Literal["images only", "seeds"]
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}] ({self.over})"
+
+
+def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
+    """The interval of a mean over training seeds, by Student's t with n - 1 degrees of freedom.
+
+    With the three seeds that one can afford, a percentile bootstrap covers 73 % where 95 % is meant (it can never
+    leave the range of the three values); Student's t is exact for normal values.
+
+    Args:
+        values: One number a seed, in percentage points.
+        level: Nominal coverage, 0 to 1.
+
+    Returns:
+        None for fewer than two seeds, from which no spread can be told.
+    """
+    if len(values) < 2:
+        return None
+    mean = fmean(values)
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / sqrt(len(values))
+    return Interval(mean, mean - half, mean + half, "seeds", level)

@@ -1,0 +1,1 @@
+"""Pretrained models: images in, logits out. `zoo` alone imports timm and open_clip."""

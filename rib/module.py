@@ -1,0 +1,135 @@
+"""One fine-tuning, as Lightning runs it: logits, loss with the methods' penalties, optimizer and schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from rib.data.labels import LabelSpace
+from rib.errors import RibError
+from rib.memo import Memo, digest_of
+from rib.methods.base import Method, Step
+from rib.metrics.accuracy import SubspaceAccuracy
+from rib.models.classifier import Classifier
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor of the learning rate at a step: (step+1)/warmup, then half a cosine down to 0 (facts of the paper's code).
+
+    Args:
+        step: Optimizer steps taken, from 0.
+        warmup: Steps of linear warm-up.
+        total: Steps of the whole fit.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+class FineTuner(L.LightningModule):
+    """Fine-tunes a classifier on one label space; methods among the trainer's callbacks add what they add.
+
+    Args:
+        model: Images uint8 (B, 3, H, W) to logits (B, K).
+        space: The source's classes in terms of the K outputs.
+        optimizer: From parameter groups to an optimizer.
+        lr: Peak learning rate.
+        warmup_steps: Optimizer steps of linear warm-up.
+        seed: Seeds dropout and the like, anew at every step, so that a killed run goes on exactly.
+        freeze_batch_norm: Keep BatchNorm's running statistics as they are.
+        memo: Where methods keep what depends only on the start; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        space: LabelSpace,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        *,
+        lr: float,
+        warmup_steps: int = 0,
+        seed: int = 0,
+        freeze_batch_norm: bool = False,
+        memo: Memo | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.space = space
+        self.lr = lr
+        self.warmup_steps = warmup_steps
+        self.seed = seed
+        self.freeze_batch_norm = freeze_batch_norm
+        self.memo = memo
+        self.accuracy = SubspaceAccuracy(space)
+        self._optimizer = optimizer
+        self._lost_at = torch.tensor(-1)
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods of this fit, in stack order."""
+        found = [c for c in self.trainer.callbacks if isinstance(c, Method)]  # type: ignore[attr-defined]
+        return sorted(found, key=lambda method: method.order)
+
+    def train(self, mode: bool = True) -> FineTuner:
+        """As in torch, but frozen BatchNorm layers stay in eval mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for layer in self.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        return self
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy over the source's classes plus each method's penalty, a scalar in nats an image."""
+        torch.manual_seed(int(digest_of([self.seed, self.current_epoch, batch_idx, self.global_rank])[:15], 16))
+        images, labels, _ = batch
+        outputs = self.model(images)
+        logits = self.space.project(outputs)
+        loss = F.cross_entropy(logits.float(), labels)
+        self.log("loss", loss)
+        self.accuracy.update(outputs.detach(), labels)
+        step = Step(images, labels, outputs, logits)
+        for method in self.methods:
+            penalty = method.penalty(self, step)
+            if penalty is not None:
+                self.log(f"penalty/{method.name}", penalty)
+                loss = loss + penalty
+        self._watch(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the accuracy on the source's images as they came, a fraction."""
+        self.log("accuracy", self.accuracy.compute())
+        self.accuracy.reset()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the methods' parameter groups (default: all that is trainable), with its schedule."""
+        groups: list[dict[str, Any]] | None = None
+        for method in self.methods:
+            groups = method.parameter_groups(self) or groups
+        optimizer = self._optimizer(groups or [{"params": [p for p in self.parameters() if p.requires_grad]}])
+        for method in self.methods:
+            optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(self))
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def _watch(self, loss: Tensor) -> None:
+        """Stop at a loss that is no number; on a GPU looked at every 20 steps, since each look waits for the device."""
+        step = torch.where(loss.isfinite(), -1, self.global_step)
+        self._lost_at = torch.where(self._lost_at.to(loss.device) >= 0, self._lost_at.to(loss.device), step)
+        if (loss.device.type == "cpu" or self.global_step % 20 == 0) and (lost_at := int(self._lost_at)) >= 0:
+            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            raise RibError(
+                f"the loss became {float(loss)} at step {lost_at} (lr {lr:.3g} now, {self.lr:.3g} at its peak); "
+                "try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
+            )

@@ -1,0 +1,66 @@
+"""How far long work is: a bar in a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rib.launch import rank
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+Advance = Callable[[int, str], object]
+"""Told the units done since the last call and a short note (may be empty)."""
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
+    """Show progress on stderr, from rank zero alone.
+
+    Args:
+        what: "fine-tuning on ImageNet-R".
+        total: Units of the whole.
+        unit: Their name.
+
+    Yields:
+        What to call as work gets done.
+    """
+    if rank() > 0:
+        yield lambda done, note: None
+    elif sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total, note="")
+            yield lambda done, note: bar.update(task, advance=done, note=note)
+    else:
+        yield _lines(what, total, unit)
+
+
+def _lines(what: str, total: int, unit: str) -> Advance:
+    """Progress for a log file: a line every 30 seconds, and one at the end of what took more than a second."""
+    begun = last = time.monotonic()
+    count = 0
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal count, last
+        count += done
+        now = time.monotonic()
+        if now - last > SECONDS_BETWEEN_LINES or (count >= total and now - begun > 1):
+            last = now
+            rate = count / max(now - begun, 1e-9)
+            print(f"{what}: {count}/{total} {unit}, {rate:.0f}/s {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance

@@ -1,0 +1,256 @@
+"""What exactly is asked: every null settled, and the keys under which the answer is stored.
+
+The *training key* covers what changes the weights, and nothing else: not the model's name but the digest of its
+weights, not the number of devices but the batch of the whole job. The *score key* of a dataset covers what changes a
+model's predictions on it, so that a new target is scored later without training. No torch is imported here: a
+question already answered is answered at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rib.config import flat_changes
+from rib.data import catalog as catalogs
+from rib.data import mini
+from rib.data.catalog import Catalog
+from rib.data.images import ImageTree, MissingDatasetError, scan
+from rib.errors import RibError
+from rib.launch import say
+from rib.memo import digest_of
+from rib.models.zoo import Start, find_start
+from rib.schema import Config
+
+NUMERICS = 1
+"""Raised when a change of the code changes numbers; part of both keys, so that old results are never mixed in."""
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimization with nothing left open.
+
+    Attributes:
+        epochs: Passes over the source.
+        lr: Peak learning rate.
+        warmup_steps: Optimizer steps of linear warm-up.
+        precision: Lightning's name, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+    """
+
+    epochs: int
+    lr: float
+    warmup_steps: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One run, as asked.
+
+    Attributes:
+        config: As composed.
+        catalog: The world of images.
+        start: The pretrained model.
+        source: Images to fine-tune on, after ``images_per_class`` and ``holdout``; None for `pretrained`.
+        scored: Images to score by dataset, after ``limit``: the suite's targets (the source among them, for its own
+            accuracy) and what it only reports.
+        recipe: None for `pretrained`.
+    """
+
+    config: Config
+    catalog: Catalog
+    start: Start
+    source: ImageTree | None
+    scored: Mapping[str, ImageTree]
+    recipe: Recipe | None
+
+    @property
+    def method(self) -> str:
+        """``finetune``, ``ewc``, ``lwf+wise_ft``."""
+        return "+".join(self.config.method) or "finetune"
+
+    @property
+    def source_name(self) -> str:
+        """``imagenet_r``, or ``none``."""
+        return self.config.dataset.name if self.source is not None else "none"
+
+    @cached_property
+    def training_key(self) -> str:
+        """Sixteen hex digits; what a run does not read is not in it."""
+        c = self.config
+        facts: dict[str, Any] = {
+            "numerics": NUMERICS,
+            "start": self.start.digest,
+            "architecture": self.start.architecture,
+            "limit": c.data.limit,
+        }
+        if self.source is not None and self.recipe is not None:
+            facts |= {
+                "source": self.source.digest,
+                "space": self.source.spec.groups,
+                "transform": asdict(self.start.transform),
+                "image_backend": c.data.image_backend,
+                "augment": c.data.augment,
+                "method": {name: options for name, options in c.method.items() if options},
+                "optimizer": c.optimizer,
+                "recipe": asdict(self.recipe),
+                "batch_size": c.batch_size,
+                "accumulate": c.accumulate,
+                "clip": c.clip,
+                "batch_norm": c.batch_norm,
+                "seed": c.seed,
+            }
+        return digest_of(facts)
+
+    @cached_property
+    def score_keys(self) -> dict[str, str]:
+        """One key a dataset."""
+        common = {
+            "numerics": NUMERICS,
+            "transform": asdict(self.start.transform),
+            "image_backend": self.config.data.image_backend,
+            "precision": self.config.evaluation.precision,
+            "logits": self.config.predictions.logits,
+        }
+        return {
+            name: digest_of({**common, "images": tree.digest, "space": tree.spec.groups})
+            for name, tree in self.scored.items()
+        }
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Of all datasets scored: results with different ones never share a table."""
+        return digest_of({name: tree.digest for name, tree in self.scored.items()})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Flat overrides that are not default, besides what metrics.json has a place of its own for."""
+        return flat_changes(self.config)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What metrics.json says about how the numbers came about."""
+        c, recipe = self.config, self.recipe
+        return {
+            "experiment": c.experiment,
+            "precision": recipe and recipe.precision,
+            "evaluation_precision": c.evaluation.precision,
+            "epochs": recipe and recipe.epochs,
+            "lr": recipe and recipe.lr,
+            "warmup_steps": recipe and recipe.warmup_steps,
+            "batch_size": recipe and c.batch_size,
+            "batch_norm": recipe and str(c.batch_norm),
+            "label_rule": str(c.data.label_rule),
+            "image_backend": str(c.data.image_backend),
+            "limit": c.data.limit,
+            "holdout": c.data.holdout if recipe else None,
+            "switches": {},
+        }
+
+    def of_pretrained(self) -> Question:
+        """The question after this run's "before": the same datasets, nothing trained."""
+        config = replace(self.config, method={PRETRAINED: {}}, force=False)
+        return replace(self, config=config, source=None, recipe=None)
+
+
+def ask(config: Config) -> Question:
+    """Find the data and the start weights, and settle what the config leaves open.
+
+    Raises:
+        RibError: If a dataset, a file of weights or a value is not what it should be; nothing has been made then.
+    """
+    start = find_start(config.model)
+    catalog, root = find_data(config)
+    records = Path(config.paths.runs) / "datasets"
+
+    def tree(name: str) -> ImageTree:
+        spec = catalogs.with_label_rule(catalog[name], str(config.data.label_rule))
+        found = scan(spec, root, records, config.data.rescan, config.data.allow_incomplete)
+        return found if config.data.limit is None else found.limit(config.data.limit)
+
+    wanted = dict.fromkeys([*config.suite.targets, *config.suite.reported])
+    scored = {}
+    for name in wanted:
+        try:
+            scored[name] = tree(name)
+        except MissingDatasetError as error:
+            if not config.data.allow_incomplete:
+                raise
+            say(f"left out: {error}")
+    if PRETRAINED in config.method:
+        if len(config.method) > 1:
+            raise RibError("+method=pretrained trains nothing and cannot be stacked with another method")
+        return Question(config, catalog, start, None, scored, None)
+    name = config.dataset.name
+    source = _subset(scored[name] if name in scored else tree(name), config)
+    return Question(config, catalog, start, source, scored, _settle(config, catalog, len(source)))
+
+
+def find_data(config: Any) -> tuple[Catalog, Path]:
+    """The catalog and root folder that a config means: the user's, or mini, drawn on first use.
+
+    Raises:
+        RibError: If the root is no folder.
+    """
+    if config.data.root is None:
+        return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
+    root = Path(config.data.root).expanduser()
+    if not root.is_dir():
+        raise RibError(f"data.root: there is no folder {root}; expected one that holds imagenet-r, imagenet/val, ...")
+    return catalogs.real(), root
+
+
+def cache_dir(given: str | None) -> Path:
+    """Where files go that can be made again: ``paths.cache`` (``RIB_CACHE``), else the user's cache."""
+    if given is not None:
+        return Path(given).expanduser()
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "rib"
+
+
+def _subset(source: ImageTree, config: Config) -> ImageTree:
+    data = config.data
+    if not 0 <= data.holdout < 1:
+        raise RibError(f"data.holdout: expected a fraction from 0 to below 1, got {data.holdout}")
+    if data.holdout > 0:
+        source, _ = source.holdout(data.holdout, data.subset_seed)
+    if data.images_per_class is not None:
+        source = source.images_per_class(data.images_per_class, data.subset_seed)
+    return source
+
+
+def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
+    default = config.recipe[catalog.kind]
+    epochs = default.epochs if config.epochs is None else config.epochs
+    lr = config.optimizer.get("lr")
+    lr = default.lr if lr is None else lr
+    for name, value, least in (("epochs", epochs, 0), ("optimizer.lr", lr, 0), ("batch_size", config.batch_size, 1)):
+        if not (math.isfinite(value) and value >= least):
+            raise RibError(f"{name}: expected {least} or more, got {value}")
+    if config.accumulate < 1:
+        raise RibError(f"accumulate: expected at least 1 batch a step, got {config.accumulate}")
+    steps = epochs * math.ceil(math.ceil(num_images / config.batch_size) / config.accumulate)
+    warmup = config.optimizer.get("warmup_steps")
+    if warmup is None:
+        warmup = default.warmup_steps
+        if warmup is None or 2 * warmup > steps:
+            warmup = round(steps / 10)
+    precision = config.precision or ("bf16-mixed" if _has_gpu(config.trainer.get("accelerator", "auto")) else "32-true")
+    return Recipe(epochs, float(lr), int(warmup), precision)
+
+
+def _has_gpu(accelerator: str) -> bool:
+    """Whether training will run on a CUDA GPU; torch is asked only where there may be one."""
+    if accelerator == "cpu" or (sys.platform == "linux" and not Path("/dev/nvidiactl").exists()):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

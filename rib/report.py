@@ -1,0 +1,72 @@
+"""``python -m rib.report``: the table and the comparison figure of everything in the run store.
+
+Results made on other data, suites or protocols never share a table: each kind gets its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from rib.config import checked, conf_dir
+from rib.launch import launch, quietly, say
+from rib.schema import ReportConfig
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="report")
+@quietly
+def _main(cfg: DictConfig) -> None:
+    config = checked(cfg, ReportConfig)
+    report(Path(config.paths.runs), Path(config.out) if config.out else Path(config.paths.runs) / "report")
+
+
+def report(runs: Path, out: Path) -> list[Path]:
+    """Print a table for each group of comparable runs, and write it as csv with a figure.
+
+    Args:
+        runs: The run store.
+        out: Folder for ``runs.csv`` and ``comparison.png`` (``_2``, ... for further groups).
+
+    Returns:
+        The files written.
+
+    Raises:
+        RibError: If there is no finished fine-tuned run.
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    from rib import figures, tables
+    from rib.errors import RibError
+    from rib.store import RunStore
+
+    finished = [m for run in RunStore(runs).finished() if (m := run.metrics())]
+    trained = [m for m in finished if m["source"] != "none" and m["robustness_improvement"]]
+    if not trained:
+        raise RibError(f"paths.runs: expected finished runs in {runs}, found none; make one with python -m rib.train")
+    groups = tables.comparable(trained)
+    console = Console(width=None if Console().is_terminal else 140)
+    if len(groups) > 1:
+        say(f"the runs in {runs} were made in {len(groups)} ways that are not comparable; each has its own table")
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for number, group in enumerate(groups, start=1):
+        suffix = "" if number == 1 else f"_{number}"
+        console.print(tables.comparison_table(group))
+        table = out / f"runs{suffix}.csv"
+        pd.DataFrame(tables.comparison_rows(group)).to_csv(table, index=False)
+        figure = figures.save(figures.comparison_figure(group), out / f"comparison{suffix}.png")
+        console.print(f"table: {table.resolve()}\nfigure: {figure.resolve()}", soft_wrap=True, highlight=False)
+        written += [table, figure]
+    return written
+
+
+def main() -> None:
+    """Entry point of ``rib-report``."""
+    launch(_main)
+
+
+if __name__ == "__main__":
+    main()

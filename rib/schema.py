@@ -1,0 +1,184 @@
+"""What a command can say: the closed schema behind every config, as plain dataclasses.
+
+Hydra composes yaml files and the command line; `rib.config` checks the result against these classes (so that
+``+methd=ewc`` is an error, with the nearest right name) and hands on a `Config`, which is never changed. The values
+``null`` in ``epochs``, ``optimizer.lr``, ``optimizer.warmup_steps`` and ``precision`` are settled by `rib.question`
+from the kind of data and the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class BatchNorm(StrEnum):
+    """What fine-tuning does to BatchNorm's running statistics."""
+
+    update = "update"
+    frozen = "frozen"
+
+
+class ImageBackend(StrEnum):
+    """Who decodes and resizes: torchvision on uint8 (fast), or PIL exactly as timm does it."""
+
+    torchvision = "torchvision"
+    pil = "pil"
+
+
+class Augment(StrEnum):
+    """What happens to training images besides the checkpoint's own evaluation transform."""
+
+    none = "none"
+    flip = "flip"
+    random_resized_crop = "random_resized_crop"
+
+
+class LabelRule(StrEnum):
+    """How ObjectNet's classes are read off ImageNet outputs (facts in `rib.data.catalog`)."""
+
+    max = "max"
+    first = "first"
+    authors = "authors"
+
+
+@dataclass
+class TransformConfig:
+    """A checkpoint's evaluation transform; null means: ask the checkpoint."""
+
+    size: int | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+@dataclass
+class ModelConfig:
+    """Which pretrained model, from which library."""
+
+    name: str
+    library: str
+    architecture: str | None = None
+    weights: str | None = None
+    transform: TransformConfig = field(default_factory=TransformConfig)
+
+
+@dataclass
+class DatasetConfig:
+    """The source: the dataset that is fine-tuned on."""
+
+    name: str
+
+
+@dataclass
+class SuiteConfig:
+    """Which datasets are sources, which are targets, and which are only reported."""
+
+    name: str
+    sources: list[str]
+    targets: list[str]
+    reported: list[str]
+
+
+@dataclass
+class RecipeConfig:
+    """What null means for one kind of data."""
+
+    epochs: int
+    lr: float
+    warmup_steps: int | None
+
+
+@dataclass
+class DataConfig:
+    """Where images come from and which of them take part."""
+
+    root: str | None
+    limit: int | None
+    images_per_class: int | None
+    subset_seed: int
+    holdout: float
+    augment: Augment
+    image_backend: ImageBackend
+    label_rule: LabelRule
+    workers: int | None
+    rescan: bool
+    allow_incomplete: bool
+
+
+@dataclass
+class EvaluationConfig:
+    """How models are scored; precision is in the score key, batch size is in no key."""
+
+    batch_size: int
+    precision: str
+
+
+@dataclass
+class PredictionsConfig:
+    """What is kept for each image."""
+
+    logits: bool
+
+
+@dataclass
+class CheckpointConfig:
+    """How often an unfinished run is saved."""
+
+    every_minutes: float
+
+
+@dataclass
+class PathsConfig:
+    """Where results and re-creatable files go."""
+
+    runs: str
+    cache: str | None
+
+
+@dataclass
+class Config:
+    """One question to `rib.train`, as composed; read-only by convention."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    suite: SuiteConfig
+    optimizer: dict[str, Any]
+    trainer: dict[str, Any]
+    logger: dict[str, Any]
+    data: DataConfig
+    recipe: dict[str, RecipeConfig]
+    evaluation: EvaluationConfig
+    predictions: PredictionsConfig
+    checkpoint: CheckpointConfig
+    paths: PathsConfig
+    method: dict[str, Any]
+    experiment: str | None
+    epochs: int | None
+    batch_size: int
+    accumulate: int
+    clip: float | None
+    precision: str | None
+    batch_norm: BatchNorm
+    seed: int
+    force: bool
+
+
+@dataclass
+class ReportConfig:
+    """One question to `rib.report`."""
+
+    paths: PathsConfig
+    out: str | None
+
+
+@dataclass
+class DataCommandConfig:
+    """One question to `rib.data`."""
+
+    action: str
+    data: DataConfig
+    paths: PathsConfig
+    out: str | None

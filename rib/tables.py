@@ -1,0 +1,157 @@
+"""From metrics.json to what a person reads: one run's table, and the comparison of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rib.data import catalog as catalogs
+from rib.data import mini
+
+COMPARABLE = (
+    "suite",
+    "data",
+    "protocol.experiment",
+    "protocol.evaluation_precision",
+    "protocol.label_rule",
+    "protocol.image_backend",
+    "protocol.limit",
+)
+"""What must agree before two results stand in one table."""
+
+
+def title_of(dataset: str, kind: str = "user") -> str:
+    """A dataset's name for people."""
+    specs = (mini.catalog() if kind == "mini" else catalogs.real()).specs
+    return specs[dataset].title if dataset in specs else dataset
+
+
+def points(value: float) -> str:
+    """Percentage points with their sign; no change has none."""
+    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+
+
+def with_interval(value: Mapping[str, float]) -> str:
+    """``+1.23 [+0.40, +2.05]``."""
+    return f"{points(value['value'])} [{points(value['low'])}, {points(value['high'])}]"
+
+
+def world(metrics: Mapping[str, Any]) -> str:
+    """Which data the numbers are about; every output says so."""
+    kind = "the built-in mini data" if metrics["data"]["kind"] == "mini" else "user data"
+    limit = metrics["protocol"]["limit"]
+    return kind + (f", at most {limit} images a dataset: a quick look, not a result" if limit else "")
+
+
+def run_table(metrics: Mapping[str, Any]) -> Table:
+    """One run: each dataset before and after, then RI."""
+    kind, source = metrics["data"]["kind"], metrics["source"]
+    heading = f"{metrics['model']}, {metrics['method']}"
+    if source != "none":
+        heading += f" on {title_of(source, kind)}, seed {metrics['seed']}"
+    table = Table(title=f"{heading} ({world(metrics)}, suite {metrics['suite']})", title_justify="left")
+    table.add_column("dataset")
+    for column in ("images", "before %", "after %", "change in points [95 %, images only]"):
+        table.add_column(column, justify="right")
+    improvement = metrics["robustness_improvement"] or {"targets": []}
+    for name, entry in metrics["accuracy"].items():
+        role = " (source)" if name == source else "" if name in improvement["targets"] else " (not in RI)"
+        table.add_row(
+            title_of(name, kind) + role,
+            f"{entry['num_images']:,}",
+            f"{100 * entry['before']:.2f}",
+            f"{100 * entry['after']:.2f}",
+            with_interval(entry["change"]),
+        )
+    table.add_section()
+    for label, value in (
+        ("RI", improvement),
+        ("RI without the source's own images", improvement.get("without_derived")),
+    ):
+        if value and value["targets"]:
+            table.add_row(f"{label}, {len(value['targets'])} targets", "", "", "", with_interval(value), style="bold")
+    return table
+
+
+def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
+    """Print one run's table, notes, and where to look."""
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(run_table(metrics))
+    for name, value in metrics["notes"].items():
+        console.print(f"{name}: {value:.4g}", highlight=False)
+    console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
+
+
+def comparable(runs: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Results grouped so that each group may stand in one table, largest group first."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for metrics in runs:
+        facts = [_at(metrics, path) for path in COMPARABLE]
+        groups.setdefault(repr(facts), []).append(metrics)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def comparison_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a run that trained: what it was, RI with its interval, source and in-distribution accuracy, cost."""
+    rows = []
+    for m in runs:
+        if m["source"] == "none" or m["robustness_improvement"] is None:
+            continue
+        improvement = m["robustness_improvement"]
+        in_distribution = m["accuracy"].get("imagenet_val")
+        rows.append(
+            {
+                "model": m["model"],
+                "source": m["source"],
+                "method": m["method"],
+                "options": ", ".join(f"{k}={v}" for k, v in m["options"].items()),
+                "seed": m["seed"],
+                "ri": improvement["value"],
+                "ri_low": improvement["low"],
+                "ri_high": improvement["high"],
+                "num_targets": len(improvement["targets"]),
+                "source_before": _percent(m["accuracy"].get(m["source"]), "before"),
+                "source_after": _percent(m["accuracy"].get(m["source"]), "after"),
+                "val_before": _percent(in_distribution, "before"),
+                "val_after": _percent(in_distribution, "after"),
+                "seconds": m["seconds"]["fit"] + m["seconds"]["evaluate"],
+            }
+        )
+    return sorted(rows, key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
+
+
+def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of `comparison_rows` for a person."""
+    kind = runs[0]["data"]["kind"]
+    table = Table(title=f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})", title_justify="left")
+    for column in ("source", "model", "method"):
+        table.add_column(column)
+    for column in ("seed", "RI, points [95 %, images only]", "source %", "ImageNet val %", "s"):
+        table.add_column(column, justify="right")
+    for row in comparison_rows(runs):
+        table.add_row(
+            title_of(row["source"], kind),
+            row["model"],
+            row["method"] + (f" ({row['options']})" if row["options"] else ""),
+            str(row["seed"]),
+            with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),
+            f"{row['source_before']:.1f} > {row['source_after']:.1f}",
+            f"{row['val_before']:.1f} > {row['val_after']:.1f}",
+            f"{row['seconds']:.1f}",
+        )
+    return table
+
+
+def _percent(entry: Mapping[str, float] | None, when: str) -> float:
+    return 100 * entry[when] if entry else float("nan")
+
+
+def _at(metrics: Mapping[str, Any], path: str) -> Any:
+    value: Any = metrics
+    for part in path.split("."):
+        value = value[part]
+    return value

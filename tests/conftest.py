@@ -1,0 +1,36 @@
+"""What all tests share: one cache of mini's images, the gloo pool, and a run store a test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rib.config import compose
+from rib.schema import Config
+from tests.gloo import gloo_pool
+
+__all__ = ["gloo_pool"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where mini is drawn: once a machine, since its pixels never change."""
+    given = os.environ.get("RIB_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "rib"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def ask_for(store: Path, cache: Path):
+    """A config as the command line would give it, on the CPU and in this test's own store."""
+
+    def make(*overrides: str) -> Config:
+        return compose(f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
+
+    return make

@@ -1,0 +1,64 @@
+"""How often an interval meant to hold the truth in 95 % of cases does, in worlds where the truth is known.
+
+Over 4,000 cases the Monte Carlo error is 0.35 %, so an interval that covers exactly 95 % is found between 94 and 96 %
+in 99.6 % of such runs; the seed is fixed and was not chosen. The quick runs of 300 cases (1.3 %) catch gross errors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rib.metrics import mean_robustness_interval, seed_interval
+from tests.metrics.simulated import SEVEN, World, separately
+
+THREE = ("imagenet_r", "imagenet_a", "imagenet_cartoon")
+PAPER = (*SEVEN, "imagenet_c")
+WORLDS = {
+    "one_target": World(suite=("imagenet_a",)),
+    "independent": World(sources=("imagenet_cartoon",)),
+    "independent_50_images": World(sources=("imagenet_cartoon",), num_images=50),
+    "correlated_sets": World(suite=PAPER, correlation=0.5),
+    "correlated_sets_and_sources": World(THREE, PAPER, num_images=300, correlation=0.6),
+    "subsets_of_a_family": World(THREE, PAPER, num_images=300, correlation=0.6, present=0.7),
+}
+
+
+def coverage(world: World, cases: int, alone: bool = False) -> float:
+    generator, truth, hits = np.random.default_rng(0), world.truth(), 0
+    for case in range(cases):
+        changes = world.draw(generator)
+        interval = mean_robustness_interval(separately(changes) if alone else changes, draws=1000, seed=case)
+        hits += interval.low <= truth <= interval.high
+    return hits / cases
+
+
+@pytest.mark.parametrize("name", ["one_target", "independent_50_images", "subsets_of_a_family"])
+def test_coverage_quickly(name: str) -> None:
+    assert 0.91 < coverage(WORLDS[name], 300) < 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_coverage(world: World) -> None:
+    assert 0.94 <= coverage(world, 4000) <= 0.96
+
+
+def test_resampling_each_set_alone_covers_too_little() -> None:
+    assert coverage(WORLDS["correlated_sets_and_sources"], 150, alone=True) < 0.85
+
+
+def test_three_seeds() -> None:
+    """Student's t covers 95 % (0.35 % Monte Carlo error); a percentile bootstrap of three seeds 73 to 75 %."""
+    generator = np.random.default_rng(0)
+    student = percentile = 0
+    for _ in range(4000):
+        values = generator.normal(1.0, 2.0, 3)
+        interval = seed_interval(values.tolist())
+        assert interval is not None
+        student += interval.low <= 1.0 <= interval.high
+        low, high = np.quantile(generator.choice(values, (500, 3)).mean(axis=1), [0.025, 0.975])
+        percentile += low <= 1.0 <= high
+    assert 0.94 < student / 4000 < 0.96
+    assert 0.70 < percentile / 4000 < 0.78
