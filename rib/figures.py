@@ -13,7 +13,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from rib.summary import method_label
 from rib.tables import title_of, with_interval, world
 
 GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
@@ -84,6 +86,7 @@ def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
         curve = frame[["step", column]].dropna()
         axes.plot(curve["step"] + 1, curve[column], color=colour, lw=1.2, label=label)
     axes.set_xlabel("optimizer step", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("nats an image", fontsize=8)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
@@ -116,7 +119,7 @@ def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
         if {m["source"] for m in trained} == {trained[0]["source"]}:
             axes.tick_params(labelleft=False)
     handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside upper left", ncols=2 * columns, fontsize=8, frameon=False)
     figure.supxlabel(f"change in points, 95 % over images only; {world(trained[0])}", fontsize=8)
     return figure
 
@@ -142,8 +145,7 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, 
 
 def _label(metrics: Mapping[str, Any]) -> str:
     """Method and options, and the seed where it is not the first."""
-    options = "".join(f" {k.rpartition('.')[2]}={v}" for k, v in metrics["options"].items())
-    return f"{metrics['method']}{options}" + (f" seed {metrics['seed']}" if metrics["seed"] else "")
+    return method_label(metrics) + (f" seed {metrics['seed']}" if metrics["seed"] else "")
 
 
 def _save(figure: Figure, file: Path) -> Path:

@@ -28,7 +28,10 @@ def launch(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         main()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interrupted fit into exit(1).
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
         print("rib: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except (_Stop, RibError) as stop:

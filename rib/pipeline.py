@@ -237,15 +237,14 @@ def _score_missing(question: Question, run: Run, fabric: Fabric) -> None:
 def publish(question: Question, run: Run, before: Run, store: RunStore) -> None:
     """Measure, draw, and write metrics.json: from here on the run is finished."""
     from rib import figures
-    from rib.predictions import Predictions
 
     for tree in question.scored.values():
         keep_paths(store.root, tree.digest, tree.paths)
     scored = [
         Scored.of(
             name,
-            Predictions.load(before.predictions_file(name, question.score_keys[name])),
-            Predictions.load(run.predictions_file(name, question.score_keys[name])),
+            before.scored(name, question.score_keys[name]),
+            run.scored(name, question.score_keys[name]),
             tree.paths,
             question.catalog,
         )
@@ -268,6 +267,7 @@ def publish(question: Question, run: Run, before: Run, store: RunStore) -> None:
         "seconds": {"fit": fitted["seconds"], "evaluate": scoring["seconds"]},
         "num_parameters": fitted["num_parameters"],
         "notes": fitted["notes"],
+        "before": before.key,
         "scores": _scores(question),
     }
     figures.draw_run(metrics, run.folder)

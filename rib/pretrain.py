@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import conf_dir
+from rib.config import checked, conf_dir
+from rib.launch import launch, quietly
+from rib.schema import PretrainConfig
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -116,7 +118,7 @@ def train(
     model.eval()
 
 
-def pretrain(cfg: DictConfig) -> Path:
+def pretrain(cfg: PretrainConfig) -> Path:
     """Draw the world, train the model, write its weights in float16; returns the file."""
     import torch
     from safetensors.torch import save_file
@@ -143,9 +145,14 @@ def pretrain(cfg: DictConfig) -> Path:
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="pretrain")
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
-    print(pretrain(cfg).resolve())
+@quietly
+def _main(cfg: DictConfig) -> None:
+    print(pretrain(checked(cfg, PretrainConfig)).resolve())
+
+
+def main() -> None:
+    """Entry point of ``rib-pretrain``."""
+    launch(_main)
 
 
 if __name__ == "__main__":

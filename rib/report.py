@@ -41,11 +41,14 @@ def report(runs: Path, out: Path) -> list[Path]:
     from rib import figures, tables
     from rib.errors import RibError
     from rib.store import RunStore
+    from rib.summary import summarise
 
-    finished = [m for run in RunStore(runs).finished() if (m := run.metrics())]
-    trained = [m for m in finished if m["source"] != "none" and m["robustness_improvement"]]
+    store = RunStore(runs)
+    finished = {run: m for run in store.finished() if (m := run.metrics())}
+    trained = {run: m for run, m in finished.items() if m["source"] != "none" and m["robustness_improvement"]}
     if not trained:
         raise RibError(f"paths.runs: expected finished runs in {runs}, found none; make one with python -m rib.train")
+    before = {run.key: run for run, m in finished.items() if m["source"] == "none"}
     groups = tables.comparable(trained)
     console = Console(width=None if Console().is_terminal else 140)
     if len(groups) > 1:
@@ -54,10 +57,13 @@ def report(runs: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     for number, group in enumerate(groups, start=1):
         suffix = "" if number == 1 else f"_{number}"
-        console.print(tables.comparison_table(group))
+        metrics = list(group.values())
+        console.print(tables.comparison_table(metrics))
+        kind = metrics[0]["data"]["kind"]
+        console.print(tables.summary_table(summarise(group, store, tables.catalog_of(kind), before), kind))
         table = out / f"runs{suffix}.csv"
-        pd.DataFrame(tables.comparison_rows(group)).to_csv(table, index=False)
-        figure = figures.save(figures.comparison_figure(group), out / f"comparison{suffix}.png")
+        pd.DataFrame(tables.comparison_rows(metrics)).to_csv(table, index=False)
+        figure = figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png")
         console.print(f"table: {table.resolve()}\nfigure: {figure.resolve()}", soft_wrap=True, highlight=False)
         written += [table, figure]
     return written

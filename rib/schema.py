@@ -182,3 +182,26 @@ class DataCommandConfig:
     data: DataConfig
     paths: PathsConfig
     out: str | None
+
+
+@dataclass
+class WorldConfig:
+    """One of the worlds that mini's models are pretrained on."""
+
+    name: str
+    images: int
+    epochs: int
+    looks: list[str]
+
+
+@dataclass
+class PretrainConfig:
+    """One question to `rib.pretrain`."""
+
+    pretrain: WorldConfig
+    out: str | None
+    threads: int
+    seed: int
+    batch_size: int
+    lr: float
+    weight_decay: float

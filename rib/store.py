@@ -82,7 +82,11 @@ class Run:
         metrics = self.metrics(suite)
         if metrics is None or dataset not in metrics["scores"]:
             raise RibError(f"{self.folder} holds no predictions for {dataset}")
-        return Predictions.load(self.predictions_file(dataset, metrics["scores"][dataset]["key"]))
+        return self.scored(dataset, metrics["scores"][dataset]["key"])
+
+    def scored(self, dataset: str, score_key: str) -> Predictions:
+        """The predictions under one score key."""
+        return Predictions.load(self.predictions_file(dataset, score_key))
 
     def weights(self) -> dict[str, Tensor]:
         """The final weights by the plain architecture's names, float32."""

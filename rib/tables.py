@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from rich.table import Table
 
 from rib.data import catalog as catalogs
 from rib.data import mini
+from rib.data.catalog import Catalog
+from rib.results import interval_dict
+from rib.store import Run
+from rib.summary import Summary
 
 COMPARABLE = (
     "suite",
@@ -24,9 +28,14 @@ COMPARABLE = (
 """What must agree before two results stand in one table."""
 
 
+def catalog_of(kind: str) -> Catalog:
+    """The world that metrics.json calls ``mini`` or ``user``."""
+    return mini.catalog() if kind == "mini" else catalogs.real()
+
+
 def title_of(dataset: str, kind: str = "user") -> str:
     """A dataset's name for people."""
-    specs = (mini.catalog() if kind == "mini" else catalogs.real()).specs
+    specs = catalog_of(kind).specs
     return specs[dataset].title if dataset in specs else dataset
 
 
@@ -86,12 +95,12 @@ def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
 
 
-def comparable(runs: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def comparable(runs: Mapping[Run, Mapping[str, Any]]) -> list[dict[Run, Mapping[str, Any]]]:
     """Results grouped so that each group may stand in one table, largest group first."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for metrics in runs:
+    groups: dict[str, dict[Run, Mapping[str, Any]]] = {}
+    for run, metrics in runs.items():
         facts = [_at(metrics, path) for path in COMPARABLE]
-        groups.setdefault(repr(facts), []).append(metrics)
+        groups.setdefault(repr(facts), {})[run] = metrics
     return sorted(groups.values(), key=len, reverse=True)
 
 
@@ -143,6 +152,21 @@ def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['val_before']:.1f} > {row['val_after']:.1f}",
             f"{row['seconds']:.1f}",
         )
+    return table
+
+
+def summary_table(summaries: Sequence[Summary], kind: str) -> Table:
+    """MRI of each model and method over its sources, with the intervals over images and over seeds side by side."""
+    table = Table(title="mRI, percentage points: the mean of RI over sources", title_justify="left")
+    for column in ("model", "method", "sources"):
+        table.add_column(column)
+    for column in ("mRI [95 %, images only]", "seeds", "[95 %, over seeds]"):
+        table.add_column(column, justify="right")
+    for s in summaries:
+        sources = ", ".join(f"{title_of(name, kind)} {points(value)}" for name, value in s.improvement.items())
+        over_seeds = f"[{points(s.over_seeds.low)}, {points(s.over_seeds.high)}]" if s.over_seeds else "one seed: none"
+        images = with_interval(interval_dict(s.over_images))
+        table.add_row(s.model, s.method, sources, images, str(len(s.seeds)), over_seeds)
     return table
 
 

@@ -24,6 +24,7 @@ from rib.data.mini.world import pretraining_image
 from rib.models.mini import build_mini
 from rib.models.mini_weights import NAMES as MODELS
 from rib.models.mini_weights import weights_file
+from rib.schema import PretrainConfig, WorldConfig
 
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "facts" / "objectnet_mapping.json"
 DERIVED = {"imagenet_cartoon", "imagenet_drawing", "imagenet_c"}
@@ -238,12 +239,12 @@ def test_pretraining_pictures_are_their_names():
 def test_pretraining_repeats_itself(tmp_path):
     from rib.pretrain import pretrain
 
-    cfg = OmegaConf.load(Path(conf_dir(), "pretrain.yaml"))
-    node = {"name": "mini_tiny", "images": 80, "epochs": 1, "looks": ["photo"]}
+    world = WorldConfig("mini_tiny", images=80, epochs=1, looks=["photo"])
     threads = torch.get_num_threads()
     files_ = []
     for i in range(2):
-        cfg.merge_with({"pretrain": node, "out": str(tmp_path / f"{i}.safetensors"), "batch_size": 40})
-        files_.append(pretrain(cfg).read_bytes())
+        out = str(tmp_path / f"{i}.safetensors")
+        config = PretrainConfig(world, out, threads=1, seed=0, batch_size=40, lr=1.5e-3, weight_decay=0.05)
+        files_.append(pretrain(config).read_bytes())
     torch.set_num_threads(threads)
     assert files_[0] == files_[1]

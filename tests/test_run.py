@@ -281,3 +281,14 @@ def test_what_is_in_the_key_and_what_is_not(ask_for):
     pretrained = base.of_pretrained()
     assert pretrained.training_key == replace(pretrained, config=ask_for(*SHORT, "seed=5")).training_key
     assert pretrained.score_keys == base.score_keys
+
+
+def test_the_fisher_is_made_once_for_all_strengths(ask_for, store, monkeypatch):
+    finetune(ask_for(*SHORT, "+method=ewc"))
+    kept = list((store / "memo").iterdir())
+    assert [p.name.startswith("fisher-") for p in kept] == [True]
+    monkeypatch.setattr("rib.methods.ewc.fisher_diagonal", lambda *_: pytest.fail("it was made again"))
+    finetune(ask_for(*SHORT, "+method=ewc", "method.ewc.strength=7", "seed=3"))
+    monkeypatch.undo()
+    finetune(ask_for(*SHORT, "+method=ewc", "method.ewc.samples=20"))
+    assert len(list((store / "memo").iterdir())) == 2

@@ -112,7 +112,7 @@ def real() -> Catalog:
         groups, classes = tuple((i,) for i in chosen), tuple(wnids[i] for i in chosen)
         return DatasetSpec(name, title, (folder,), "wnid", groups, classes, num_images, licence=NO_IMAGE_LICENCE)
 
-    derived: dict[str, Any] = {"rule": "wnid", "derived_from": "imagenet_val", "licence": ZENODO}
+    derived: dict[str, Any] = {"rule": "wnid", "derived_from": "imagenet_val", "licence": ZENODO.format(6801109)}
     specs = (
         full("imagenet_val", "ImageNet val", "imagenet/val", "val", num_images=50_000, rule="wnid", licence=IMAGENET),
         full(
@@ -149,8 +149,18 @@ def real() -> Catalog:
             may_train=False,
             more_folders=True,
         ),
-        full("imagenet_cartoon", "ImageNet-Cartoon", "imagenet-cartoon", num_images=50_000, **derived),
-        full("imagenet_drawing", "ImageNet-Drawing", "imagenet-drawing", num_images=50_000, **derived),
+        # The tars of these two unpack to datasets/.
+        *(
+            full(
+                f"imagenet_{look.lower()}",
+                f"ImageNet-{look}",
+                folder,
+                f"datasets/{folder}",
+                num_images=50_000,
+                **derived,
+            )
+            for look, folder in (("Cartoon", "imagenet-cartoon"), ("Drawing", "imagenet-drawing"))
+        ),
         full(
             "imagenet_c",
             "ImageNet-C",
@@ -158,7 +168,7 @@ def real() -> Catalog:
             num_images=15 * 5 * 50_000,
             precropped=True,
             cells=tuple(f"{corruption}/{severity}" for corruption in CORRUPTIONS for severity in range(1, 6)),
-            **{**derived, "rule": "corruption"},
+            **{**derived, "rule": "corruption", "licence": ZENODO.format(2235448)},
         ),
         full(
             "imagenet_train",
@@ -175,7 +185,7 @@ def real() -> Catalog:
 
 IMAGENET = "ImageNet terms of access: non-commercial research and education."
 NO_IMAGE_LICENCE = "Code MIT; no licence stated for the images."
-ZENODO = "CC BY 4.0 (Zenodo 6801109); the originals stay under ImageNet's terms."
+ZENODO = "CC BY 4.0 (Zenodo {}); the originals stay under ImageNet's terms."
 
 
 def with_label_rule(spec: DatasetSpec, rule: str) -> DatasetSpec:
@@ -187,7 +197,7 @@ def with_label_rule(spec: DatasetSpec, rule: str) -> DatasetSpec:
             ``authors``: the ImageNet-RIB authors' 105 outputs, with the 8 folders that their code mislabels.
 
     Raises:
-        RibError: If the rule is unknown, or ``authors`` is asked of a world that their code never saw.
+        RibError: If the rule is unknown.
     """
     if spec.rule != "objectnet" or rule == "max":
         return spec

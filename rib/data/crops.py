@@ -7,23 +7,31 @@ budget (all of mini; small sources of real data). Larger ones are decoded as the
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from rib.data.images import ImageTree
-from rib.data.transform import Transform, augmentation, read_image, read_raw
+from rib.data.transform import Transform, augmentation, read_image
 from rib.memo import digest_of
 from rib.progress import progress
 
 BUDGET = 256 * 2**20
 """Bytes of crops that a dataset may take on disk."""
+
+STALE_SECONDS = 86_400
+"""Age at which a temporary file was surely left by a killed process."""
+
+Pixels = NDArray[np.uint8]
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images uint8 (B, 3, S, S), labels (B,), places in the dataset (B,)."""
@@ -50,34 +58,55 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
         backend,
         tree.spec.border,
         tree.spec.precropped,
+        [version(package) for package in ("torchvision", "pillow")],
     ]
     file = cache / f"{tree.spec.name}-{digest_of(facts)}.npy"
-    if not file.is_file():
-        _decode_all(tree, transform, backend, file)
+    try:
+        return _load(file)
+    except (OSError, ValueError, EOFError):  # not there, or cut short when the power failed
+        crops = _decode_all(tree, transform, backend)
+    try:
+        _publish(crops, file)
+    except OSError:  # a full disk, which a memory map would answer with a crash, costs time and nothing else
+        return torch.from_numpy(crops)
+    return _load(file)
+
+
+def _load(file: Path) -> Tensor:
     return torch.from_numpy(np.load(file, mmap_mode="c"))  # copy on write: torch wants memory that it may write to
 
 
-def _decode_all(tree: ImageTree, transform: Transform, backend: str, file: Path) -> None:
+def _publish(crops: Pixels, file: Path) -> None:
+    """Put the whole array in its place at once, whoever else does the same."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    shape = (len(tree), 3, transform.size, transform.size)
-    crops = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    for left in file.parent.glob("*.tmp"):
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            left.unlink(missing_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}.tmp")  # a cluster's nodes share numbers
+    try:
+        with temporary.open("wb") as stream:
+            np.save(stream, crops)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _decode_all(tree: ImageTree, transform: Transform, backend: str) -> Pixels:
+    crops = np.empty((len(tree), 3, transform.size, transform.size), dtype=np.uint8)
     spec = tree.spec
 
     def decode(place: int) -> None:
         crops[place] = read_image(tree.folder / tree.paths[place], transform, backend, spec.border, spec.precropped)
 
-    try:
-        with (
-            progress(f"decoding {spec.title}", len(tree)) as advance,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            for _ in pool.map(decode, range(len(tree))):
-                advance(1, "")
-        crops.flush()
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with progress(f"decoding {spec.title}", len(tree)) as advance, ThreadPoolExecutor(cores()) as pool:
+        for _ in pool.map(decode, range(len(tree))):
+            advance(1, "")
+    return crops
+
+
+def cores() -> int:
+    """Cores that this process may use; a cluster's job often has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Images(Dataset[Batch]):
@@ -108,7 +137,7 @@ class Images(Dataset[Batch]):
         self.transform = transform
         self.backend = backend
         self.crops = crops if augment == "none" else None
-        self.augment = None if augment == "none" else augmentation(augment, transform)
+        self.augment = None if augment == "none" else augmentation(augment, transform, backend)
         self.seed = seed
         self._labels = torch.from_numpy(tree.labels)
 
@@ -132,5 +161,6 @@ class Images(Dataset[Batch]):
         if self.augment is None:
             return read_image(file, self.transform, self.backend, spec.border, spec.precropped)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(digest_of(["augment", self.seed, epoch, place])[:15], 16))
-            return self.augment(read_raw(file, spec.border))
+            # The CPU's generator alone: torch.manual_seed would set the GPU's too, and nothing would set it back.
+            torch.default_generator.manual_seed(int(digest_of(["augment", self.seed, epoch, place])[:15], 16))
+            return self.augment(file, spec.border, spec.precropped)

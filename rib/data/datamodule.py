@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from rib.data.crops import Batch, Images, crops_of
+from rib.data.crops import Batch, Images, cores, crops_of
 from rib.data.images import ImageTree
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
@@ -83,6 +82,7 @@ class RIBDataModule(L.LightningDataModule):
             raise RibError(f"batch_size: {error}") from error
         if self._resume is not None:
             self._order.start_at(*self._resume)
+            self._resume = None
         return self._loader(self._images(self.source, self.augment), self._order)
 
     def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
@@ -113,11 +113,13 @@ class RIBDataModule(L.LightningDataModule):
         return ((batch, labels, place_of[places]) for batch, labels, places in loader), len(chosen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is: the epoch, and its batches that are done (asked for in ``on_train_batch_end``)."""
+        """Where training is: the epoch, and its batches that are done (`rib.checkpoint` says when it is asked)."""
         assert self.trainer is not None
-        # The hook comes when a batch is processed and before Lightning counts it as completed.
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        return {"epoch": self.trainer.current_epoch, "batches_done": done}
+        loop = self.trainer.fit_loop
+        # A batch counts as processed before on_train_batch_end and as completed after it; an epoch is ready from its
+        # start until the next one's, whereas current_epoch moves on at its end.
+        done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        return {"epoch": max(0, loop.epoch_progress.current.ready - 1), "batches_done": done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on there with the next `train_dataloader`."""
@@ -133,7 +135,7 @@ class RIBDataModule(L.LightningDataModule):
     def _loader(self, images: Images, batches: Any) -> DataLoader[Batch]:
         workers = self.workers
         if workers is None:
-            workers = 0 if images.crops is not None else min(8, os.cpu_count() or 1)
+            workers = 0 if images.crops is not None else min(8, cores())
         return DataLoader(
             images,
             batch_sampler=batches,

@@ -1,17 +1,16 @@
-"""From a folder to a sorted list of (path, label), checked against the catalog.
+"""From a folder to a sorted list of (path, label), checked against the catalog; and parts of such a list.
 
 The commonest complaint about every peer is a wrong root, a half-unpacked archive or a class that is missing. So
 folders only *select* images: what the classes are is the catalog's, and whatever is not as it should be is said
-before anything trains. A listing is kept as a record; while no folder's time has changed a second start stats
-folders and does not walk 50,000 files again. No torch.
+before anything trains. No torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import DatasetSpec
+from rib.data.folders import (
+    Listing,
+    MissingDatasetError,
+    class_name,
+    class_names,
+    class_of_folder,
+    find_folder,
+    list_folder,
+    subfolders,
+)
 from rib.errors import RibError
 from rib.memo import digest_of
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
-"""Image files, whatever the case of their ending; everything else in a class folder is ignored."""
 
 DIGESTS = "digests.json"
 """In a root whose images are drawn: {dataset: digest of pixels}, used instead of names and sizes."""
 
 Ints = NDArray[np.int64]
-
-
-class MissingDatasetError(RibError):
-    """The folder of a dataset is not there at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +69,11 @@ class ImageTree:
             raise RibError(f"data.limit: expected at least 1 image, got {count}")
         if count >= len(self):
             return self
-        cells = [path.rsplit("/", 2)[0] if self.spec.cells else "" for path in self.paths]
-        groups = [f"{cell}:{label}" for cell, label in zip(cells, self.labels, strict=True)]
         dice = _dice(self.paths, "limit")
-        order = np.lexsort((dice, _rank_within(groups, dice)))
+        if self.spec.cells:
+            order = _across_cells([path.rsplit("/", 2)[0] for path in self.paths], self.labels, dice)
+        else:
+            order = np.lexsort((dice, _rank_within(self.labels, dice)))
         return self._select(np.sort(order[:count]), f"limit {count}")
 
     def images_per_class(self, count: int, seed: int) -> ImageTree:
@@ -99,6 +102,8 @@ class ImageTree:
         return self._select(np.flatnonzero(~held), f"without {rule}"), self._select(np.flatnonzero(held), rule)
 
     def _select(self, index: Ints, rule: str) -> ImageTree:
+        if len(index) == len(self):
+            return self
         paths = tuple(self.paths[i] for i in index)
         return replace(self, paths=paths, labels=self.labels[index], digest=digest_of([self.digest, rule]))
 
@@ -123,126 +128,79 @@ def scan(
         MissingDatasetError: If its folder is not there.
         RibError: If classes or images are missing or unknown, in one sentence.
     """
-    folder = _find(spec, root)
-    listing = _listing(spec, folder, records, rescan)
-    known = {name: label for label, name in _class_names(spec)}
-    unknown = sorted({name for name in map(_class_folder, listing) if name not in known})
-    if unknown and not (allow_incomplete or spec.more_folders):
-        raise RibError(
-            f"{spec.title}: {folder / unknown[0]} is no class of it ({len(unknown)} such folders); "
-            "move it away, or go on with data.allow_incomplete=true"
-        )
+    folder = find_folder(spec, root)
+    listing = list_folder(spec, folder, records, rescan)
+    known, strangers = class_of_folder(spec, folder)
     rows = sorted(
-        (f"{name}/{file}", known[_class_folder(name)], size)
+        (f"{name}/{file}", known[class_name(spec, name)], size)
         for name, files in listing.items()
-        if _class_folder(name) in known
+        if class_name(spec, name) in known
         for file, size in files
     )
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
-    if not allow_incomplete or not rows:
-        _check_complete(spec, folder, labels)
-    drawn = _drawn_digest(spec, root)
+    fault = _layout_fault(spec, folder, listing, known, strangers) or _count_fault(spec, folder, listing, labels)
+    if fault is not None and not (allow_incomplete and rows):
+        raise RibError(fault)
+    # What was drawn is told by its pixels, unless something of it is gone.
+    drawn = _drawn_digest(spec, root) if fault is None else None
     digest = drawn or digest_of([spec.name, *((path, size) for path, _, size in rows)])
     if spec.labels:
         digest = digest_of([digest, spec.labels])
     return ImageTree(spec, folder, tuple(path for path, _, _ in rows), labels, digest)
 
 
-def _class_folder(name: str) -> str:
-    """The class in a folder's relative name: ``fog/3/n01440764`` -> ``n01440764``."""
-    return name.rpartition("/")[2]
-
-
-def _class_names(spec: DatasetSpec) -> Iterator[tuple[int, str]]:
-    """Every (label, folder name) that the rule accepts."""
-    labels = spec.labels or tuple(range(len(spec.classes)))
-    for label, name in zip(labels, spec.classes, strict=True):
-        yield label, name
-        if spec.rule == "number":  # the release numbers its folders by output id; repacks name them by WordNet id
-            yield label, str(spec.groups[label][0])
-
-
-def _find(spec: DatasetSpec, root: Path) -> Path:
-    for place in spec.folders:
-        if (root / place).is_dir():
-            return root / place
-    expected = f"{spec.title}: expected the folder {root / spec.folders[0]}, which is not there"
-    for place in spec.folders:
-        top = Path(place).parts[0]
-        if root.name == top:
-            raise MissingDatasetError(f"{expected}; data.root is one level too deep, give {root.parent}")
-        inner = next((p for p in sorted(root.iterdir()) if p.is_dir() and (p / place).is_dir()), None)
+def _layout_fault(
+    spec: DatasetSpec, folder: Path, listing: Listing, known: dict[str, int], strangers: set[str] | None
+) -> str | None:
+    """What is wrong about a dataset's folders, and what to do."""
+    names = {class_name(spec, name): name for name in listing}
+    if not names.keys() & known.keys() and spec.rule != "corruption":
+        inner = next((n for n in listing if any(class_name(spec, s) in known for s in subfolders(folder / n))), None)
         if inner is not None:
-            raise MissingDatasetError(f"{expected}; data.root is one level too high, give {inner}")
-    raise MissingDatasetError(
-        f"{expected}; unpack its archive there, or go on without it with data.allow_incomplete=true"
-    )
-
-
-def _listing(spec: DatasetSpec, folder: Path, records: Path | None, rescan: bool) -> dict[str, list[tuple[str, int]]]:
-    """(file name, bytes) of every image by class folder, relative to the dataset's folder."""
-    record = (
-        records / f"{spec.name}-{digest_of([str(folder.resolve()), spec.rule, spec.cells])}.json" if records else None
-    )
-    folders = {name: (folder / name).stat().st_mtime_ns for name in _class_folders(spec, folder)}
-    if record is not None and record.is_file() and not rescan:
-        try:
-            kept = json.loads(record.read_text())
-        except ValueError:
-            kept = {}
-        if kept.get("times") == folders:
-            return {name: [(file, size) for file, size in files] for name, files in kept["files"].items()}
-    files = {name: _image_files(folder / name) for name in folders}
-    if record is not None:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        temporary = record.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"times": folders, "files": files}))
-        os.replace(temporary, record)
-    return files
-
-
-def _class_folders(spec: DatasetSpec, folder: Path) -> list[str]:
-    """Relative names of the folders that hold images."""
-    if spec.rule != "corruption":
-        return _subfolders(folder)
-    found = []
-    for cell in spec.cells:
-        # The archives unpack to noise/gaussian_noise/..., blur/..., which some keep and some flatten.
-        places = [cell, *(f"{group}/{cell}" for group in ("noise", "blur", "weather", "digital", "extra"))]
-        place = next((p for p in places if (folder / p).is_dir()), None)
-        if place is not None:
-            found += [f"{place}/{name}" for name in _subfolders(folder / place)]
-    return found
-
-
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            (e.name, e.stat().st_size)
-            for e in entries
-            if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")
+            return f"{spec.title}: expected class folders in {folder}, found them in {folder / inner}; move them up"
+    unknown = [] if strangers is None else sorted(names.keys() - known.keys() - strangers)
+    if unknown:
+        return (
+            f"{spec.title}: {folder / names[unknown[0]]} is no class of it ({len(unknown)} such folders); "
+            "move it away, or go on with data.allow_incomplete=true"
         )
+    return None
 
 
-def _check_complete(spec: DatasetSpec, folder: Path, labels: Ints) -> None:
+def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
+    """What is missing from a dataset, and what to do."""
     go_on = "unpack its archive again, or go on with what is there with data.allow_incomplete=true"
     if not len(labels):
-        raise RibError(f"{spec.title}: expected class folders with images in {folder}, found no image; {go_on}")
+        return f"{spec.title}: expected class folders with images in {folder}, found no image; {go_on}"
+    if spec.cells and (fault := _cell_fault(spec, listing)):
+        return f"{spec.title}: {fault} in {folder}; {go_on}"
     wanted = set(spec.labels or range(len(spec.classes)))
     empty = sorted(wanted - set(labels.tolist()))
     if empty:
-        name = next(name for label, name in _class_names(spec) if label == empty[0])
-        raise RibError(
+        name = next(name for label, name in class_names(spec) if label == empty[0])
+        return (
             f"{spec.title}: expected {len(wanted)} classes with images in {folder}, found {len(wanted) - len(empty)} "
             f"({name} has none); {go_on}"
         )
     if spec.num_images is not None and len(labels) != spec.num_images:
-        raise RibError(f"{spec.title}: expected {spec.num_images:,} images in {folder}, found {len(labels):,}; {go_on}")
+        return f"{spec.title}: expected {spec.num_images:,} images in {folder}, found {len(labels):,}; {go_on}"
+    return None
+
+
+def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
+    """The cells of ImageNet-C that lack images."""
+    found = Counter[str]()
+    for name, files in listing.items():
+        found["/".join(name.split("/")[-3:-1])] += len(files)
+    empty = [cell for cell in spec.cells if not found[cell]]
+    if empty:
+        found_cells = len(spec.cells) - len(empty)
+        return (
+            f"expected {len(spec.cells)} corruption/severity folders with images, found {found_cells} (not {empty[0]})"
+        )
+    each = None if spec.num_images is None else spec.num_images // len(spec.cells)
+    wrong = next((cell for cell in spec.cells if each is not None and found[cell] != each), None)
+    return wrong and f"expected {each:,} images in {wrong}, found {found[wrong]:,}"
 
 
 def _drawn_digest(spec: DatasetSpec, root: Path) -> str | None:
@@ -256,6 +214,24 @@ def _dice(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(hashes), dtype=">u8").astype(np.uint64)
 
 
+def _across_cells(cells: Iterable[str], labels: Ints, dice: NDArray[np.uint64]) -> Ints:
+    """An order whose every beginning is spread over cells and classes: cells take turns, each from another class on."""
+    _, cell = np.unique(np.asarray(list(cells)), return_inverse=True)
+    classes, label = np.unique(labels, return_inverse=True)
+    first = np.arange(cell.max() + 1) * len(classes) // (cell.max() + 1)
+    turn = (_shuffled(len(classes))[label] - first[cell]) % len(classes)
+    round_of_class = _rank_within(cell * len(classes) + label, dice)
+    by_cell = np.lexsort((turn, round_of_class, cell))
+    place = np.empty(len(cell), dtype=np.int64)
+    place[by_cell] = np.arange(len(cell)) - np.searchsorted(cell[by_cell], cell[by_cell])
+    return np.lexsort((_shuffled(cell.max() + 1)[cell], place))
+
+
+def _shuffled(count: int) -> Ints:
+    """0..count-1 in an order that looks random and never changes."""
+    return np.argsort(_dice(map(str, range(count)), "shuffled"))
+
+
 def _rank_within(groups: Any, dice: NDArray[np.uint64]) -> Ints:
     """Place of each element among those of its group, by falling dice."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
@@ -266,3 +242,6 @@ def _rank_within(groups: Any, dice: NDArray[np.uint64]) -> Ints:
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order)) - starts
     return rank
+
+
+__all__ = ["ImageTree", "MissingDatasetError", "scan"]

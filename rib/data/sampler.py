@@ -19,7 +19,9 @@ class EpochBatches(Sampler[list[int]]):
     """Batches of image indices, each tagged as ``epoch * N + place``; processes share the same global batches.
 
     Rank r takes the places r, r + world, ... of each global batch. A last batch with fewer images than processes is
-    filled up from the epoch's beginning, since every process must take part in every step.
+    filled up from the epoch's beginning, since every process must take part in every step. A last batch that the
+    processes cannot share evenly is shared unevenly: no image is left out or seen twice, but DDP's mean over processes
+    then weighs its images a little differently than a single process would.
 
     Args:
         num_images: N.
@@ -65,11 +67,11 @@ class EpochBatches(Sampler[list[int]]):
         return math.ceil(self.num_images / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.order()
+        epoch, order = self.epoch, self.order()
         first, self._skip = self._skip, 0
         for number in range(first, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             while len(batch) < self.world:
                 batch = (batch + order)[: self.world]
             # Tagged with the epoch, which seeds augmentation (`rib.data.crops.Images`).
-            yield [self.epoch * self.num_images + place for place in batch[self.rank :: self.world]]
+            yield [epoch * self.num_images + place for place in batch[self.rank :: self.world]]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rib.data.transform import Transform
 from rib.errors import RibError
-from rib.models.mini_weights import weights_file
+from rib.models.mini_weights import NAMES, weights_file
 from rib.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def find_start(model: ModelConfig) -> Start:
         RibError: If the model is unknown, or its weights are not there.
     """
     if model.library == "mini":
+        if model.weights is None and model.name not in NAMES:
+            raise RibError(f"model.name: expected one of {', '.join(NAMES)}, got {model.name!r}")
         weights = Path(model.weights) if model.weights else weights_file(model.name)
         own: dict[str, Any] = {}
         architecture = "vit_mini"
@@ -145,9 +147,9 @@ def _timm_transform(name: str) -> dict[str, Any]:
     """What timm's own record of a checkpoint says about its images."""
     import timm
 
-    cfg = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
+    known: Sequence[str] = (*timm.list_pretrained(), *timm.list_models())
+    cfg = timm.get_pretrained_cfg(name) if name in known else None
     if cfg is None:
-        known: Sequence[str] = (*timm.list_pretrained(), *timm.list_models())
         close = difflib.get_close_matches(name, known, n=1)
         raise RibError(f"model.name: timm has no {name}" + (f"; did you mean {close[0]}?" if close else ""))
     return {

@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from rib.data.mini.sets import NAMES, documents, pictures
 
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 """Raised with every change that moves a pixel."""
 
 STALE_SECONDS = 3600

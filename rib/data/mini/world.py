@@ -2,8 +2,8 @@
 
 The ladder of pretraining scale grows in both: more images, and more looks, as web data has more of both than one
 photographer's collection. The looks are a family of their own: none is a renderer of ImageNet-R, Sketch, Cartoon,
-Drawing or C, though chalk on a board prepares for pencil on paper as the web prepares for ImageNet-Sketch. Names of
-the dice differ from every evaluation set's, so no scene is shared.
+Drawing or C, though chalk on a board and grey photographs prepare for pencil on paper, as the web prepares for
+ImageNet-Sketch. Names of the dice differ from every evaluation set's, so no scene is shared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rib.data.mini.arithmetic import SIDE, Dice, Ints, between, blend, size
+from rib.data.mini.arithmetic import SIDE, Dice, Ints, blend, size
 from rib.data.mini.classes import CLASSES
 from rib.data.mini.patterns import BACKGROUNDS, muted
 from rib.data.mini.scene import Layers, Look, compose, flat, photograph
@@ -55,13 +55,6 @@ def _chalk(layers: Layers, dice: Dice) -> Ints:
     return blend(board, 255 - muted(dice) // 5, lines(layers)[:, :, None]) + dust
 
 
-def _ink(layers: Layers, dice: Dice) -> Ints:
-    """Dark lines of one colour on tinted paper, the second colour as a wash of it."""
-    paper = np.broadcast_to(200 + muted(dice) // 5, layers.behind.shape)
-    wash = layers.cover * layers.weave * dice.between(0, 120) >> 16
-    return blend(paper, muted(dice, 60) // 3, between(lines(layers) + wash, 0, 230)[:, :, None])
-
-
 def _print(layers: Layers, dice: Dice) -> Ints:
     """Two inks on one paper, no light."""
     paper = np.broadcast_to(muted(dice, 40), layers.behind.shape)
@@ -89,7 +82,6 @@ LOOKS: dict[str, tuple[Look, Callable[[Layers, Dice], Ints]]] = {
     "wrong_colours": (COMMON, _wrong_colours),
     "negative": (WIDE, _negative),
     "chalk": (COMMON, _chalk),
-    "ink": (COMMON, _ink),
     "print": (WIDE, _print),
     "grainy": (COMMON, _grainy),
     "soft": (COMMON, _soft),

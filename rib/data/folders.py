@@ -1,0 +1,180 @@
+"""Where a dataset lies, which of its folders mean which class, and what is in them. No torch.
+
+A listing is kept as a record: while no folder's time has changed, a second start stats folders and does not walk
+50,000 files again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rib.data.catalog import DatasetSpec
+from rib.errors import RibError
+from rib.memo import digest_of
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Image files, whatever the case of their ending; everything else in a class folder is ignored."""
+
+RACY_NS = 2_000_000_000
+"""A folder changed less than this before it was listed may change again within one tick of its clock."""
+
+ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
+"""ImageNet-C's tars unpack to noise/gaussian_noise/..., blur/..., which some keep and some flatten."""
+
+Listing = dict[str, list[tuple[str, int]]]
+"""(File name, bytes) of every image by class folder, relative to the dataset's folder."""
+
+
+class MissingDatasetError(RibError):
+    """The folder of a dataset is not there at all."""
+
+
+def find_folder(spec: DatasetSpec, root: Path) -> Path:
+    """The first of a dataset's places that is there.
+
+    Raises:
+        MissingDatasetError: If none is, with what is probably wrong about the root.
+    """
+    if not _is_dir(root):
+        raise MissingDatasetError(
+            f"expected the folder {root} to hold {spec.folders[0]}; it is not there, set data.root"
+        )
+    for place in spec.folders:
+        if _is_dir(root / place):
+            return root / place
+    expected = f"{spec.title}: expected the folder {root / spec.folders[0]}, which is not there"
+    above = root.absolute().parent
+    for place in spec.folders:
+        if _is_dir(above / place):
+            raise MissingDatasetError(
+                f"{expected}, but {above / place} is; data.root is one level too deep, give {above}"
+            )
+        inner = next((p for p in sorted(root.iterdir()) if _is_dir(p / place)), None)
+        if inner is not None:
+            raise MissingDatasetError(
+                f"{expected}, but {inner / place} is; data.root is one level too high, give {inner}"
+            )
+    raise MissingDatasetError(
+        f"{expected}; unpack its archive there, or go on without it with data.allow_incomplete=true"
+    )
+
+
+def class_of_folder(spec: DatasetSpec, folder: Path) -> tuple[dict[str, int], set[str] | None]:
+    """What the names of folders mean.
+
+    Args:
+        spec: From the catalog, whose names always count.
+        folder: Of the dataset; ObjectNet's mapping files, which lie beside it, add folders renamed since.
+
+    Returns:
+        The label of each name; and the names that are right but no class here, None meaning all others.
+
+    Raises:
+        RibError: If a mapping file cannot be read.
+    """
+    known = {name: label for label, name in class_names(spec)}
+    if not spec.more_folders:
+        return known, set()
+    file = folder.parent / "mappings" / "folder_to_objectnet_label.json"
+    if not file.is_file():
+        return known, None
+    try:
+        mapping: dict[str, str] = json.loads(file.read_text())
+    except ValueError as error:
+        raise RibError(f"{spec.title}: {file} is no JSON file ({error}); unpack its archive again") from error
+    label_of = {mapping[name]: label for name, label in known.items() if name in mapping}
+    renamed = {name: label_of[title] for name, title in mapping.items() if title in label_of}
+    return renamed | known, set(mapping) - set(renamed)
+
+
+def class_names(spec: DatasetSpec) -> Iterator[tuple[int, str]]:
+    """Every (label, folder name) that the rule accepts."""
+    labels = spec.labels or tuple(range(len(spec.classes)))
+    for label, name in zip(labels, spec.classes, strict=True):
+        yield label, name
+        if spec.rule == "number":  # the release numbers its folders by output id; repacks name them by WordNet id
+            yield label, str(spec.groups[label][0])
+
+
+def class_name(spec: DatasetSpec, name: str) -> str:
+    """The class in a folder's relative name: ``fog/3/n01440764`` -> ``n01440764``, ImageNet-V2's ``0007`` -> ``7``."""
+    name = name.rpartition("/")[2]
+    return str(int(name)) if spec.rule == "number" and name.isdecimal() else name
+
+
+def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, rescan: bool = False) -> Listing:
+    """Every image by class folder.
+
+    Args:
+        spec: From the catalog.
+        folder: From `find_folder`.
+        records: Folder to keep listings in, or None.
+        rescan: List again although no folder's time has changed.
+
+    Raises:
+        RibError: If a file is a link to nowhere.
+    """
+    times = {name: (folder / name).stat().st_mtime_ns for name in _class_folders(spec, folder)}
+    name = f"{spec.name}-{digest_of([str(folder.resolve()), spec.rule, spec.cells])}.json"
+    record = None if records is None else records / name
+    kept = {} if record is None or rescan else _read(record)
+    if kept.get("times") == times:
+        return {name: [(file, size) for file, size in files] for name, files in kept["files"].items()}
+    begun = time.time_ns()
+    listing = {name: _image_files(folder / name) for name in times}
+    if record is not None and max(times.values(), default=0) < begun - RACY_NS:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        temporary = record.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"times": times, "files": listing}))
+        os.replace(temporary, record)
+    return listing
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _class_folders(spec: DatasetSpec, folder: Path) -> list[str]:
+    """Relative names of the folders that hold images."""
+    if spec.rule != "corruption":
+        return subfolders(folder)
+    found = []
+    for cell in spec.cells:
+        places = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]
+        place = next((p for p in places if (folder / p).is_dir()), None)
+        if place is not None:
+            found += [f"{place}/{name}" for name in subfolders(folder / place)]
+    return found
+
+
+def _image_files(folder: Path) -> list[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                (e.name, e.stat().st_size)
+                for e in entries
+                if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")
+            )
+    except FileNotFoundError as error:
+        raise RibError(f"{error.filename} is a link to a file that is not there; mend or remove it") from error
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a folder that may not be looked into
+        return False

@@ -1,0 +1,96 @@
+"""From many runs to mRI, with the two intervals that answer different questions: over images and over seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rib.data.catalog import Catalog
+from rib.metrics import Changes, Interval, mean_robustness_improvement, mean_robustness_interval, seed_interval
+from rib.results import Scored, read_paths
+from rib.store import Run, RunStore
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One model with one method and options, over the sources and seeds that were run.
+
+    Attributes:
+        model: Its name.
+        method: Its name with the options that are not default.
+        improvement: RI by source, the mean over seeds, percentage points.
+        seeds: Seeds that have every one of these sources.
+        over_images: mRI, resampling images once for all sources and seeds.
+        over_seeds: mRI, Student's t over ``seeds``; None for fewer than two.
+    """
+
+    model: str
+    method: str
+    improvement: dict[str, float]
+    seeds: tuple[int, ...]
+    over_images: Interval
+    over_seeds: Interval | None
+
+
+def summarise(runs: Iterable[Run], store: RunStore, catalog: Catalog, before: dict[str, Run]) -> list[Summary]:
+    """MRI of each model and method.
+
+    Args:
+        runs: Finished, fine-tuned and comparable (`rib.tables.comparable`).
+        store: Where they are.
+        catalog: Their world.
+        before: The `pretrained` runs by their key.
+    """
+    groups: defaultdict[tuple[str, str, str], list[tuple[dict[str, Any], Run]]] = defaultdict(list)
+    for run in runs:
+        metrics = run.metrics() or {}
+        # Two starts under one name (another model.weights) are two models.
+        groups[metrics["model"], method_label(metrics), metrics["before"]].append((metrics, run))
+    return [
+        _summary(model, method, group, store, catalog, before[start])
+        for (model, method, start), group in sorted(groups.items())
+    ]
+
+
+def method_label(metrics: Mapping[str, Any]) -> str:
+    """``ewc strength=10``."""
+    return f"{metrics['method']}" + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in metrics["options"].items())
+
+
+def _summary(
+    model: str,
+    method: str,
+    group: Sequence[tuple[dict[str, Any], Run]],
+    store: RunStore,
+    catalog: Catalog,
+    before: Run,
+) -> Summary:
+    values: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    changes = {}
+    for metrics, run in group:
+        values[metrics["seed"]][metrics["source"]] = metrics["robustness_improvement"]["value"]
+        changes[metrics["source"], metrics["seed"]] = _changes(metrics, run, store, catalog, before)
+    sources = sorted({source for by_source in values.values() for source in by_source})
+    complete = tuple(sorted(seed for seed, by_source in values.items() if len(by_source) == len(sources)))
+    improvement = {s: fmean(by_source[s] for by_source in values.values() if s in by_source) for s in sources}
+    over_seeds = seed_interval([mean_robustness_improvement(values[seed]) for seed in complete])
+    return Summary(model, method, improvement, complete, mean_robustness_interval(changes), over_seeds)
+
+
+def _changes(metrics: dict[str, Any], run: Run, store: RunStore, catalog: Catalog, before: Run) -> list[Changes]:
+    derived_from = {name: spec.derived_from for name, spec in catalog.specs.items()}
+    found = []
+    for name in metrics["robustness_improvement"]["targets"]:
+        score = metrics["scores"][name]
+        scored = Scored.of(
+            name,
+            before.scored(name, score["key"]),
+            run.scored(name, score["key"]),
+            read_paths(store.root, score["images"]),
+            catalog,
+        )
+        found += scored.changes(derived_from)
+    return found

@@ -1,0 +1,56 @@
+"""Two processes, started by the command itself, against one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from rib.store import Run, RunStore
+from rib.weights import distance
+
+ARGUMENTS = (
+    "+method=ewc",
+    "model=mini_small",
+    "epochs=1",
+    "batch_size=26",
+    "data.images_per_class=5",
+    "data.root=null",
+    "suite.targets=[imagenet_a,imagenet_r]",
+)
+
+
+def train(store: Path, cache: Path, *overrides: str) -> tuple[Run, Run]:
+    line = [sys.executable, "-m", "rib.train", *ARGUMENTS, f"paths.runs={store}", f"paths.cache={cache}", *overrides]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    run = Run(Path(done.stdout.splitlines()[-1]))
+    assert done.stdout.splitlines().count(str(run.folder)) == 1
+    return run, RunStore(store).one(method="pretrained")
+
+
+def test_two_processes_train_and_score_as_one_does(tmp_path, cache):
+    one, one_before = train(tmp_path / "one", cache, "trainer=cpu")
+    two, two_before = train(tmp_path / "two", cache, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert one.key == two.key
+    for dataset in ("imagenet_a", "imagenet_r", "imagenet_val"):
+        alone, shared = one_before.predictions(dataset), two_before.predictions(dataset)
+        assert np.array_equal(alone.top5[:, 0], shared.top5[:, 0])
+        assert np.allclose(alone.log_prob, shared.log_prob, atol=1e-4)
+    moved = distance(one.weights(), one_before.weights())
+    # Gradients are summed in another order; five steps of it stay below a thousandth of the way gone.
+    assert distance(one.weights(), two.weights()) < 1e-3 * moved
+    assert one.metrics()["notes"].keys() == two.metrics()["notes"].keys() == {"ewc.capped_share"}
+    leftovers = [p.name for p in (tmp_path / "two").rglob("*") if ".tmp" in p.name]
+    assert leftovers == []
+    assert list((tmp_path / "two" / "claims").iterdir()) == []
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(tmp_path, cache):
+    line = [sys.executable, "-m", "rib.train", *ARGUMENTS, f"paths.runs={tmp_path}", f"paths.cache={cache}"]
+    more = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=25"]
+    done = subprocess.run([*line, *more], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "batch_size: expected a batch size that 2 processes can share evenly, got 25" in done.stderr

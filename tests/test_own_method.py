@@ -1,0 +1,32 @@
+"""A user's own method, exactly as the README shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rib.store import Run
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def test_the_readmes_own_method_runs(tmp_path, cache):
+    text = README.read_text().split("## Your own method")[1].split("\n## ")[0]
+    code, command = re.findall(r"```(?:python|bash)\n(.*?)```", text, re.DOTALL)
+    assert code.count("\n") < 30
+    (tmp_path / "my_methods.py").write_text(code)
+    quick = f"model=mini_tiny epochs=1 data.images_per_class=2 data.limit=40 paths.cache={cache} data.root=null"
+    line = [sys.executable, *command.split()[1:], *quick.split(), "trainer=cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    metrics = Run(Path(done.stdout.splitlines()[-1])).metrics()
+    assert metrics["method"] == "l2sp"
+    assert metrics["options"]["method.l2sp.strength"] == 3
+    wrong = [*line, "+method.l2sp.strenth=2"]
+    done = subprocess.run(wrong, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 1
+    assert "method.l2sp.strenth: there is no such option; did you mean method.l2sp.strength?" in done.stderr

@@ -1,0 +1,63 @@
+"""The report: what may share a table, mRI over sources with one draw of images, files written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rib import tables
+from rib.data import mini
+from rib.errors import RibError
+from rib.pipeline import finetune
+from rib.report import report
+from rib.store import RunStore
+from rib.summary import summarise
+
+QUICK = ("model=mini_small", "epochs=1", "data.images_per_class=2", "suite.targets=[imagenet_a,imagenet_r,imagenet_v2]")
+
+
+@pytest.fixture
+def grid(ask_for, store):
+    for source in ("imagenet_a", "imagenet_r"):
+        for seed in (0, 1):
+            finetune(ask_for(*QUICK, f"dataset={source}", f"seed={seed}"))
+    return RunStore(store)
+
+
+def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
+    runs = [run for run in grid.finished() if run.metrics()["source"] != "none"]
+    before = {run.key: run for run in grid.finished(source="none")}
+    (summary,) = summarise(runs, grid, mini.catalog(), before)
+    values = {(m["source"], m["seed"]): m["robustness_improvement"]["value"] for m in (run.metrics() for run in runs)}
+    assert summary.over_images.value == pytest.approx(np.mean(list(values.values())))
+    assert summary.over_images.low < summary.over_images.value < summary.over_images.high
+    for source, value in summary.improvement.items():
+        assert value == pytest.approx((values[source, 0] + values[source, 1]) / 2)
+    assert summary.seeds == (0, 1)
+    by_seed = [np.mean([values[s, seed] for s in ("imagenet_a", "imagenet_r")]) for seed in (0, 1)]
+    half = 12.706 * np.std(by_seed, ddof=1) / np.sqrt(2)  # Student's t, one degree of freedom
+    assert summary.over_seeds.high - summary.over_seeds.value == pytest.approx(half, rel=1e-3)
+
+
+def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp_path, capsys):
+    finetune(ask_for(*QUICK, "data.limit=60"))
+    written = report(grid.root, tmp_path / "report")
+    assert sorted(p.name for p in written) == ["comparison.png", "comparison_2.png", "runs.csv", "runs_2.csv"]
+    out, err = capsys.readouterr()
+    assert "2 ways that are not comparable" in err
+    assert "at most 60 images a dataset: a quick look, not a result" in out
+    first = pd.read_csv(tmp_path / "report" / "runs.csv")
+    assert len(first) == 4
+    assert set(first["source"]) == {"imagenet_a", "imagenet_r"}
+    assert len(pd.read_csv(tmp_path / "report" / "runs_2.csv")) == 1
+
+
+def test_an_empty_store_is_one_sentence(tmp_path):
+    with pytest.raises(RibError, match=r"expected finished runs in .*, found none; make one with"):
+        report(tmp_path, tmp_path / "report")
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.234, "+1.23"), (-0.5, "-0.50"), (0.0, "0.00"), (-0.001, "0.00")])
+def test_points_have_a_sign_unless_nothing_changed(value, text):
+    assert tables.points(value) == text
