@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -16,6 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rib.config import accept_method, explain
 from rib.errors import RibError
 
+ONE_SENTENCE = "RIB_ONE_SENTENCE"
+"""Says that HYDRA_FULL_ERROR is ours and not the user's, to the processes started from here as well."""
+
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+"""Of what the system says, what the user can mend by making room or choosing another folder."""
+
 
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main; a user's mistake is one sentence on stderr and exit code 1.
@@ -23,9 +30,11 @@ def launch(main: Callable[[], None]) -> None:
     ``HYDRA_FULL_ERROR=1`` makes Hydra raise instead of printing its own long messages; where the user has set it
     already, they see the traceback.
     """
+    # On a busy machine OpenMP's spinning threads wait for one another: ten times slower (benchmarks/wait_policy.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.argv[1:] = accept_method(sys.argv[1:])
-    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
+    os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}
     try:
         main()
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -39,10 +48,15 @@ def launch(main: Callable[[], None]) -> None:
         if wants_traceback:
             raise
         sys.exit(f"rib: {error}")
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException) as error:  # before OSError: a missing config is one, too
         if wants_traceback:
             raise
         sys.exit(f"rib: {explain(error)}")
+    except OSError as error:
+        if wants_traceback or error.errno not in CANNOT_WRITE:
+            raise
+        where = error.filename or "a file"
+        sys.exit(f"rib: cannot write {where}: {error.strerror}; nothing finished is lost, the same command goes on")
 
 
 def quietly(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

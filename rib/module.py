@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
@@ -94,10 +94,11 @@ class FineTuner(L.LightningModule):
         images, labels, _ = batch
         outputs = self.model(images)
         logits = self.space.project(outputs)
-        loss = F.cross_entropy(logits.float(), labels)
+        share = self._share(labels)
+        loss = F.cross_entropy(logits.float(), labels) * share
         self.log("loss", loss)
         self.accuracy.update(outputs.detach(), labels)
-        step = Step(images, labels, outputs, logits)
+        step = Step(images, labels, outputs, logits, share)
         for method in self.methods:
             penalty = method.penalty(self, step)
             if penalty is not None:
@@ -122,6 +123,13 @@ class FineTuner(L.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def _share(self, labels: Tensor) -> Tensor | float:
+        """This process's images over the mean of all processes', so that DDP's mean of means is the batch's mean."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        counts = self.all_gather(torch.tensor(float(len(labels)), device=labels.device))
+        return len(labels) / cast("Tensor", counts).mean()
 
     def _watch(self, loss: Tensor) -> None:
         """Stop at a loss that is no number; on a GPU looked at every 20 steps, since each look waits for the device."""

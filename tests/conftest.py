@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as rib.launch does; before torch is imported
+
 import pytest
 
 from rib.config import compose

@@ -16,7 +16,8 @@ ARGUMENTS = (
     "model=mini_small",
     "epochs=1",
     "batch_size=26",
-    "data.images_per_class=5",
+    "data.images_per_class=6",
+    "data.holdout=.1",
     "data.root=null",
     "suite.targets=[imagenet_a,imagenet_r]",
 )

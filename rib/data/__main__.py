@@ -32,7 +32,7 @@ def check(config: DataCommandConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rib.data.images import scan
+    from rib.data.check import survey
     from rib.question import find_data
 
     catalog, root = find_data(config)
@@ -41,23 +41,23 @@ def check(config: DataCommandConfig) -> None:
     for column in ("images", "expected", "classes", "expected"):
         table.add_column(column, justify="right")
     table.add_column("what to do", overflow="fold")
-    wrong = 0
-    for spec in catalog.specs.values():
-        expected = f"{spec.num_images:,}" if spec.num_images is not None else "?"
-        try:
-            tree = scan(spec, root, Path(config.paths.runs) / "datasets", config.data.rescan)
-            row = (f"{len(tree):,}", expected, str(len(set(tree.labels.tolist()))), str(len(spec.groups)), "")
-        except RibError as error:
-            wrong += 1
-            row = ("", expected, "", str(len(spec.groups)), str(error))
-        table.add_row(spec.title, *row)
+    found = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
+    for entry in found:
+        expected = "?" if entry.spec.num_images is None else f"{entry.spec.num_images:,}"
+        classes = (str(entry.num_classes), str(len(entry.spec.groups)))
+        table.add_row(entry.spec.title, f"{entry.num_images:,}", expected, *classes, entry.fault or "")
     Console(width=None if Console().is_terminal else 160).print(table)
+    wrong = sum(entry.fault is not None for entry in found)
     if wrong:
-        raise RibError(f"{wrong} of {len(catalog.specs)} datasets are not complete; see the table")
+        raise RibError(f"{wrong} of {len(found)} datasets are not complete; see the table")
 
 
 def sheet(config: DataCommandConfig) -> None:
-    """Draw a contact sheet of every dataset that is there."""
+    """Draw a contact sheet of every dataset that is there.
+
+    Raises:
+        RibError: If none is.
+    """
     from rib.data.images import MissingDatasetError, scan
     from rib.data.sheet import write_sheet
     from rib.question import find_data
@@ -69,6 +69,8 @@ def sheet(config: DataCommandConfig) -> None:
             trees[name] = scan(spec, root, Path(config.paths.runs) / "datasets", config.data.rescan, True)
         except MissingDatasetError:
             continue
+    if not trees:
+        raise RibError(f"data.root: expected imagenet-r, imagenet/val, ... in {root}, found none of them")
     print(write_sheet(trees, catalog, Path(config.out or "contact_sheet.png")).resolve())
 
 

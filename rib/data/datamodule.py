@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,28 @@ class RIBDataModule(L.LightningDataModule):
         workers = self.workers
         if workers is None:
             workers = 0 if images.crops is not None else min(8, cores())
-        return DataLoader(
+        return _Loader(
             images,
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class _Loader(DataLoader[Batch]):
+    """A loader that says what is wrong with an image in one sentence, not with a worker's traceback."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+            return
+        except RibError as error:
+            # A worker's error comes as text, with its own message at the end. Its traceback keeps the loader's
+            # processes in a cycle, where garbage collection finds them and waits five seconds for each.
+            message = str(error).rpartition("RibError: ")[2].strip()
+            error.__traceback__ = None
+        raise RibError(message)
 
 
 def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:

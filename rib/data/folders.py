@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
@@ -31,7 +30,7 @@ Listing = dict[str, list[tuple[str, int]]]
 
 
 class MissingDatasetError(RibError):
-    """The folder of a dataset is not there at all."""
+    """A dataset is not there at all."""
 
 
 def find_folder(spec: DatasetSpec, root: Path) -> Path:
@@ -122,9 +121,9 @@ def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, re
     times = {name: (folder / name).stat().st_mtime_ns for name in _class_folders(spec, folder)}
     name = f"{spec.name}-{digest_of([str(folder.resolve()), spec.rule, spec.cells])}.json"
     record = None if records is None else records / name
-    kept = {} if record is None or rescan else _read(record)
-    if kept.get("times") == times:
-        return {name: [(file, size) for file, size in files] for name, files in kept["files"].items()}
+    kept = None if record is None or rescan else _read(record, times)
+    if kept is not None:
+        return kept
     begun = time.time_ns()
     listing = {name: _image_files(folder / name) for name in times}
     if record is not None and max(times.values(), default=0) < begun - RACY_NS:
@@ -166,11 +165,14 @@ def _image_files(folder: Path) -> list[tuple[str, int]]:
         raise RibError(f"{error.filename} is a link to a file that is not there; mend or remove it") from error
 
 
-def _read(record: Path) -> dict[str, Any]:
+def _read(record: Path, times: dict[str, int]) -> Listing | None:
+    """What a record holds, unless it is of folders with other times, or damaged."""
     try:
-        return dict(json.loads(record.read_text()))
-    except (OSError, ValueError):
-        return {}
+        kept = json.loads(record.read_text())
+        files = {name: [(str(file), int(size)) for file, size in kept["files"][name]] for name in times}
+        return files if kept["times"] == times else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_dir(path: Path) -> bool:

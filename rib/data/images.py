@@ -72,8 +72,8 @@ class ImageTree:
         dice = _dice(self.paths, "limit")
         if self.spec.cells:
             order = _across_cells([path.rsplit("/", 2)[0] for path in self.paths], self.labels, dice)
-        else:
-            order = np.lexsort((dice, _rank_within(self.labels, dice)))
+            return self._select(np.sort(order[:count]), f"limit {count} across cells")
+        order = np.lexsort((dice, _rank_within(self.labels, dice)))
         return self._select(np.sort(order[:count]), f"limit {count}")
 
     def images_per_class(self, count: int, seed: int) -> ImageTree:
@@ -125,7 +125,7 @@ def scan(
         allow_incomplete: Go on with what is there; folders that are no class are left out.
 
     Raises:
-        MissingDatasetError: If its folder is not there.
+        MissingDatasetError: If its folder is not there, or has no image.
         RibError: If classes or images are missing or unknown, in one sentence.
     """
     folder = find_folder(spec, root)
@@ -138,7 +138,13 @@ def scan(
         for file, size in files
     )
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
-    fault = _layout_fault(spec, folder, listing, known, strangers) or _count_fault(spec, folder, listing, labels)
+    fault = _layout_fault(spec, folder, listing, known, strangers)
+    if fault is None and not rows:
+        raise MissingDatasetError(
+            f"{spec.title}: expected class folders with images in {folder}, found no image; "
+            "unpack its archive there, or go on without it with data.allow_incomplete=true"
+        )
+    fault = fault or _count_fault(spec, folder, listing, labels)
     if fault is not None and not (allow_incomplete and rows):
         raise RibError(fault)
     # What was drawn is told by its pixels, unless something of it is gone.
@@ -170,8 +176,6 @@ def _layout_fault(
 def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
     """What is missing from a dataset, and what to do."""
     go_on = "unpack its archive again, or go on with what is there with data.allow_incomplete=true"
-    if not len(labels):
-        return f"{spec.title}: expected class folders with images in {folder}, found no image; {go_on}"
     if spec.cells and (fault := _cell_fault(spec, listing)):
         return f"{spec.title}: {fault} in {folder}; {go_on}"
     wanted = set(spec.labels or range(len(spec.classes)))
@@ -233,7 +237,7 @@ def _shuffled(count: int) -> Ints:
 
 
 def _rank_within(groups: Any, dice: NDArray[np.uint64]) -> Ints:
-    """Place of each element among those of its group, by falling dice."""
+    """Place of each element among those of its group, by rising dice."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     order = np.lexsort((dice, group))
     sorted_groups = group[order]

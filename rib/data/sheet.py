@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree
+from rib.errors import RibError
 
 THUMB, GAP, MARGIN = 72, 4, 132
 
@@ -24,6 +25,9 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
 
     Returns:
         RGB, 72 px an image.
+
+    Raises:
+        RibError: If an image cannot be read.
     """
     ids = {name: [set(group) for group in tree.spec.groups] for name, tree in trees.items()}
     everything = sorted({i for groups in ids.values() for group in groups for i in group})
@@ -38,10 +42,17 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
             label = next((j for j, group in enumerate(ids[name]) if output in group), None)
             found = np.flatnonzero(tree.labels == (-1 if label is None else label))
             if len(found):
-                with Image.open(tree.folder / tree.paths[found[0]]) as image:
-                    thumb = image.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BICUBIC)
+                thumb = _thumbnail(tree.folder / tree.paths[found[0]])
                 sheet.paste(thumb, (MARGIN + column * (THUMB + GAP), top))
     return sheet
+
+
+def _thumbnail(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BICUBIC)
+    except OSError as error:
+        raise RibError(f"{file} cannot be read as an image; replace it from the archive") from error
 
 
 def write_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, file: Path) -> Path:

@@ -34,12 +34,15 @@ class Step:
         labels: Classes of the source, shape (B,).
         outputs: All outputs of the model, shape (B, K).
         logits: The source's classes, shape (B, C).
+        share: What to multiply a mean over this process's images by, so that the mean over processes is that of the
+            whole batch; 1 unless a last batch does not divide evenly.
     """
 
     images: Tensor
     labels: Tensor
     outputs: Tensor
     logits: Tensor
+    share: Tensor | float = 1.0
 
 
 class Method(L.Callback):

@@ -1,0 +1,59 @@
+"""``python -m rib.data`` as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from PIL import Image
+
+from rib.data.mini import catalog
+from tests.data.trees import few, fill, photograph
+
+
+def run(tmp_path, *arguments):
+    command = [sys.executable, "-m", "rib.data", f"paths.runs={tmp_path / 'runs'}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_check_of_mini_finds_every_dataset_complete(tmp_path, cache):
+    done = run(tmp_path, "action=check", "data.root=null", f"paths.cache={cache}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for spec in catalog().specs.values():
+        (row,) = (line for line in done.stdout.splitlines() if f" {spec.title} " in line)
+        cells = [cell.strip() for cell in row.split("│")[1:-1]]
+        assert cells == [spec.title, *[f"{spec.num_images:,}"] * 2, *[str(len(spec.groups))] * 2, ""]
+
+
+def test_check_of_a_broken_root_shows_the_table_and_fails(tmp_path):
+    fill(tmp_path / "data/imagenet-r", few("imagenet_r").classes)
+    done = run(tmp_path, "action=check", f"data.root={tmp_path / 'data'}")
+    assert done.returncode == 1
+    assert "expected 200 classes with images" in done.stdout.replace("\n", " ")
+    assert "imagenet-sketch" in done.stdout
+    assert done.stderr.strip() == "rib: 10 of 10 datasets are not complete; see the table"
+
+
+def test_sheet_draws_what_is_there(tmp_path):
+    for name, folder in (("imagenet_r", "imagenet-r"), ("imagenet_val", "imagenet/val")):
+        fill(tmp_path / "data" / folder, few(name).classes, write=photograph)
+    done = run(tmp_path, "action=sheet", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'out/sheet.png'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out/sheet.png")
+    with Image.open(tmp_path / "out/sheet.png") as image:
+        assert image.format == "PNG"
+        assert len(image.getcolors(2**20)) > 1000
+
+
+def test_what_is_wrong_is_one_sentence(tmp_path):
+    (tmp_path / "data").mkdir()
+    for arguments, said in (
+        (("action=sheet", f"data.root={tmp_path / 'data'}"), "found none of them"),
+        (("data.root=/nowhere/at/all",), "there is no folder /nowhere/at/all"),
+        (("action=draw", "data.root=null"), "expected one of check, sheet, got 'draw'"),
+    ):
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
