@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.errors import RibError
-from rib.schema import Config
+from rib.schema import Config, RecipeConfig
 
 C = TypeVar("C")
 
@@ -128,7 +128,7 @@ def to_yaml(config: object) -> str:
 OPTIONS = ("optimizer", "data", "epochs", "batch_size", "accumulate", "clip", "precision", "batch_norm", "evaluation")
 """What counts as an option of a run in metrics.json, besides the methods' own."""
 
-NOT_OPTIONS = {"data.root", "data.workers", "data.rescan", "evaluation.batch_size"}
+NOT_OPTIONS = {"data.root", "data.workers", "data.rescan", "data.allow_incomplete", "evaluation.batch_size"}
 """Of these, what changes no number."""
 
 
@@ -144,6 +144,11 @@ def flat_changes(config: Config) -> dict[str, Any]:
         if key.partition(".")[0] in OPTIONS and key not in NOT_OPTIONS and value != default.get(key):
             changes[key] = value
     return changes
+
+
+def shipped_recipes() -> dict[str, RecipeConfig]:
+    """What null means as rib ships it, whatever a command says."""
+    return {kind: RecipeConfig(**node) for kind, node in _defaults()["recipe"].items()}
 
 
 @cache
@@ -204,17 +209,17 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
             )
         if key in known and not _same_kind(value, known[key]):
             raise RibError(f"{where}.{key}: expected a value like {known[key]!r}, got {value!r}")
+        if isinstance(known.get(key), float):
+            node[key] = float(value)  # 1 and 1.0 are one question
 
 
 def _same_kind(value: object, shipped: object) -> bool:
-    """Whether a value may stand where rib's own file has ``shipped`` (null there allows any; numbers mix)."""
-    if value is None or shipped is None or (isinstance(shipped, str) and isinstance(value, str)):
+    """Whether a value may stand where rib's own file has ``shipped``; null there allows any, a float an int."""
+    if shipped is None or (isinstance(shipped, str) and value is not None):
         return True
     if isinstance(shipped, bool) or isinstance(value, bool):
         return isinstance(shipped, bool) and isinstance(value, bool)
-    if isinstance(shipped, int | float):
-        return isinstance(value, int | float)
-    return isinstance(shipped, str) or isinstance(value, type(shipped))
+    return isinstance(value, int | float if isinstance(shipped, float) else type(shipped))
 
 
 def _arguments(target: str, where: str) -> set[str]:
@@ -242,7 +247,8 @@ def explain(error: Exception) -> str:
         methods = {f"method.{name}.{k}": name for name, node in shipped_nodes("method").items() for k in node}
         if key in methods:
             return f"{key}: no method {methods[key]} was chosen; give +method={methods[key]} with it"
-        candidates = [*_all_keys(), *methods, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
+        named = [f"logger.{k}" for node in shipped_nodes("logger").values() for k in node if k != "_target_"]
+        candidates = [*_all_keys(), *methods, *named, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
         return f"{key}: there is no such option{_nearest(key, candidates)}"
     if isinstance(error, OmegaConfBaseException):
         return _explain_omegaconf(error, Config)

@@ -77,7 +77,8 @@ def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
     """Training loss by step, penalties apart; a run that was killed and went on has several logs."""
     import pandas as pd
 
-    frame = pd.concat([pd.read_csv(log) for log in logs]).drop_duplicates("step", keep="last").sort_values("step")
+    frame = pd.concat([pd.read_csv(log) for log in logs]).dropna(subset="loss")
+    frame = frame.drop_duplicates("step", keep="last").sort_values("step")
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
     drawn = [c for c in frame.columns if c == "loss" or c.startswith("penalty/")]

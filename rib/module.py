@@ -108,8 +108,9 @@ class FineTuner(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the accuracy on the source's images as they came, a fraction."""
-        self.log("accuracy", self.accuracy.compute())
+        """Log the accuracy on the source's images as they came, a fraction, and let no lost loss pass."""
+        self._stop_if_lost()
+        self.log("accuracy", self.accuracy.compute(), rank_zero_only=True)
         self.accuracy.reset()
 
     def configure_optimizers(self) -> Any:
@@ -117,7 +118,10 @@ class FineTuner(L.LightningModule):
         groups: list[dict[str, Any]] | None = None
         for method in self.methods:
             groups = method.parameter_groups(self) or groups
-        optimizer = self._optimizer(groups or [{"params": [p for p in self.parameters() if p.requires_grad]}])
+        try:
+            optimizer = self._optimizer(groups or [{"params": [p for p in self.parameters() if p.requires_grad]}])
+        except (TypeError, ValueError) as error:
+            raise RibError(f"optimizer: {error}") from error
         for method in self.methods:
             optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(self))
         total = int(self.trainer.estimated_stepping_batches)
@@ -135,9 +139,13 @@ class FineTuner(L.LightningModule):
         """Stop at a loss that is no number; on a GPU looked at every 20 steps, since each look waits for the device."""
         step = torch.where(loss.isfinite(), -1, self.global_step)
         self._lost_at = torch.where(self._lost_at.to(loss.device) >= 0, self._lost_at.to(loss.device), step)
-        if (loss.device.type == "cpu" or self.global_step % 20 == 0) and (lost_at := int(self._lost_at)) >= 0:
+        if loss.device.type == "cpu" or self.global_step % 20 == 0:
+            self._stop_if_lost()
+
+    def _stop_if_lost(self) -> None:
+        if (lost_at := int(self._lost_at)) >= 0:
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise RibError(
-                f"the loss became {float(loss)} at step {lost_at} (lr {lr:.3g} now, {self.lr:.3g} at its peak); "
+                f"the loss was no finite number at step {lost_at} (lr {lr:.3g} now, {self.lr:.3g} at its peak); "
                 "try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )

@@ -7,42 +7,36 @@ the others; rank zero alone writes.
 
 from __future__ import annotations
 
-import logging
+import json
 import os
-import platform
 import shutil
 import time
-import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib import tables
 from rib.config import instantiate, to_yaml
+from rib.errors import RibError
+from rib.files import write_atomically
 from rib.launch import rank, say
+from rib.loggers import shown
+from rib.machine import agreed, environment, launch_processes
 from rib.memo import Memo
 from rib.progress import progress
-from rib.question import Question, ask, cache_dir
+from rib.published import show_published
+from rib.question import NUMERICS, Question, ask, cache_dir
 from rib.results import Scored, keep_paths, measure
 from rib.schema import BatchNorm, Config
 from rib.store import Run, RunStore
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.pytorch.loggers import Logger
 
     from rib.data.datamodule import RIBDataModule
     from rib.models.classifier import Classifier
-
-
-NOT_FOR_USERS = (
-    ".*does not have many workers.*",  # cached crops need none
-    ".*in eval mode at the start of training.*",  # frozen BatchNorm is meant to be
-    ".*your dataloader is not resumable.*",  # it is, through the sampler (rib.data.sampler)
-    ".*decoding and encoding capabilities of TorchVision are deprecated.*",  # PIL takes over where they are gone
-    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 on torch 2.15
-)
-"""Warnings of libraries about what is so on purpose, or theirs to mend."""
 
 
 def finetune(config: Config) -> Run:
@@ -61,7 +55,10 @@ def finetune(config: Config) -> Run:
     store = RunStore(config.paths.runs)
     run = answer(question, store)
     if rank() == 0:
-        tables.show_run(run.metrics(config.suite.name) or {}, run.folder)
+        metrics = view_of(run, question) or {}
+        tables.show_run(metrics, run.folder)
+        if question.source is None:
+            show_published(metrics, config.model.published)
     return run
 
 
@@ -72,12 +69,15 @@ def answer(question: Question, store: RunStore) -> Run:
     )
     force = question.config.force
     again = Run(place.folder.with_name(f"{place.key}.again"))
-    if is_answered(place, question) and not force:
+    if rank() == 0:
+        _recover(place.folder)
+    if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
         return place
     before = None if question.source is None else answer(question.of_pretrained(), store)
-    needed = 6 * question.start.weights.stat().st_size + 30 * sum(map(len, question.scored.values()))
+    # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
+    needed = 14 * question.start.weights.stat().st_size + 30 * sum(map(len, question.scored.values()))
     with store.claim(place, needed):
-        if is_answered(place, question) and not force:
+        if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
             return place  # another process made it while this one waited
         make(question, again if force else place, before, store)
         if force and rank() == 0:
@@ -85,14 +85,10 @@ def answer(question: Question, store: RunStore) -> Run:
     return place
 
 
-def is_answered(run: Run, question: Question) -> bool:
-    """Whether a run's metrics for the suite stand on exactly the images and the way of scoring that are asked for."""
-    metrics = run.metrics(question.config.suite.name)
-    return (
-        metrics is not None
-        and metrics["suite"] == question.config.suite.name
-        and metrics["scores"] == _scores(question)
-    )
+def view_of(run: Run, question: Question) -> dict[str, Any] | None:
+    """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for."""
+    asked = (question.config.suite.name, _scores(question))
+    return next((view for view in run.views() if (view["suite"], view["scores"]) == asked), None)
 
 
 def make(question: Question, run: Run, before: Run | None, store: RunStore) -> None:
@@ -104,21 +100,22 @@ def make(question: Question, run: Run, before: Run | None, store: RunStore) -> N
         before: The finished `pretrained` run; None if this is it.
         store: The store, for what is shared between runs.
     """
-    fabric = _launch(question.config)
+    fabric = launch_processes(question.config)
     if fabric.is_global_zero:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "config.yaml").write_text(to_yaml(question.config))
-        run.write_json("env.json", _environment())
-    if run.read_json("fit.json") is None:
-        fit(question, run, store)
-    fabric.barrier()
-    _score_missing(question, run, fabric)
-    if fabric.is_global_zero:
-        publish(question, run, before or run, store)
+        run.write_json("env.json", environment())
+    with shown(question, run) as loggers:
+        if not fabric.broadcast(run.read_json("fit.json") is not None):
+            fit(question, run, store, loggers)
+        fabric.barrier()
+        _score_missing(question, run, fabric)
+        if fabric.is_global_zero:
+            publish(question, run, before or run, store)
     fabric.barrier()
 
 
-def fit(question: Question, run: Run, store: RunStore) -> None:
+def fit(question: Question, run: Run, store: RunStore, loggers: Sequence[Logger] = ()) -> None:
     """Fine-tune (or, for `pretrained`, do not) and leave weights.safetensors and fit.json."""
     from rib.models.zoo import build
     from rib.weights import save_weights
@@ -127,9 +124,14 @@ def fit(question: Question, run: Run, store: RunStore) -> None:
     model = build(question.start, len(question.catalog.wnids))
     notes: dict[str, float] = {}
     if question.recipe is not None:
-        notes = _train(question, run, store, model)
+        notes = _train(question, run, store, model, loggers)
     if rank() == 0:
-        save_weights(model.backbone.state_dict(), run.weights_file)
+        state = model.backbone.state_dict()
+        if lost := next((name for name, t in state.items() if not t.isfinite().all()), None):
+            raise RibError(
+                f"fine-tuning ended with weights that are no finite numbers ({lost}); try a smaller optimizer.lr"
+            )
+        save_weights(state, run.weights_file)
         run.write_json(
             "fit.json",
             {
@@ -141,7 +143,9 @@ def fit(question: Question, run: Run, store: RunStore) -> None:
         run.checkpoint.unlink(missing_ok=True)
 
 
-def _train(question: Question, run: Run, store: RunStore, model: Classifier) -> dict[str, float]:
+def _train(
+    question: Question, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger]
+) -> dict[str, float]:
     """Lightning's part; returns what the methods report."""
     import lightning.pytorch as L
     from lightning.pytorch.loggers import CSVLogger
@@ -159,6 +163,8 @@ def _train(question: Question, run: Run, store: RunStore, model: Classifier) -> 
         "source": source.digest,
         "transform": str(question.start.transform),
         "backend": config.data.image_backend,
+        "architecture": question.start.architecture,
+        "numerics": NUMERICS,
     }
     module = FineTuner(
         model,
@@ -173,22 +179,26 @@ def _train(question: Question, run: Run, store: RunStore, model: Classifier) -> 
     methods = [instantiate(node) for node in config.method.values() if node]
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     title = f"{question.start.name}: {question.method} on {source.spec.title}"
-    trainer = L.Trainer(
+    arguments: dict[str, Any] = {
         **config.trainer,
-        max_epochs=recipe.epochs,
-        precision=recipe.precision,  # type: ignore[arg-type]
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip,
-        callbacks=[*methods, Resume(run.checkpoint, config.checkpoint.every_minutes), TrainingProgress(title)],
-        logger=CSVLogger(run.folder, name="log", version=attempt),
-        default_root_dir=run.folder,
-        log_every_n_steps=1,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+        "max_epochs": recipe.epochs,
+        "precision": recipe.precision,
+        "accumulate_grad_batches": config.accumulate,
+        "gradient_clip_val": config.clip,
+        "callbacks": [*methods, Resume(run.checkpoint, config.checkpoint.every_minutes), TrainingProgress(title)],
+        "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
+        "default_root_dir": run.folder,
+        "log_every_n_steps": 1,
+        "use_distributed_sampler": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    try:
+        trainer = L.Trainer(**arguments)
+    except Exception as error:
+        raise RibError(f"trainer or precision: {' '.join(str(error).split())}") from error
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
     if resumed:
         say(f"going on from {resumed}")
@@ -200,6 +210,7 @@ def _train(question: Question, run: Run, store: RunStore, model: Classifier) -> 
 def _score_missing(question: Question, run: Run, fabric: Fabric) -> None:
     """Score every dataset that this run has no predictions for."""
     missing = [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
+    missing = fabric.broadcast(missing)  # rank zero's look decides for all
     if not missing:
         return
     from rib.data.labels import LabelSpace
@@ -271,9 +282,9 @@ def publish(question: Question, run: Run, before: Run, store: RunStore) -> None:
         "scores": _scores(question),
     }
     figures.draw_run(metrics, run.folder)
-    first = run.read_json("metrics.json")
-    name = "metrics.json" if first is None or first["suite"] == metrics["suite"] else f"metrics.{metrics['suite']}.json"
-    run.write_json(name, metrics)
+    write_atomically(
+        run.free_view(metrics["suite"], metrics["scores"]), (json.dumps(metrics, indent=1) + "\n").encode()
+    )
 
 
 def _scores(question: Question) -> dict[str, dict[str, str]]:
@@ -299,19 +310,12 @@ def _data(question: Question) -> RIBDataModule:
     )
 
 
-def _launch(config: Config) -> Fabric:
-    """The devices and, for several, their processes: those of the Trainer, which joins them later."""
-    import lightning.pytorch  # noqa: F401 - its loggers must exist before they are quieted
-    from lightning.fabric import Fabric
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in NOT_FOR_USERS:
-        warnings.filterwarnings("ignore", message=message)
-    given = {k: config.trainer[k] for k in ("accelerator", "devices", "num_nodes", "strategy") if k in config.trainer}
-    fabric = Fabric(**given)
-    fabric.launch()
-    return fabric
+def _recover(place: Path) -> None:
+    """Finish a swap that was killed half-way."""
+    for name in ("again", "old"):
+        left = place.with_name(f"{place.name}.{name}")
+        if not place.exists() and (left / "metrics.json").is_file():
+            os.replace(left, place)
 
 
 def _swap(new: Path, place: Path) -> None:
@@ -322,17 +326,3 @@ def _swap(new: Path, place: Path) -> None:
         os.replace(place, old)
     os.replace(new, place)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _environment() -> dict[str, Any]:
-    """What env.json lists: versions and the kind of machine, no name and no path."""
-    import torch
-
-    packages = ("rib", "torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
-    cuda = torch.cuda.is_available()
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }

@@ -8,7 +8,6 @@ logits too (float32, C a row). Classes are the dataset's own, 0..C-1; where C < 
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.errors import RibError
+from rib.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,3 @@ class Predictions:
                 return cls(**{name: columns[name] for name in columns.files})
         except Exception as error:
             raise RibError(f"cannot read predictions {file} ({error}); delete it and give the command again") from error
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Put a file in its place whole or not at all, also when the process is killed or the disk is full."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RibError(f"cannot write {file}: {error.strerror}; nothing that was finished is lost") from error

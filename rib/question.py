@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rib.config import flat_changes
+from rib.config import flat_changes, shipped_recipes
 from rib.data import catalog as catalogs
 from rib.data import mini
 from rib.data.catalog import Catalog
@@ -31,7 +31,20 @@ from rib.schema import Config
 NUMERICS = 1
 """Raised when a change of the code changes numbers; part of both keys, so that old results are never mixed in."""
 
+SETTLED = {
+    "epochs": "epochs",
+    "optimizer.lr": "lr",
+    "optimizer.warmup_steps": "warmup_steps",
+    "precision": "precision",
+}
+"""Options that may be null, and where the recipe holds what they come to."""
+
+READ_BY_PRETRAINED = {"data.limit", "data.image_backend", "data.label_rule"}
+"""Options of the data that matter where nothing is trained."""
+
 PRETRAINED = "pretrained"
+
+PERMISSION = "i_have_permission"
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,12 @@ class Question:
     @property
     def method(self) -> str:
         """``finetune``, ``ewc``, ``lwf+wise_ft``."""
-        return "+".join(self.config.method) or "finetune"
+        return "+".join(sorted(self._methods or self.config.method)) or "finetune"
+
+    @property
+    def _methods(self) -> dict[str, Any]:
+        """The methods that add something, with their options; beside another, `finetune` adds nothing."""
+        return {name: options for name, options in self.config.method.items() if options}
 
     @property
     def source_name(self) -> str:
@@ -99,9 +117,10 @@ class Question:
                 "transform": asdict(self.start.transform),
                 "image_backend": c.data.image_backend,
                 "augment": c.data.augment,
-                "method": {name: options for name, options in c.method.items() if options},
-                "optimizer": c.optimizer,
+                "method": self._methods,
+                "optimizer": {k: v for k, v in c.optimizer.items() if k not in ("lr", "warmup_steps")},
                 "recipe": asdict(self.recipe),
+                "sync_batchnorm": c.trainer.get("sync_batchnorm", False),
                 "batch_size": c.batch_size,
                 "accumulate": c.accumulate,
                 "clip": c.clip,
@@ -132,8 +151,21 @@ class Question:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Flat overrides that are not default, besides what metrics.json has a place of its own for."""
-        return flat_changes(self.config)
+        """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
+        changed = flat_changes(self.config)
+        if self.recipe is None or self.source is None:
+            return {k: v for k, v in changed.items() if k.startswith("evaluation.") or k in READ_BY_PRETRAINED}
+        usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
+        epochs = _settle(usual, self.catalog, len(self.source)).epochs
+        optimizer = {k: v for k, v in self.config.optimizer.items() if k not in ("lr", "warmup_steps")}
+        usual = replace(usual, epochs=self.recipe.epochs, optimizer=optimizer)
+        default = replace(_settle(usual, self.catalog, len(self.source)), epochs=epochs)
+        for key, name in SETTLED.items():
+            value = getattr(self.recipe, name)
+            changed.pop(key, None)
+            if value != getattr(default, name):
+                changed[key] = value
+        return changed
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -152,8 +184,30 @@ class Question:
             "image_backend": str(c.data.image_backend),
             "limit": c.data.limit,
             "holdout": c.data.holdout if recipe else None,
-            "switches": {},
+            "switches": self.switches,
         }
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """What sets this run apart from the benchmark as it is meant: permissions, incomplete datasets."""
+        found: dict[str, Any] = {}
+        if self.source is not None and not self.source.spec.may_train:
+            found["objectnet_training"] = PERMISSION
+        if self.config.data.allow_incomplete and self.config.data.limit is None:
+            short = {
+                name: {"images": len(tree), "expected": tree.spec.num_images}
+                for name, tree in self.scored.items()
+                if tree.spec.num_images not in (None, len(tree))
+            }
+            wanted = [*self.config.suite.targets, *self.config.suite.reported]
+            absent = {
+                name: {"images": 0, "expected": self.catalog[name].num_images}
+                for name in wanted
+                if name not in self.scored
+            }
+            if short or absent:
+                found["incomplete"] = short | absent
+        return found
 
     def of_pretrained(self) -> Question:
         """The question after this run's "before": the same datasets, nothing trained."""
@@ -167,7 +221,9 @@ def ask(config: Config) -> Question:
     Raises:
         RibError: If a dataset, a file of weights or a value is not what it should be; nothing has been made then.
     """
-    start = find_start(config.model)
+    _check_numbers(config)
+    _check_folders(config)
+    start = find_start(config.model, cache_dir(config.paths.cache) / "heads")
     catalog, root = find_data(config)
     records = Path(config.paths.runs) / "datasets"
 
@@ -190,8 +246,38 @@ def ask(config: Config) -> Question:
             raise RibError("+method=pretrained trains nothing and cannot be stacked with another method")
         return Question(config, catalog, start, None, scored, None)
     name = config.dataset.name
+    spec = catalog[name]
+    if not spec.may_train and config.data.objectnet_training != PERMISSION:
+        raise RibError(
+            f"dataset={name}: {spec.licence} Score it as a target, or, if its authors have allowed you to train on it, "
+            f"say data.objectnet_training={PERMISSION}"
+        )
     source = _subset(scored[name] if name in scored else tree(name), config)
     return Question(config, catalog, start, source, scored, _settle(config, catalog, len(source)))
+
+
+def _check_numbers(config: Config) -> None:
+    numbers: tuple[tuple[str, float | None, float], ...] = (
+        ("batch_size", config.batch_size, 1),
+        ("accumulate", config.accumulate, 1),
+        ("evaluation.batch_size", config.evaluation.batch_size, 1),
+        ("data.workers", config.data.workers, 0),
+        ("checkpoint.every_minutes", config.checkpoint.every_minutes, 0),
+    )
+    for name, value, least in numbers:
+        if value is not None and not value >= least:
+            raise RibError(f"{name}: expected {least:g} or more, got {value}")
+    if config.clip is not None and not config.clip > 0:
+        raise RibError(f"clip: expected a gradient norm above 0, or null for no clipping, got {config.clip}")
+
+
+def _check_folders(config: Config) -> None:
+    for name, folder in (("paths.runs", Path(config.paths.runs)), ("paths.cache", cache_dir(config.paths.cache))):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror
+            raise RibError(f"{name}: cannot make the folder {folder} ({reason}); choose another") from error
 
 
 def find_data(config: Any) -> tuple[Catalog, Path]:
@@ -232,17 +318,17 @@ def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
     epochs = default.epochs if config.epochs is None else config.epochs
     lr = config.optimizer.get("lr")
     lr = default.lr if lr is None else lr
-    for name, value, least in (("epochs", epochs, 0), ("optimizer.lr", lr, 0), ("batch_size", config.batch_size, 1)):
-        if not (math.isfinite(value) and value >= least):
-            raise RibError(f"{name}: expected {least} or more, got {value}")
-    if config.accumulate < 1:
-        raise RibError(f"accumulate: expected at least 1 batch a step, got {config.accumulate}")
+    for name, value in (("epochs", epochs), ("optimizer.lr", lr)):
+        if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+            raise RibError(f"{name}: expected a number of 0 or more, got {value!r}")
     steps = epochs * math.ceil(math.ceil(num_images / config.batch_size) / config.accumulate)
     warmup = config.optimizer.get("warmup_steps")
     if warmup is None:
         warmup = default.warmup_steps
         if warmup is None or 2 * warmup > steps:
             warmup = round(steps / 10)
+    if not isinstance(warmup, int) or warmup < 0:
+        raise RibError(f"optimizer.warmup_steps: expected a number of steps, 0 or more, got {warmup!r}")
     precision = config.precision or ("bf16-mixed" if _has_gpu(config.trainer.get("accelerator", "auto")) else "32-true")
     return Recipe(epochs, float(lr), int(warmup), precision)
 

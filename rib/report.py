@@ -44,11 +44,11 @@ def report(runs: Path, out: Path) -> list[Path]:
     from rib.summary import summarise
 
     store = RunStore(runs)
-    finished = {run: m for run in store.finished() if (m := run.metrics())}
-    trained = {run: m for run, m in finished.items() if m["source"] != "none" and m["robustness_improvement"]}
+    finished = [(run, metrics) for run in store.finished() for metrics in run.views()]
+    trained = [(run, m) for run, m in finished if m["source"] != "none" and m["robustness_improvement"]]
     if not trained:
         raise RibError(f"paths.runs: expected finished runs in {runs}, found none; make one with python -m rib.train")
-    before = {run.key: run for run, m in finished.items() if m["source"] == "none"}
+    before = {run.key: run for run, m in finished if m["source"] == "none"}
     groups = tables.comparable(trained)
     console = Console(width=None if Console().is_terminal else 140)
     if len(groups) > 1:
@@ -57,7 +57,7 @@ def report(runs: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     for number, group in enumerate(groups, start=1):
         suffix = "" if number == 1 else f"_{number}"
-        metrics = list(group.values())
+        metrics = [m for _, m in group]
         console.print(tables.comparison_table(metrics))
         kind = metrics[0]["data"]["kind"]
         console.print(tables.summary_table(summarise(group, store, tables.catalog_of(kind), before), kind))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
+from rib.files import write_atomically
 from rib.metrics import (
     IN_DISTRIBUTION,
     Changes,
@@ -28,7 +29,7 @@ from rib.metrics import (
     targets_of,
     without_derived,
 )
-from rib.predictions import Predictions, write_atomically
+from rib.predictions import Predictions
 
 
 @dataclass(frozen=True)

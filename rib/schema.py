@@ -56,13 +56,31 @@ class TransformConfig:
 
 @dataclass
 class ModelConfig:
-    """Which pretrained model, from which library."""
+    """Which pretrained model, from which library.
+
+    Attributes:
+        name: As in tables and the store's folders; also the library's own name where ``architecture`` is null.
+        library: ``mini``, ``timm``, or ``open_clip`` (an image tower with a zero-shot head).
+        architecture: The library's name for the network.
+        tag: The library's name for the checkpoint of that architecture.
+        hub: Repository on the Hugging Face hub; null means: ask the library.
+        file: File in that repository or package; null means: ask the library.
+        package: Installed Python package that holds the weights.
+        weights: Local file that takes the place of all of these.
+        transform: What differs from the checkpoint's own.
+        published: Top-1 in percent by dataset, to compare an evaluation with.
+    """
 
     name: str
     library: str
     architecture: str | None = None
+    tag: str | None = None
+    hub: str | None = None
+    file: str | None = None
+    package: str | None = None
     weights: str | None = None
     transform: TransformConfig = field(default_factory=TransformConfig)
+    published: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,6 +124,7 @@ class DataConfig:
     workers: int | None
     rescan: bool
     allow_incomplete: bool
+    objectnet_training: str | None
 
 
 @dataclass
@@ -164,6 +183,7 @@ class Config:
     batch_norm: BatchNorm
     seed: int
     force: bool
+    keep_memory: bool
 
 
 @dataclass

@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rib.errors import RibError
+from rib.files import write_atomically
 from rib.launch import rank, say
-from rib.predictions import Predictions, write_atomically
+from rib.memo import digest_of
+from rib.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +65,20 @@ class Run:
         if first.is_file() and _read_json(first).get("suite") != suite:
             return self.folder / f"metrics.{suite}.json"
         return first
+
+    def views(self) -> list[dict[str, Any]]:
+        """Every metrics file of this run, the one first asked for first: other suites, other ways of scoring."""
+        return [_read_json(file) for file in sorted(self.folder.glob("metrics*.json"), key=lambda f: (len(f.name), f))]
+
+    def free_view(self, suite: str, scores: Mapping[str, Any]) -> Path:
+        """Where metrics of a suite go whose scores no view has yet; what is there is never replaced."""
+        taken = {file.name for file in self.folder.glob("metrics*.json")}
+        if not taken:
+            return self.folder / "metrics.json"
+        beside = f"metrics.{suite}.json"
+        if beside not in taken and self.metrics_file(suite).name == beside:
+            return self.folder / beside
+        return self.folder / f"metrics.{suite}.{digest_of(scores)}.json"
 
     def metrics(self, suite: str | None = None) -> dict[str, Any] | None:
         """What metrics.json says of a suite (default: the one first asked for), or None if it is not there."""
@@ -172,7 +188,10 @@ class RunStore:
                     return mine
                 mine.unlink()
             if not waiting:
-                say(f"another process ({owner['pid']} on {owner['host']}) is making this run; waiting for it")
+                say(
+                    f"another process ({owner['pid']} on {owner['host']}) is making this run; waiting for it. "
+                    f"If that host is gone, remove {folder / key}.*"
+                )
                 waiting = True
             time.sleep(0.2 + 0.3 * random.random())
 

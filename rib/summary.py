@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from rib.data.catalog import Catalog
+from rib.errors import RibError
 from rib.metrics import Changes, Interval, mean_robustness_improvement, mean_robustness_interval, seed_interval
 from rib.results import Scored, read_paths
 from rib.store import Run, RunStore
@@ -35,18 +36,27 @@ class Summary:
     over_seeds: Interval | None
 
 
-def summarise(runs: Iterable[Run], store: RunStore, catalog: Catalog, before: dict[str, Run]) -> list[Summary]:
+def summarise(
+    runs: Iterable[tuple[Run, Mapping[str, Any]]], store: RunStore, catalog: Catalog, before: Mapping[str, Run]
+) -> list[Summary]:
     """MRI of each model and method.
 
     Args:
-        runs: Finished, fine-tuned and comparable (`rib.tables.comparable`).
+        runs: Finished, fine-tuned and comparable (`rib.tables.comparable`), each with its metrics.
         store: Where they are.
         catalog: Their world.
         before: The `pretrained` runs by their key.
+
+    Raises:
+        RibError: If the `pretrained` run behind a result is gone.
     """
-    groups: defaultdict[tuple[str, str, str], list[tuple[dict[str, Any], Run]]] = defaultdict(list)
-    for run in runs:
-        metrics = run.metrics() or {}
+    groups: defaultdict[tuple[str, str, str], list[tuple[Mapping[str, Any], Run]]] = defaultdict(list)
+    for run, metrics in runs:
+        if metrics["before"] not in before:
+            raise RibError(
+                f"{run.folder} was compared with a pretrained run that is gone; "
+                f"make it again with python -m rib.train +method=pretrained model={metrics['model']}"
+            )
         # Two starts under one name (another model.weights) are two models.
         groups[metrics["model"], method_label(metrics), metrics["before"]].append((metrics, run))
     return [
@@ -63,7 +73,7 @@ def method_label(metrics: Mapping[str, Any]) -> str:
 def _summary(
     model: str,
     method: str,
-    group: Sequence[tuple[dict[str, Any], Run]],
+    group: Sequence[tuple[Mapping[str, Any], Run]],
     store: RunStore,
     catalog: Catalog,
     before: Run,
@@ -75,12 +85,17 @@ def _summary(
         changes[metrics["source"], metrics["seed"]] = _changes(metrics, run, store, catalog, before)
     sources = sorted({source for by_source in values.values() for source in by_source})
     complete = tuple(sorted(seed for seed, by_source in values.items() if len(by_source) == len(sources)))
-    improvement = {s: fmean(by_source[s] for by_source in values.values() if s in by_source) for s in sources}
+    # A mean over sources: a source with more seeds than the others must not weigh more, so only complete seeds count.
+    # Where no seed is complete each source enters with its first.
+    firsts = {source: min(seed for seed in values if source in values[seed]) for source in sources}
+    used = {(s, seed) for s in sources for seed in (complete or (firsts[s],))}
+    improvement = {s: fmean(values[seed][s] for source, seed in used if source == s) for s in sources}
+    over_images = mean_robustness_interval({pair: changes[pair] for pair in sorted(used)})
     over_seeds = seed_interval([mean_robustness_improvement(values[seed]) for seed in complete])
-    return Summary(model, method, improvement, complete, mean_robustness_interval(changes), over_seeds)
+    return Summary(model, method, improvement, complete, over_images, over_seeds)
 
 
-def _changes(metrics: dict[str, Any], run: Run, store: RunStore, catalog: Catalog, before: Run) -> list[Changes]:
+def _changes(metrics: Mapping[str, Any], run: Run, store: RunStore, catalog: Catalog, before: Run) -> list[Changes]:
     derived_from = {name: spec.derived_from for name, spec in catalog.specs.items()}
     found = []
     for name in metrics["robustness_improvement"]["targets"]:

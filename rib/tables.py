@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ COMPARABLE = (
     "suite",
     "data",
     "protocol.experiment",
+    "protocol.precision",
     "protocol.evaluation_precision",
     "protocol.label_rule",
     "protocol.image_backend",
@@ -95,12 +96,12 @@ def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
 
 
-def comparable(runs: Mapping[Run, Mapping[str, Any]]) -> list[dict[Run, Mapping[str, Any]]]:
-    """Results grouped so that each group may stand in one table, largest group first."""
-    groups: dict[str, dict[Run, Mapping[str, Any]]] = {}
-    for run, metrics in runs.items():
+def comparable(runs: Iterable[tuple[Run, Mapping[str, Any]]]) -> list[list[tuple[Run, Mapping[str, Any]]]]:
+    """Results (a run and its metrics) grouped so that each group may stand in one table, largest group first."""
+    groups: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
+    for run, metrics in runs:
         facts = [_at(metrics, path) for path in COMPARABLE]
-        groups.setdefault(repr(facts), {})[run] = metrics
+        groups.setdefault(repr(facts), []).append((run, metrics))
     return sorted(groups.values(), key=len, reverse=True)
 
 

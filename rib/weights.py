@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from rib.files import write_atomically
 
 StateDict = Mapping[str, Tensor]
 
@@ -16,9 +17,7 @@ StateDict = Mapping[str, Tensor]
 def save_weights(state: StateDict, file: Path) -> None:
     """Write a safetensors file whole or not at all; floating tensors in float32, integers as they are."""
     plain = {name: (t.detach().float() if t.is_floating_point() else t.detach()).cpu() for name, t in state.items()}
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file({name: t.contiguous() for name, t in plain.items()}, temporary)
-    os.replace(temporary, file)
+    write_atomically(file, save({name: t.contiguous() for name, t in plain.items()}))
 
 
 def distance(one: StateDict, other: StateDict) -> float:

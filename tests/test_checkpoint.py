@@ -20,6 +20,7 @@ from tests.data.trees import few
 
 BATCHES, EPOCHS = 3, 3
 STARTS = [("batch", epoch, batch) for epoch in range(EPOCHS) for batch in range(BATCHES)]
+LASTS = [("last", epoch, BATCHES - 1) for epoch in range(EPOCHS)]
 ENDS = [("epoch", epoch, None) for epoch in range(EPOCHS)]
 
 
@@ -49,6 +50,10 @@ class Toy(L.LightningModule):
         places = batch[2]
         self.seen.append((self.current_epoch, batch_idx, self.global_step, tuple(places.tolist())))
         return self.layer(places[:, None] / 10).square().mean()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+        if self.death == ("last", self.current_epoch, batch_idx):
+            raise Killed  # between an epoch's last batch and its end
 
     def on_train_epoch_end(self) -> None:
         if self.death == ("epoch", self.current_epoch, None):
@@ -126,14 +131,22 @@ def assert_same(found, toy, whole) -> None:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("death", STARTS + ENDS, ids=str)
+@pytest.mark.parametrize("death", STARTS + LASTS + ENDS, ids=str)
 def test_killed_once(tree, tmp_path, undisturbed, death, accumulate):
     found, toy, _ = fit_through(tree, tmp_path / "last.ckpt", [death], accumulate=accumulate)
     assert_same(found, toy, undisturbed[accumulate])
 
 
 @pytest.mark.parametrize(
-    "deaths", [(ENDS[0], STARTS[4]), (STARTS[3], STARTS[5]), (STARTS[3], ENDS[1]), (ENDS[0], ENDS[1])]
+    "deaths",
+    [
+        (ENDS[0], STARTS[4]),
+        (STARTS[3], STARTS[5]),
+        (STARTS[3], ENDS[1]),
+        (ENDS[0], ENDS[1]),
+        (LASTS[0], STARTS[4]),
+        (LASTS[0], LASTS[1]),
+    ],
 )
 def test_killed_again_after_an_epochs_end(tree, tmp_path, undisturbed, deaths):
     found, toy, begun = fit_through(tree, tmp_path / "last.ckpt", deaths)
@@ -144,7 +157,7 @@ def test_killed_again_after_an_epochs_end(tree, tmp_path, undisturbed, deaths):
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_killed_at_any_two_moments(tree, tmp_path, undisturbed, accumulate):
-    for number, deaths in enumerate(itertools.combinations(STARTS + ENDS, 2)):
+    for number, deaths in enumerate(itertools.combinations(STARTS + LASTS + ENDS, 2)):
         found, toy, _ = fit_through(tree, tmp_path / f"{number}.ckpt", deaths, accumulate=accumulate)
         assert_same(found, toy, undisturbed[accumulate])
 

@@ -55,3 +55,4 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(tmp_path, ca
     done = subprocess.run([*line, *more], capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert "batch_size: expected a batch size that 2 processes can share evenly, got 25" in done.stderr
+    assert "Traceback" not in done.stderr

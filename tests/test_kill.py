@@ -91,6 +91,16 @@ def test_ctrl_c_says_how_to_go_on(store, cache, undisturbed):
     assert_same(undisturbed, finish(store, cache)[0])
 
 
+def test_sigterm_is_no_success(store, cache):
+    child = start(store, cache)
+    wait_for_training(store, child)
+    child.terminate()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 143
+    assert "the same command goes on" in err
+    assert checkpoints(store)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_five_random_moments(store, cache, undisturbed):

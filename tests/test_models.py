@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import PIL.Image
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from rib.config import compose, instantiate, options
+from rib.config import compose, conf_dir, instantiate, options
 from rib.data import catalog, mini
+from rib.data.transform import read_image
 from rib.errors import RibError
 from rib.methods.base import Method
 from rib.models.zoo import build, build_backbone, find_start
@@ -16,6 +23,7 @@ from rib.pipeline import finetune
 from rib.schema import ModelConfig
 
 TINY_TIMM = "test_vit.r160_in1k"
+NAMED = ("model.name=anything",)
 
 
 @pytest.fixture
@@ -26,16 +34,71 @@ def timm_weights(tmp_path):
     return file
 
 
+def model_config(name: str, weights: Path) -> ModelConfig:
+    """A shipped config with weights that are not looked at; the two that take any model get one."""
+    any_model = {
+        "timm": [f"model.name={TINY_TIMM}"],
+        "open_clip": ["model.name=ViT-B-32", "model.tag=laion2b_s34b_b79k"],
+    }
+    return compose(f"model={name}", f"model.weights={weights}", *any_model.get(name, [])).model
+
+
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_config_builds_on_the_meta_device(name, timm_weights):
-    overrides = [f"model={name}"]
-    if name == "timm":
-        overrides += [f"model.name={TINY_TIMM}", f"model.weights={timm_weights}"]
-    start = find_start(compose(*overrides).model)
+    start = find_start(model_config(name, timm_weights))
     with torch.device("meta"):
         backbone = build_backbone(start)
         outputs = backbone(torch.zeros(2, 3, start.transform.size, start.transform.size))
     assert outputs.shape == (2, len(catalog.real().wnids))
+
+
+@pytest.mark.parametrize("name", [n for n in options("model") if not n.startswith("mini_")])
+def test_every_transform_is_what_the_library_says(name, timm_weights):
+    config = model_config(name, timm_weights)
+    transform = find_start(config).transform
+    if config.library == "open_clip":
+        record = open_clip.get_pretrained_cfg(config.architecture or config.name, config.tag) if config.tag else {}
+        clip = open_clip.get_model_config(config.architecture or config.name)
+        preprocess = open_clip.transform.PreprocessCfg(
+            size=clip["vision_cfg"]["image_size"],
+            **{k: v for k, v in record.items() if k in ("mean", "std", "interpolation", "resize_mode")},
+        )
+        theirs = open_clip.transform.image_transform_v2(preprocess, is_train=False)
+    else:
+        full = f"{config.architecture}.{config.tag}" if config.tag else config.name
+        cfg = timm.get_pretrained_cfg(full).to_dict()
+        data = timm.data.resolve_data_config(pretrained_cfg=cfg, use_test_size=True)
+        theirs = timm.data.create_transform(**data)
+        assert cfg["num_classes"] == 1000
+    size = transform.size
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (2 * size, 2 * size + 60, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    (file := timm_weights.with_name("image.png")).write_bytes(buffer.getvalue())
+    mean, std = (torch.tensor(v)[:, None, None] for v in (transform.mean, transform.std))
+    ours = (read_image(file, transform, backend="pil").float() / 255 - mean) / std
+    assert torch.allclose(ours, theirs(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in options("model") if compose(f"model={n}", *NAMED).model.hub])
+def test_every_repository_and_activation_is_what_the_library_says(name, timm_weights):
+    config = model_config(name, timm_weights)
+    if config.library == "timm":
+        assert config.hub == timm.get_pretrained_cfg(f"{config.architecture}.{config.tag}").hf_hub_id
+    elif config.tag:
+        record = open_clip.get_pretrained_cfg(config.architecture, config.tag)
+        assert config.hub == record["hf_hub"].rpartition("/")[0]
+        clip = open_clip.get_model_config(config.architecture)
+        assert clip.get("quick_gelu", False) == record.get("quick_gelu", False)
+
+
+@pytest.mark.parametrize("name", [n for n in options("model") if n not in ("timm", "open_clip")])
+def test_published_accuracies_are_in_the_header_as_in_the_config(name):
+    header = Path(conf_dir(), "model", f"{name}.yaml").read_text().partition("name:")[0]
+    published = compose(f"model={name}").model.published
+    assert f"model={name} " in header or name.startswith("mini_")
+    for value in published.values():
+        assert f"{value:.2f}" in header
 
 
 @pytest.mark.parametrize("name", options("method"))
@@ -82,9 +145,26 @@ def test_the_classifier_is_the_backbone_on_normalised_images(timm_weights):
             {"name": "vit_base_patch16_224.augreg_in1", "library": "timm"},
             "did you mean vit_base_patch16_224.augreg_in1k",
         ),
-        ({"name": TINY_TIMM, "library": "timm"}, "expected a local file of weights"),
+        (
+            {"name": "vit_base_patch16_clip_224.laion2b", "library": "timm"},
+            "bare CLIP tower.* model=open_clip model.name=ViT-B-16 model.tag=laion2b_s34b_b88k",
+        ),
+        (
+            {"name": "vit_base_patch16_clip_224.openai", "library": "timm"},
+            "model=open_clip model.name=ViT-B-16-quickgelu model.tag=openai",
+        ),
+        (
+            {"name": "vit_base_patch16_224.augreg_in21k", "library": "timm"},
+            "21843 outputs, expected 1000.*did you mean vit_base_patch16_224.augreg_in21k_ft_in1k",
+        ),
+        ({"name": "ViT-B-16", "library": "open_clip", "tag": "openai"}, "use ViT-B-16-quickgelu"),
+        ({"name": "ViT-B-16", "library": "open_clip", "tag": "laion2b"}, "did you mean laion2b_s34b_b88k"),
+        ({"name": "ViT-B-16", "library": "open_clip"}, "model.tag: expected one of openai, "),
+        ({"name": "ViT-B16", "library": "open_clip", "tag": "openai"}, "did you mean ViT-B-16"),
+        ({"name": "coca_ViT-B-32", "library": "open_clip", "tag": "laion2b_s13b_b90k"}, "not supported"),
+        ({"name": TINY_TIMM, "library": "timm", "package": "no_such_package"}, "pip install no-such-package"),
         ({"name": TINY_TIMM, "library": "timm", "weights": "none.pt"}, "there is no file none.pt"),
-        ({"name": TINY_TIMM, "library": "keras"}, "expected mini or timm, got 'keras'"),
+        ({"name": TINY_TIMM, "library": "keras"}, "expected mini, timm or open_clip, got 'keras'"),
     ],
 )
 def test_what_cannot_be_found_is_one_sentence(change, sentence):
@@ -120,6 +200,29 @@ def test_a_torch_file_of_tensors_is_read(tmp_path):
     torch.save({"state_dict": state}, file)
     model = build(find_start(ModelConfig(TINY_TIMM, "timm", weights=str(file))), 1000)
     assert torch.equal(model.backbone.state_dict()["head.weight"], state["head.weight"])
+
+
+def test_a_clip_file_for_a_classifier_is_refused_with_what_takes_it(tmp_path):
+    tower = timm.create_model("test_vit", num_classes=0).state_dict()
+    save_file(
+        {**{f"visual.{n}": t for n, t in tower.items()}, "logit_scale": torch.ones(())}, tmp_path / "clip.safetensors"
+    )
+    start = find_start(ModelConfig(TINY_TIMM, "timm", weights=str(tmp_path / "clip.safetensors")))
+    with pytest.raises(RibError, match="without an ImageNet head: use model=open_clip"):
+        build(start, 1000)
+
+
+def test_older_names_of_timm_s_own_networks_are_known(tmp_path):
+    """As DeiT III's authors wrote them; timm converts."""
+    torch.manual_seed(0)
+    state = timm.create_model("deit3_small_patch16_224").state_dict()
+    older = {n.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): t for n, t in state.items()}
+    assert older.keys() != state.keys()
+    save_file(older, tmp_path / "deit3.safetensors")
+    name = "deit3_small_patch16_224.fb_in1k"
+    built = build(find_start(ModelConfig(name, "timm", weights=str(tmp_path / "deit3.safetensors"))), 1000)
+    assert all(torch.equal(built.backbone.state_dict()[n], t) for n, t in state.items())
+    (tmp_path / "deit3.safetensors").unlink()
 
 
 def test_mini_names_what_ships():

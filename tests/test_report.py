@@ -26,10 +26,10 @@ def grid(ask_for, store):
 
 
 def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
-    runs = [run for run in grid.finished() if run.metrics()["source"] != "none"]
+    runs = [(run, run.metrics()) for run in grid.finished() if run.metrics()["source"] != "none"]
     before = {run.key: run for run in grid.finished(source="none")}
     (summary,) = summarise(runs, grid, mini.catalog(), before)
-    values = {(m["source"], m["seed"]): m["robustness_improvement"]["value"] for m in (run.metrics() for run in runs)}
+    values = {(m["source"], m["seed"]): m["robustness_improvement"]["value"] for _, m in runs}
     assert summary.over_images.value == pytest.approx(np.mean(list(values.values())))
     assert summary.over_images.low < summary.over_images.value < summary.over_images.high
     for source, value in summary.improvement.items():
@@ -61,3 +61,29 @@ def test_an_empty_store_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(("value", "text"), [(1.234, "+1.23"), (-0.5, "-0.50"), (0.0, "0.00"), (-0.001, "0.00")])
 def test_points_have_a_sign_unless_nothing_changed(value, text):
     assert tables.points(value) == text
+
+
+def test_a_source_with_more_seeds_weighs_no_more(grid, ask_for):
+    finetune(ask_for(*QUICK, "dataset=imagenet_r", "seed=2"))
+    runs = [(run, run.metrics()) for run in grid.finished() if run.metrics()["source"] != "none"]
+    before = {run.key: run for run in grid.finished(source="none")}
+    (summary,) = summarise(runs, grid, mini.catalog(), before)
+    assert summary.seeds == (0, 1)
+    assert summary.over_images.value == pytest.approx(np.mean(list(summary.improvement.values())))
+
+
+def test_another_suite_has_a_table_of_its_own(ask_for, store, tmp_path, capsys):
+    quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1")
+    for suite in ("seven", "paper"):
+        finetune(ask_for(*quick, f"suite={suite}"))
+    report(store, tmp_path / "report")
+    out = capsys.readouterr().out
+    assert "suite seven" in out
+    assert "suite paper" in out
+
+
+def test_a_result_whose_start_is_gone_says_how_to_make_it_again(grid, tmp_path):
+    for run in grid.finished(source="none"):
+        (run.folder / "metrics.json").unlink()
+    with pytest.raises(RibError, match=r"pretrained run that is gone; make it again with .*model=mini_small"):
+        report(grid.root, tmp_path / "report")

@@ -222,7 +222,7 @@ def test_another_suite_scores_only_what_is_missing(ask_for, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_remedy(ask_for):
-    with pytest.raises(RibError, match=r"the loss became (nan|inf) at step \d+ \(lr .*try a smaller optimizer\.lr"):
+    with pytest.raises(RibError, match=r"the loss was no finite number at step \d+ \(lr .*try a smaller optimizer\.lr"):
         finetune(ask_for(*SHORT, "epochs=20", "optimizer.lr=1e6", "optimizer.warmup_steps=0"))
 
 
@@ -232,8 +232,8 @@ def test_a_loss_that_is_no_number_stops_with_step_and_remedy(ask_for):
         ("method.ewc.strength=-1", "method.ewc.strength: expected a finite number of 0 or more, got -1"),
         ("method.ewc.fisher=full", "method.ewc.fisher: expected diagonal or identity, got 'full'"),
         ("method.ewc.samples=0", "method.ewc.samples: expected at least 1 image"),
-        ("optimizer.lr=-1", "optimizer.lr: expected 0 or more, got -1"),
-        ("epochs=-1", "epochs: expected 0 or more, got -1"),
+        ("optimizer.lr=-1", "optimizer.lr: expected a number of 0 or more, got -1"),
+        ("epochs=-1", "epochs: expected a number of 0 or more, got -1"),
         ("data.holdout=1", "data.holdout: expected a fraction from 0 to below 1"),
         ("evaluation.precision=half", "evaluation.precision: expected one of"),
         ("data.root=/nowhere", "data.root: there is no folder /nowhere"),
@@ -292,3 +292,77 @@ def test_the_fisher_is_made_once_for_all_strengths(ask_for, store, monkeypatch):
     monkeypatch.undo()
     finetune(ask_for(*SHORT, "+method=ewc", "method.ewc.samples=20"))
     assert len(list((store / "memo").iterdir())) == 2
+
+
+def test_another_way_of_scoring_stands_beside_the_first(ask_for):
+    quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1")
+    run = finetune(ask_for(*quick))
+    first = run.metrics_file("seven").read_bytes()
+    for rule in ("first", "authors"):
+        assert finetune(ask_for(*quick, f"data.label_rule={rule}")).folder == run.folder
+    assert run.metrics_file("seven").read_bytes() == first
+    assert [view["protocol"]["label_rule"] for view in run.views()].count("max") == 1
+    assert {view["protocol"]["label_rule"] for view in run.views()} == {"max", "first", "authors"}
+
+
+def test_one_question_has_one_key_however_it_is_spelt(ask_for):
+    base = ask(ask_for("+method=ewc"))
+    for spelling in (
+        ["method.ewc.strength=1"],
+        ["optimizer.lr=0.005"],
+        ["epochs=5"],
+        ["optimizer.weight_decay=0"],
+        ["precision=32-true"],
+        [f"optimizer.warmup_steps={base.recipe.warmup_steps}"],
+    ):
+        same = ask(ask_for("+method=ewc", *spelling))
+        assert same.training_key == base.training_key, spelling
+        assert same.options == {}, spelling
+    assert ask(ask_for("+method=[ewc,finetune]")).method == "ewc"
+    assert ask(ask_for("+method=[finetune,ewc]")).training_key == base.training_key
+    other = ask(ask_for("+method=ewc", "recipe.mini.lr=.01"))
+    assert other.training_key != base.training_key
+    assert other.options == {"optimizer.lr": 0.01}
+    assert ask(ask_for("+method=ewc", "trainer.sync_batchnorm=true")).training_key != base.training_key
+    assert ask(ask_for("+method=pretrained", "epochs=1", "seed=3", "optimizer.lr=1")).options == {}
+
+
+@pytest.mark.parametrize("strength", ["1e30", "1e300"])
+def test_no_strength_makes_ewc_diverge(ask_for, strength):
+    run = finetune(ask_for(*SHORT, "+method=ewc", f"method.ewc.strength={strength}"))
+    assert all(t.isfinite().all() for t in run.weights().values())
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("optimizer.lr=abc", "optimizer.lr: expected a number of 0 or more, got 'abc'"),
+        ("optimizer.warmup_steps=ten", "optimizer.warmup_steps: expected a number of steps, 0 or more, got 'ten'"),
+        ("optimizer.warmup_steps=-1", "optimizer.warmup_steps: expected a number of steps"),
+        ("optimizer.momentum=-1", "optimizer: Invalid momentum value: -1"),
+        ("dataset.name=imagenet_x", "there is no dataset imagenet_x; did you mean imagenet_"),
+        ("suite.targets=[foo]", "there is no dataset foo"),
+        ("evaluation.batch_size=0", "evaluation.batch_size: expected 1 or more, got 0"),
+        ("data.workers=-1", "data.workers: expected 0 or more, got -1"),
+        ("clip=-1", "clip: expected a gradient norm above 0"),
+        ("precision=foo", "trainer or precision: "),
+        ("trainer.accelerator=foo", "trainer: "),
+        ("paths.runs=/dev/null/x", "paths.runs: cannot make the folder /dev/null/x"),
+        ("paths.cache=/dev/null/x", "paths.cache: cannot make the folder /dev/null/x"),
+        ("method.ewc.samples=10.5", "method.ewc.samples: expected a value like 1000, got 10.5"),
+        ("method.ewc.strength=null", "method.ewc.strength: expected a value like 1.0, got None"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_sentence(ask_for, override, sentence):
+    with pytest.raises(RibError) as error:
+        finetune(ask_for(*SHORT, "+method=ewc", override))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_forced_run_that_was_killed_in_the_swap_is_found_again(ask_for):
+    run = finetune(ask_for(*SHORT))
+    weights = run.weights()
+    run.folder.rename(run.folder.with_name(f"{run.key}.again"))
+    assert equal(finetune(ask_for(*SHORT)).weights(), weights)
+    assert [p.name for p in run.folder.parent.iterdir()] == [run.folder.name]

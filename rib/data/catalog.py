@@ -7,6 +7,7 @@ so that a question already answered by the run store is answered at once.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -74,6 +75,10 @@ class Catalog:
     specs: Mapping[str, DatasetSpec] = field(repr=False)
 
     def __getitem__(self, name: str) -> DatasetSpec:
+        if name not in self.specs:
+            close = difflib.get_close_matches(name, self.specs, n=1)
+            nearest = f"; did you mean {close[0]}?" if close else ""
+            raise RibError(f"there is no dataset {name}{nearest}; known: {', '.join(self.specs)}")
         return self.specs[name]
 
 

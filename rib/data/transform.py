@@ -137,7 +137,7 @@ def _decode(content: bytes) -> Tensor:
     import torch
 
     image = _open(content)
-    if image.format == "JPEG" and image.mode != "CMYK":  # which PIL converts and torchvision inverts
+    if image.format == "JPEG" and image.mode != "CMYK":  # CMYK: PIL's colours, whatever the version of torchvision
         try:
             # Deprecated in torchvision 0.29; PIL gives the same pixels, a quarter slower.
             from torchvision.io import ImageReadMode, decode_jpeg

@@ -26,6 +26,7 @@ from torch import Tensor
 from rib.errors import RibError
 from rib.methods.base import Method, Step
 from rib.methods.fisher import fisher_diagonal, normalised
+from rib.scoring import exact_float32
 from rib.weights import save_weights
 
 if TYPE_CHECKING:
@@ -83,14 +84,16 @@ class EWC(Method):
         device = trainer.strategy.root_device
         parameters = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
         fisher = self._diagonal(trainer, module, device) if self.fisher == "diagonal" else None
-        cap = 1 / (module.lr * self.strength) if module.lr * self.strength > 0 else float("inf")
+        cap = 1 / module.lr if module.lr > 0 else float("inf")
         capped = 0
         self._anchor, self._importance = [], []
         for name, p in parameters.items():
             f = torch.ones_like(p, device=device) if fisher is None else fisher[name].to(device)
-            capped += int((f > cap).sum())
+            # In float64, where no strength that a float can hold overflows.
+            pull = self.strength * f.double()
+            capped += int((pull > cap).sum())
             self._anchor.append(p.detach().clone().to(device))
-            self._importance.append(f.clamp(max=cap))
+            self._importance.append(pull.clamp(max=cap).to(p.dtype))
         self.capped_share = capped / sum(p.numel() for p in parameters.values())
 
     def penalty(self, module: FineTuner, step: Step) -> Tensor:
@@ -101,7 +104,7 @@ class EWC(Method):
             for p, anchor, importance in zip(trained, self._anchor, self._importance, strict=True):
                 moved = p - anchor
                 total = total + (importance * moved * moved).sum()
-        return self.strength / 2 * total
+        return total / 2
 
     def report(self) -> dict[str, float]:
         """The share of weights whose Fisher was capped, a fraction."""
@@ -110,7 +113,7 @@ class EWC(Method):
     def _diagonal(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
         """The normalised Fisher, from the store where it has been computed before."""
         file = module.memo.file("fisher", samples=self.samples, seed=self.seed) if module.memo else None
-        if file is not None and file.is_file():
+        if file is not None and trainer.strategy.broadcast(file.is_file()):  # rank zero's look decides for all
             return load_file(file)
         model = copy.deepcopy(module.model).to(device).eval()
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -118,7 +121,8 @@ class EWC(Method):
         # One number an image, drawn for all of them by every rank: the labels do not depend on who computes.
         uniforms = torch.rand(count, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
         batches = ((images.to(device), uniforms[place].to(device)) for images, _, place in loader)
-        total = fisher_diagonal(model, batches, "loop" if device.type == "cpu" else "vmap")
+        with exact_float32():
+            total = fisher_diagonal(model, batches, "loop" if device.type == "cpu" else "vmap")
         if world > 1:
             for tensor in total.values():
                 dist.all_reduce(tensor)
@@ -127,6 +131,5 @@ class EWC(Method):
         except ValueError as error:
             raise RibError(f"method.ewc: {error}; try method.ewc.fisher=identity") from error
         if file is not None and rank == 0:
-            file.parent.mkdir(parents=True, exist_ok=True)
             save_weights(fisher, file)
         return fisher

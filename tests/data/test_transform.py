@@ -146,7 +146,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, kind, backend):
     content = whole.read_bytes()
     half = content[: len(content) // 2]
     damaged = {"empty": b"", "text": b"<html>not found</html>", "no_end": content[:-2], "header": content[:100]}
-    damaged["zeros"] = half.ljust(len(content), b"\0")  # what an interrupted download into a file of full length leaves
+    damaged["zeros"] = half.ljust(
+        2 * len(content), b"\0"
+    )  # a download into a file of full length; PIL reads it as grey
     whole.write_bytes(damaged.get(kind, half))
     with pytest.raises(
         RibError, match=r"a b\.JPEG cannot be read as an image \(.+\); replace it from the archive$"

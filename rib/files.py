@@ -1,0 +1,27 @@
+"""Files are there whole or not at all, whatever kills the process or fills the disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rib.errors import RibError
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Put a file in its place by a rename, making its folder.
+
+    Raises:
+        RibError: If it cannot be written; an older file of that name is as it was.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RibError(f"cannot write {file}: {error.strerror}; nothing that was finished is lost") from error

@@ -1,0 +1,173 @@
+"""What timm and open_clip say about a checkpoint: its evaluation transform, its outputs, where its weights are.
+
+Only their own records are asked, nothing is repeated here. Where a record cannot be followed (no such name, no
+ImageNet head, an activation that the weights were not trained with), the user is told what to ask for instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rib.data import catalog as catalogs
+from rib.errors import RibError
+from rib.schema import ModelConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as its library knows it.
+
+    Attributes:
+        name: As in commands, tables and the store's folders.
+        architecture: The library's name for the network, without the checkpoint's tag.
+        transform: Fields of `rib.data.transform.Transform` that the library knows.
+        repo: On the hub; None where there is none.
+        files: Names its weights may have there, best first.
+    """
+
+    name: str
+    architecture: str
+    transform: Mapping[str, Any]
+    repo: str | None
+    files: tuple[str, ...]
+
+
+def num_outputs() -> int:
+    """K, outputs of a model for ImageNet-1K."""
+    return len(catalogs.real().wnids)
+
+
+def timm_checkpoint(model: ModelConfig) -> Checkpoint:
+    """What timm records about a model.
+
+    Where a checkpoint is evaluated at another size than it was trained at (torchvision's second ResNet weights: 224 of
+    232 after 176), that size and crop are its evaluation transform.
+
+    Raises:
+        RibError: If timm has no such model, or it is none for ImageNet-1K.
+    """
+    import timm
+
+    architecture, _, tag = (model.architecture or model.name.removeprefix("hf-hub:").removeprefix("timm/")).partition(
+        "."
+    )
+    full = ".".join(filter(None, (architecture, model.tag or tag)))
+    known = {*timm.list_pretrained(), *timm.list_models()}
+    cfg = timm.get_pretrained_cfg(full) if full in known else None
+    if cfg is None:
+        raise RibError(f"model.name: timm has no {full}{_nearest(full, known)}")
+    if cfg.num_classes != num_outputs() and model.weights is None:
+        raise _no_head(full, cfg)
+    if cfg.crop_mode not in (None, "center"):
+        raise RibError(f"model.name: {full} is evaluated on whole images ({cfg.crop_mode}), and rib crops them")
+    size, crop_pct = cfg.input_size, cfg.crop_pct
+    if cfg.test_input_size is not None and not cfg.fixed_input_size:
+        size, crop_pct = cfg.test_input_size, cfg.test_crop_pct or cfg.crop_pct
+    files = ("model.safetensors", "pytorch_model.bin")
+    return Checkpoint(
+        name=full if model.architecture is None else model.name,
+        architecture=architecture,
+        transform={
+            "size": size[-1],
+            "crop_pct": crop_pct,
+            "interpolation": cfg.interpolation,
+            "mean": cfg.mean,
+            "std": cfg.std,
+        },
+        repo=model.hub or cfg.hf_hub_id,
+        files=_first(model.file or cfg.hf_hub_filename, files),
+    )
+
+
+def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
+    """What open_clip records about a model, to be used with a zero-shot head.
+
+    Raises:
+        RibError: If open_clip has no such model or tag, or builds it with another activation than it was trained with.
+    """
+    import open_clip
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    architecture, tag = model.architecture or model.name, model.tag
+    cfg = open_clip.get_model_config(architecture)
+    if cfg is None:
+        raise RibError(f"model.name: open_clip has no {architecture}{_nearest(architecture, open_clip.list_models())}")
+    if "multimodal_cfg" in cfg or {"hf_model_name", "hf_tokenizer_name"} & cfg["text_cfg"].keys():
+        raise RibError(f"model.name: {architecture} reads class names with more than its own weights; not supported")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag is None and model.hub is None and model.weights is None:
+        raise RibError(f"model.tag: expected one of {', '.join(tags)} (or model.weights=FILE), got none")
+    if tag is not None and tag not in tags:
+        raise RibError(f"model.tag: {architecture} has no {tag}{_nearest(tag, tags)}; known: {', '.join(tags)}")
+    record = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
+    if bool(record.get("quick_gelu")) != bool(cfg.get("quick_gelu")) and tag is not None:
+        other = re.sub(r"-quickgelu$", "", architecture) + ("-quickgelu" if record.get("quick_gelu") else "")
+        raise RibError(f"model.name: {tag} was trained with another activation than {architecture} has; use {other}")
+    if record.get("resize_mode", "shortest") != "shortest":
+        raise RibError(f"model.name: {architecture} takes images resized by {record['resize_mode']}; rib crops them")
+    size = cfg["vision_cfg"].get("image_size", 224)
+    repo, _, file = record.get("hf_hub", "").rpartition("/")
+    return Checkpoint(
+        name=".".join(filter(None, (architecture, tag))) if model.architecture is None else model.name,
+        architecture=architecture,
+        transform={
+            "size": size if isinstance(size, int) else size[0],
+            "crop_pct": 1.0,
+            "interpolation": record.get("interpolation", "bicubic"),
+            "mean": record.get("mean", open_clip.OPENAI_DATASET_MEAN),
+            "std": record.get("std", open_clip.OPENAI_DATASET_STD),
+        },
+        repo=model.hub or repo or None,
+        files=_first(model.file or file, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)),
+    )
+
+
+def _no_head(name: str, cfg: Any) -> RibError:
+    """What to use in place of a checkpoint that is no classifier for ImageNet-1K."""
+    import timm
+
+    head = f"model.name: {name} is no ImageNet-1K classifier ({cfg.num_classes} outputs, expected {num_outputs()})"
+    if found := _zero_shot_of(name, cfg):
+        return RibError(
+            f"{head} but a bare CLIP tower; its zero-shot classifier is "
+            f"model=open_clip model.name={found[0]} model.tag={found[1]}"
+        )
+    cfgs = {n: timm.get_pretrained_cfg(n) for n in timm.list_pretrained()}
+    siblings = [n for n, c in cfgs.items() if c is not None and c.num_classes == num_outputs()]
+    return RibError(head + _nearest(name, siblings))
+
+
+def _zero_shot_of(name: str, cfg: Any) -> tuple[str, str] | None:
+    """open_clip's name and tag of a tower that timm has alone: of the same repository, or else of the same names."""
+    import open_clip
+
+    pairs = []
+    for model, tag in open_clip.list_pretrained():
+        record = open_clip.get_pretrained_cfg(model, tag)
+        if bool(record.get("quick_gelu")) == bool(open_clip.get_model_config(model).get("quick_gelu")):
+            pairs.append((model, tag, record.get("hf_hub", "").rstrip("/")))
+    for model, tag, repo in pairs:
+        if repo and repo == cfg.hf_hub_id:
+            return model, tag
+    shape = re.match(r"vit_(\w)\w*_patch(\d+)_clip(?:_quickgelu)?_224\.(\w+)", name)
+    if shape is None:
+        return None
+    wanted = f"ViT-{shape[1].upper()}-{shape[2]}"
+    for model, tag, _ in pairs:
+        if re.sub(r"-quickgelu$", "", model) == wanted and tag.replace("_", "").startswith(shape[3].replace("_", "")):
+            return model, tag
+    return None
+
+
+def _first(named: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    return (named,) if named else usual
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    longer = sorted(other for other in known if other.startswith(name))
+    close = longer or difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

