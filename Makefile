@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export MPLBACKEND := Agg
+# Two processes, a file of tests in one of them.
+TWO := -n 2 --dist loadfile
 
 .PHONY: help demo test slow lint format clean
 .DEFAULT_GOAL := help
@@ -26,10 +28,10 @@ demo: $(INSTALLED)  ## fine-tune two built-in models with two methods, show the 
 	$(BIN)/python -m rib.report paths.runs=runs
 
 test: $(INSTALLED)  ## the quick tests (5 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 slow: $(INSTALLED)  ## the tests that take longer
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(TWO) -m slow
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .

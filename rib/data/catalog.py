@@ -41,6 +41,7 @@ class DatasetSpec:
         more_folders: Whether the release holds folders that are no class here (200 of ObjectNet's 313).
         precropped: Whether images are stored at 224 px, already cropped (ImageNet-C).
         cells: ``corruption/severity`` sub-folders (ImageNet-C), else empty.
+        synset_files: Where images lie flat, one of these in the folder or beside it says each one's WordNet id.
     """
 
     name: str
@@ -58,6 +59,7 @@ class DatasetSpec:
     more_folders: bool = False
     precropped: bool = False
     cells: tuple[str, ...] = ()
+    synset_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,16 @@ def real() -> Catalog:
 
     derived: dict[str, Any] = {"rule": "wnid", "derived_from": "imagenet_val", "licence": ZENODO.format(6801109)}
     specs = (
-        full("imagenet_val", "ImageNet val", "imagenet/val", "val", num_images=50_000, rule="wnid", licence=IMAGENET),
+        full(
+            "imagenet_val",
+            "ImageNet val",
+            "imagenet/val",
+            "val",
+            num_images=50_000,
+            rule="wnid",
+            licence=IMAGENET,
+            synset_files=SYNSET_FILES,
+        ),
         full(
             "imagenet_v2",
             "ImageNet-V2",
@@ -187,6 +198,14 @@ def real() -> Catalog:
     )
     return Catalog("user", wnids, {spec.name: spec for spec in specs})
 
+
+SYNSET_FILES = (
+    "LOC_val_solution.csv",
+    "val_synsets.txt",
+    "imagenet_2012_validation_synset_labels.txt",
+    "synset_labels.txt",
+)
+"""Val's archive has no class folders: Kaggle's table of its images, or a line an image, as TensorFlow ships."""
 
 IMAGENET = "ImageNet terms of access: non-commercial research and education."
 NO_IMAGE_LICENCE = "Code MIT; no licence stated for the images."

@@ -6,15 +6,17 @@ A listing is kept as a record: while no folder's time has changed, a second star
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
 from rib.memo import digest_of
+from rib.progress import progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Image files, whatever the case of their ending; everything else in a class folder is ignored."""
@@ -24,6 +26,9 @@ RACY_NS = 2_000_000_000
 
 ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
 """ImageNet-C's tars unpack to noise/gaussian_noise/..., blur/..., which some keep and some flatten."""
+
+FLAT = ""
+"""Stands for the dataset's folder itself among its class folders, where images lie flat in it."""
 
 Listing = dict[str, list[tuple[str, int]]]
 """(File name, bytes) of every image by class folder, relative to the dataset's folder."""
@@ -106,6 +111,44 @@ def class_name(spec: DatasetSpec, name: str) -> str:
     return str(int(name)) if spec.rule == "number" and name.isdecimal() else name
 
 
+def flat_names(spec: DatasetSpec, folder: Path, images: Sequence[str]) -> list[str]:
+    """The WordNet id of each image of a folder without class folders, from a synset file in it or beside it.
+
+    Args:
+        spec: From the catalog.
+        folder: Of the dataset.
+        images: File names, sorted.
+
+    Raises:
+        RibError: If there is no such file, or it does not fit the images.
+    """
+    places = [place / name for name in spec.synset_files for place in (folder.parent, folder)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise RibError(
+            f"{spec.title}: the images lie flat in {folder}, and none of {', '.join(spec.synset_files)} is there or in "
+            f"{folder.parent} to tell their classes; put one there, or sort the images into class folders"
+        )
+    if file.suffix == ".csv":
+        with file.open(newline="") as lines:
+            of_image = {row[0]: row[1].split(" ")[0] for row in csv.reader(lines) if len(row) > 1}
+        missing = next((image for image in images if Path(image).stem not in of_image), None)
+        if missing is not None:
+            raise RibError(f"{spec.title}: {file} has no line for {missing} in {folder}; take the file of this release")
+        names = [of_image[Path(image).stem] for image in images]
+    else:
+        names = file.read_text().split()
+        if len(names) != len(images):
+            raise RibError(
+                f"{spec.title}: expected a line in {file} for each of the {len(images):,} images in {folder}, "
+                f"found {len(names):,}; unpack the archive again, or take another file"
+            )
+    unknown = next((name for name in names if name not in spec.classes), None)
+    if unknown is not None:
+        raise RibError(f"{spec.title}: {file} names {unknown!r}, which is no class of it; take another file")
+    return names
+
+
 def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, rescan: bool = False) -> Listing:
     """Every image by class folder.
 
@@ -125,7 +168,11 @@ def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, re
     if kept is not None:
         return kept
     begun = time.time_ns()
-    listing = {name: _image_files(folder / name) for name in times}
+    listing = {}
+    with progress(f"listing {spec.title}", len(times), "folders") as advance:
+        for name in times:
+            listing[name] = _image_files(folder / name)
+            advance(1, "")
     if record is not None and max(times.values(), default=0) < begun - RACY_NS:
         record.parent.mkdir(parents=True, exist_ok=True)
         temporary = record.with_suffix(f".{os.getpid()}.tmp")
@@ -143,7 +190,7 @@ def subfolders(folder: Path) -> list[str]:
 def _class_folders(spec: DatasetSpec, folder: Path) -> list[str]:
     """Relative names of the folders that hold images."""
     if spec.rule != "corruption":
-        return subfolders(folder)
+        return subfolders(folder) or ([FLAT] if spec.synset_files else [])
     found = []
     for cell in spec.cells:
         places = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]

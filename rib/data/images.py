@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from rib.data.catalog import DatasetSpec
 from rib.data.folders import (
+    FLAT,
     Listing,
     MissingDatasetError,
     class_name,
     class_names,
     class_of_folder,
     find_folder,
+    flat_names,
     list_folder,
     subfolders,
 )
@@ -131,12 +133,17 @@ def scan(
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)
     known, strangers = class_of_folder(spec, folder)
-    rows = sorted(
-        (f"{name}/{file}", known[class_name(spec, name)], size)
-        for name, files in listing.items()
-        if class_name(spec, name) in known
-        for file, size in files
-    )
+    flat = listing.pop(FLAT, [])
+    if flat:
+        names = flat_names(spec, folder, [file for file, _ in flat])
+        rows = [(file, known[name], size) for (file, size), name in zip(flat, names, strict=True)]
+    else:
+        rows = sorted(
+            (f"{name}/{file}", known[class_name(spec, name)], size)
+            for name, files in listing.items()
+            if class_name(spec, name) in known
+            for file, size in files
+        )
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
     fault = _layout_fault(spec, folder, listing, known, strangers)
     if fault is None and not rows:
@@ -152,6 +159,8 @@ def scan(
     digest = drawn or digest_of([spec.name, *((path, size) for path, _, size in rows)])
     if spec.labels:
         digest = digest_of([digest, spec.labels])
+    if flat:
+        digest = digest_of([digest, labels.tolist()])
     return ImageTree(spec, folder, tuple(path for path, _, _ in rows), labels, digest)
 
 
