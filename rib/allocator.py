@@ -1,8 +1,9 @@
 """Keep freed memory in the process: on a CPU the page faults of giving it back cost half of a ConvNet's time.
 
 glibc hands large blocks back to the kernel as soon as they are freed, and every layer's output is one: the next layer
-faults the same pages in again. `keep_memory` tells it not to; no number changes, the process holds on to about a fifth
-more memory. ``benchmarks/allocator.py`` measures it side by side.
+faults the same pages in again. `keep_memory` tells it not to, and no number changes. ``benchmarks/allocator.py``
+measures it side by side; on two cores, batch 32: EfficientNet-lite0 2.6 times as fast in evaluation and 1.7 in
+training, ViT-tiny 1.1 and 1.2, for 0.3 to 0.5 GB more memory.
 """
 
 from __future__ import annotations

@@ -161,6 +161,3 @@ def save(figure: Figure, file: Path) -> Path:
     """Write a figure as PNG, making its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return _save(figure, file)
-
-
-__all__ = ["change_figure", "comparison_figure", "draw_run", "loss_figure", "save"]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from rib.data.catalog import Catalog
 from rib.files import write_atomically
 from rib.metrics import (
-    IN_DISTRIBUTION,
     Changes,
     Interval,
     dataset_change_interval,
@@ -150,6 +149,3 @@ def keep_paths(store: Path, images: str, paths: Sequence[str]) -> None:
 def read_paths(store: Path, images: str) -> list[str]:
     """The paths behind a digest, in the order of predictions."""
     return paths_file(store, images).read_text().splitlines()
-
-
-__all__ = ["IN_DISTRIBUTION", "Scored", "interval_dict", "keep_paths", "measure", "read_paths"]
