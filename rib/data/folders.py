@@ -1,37 +1,14 @@
-"""Where a dataset lies, which of its folders mean which class, and what is in them. No torch.
-
-A listing is kept as a record: while no folder's time has changed, a second start stats folders and does not walk
-50,000 files again.
-"""
+"""Where a dataset lies, and which of its folders mean which class. No torch."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
-from rib.memo import digest_of
-from rib.progress import progress
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
-"""Image files, whatever the case of their ending; everything else in a class folder is ignored."""
-
-RACY_NS = 2_000_000_000
-"""A folder changed less than this before it was listed may change again within one tick of its clock."""
-
-ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
-"""ImageNet-C's tars unpack to noise/gaussian_noise/..., blur/..., which some keep and some flatten."""
-
-FLAT = ""
-"""Stands for the dataset's folder itself among its class folders, where images lie flat in it."""
-
-Listing = dict[str, list[tuple[str, int]]]
-"""(File name, bytes) of every image by class folder, relative to the dataset's folder."""
 
 
 class MissingDatasetError(RibError):
@@ -147,79 +124,6 @@ def flat_names(spec: DatasetSpec, folder: Path, images: Sequence[str]) -> list[s
     if unknown is not None:
         raise RibError(f"{spec.title}: {file} names {unknown!r}, which is no class of it; take another file")
     return names
-
-
-def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, rescan: bool = False) -> Listing:
-    """Every image by class folder.
-
-    Args:
-        spec: From the catalog.
-        folder: From `find_folder`.
-        records: Folder to keep listings in, or None.
-        rescan: List again although no folder's time has changed.
-
-    Raises:
-        RibError: If a file is a link to nowhere.
-    """
-    times = {name: (folder / name).stat().st_mtime_ns for name in _class_folders(spec, folder)}
-    name = f"{spec.name}-{digest_of([str(folder.resolve()), spec.rule, spec.cells])}.json"
-    record = None if records is None else records / name
-    kept = None if record is None or rescan else _read(record, times)
-    if kept is not None:
-        return kept
-    begun = time.time_ns()
-    listing = {}
-    with progress(f"listing {spec.title}", len(times), "folders") as advance:
-        for name in times:
-            listing[name] = _image_files(folder / name)
-            advance(1, "")
-    if record is not None and max(times.values(), default=0) < begun - RACY_NS:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        temporary = record.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"times": times, "files": listing}))
-        os.replace(temporary, record)
-    return listing
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def _class_folders(spec: DatasetSpec, folder: Path) -> list[str]:
-    """Relative names of the folders that hold images."""
-    if spec.rule != "corruption":
-        return subfolders(folder) or ([FLAT] if spec.synset_files else [])
-    found = []
-    for cell in spec.cells:
-        places = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]
-        place = next((p for p in places if (folder / p).is_dir()), None)
-        if place is not None:
-            found += [f"{place}/{name}" for name in subfolders(folder / place)]
-    return found
-
-
-def _image_files(folder: Path) -> list[tuple[str, int]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                (e.name, e.stat().st_size)
-                for e in entries
-                if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")
-            )
-    except FileNotFoundError as error:
-        raise RibError(f"{error.filename} is a link to a file that is not there; mend or remove it") from error
-
-
-def _read(record: Path, times: dict[str, int]) -> Listing | None:
-    """What a record holds, unless it is of folders with other times, or damaged."""
-    try:
-        kept = json.loads(record.read_text())
-        files = {name: [(str(file), int(size)) for file, size in kept["files"][name]] for name in times}
-        return files if kept["times"] == times else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _is_dir(path: Path) -> bool:

@@ -20,24 +20,19 @@ from numpy.typing import NDArray
 
 from rib.data.catalog import DatasetSpec
 from rib.data.folders import (
-    FLAT,
-    Listing,
     MissingDatasetError,
     class_name,
     class_names,
     class_of_folder,
     find_folder,
     flat_names,
-    list_folder,
-    subfolders,
 )
+from rib.data.listing import FLAT, Ints, Listing, list_folder, subfolders
 from rib.errors import RibError
 from rib.memo import digest_of
 
 DIGESTS = "digests.json"
 """In a root whose images are drawn: {dataset: digest of pixels}, used instead of names and sizes."""
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,44 +128,42 @@ def scan(
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)
     known, strangers = class_of_folder(spec, folder)
-    flat = listing.pop(FLAT, [])
+    flat = listing.folders == (FLAT,) and len(listing.names) > 0
     if flat:
-        names = flat_names(spec, folder, [file for file, _ in flat])
-        rows = [(file, known[name], size) for (file, size), name in zip(flat, names, strict=True)]
+        kept = listing
+        labels = np.array([known[name] for name in flat_names(spec, folder, listing.names)], dtype=np.int64)
     else:
-        rows = sorted(
-            (f"{name}/{file}", known[class_name(spec, name)], size)
-            for name, files in listing.items()
-            if class_name(spec, name) in known
-            for file, size in files
-        )
-    labels = np.array([label for _, label, _ in rows], dtype=np.int64)
+        kept = listing.only(lambda name: class_name(spec, name) in known)
+        of_folder = np.array([known[class_name(spec, name)] for name in kept.folders], dtype=np.int64)
+        labels = np.repeat(of_folder, kept.counts)
     fault = _layout_fault(spec, folder, listing, known, strangers)
-    if fault is None and not rows:
+    if fault is None and not len(labels):
         raise MissingDatasetError(
             f"{spec.title}: expected class folders with images in {folder}, found no image; "
             "unpack its archive there, or go on without it with data.allow_incomplete=true"
         )
     fault = fault or _count_fault(spec, folder, listing, labels)
-    if fault is not None and not (allow_incomplete and rows):
+    if fault is not None and not (allow_incomplete and len(labels)):
         raise RibError(fault)
     # What was drawn is told by its pixels, unless something of it is gone.
     drawn = _drawn_digest(spec, root) if fault is None else None
-    digest = drawn or digest_of([spec.name, *((path, size) for path, _, size in rows)])
+    digest = drawn or kept.digest(spec.name)
     if spec.labels:
         digest = digest_of([digest, spec.labels])
     if flat:
         digest = digest_of([digest, labels.tolist()])
-    return ImageTree(spec, folder, tuple(path for path, _, _ in rows), labels, digest)
+    return ImageTree(spec, folder, kept.paths(), labels, digest)
 
 
 def _layout_fault(
     spec: DatasetSpec, folder: Path, listing: Listing, known: dict[str, int], strangers: set[str] | None
 ) -> str | None:
     """What is wrong about a dataset's folders, and what to do."""
-    names = {class_name(spec, name): name for name in listing}
+    names = {class_name(spec, name): name for name in listing.folders if name != FLAT}
     if not names.keys() & known.keys() and spec.rule != "corruption":
-        inner = next((n for n in listing if any(class_name(spec, s) in known for s in subfolders(folder / n))), None)
+        inner = next(
+            (n for n in names.values() if any(class_name(spec, s) in known for s in subfolders(folder / n))), None
+        )
         if inner is not None:
             return f"{spec.title}: expected class folders in {folder}, found them in {folder / inner}; move them up"
     unknown = [] if strangers is None else sorted(names.keys() - known.keys() - strangers)
@@ -203,8 +196,8 @@ def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints
 def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
     """The cells of ImageNet-C that lack images."""
     found = Counter[str]()
-    for name, files in listing.items():
-        found["/".join(name.split("/")[-3:-1])] += len(files)
+    for name, count in zip(listing.folders, listing.counts.tolist(), strict=True):
+        found["/".join(name.split("/")[-3:-1])] += count
     empty = [cell for cell in spec.cells if not found[cell]]
     if empty:
         found_cells = len(spec.cells) - len(empty)
