@@ -262,6 +262,8 @@ def _explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
         prefix = f"{parent}." if parent else ""
         return f"{where}: there is no such option{_nearest(key, _fields(schema, parent), prefix)}"
     message = str(error.msg or error).split("\n")[0]
+    if "missing mandatory value" in message:
+        return f"{where}: it has no default; give {where}=VALUE"
     return f"{where}: {message[:1].lower()}{message[1:]}" if where else message
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from rib.data.catalog import Catalog, DatasetSpec
 from rib.data.images import scan
 from rib.errors import RibError
@@ -52,4 +54,4 @@ def _look(spec: DatasetSpec, root: Path, records: Path | None, rescan: bool) -> 
             tree = scan(spec, root, records, allow_incomplete=True)
         except RibError:
             return Found(spec, 0, 0, fault)
-    return Found(spec, len(tree), len(set(tree.labels.tolist())), fault)
+    return Found(spec, len(tree), len(np.unique(tree.labels)), fault)

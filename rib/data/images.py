@@ -181,7 +181,7 @@ def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints
     if spec.cells and (fault := _cell_fault(spec, listing)):
         return f"{spec.title}: {fault} in {folder}; {go_on}"
     wanted = set(spec.labels or range(len(spec.classes)))
-    empty = sorted(wanted - set(labels.tolist()))
+    empty = sorted(wanted - set(np.unique(labels).tolist()))
     if empty:
         name = next(name for label, name in class_names(spec) if label == empty[0])
         return (
