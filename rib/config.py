@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -31,7 +32,7 @@ C = TypeVar("C")
 OPEN_NODES = ("method", "optimizer", "trainer", "logger")
 """Nodes whose keys belong to a class that is named in them, not to the schema."""
 
-READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}}
+READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}, "method": {"ingredients", "lr", "reestimate"}}
 """Keys that any class in a node may have beside its arguments, since rib reads them itself."""
 
 WITHOUT_TARGET = ("finetune", "pretrained")
@@ -104,6 +105,38 @@ def checked(cfg: DictConfig, schema: type[C]) -> C:
     return result
 
 
+def varied(config: Config, overrides: list[str], where: str) -> Config:
+    """A config with some of its values said otherwise, as on the command line, relative to what it is.
+
+    Args:
+        config: Whose method nodes stay open to ``method.NAME.option=``.
+        overrides: ``seed=1``, ``dataset=imagenet_a``, ``method.ewc.strength=3``.
+        where: Begins the sentence if they cannot be understood.
+
+    Raises:
+        RibError: For anything misspelt.
+    """
+    groups = {key for key in (o.partition("=")[0] for o in overrides) if Path(conf_dir(), key).is_dir()}
+    try:
+        plain = cast("DictConfig", OmegaConf.create(_plain(config)))
+        composed = _compose("train", *(o for o in overrides if o.partition("=")[0] in groups))
+        for group in groups:
+            plain[group] = composed[group]
+        for override in OverridesParser.create().parse_overrides(overrides):
+            key = str(override.key_or_group).lstrip("+")
+            if key not in groups:
+                OmegaConf.update(plain, key, override.value(), force_add=True)
+        return checked(plain, Config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RibError(f"{where}: {explain(error)}") from error
+    except RibError as error:
+        raise RibError(f"{where}: {error}") from error
+
+
+def _plain(config: object) -> Any:
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+
+
 def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
     """The object that a node with ``_target_`` describes (`hydra.utils.instantiate`).
 
@@ -139,7 +172,7 @@ def flat_changes(config: Config) -> dict[str, Any]:
         default = shipped_nodes("method").get(name, {})
         changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
     default = _flat(_defaults())
-    flat = _flat(OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True))
+    flat = _flat(_plain(config))
     for key, value in flat.items():
         if key.partition(".")[0] in OPTIONS and key not in NOT_OPTIONS and value != default.get(key):
             changes[key] = value
@@ -153,8 +186,7 @@ def shipped_recipes() -> dict[str, RecipeConfig]:
 
 @cache
 def _defaults() -> Any:
-    config = checked(_compose("train"), Config)
-    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    return _plain(checked(_compose("train"), Config))
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -207,10 +239,21 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
             raise RibError(
                 f"{where}.{key}: there is no such option{_nearest(key, accepted - {'_target_'}, f'{where}.')}"
             )
-        if key in known and not _same_kind(value, known[key]):
+        if (group, key) == ("method", "lr"):
+            _check_rate(value, f"{where}.lr")
+        elif key in known and not _same_kind(value, known[key]):
             raise RibError(f"{where}.{key}: expected a value like {known[key]!r}, got {value!r}")
         if isinstance(known.get(key), float):
             node[key] = float(value)  # 1 and 1.0 are one question
+
+
+def _check_rate(value: object, where: str) -> None:
+    """A method's own learning rate: one number, or one for each kind of data; null leaves it to the recipe."""
+    rates = list(value.values()) if isinstance(value, dict) else [value]
+    kinds = value.keys() if isinstance(value, dict) else ()
+    numbers = all(r is None or (isinstance(r, int | float) and not isinstance(r, bool)) for r in rates)
+    if not numbers or set(kinds) - {"user", "mini"}:
+        raise RibError(f"{where}: expected a number, null, or {{user: ..., mini: ...}}, got {value!r}")
 
 
 def _same_kind(value: object, shipped: object) -> bool:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rib.summary import method_label
-from rib.tables import title_of, with_interval, world
+from rib.tables import curve_rows, title_of, with_interval, world
 
 GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -27,6 +27,8 @@ def draw_run(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     out = folder / "figures"
     out.mkdir(exist_ok=True)
     drawn = [_save(change_figure(metrics), out / "change.png")]
+    if "curve" in metrics:
+        drawn.append(_save(curve_figure(metrics), out / "curve.png"))
     logs = sorted(
         (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
     )
@@ -70,6 +72,26 @@ def change_figure(metrics: Mapping[str, Any]) -> Figure:
         if improvement:
             heading += f"\nRI {with_interval(improvement)} points, {len(counted)} targets, 95 % over images only"
     axes.set_title(heading, fontsize=10, loc="left")
+    return figure
+
+
+def curve_figure(metrics: Mapping[str, Any]) -> Figure:
+    """Accuracy on the source against the mean over targets, from the start to the ingredient."""
+    kind, rows = metrics["data"]["kind"], curve_rows(metrics)
+    figure = Figure(figsize=(5.0, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([r["source"] for r in rows], [r["targets"] for r in rows], "-o", color=GAIN, ms=4, lw=1.2)
+    for row in rows:
+        text = f"{row['alpha']:g}" + (" chosen" if row["chosen"] else "")
+        axes.annotate(text, (row["source"], row["targets"]), (4, 4), textcoords="offset points", fontsize=7)
+        if row["chosen"] or row["alpha"] == 0.5:
+            axes.plot(row["source"], row["targets"], "o", mfc="none", mec=LOSS if row["chosen"] else NEUTRAL, ms=10)
+    axes.set_xlabel(f"{title_of(metrics['source'], kind)} (source), top-1 %; {world(metrics)}", fontsize=8)
+    axes.set_ylabel("mean of targets, top-1 %", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{metrics['model']}, {metrics['method']}: alpha from start to end", fontsize=9, loc="left")
     return figure
 
 

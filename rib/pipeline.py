@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rib import tables
+from rib import paper, stack, tables
 from rib.config import instantiate, to_yaml
 from rib.errors import RibError
 from rib.files import write_atomically
@@ -26,7 +26,7 @@ from rib.machine import agreed, environment, launch_processes
 from rib.memo import Memo
 from rib.progress import progress
 from rib.published import show_published
-from rib.question import NUMERICS, Question, ask, cache_dir
+from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
 from rib.results import Scored, keep_paths, measure
 from rib.schema import BatchNorm, Config
 from rib.store import Run, RunStore
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from rib.data.datamodule import RIBDataModule
+    from rib.merging import Merging
     from rib.models.classifier import Classifier
 
 
@@ -73,13 +74,18 @@ def answer(question: Question, store: RunStore) -> Run:
         _recover(place.folder)
     if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
         return place
+    if question.source is not None:
+        from rib.merging import check_methods
+
+        check_methods(question)  # before hours go into what a misspelt option then throws away
     before = None if question.source is None else answer(question.of_pretrained(), store)
+    parts = [_part(question, part, store) for part in question.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
     needed = 14 * question.start.weights.stat().st_size + 30 * sum(map(len, question.scored.values()))
     with store.claim(place, needed):
         if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
             return place  # another process made it while this one waited
-        make(question, again if force else place, before, store)
+        make(question, again if force else place, before, parts, store)
         if force and rank() == 0:
             _swap(again.folder, place.folder)
     return place
@@ -87,17 +93,36 @@ def answer(question: Question, store: RunStore) -> Run:
 
 def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for."""
-    asked = (question.config.suite.name, _scores(question))
-    return next((view for view in run.views() if (view["suite"], view["scores"]) == asked), None)
+    asked = (question.config.suite.name, question.config.experiment, _scores(question))
+    views = ((view["suite"], view["protocol"]["experiment"], view["scores"]) for view in run.views())
+    return next((view for view, made in zip(run.views(), views, strict=True) if made == asked), None)
 
 
-def make(question: Question, run: Run, before: Run | None, store: RunStore) -> None:
+def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
+    """A run that another needs, made if need be; two processes that need the same one make it once."""
+    if part.folder is not None:
+        return Run(part.folder)
+    assert part.question is not None, "an ingredient is a folder or a question"
+    asked = part.question
+    there = store.run(asked.catalog.kind, asked.start.name, asked.source_name, asked.method, asked.training_key)
+    if rank() == 0 and there.metrics() is None:
+        known = store.seconds(asked.start.name, asked.method)
+        about = f", about {max(1, known):.0f} s" if known is not None else ""
+        say(f"{question.method} needs {part.label} (source {asked.source_name}, seed {asked.config.seed}){about}")
+    try:
+        return answer(asked, store)
+    except RibError as error:
+        raise RibError(f"{question.method} needs {part.label}, which failed: {error}") from error
+
+
+def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run], store: RunStore) -> None:
     """Everything between a claim and metrics.json; picks up where a killed process left off.
 
     Args:
         question: What is asked.
         run: Where it goes.
         before: The finished `pretrained` run; None if this is it.
+        parts: Finished runs that this one is made from or starts from.
         store: The store, for what is shared between runs.
     """
     fabric = launch_processes(question.config)
@@ -105,18 +130,53 @@ def make(question: Question, run: Run, before: Run | None, store: RunStore) -> N
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "config.yaml").write_text(to_yaml(question.config))
         run.write_json("env.json", environment())
+    merging = None
+    if question.ingredients:
+        from rib.merging import Merging
+
+        assert before is not None, "merged weights have a start"
+        merging = Merging(question, before, parts, _data(question), fabric)
     with shown(question, run) as loggers:
         if not fabric.broadcast(run.read_json("fit.json") is not None):
-            fit(question, run, store, loggers)
+            if merging is not None:
+                _merge(merging, run)
+            else:
+                fit(question, run, store, loggers, *parts)
         fabric.barrier()
-        _score_missing(question, run, fabric)
+        _score_missing(question, run, fabric, merging)
         if fabric.is_global_zero:
-            publish(question, run, before or run, store)
+            publish(question, run, before or run, parts, store)
     fabric.barrier()
 
 
-def fit(question: Question, run: Run, store: RunStore, loggers: Sequence[Logger] = ()) -> None:
+def _merge(merging: Merging, run: Run) -> None:
+    """Put finished runs together and leave weights.safetensors (but for an ensemble of outputs) and fit.json."""
+    from rib.weights import save_weights
+
+    begun = time.perf_counter()
+    weights = None if merging.together else merging.weights()
+    if rank() == 0:
+        if weights is not None:
+            save_weights(weights, run.weights_file)
+        each = [(part.read_json("fit.json") or {})["num_parameters"] for part in merging.parts]
+        images = merging.statistics_images()
+        notes = merging.method.report() | ({"batch_norm.images": images} if images else {})
+        run.write_json(
+            "fit.json",
+            {
+                "seconds": time.perf_counter() - begun,
+                "num_parameters": sum(each) if weights is None else each[0],
+                "notes": notes,
+            },
+        )
+
+
+def fit(
+    question: Question, run: Run, store: RunStore, loggers: Sequence[Logger] = (), probe: Run | None = None
+) -> None:
     """Fine-tune (or, for `pretrained`, do not) and leave weights.safetensors and fit.json."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     from rib.models.zoo import build
     from rib.weights import save_weights
 
@@ -124,9 +184,11 @@ def fit(question: Question, run: Run, store: RunStore, loggers: Sequence[Logger]
     model = build(question.start, len(question.catalog.wnids))
     notes: dict[str, float] = {}
     if question.recipe is not None:
-        notes = _train(question, run, store, model, loggers)
+        notes = _train(question, run, store, model, loggers, probe)
+        if moving := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
+            notes["batch_norm.layers"] = moving
     if rank() == 0:
-        state = model.backbone.state_dict()
+        state = model.stored_weights()
         if lost := next((name for name, t in state.items() if not t.isfinite().all()), None):
             raise RibError(
                 f"fine-tuning ended with weights that are no finite numbers ({lost}); try a smaller optimizer.lr"
@@ -144,7 +206,7 @@ def fit(question: Question, run: Run, store: RunStore, loggers: Sequence[Logger]
 
 
 def _train(
-    question: Question, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger]
+    question: Question, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
 ) -> dict[str, float]:
     """Lightning's part; returns what the methods report."""
     import lightning.pytorch as L
@@ -153,11 +215,15 @@ def _train(
     from rib.callbacks import TrainingProgress
     from rib.checkpoint import Resume
     from rib.data.labels import LabelSpace
+    from rib.merging import method_of
     from rib.module import FineTuner
 
     config, recipe, source = question.config, question.recipe, question.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
     optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
+    methods = sorted(
+        (method_of(question, name, probe) for name in stack.trained(config)), key=lambda method: method.order
+    )
     facts = {
         "start": question.start.digest,
         "source": source.digest,
@@ -165,10 +231,13 @@ def _train(
         "backend": config.data.image_backend,
         "architecture": question.start.architecture,
         "numerics": NUMERICS,
+        # What changes the start model, or which of its weights train, changes its Fisher.
+        "surgery": [(m.name, question.options_of(m.name)) for m in methods if m.order == 0 and m.name in config.method],
+        "probe": question.probe and question.probe.key,
     }
     module = FineTuner(
         model,
-        LabelSpace(source.spec.groups),
+        LabelSpace(paper.loss_groups(config, source.spec, len(question.catalog.wnids))),
         instantiate({**optimizer, "_partial_": True}),
         lr=recipe.lr,
         warmup_steps=recipe.warmup_steps,
@@ -176,7 +245,6 @@ def _train(
         freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
         memo=Memo(store.root / "memo", facts),
     )
-    methods = [instantiate(node) for node in config.method.values() if node]
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     title = f"{question.start.name}: {question.method} on {source.spec.title}"
     arguments: dict[str, Any] = {
@@ -207,60 +275,74 @@ def _train(
     return {name: value for method in module.methods for name, value in method.report().items()}
 
 
-def _score_missing(question: Question, run: Run, fabric: Fabric) -> None:
-    """Score every dataset that this run has no predictions for."""
+def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:
+    """Score every dataset that this run has no predictions for: its own model, and those of a curve beside it."""
     missing = [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
     missing = fabric.broadcast(missing)  # rank zero's look decides for all
     if not missing:
         return
     from rib.data.labels import LabelSpace
     from rib.models.zoo import build
-    from rib.scoring import score
+    from rib.scoring import score_all
 
     def advance(done: int, note: str) -> None:
         tell(done * fabric.world_size, note)
 
     begun = time.perf_counter()
-    start = replace(question.start, weights=run.weights_file)
-    model = build(start, len(question.catalog.wnids)).to(fabric.device)
+    together = merging.together if merging is not None else None
+    if merging is not None and together:
+        own = merging.models()
+    else:
+        start = replace(question.start, weights=run.weights_file)
+        own = [build(start, len(question.catalog.wnids)).to(fabric.device)]
+    curve = merging.variants() if merging is not None else {}
     data = _data(question)
     total = sum(len(question.scored[name]) for name in missing)
     with progress(f"{question.start.name}: scoring {question.method}", total) as tell:
         for name in missing:
-            predictions = score(
-                model,
+            instead = merging.model_for(name) if merging is not None and not together else None
+            predictions = score_all(
+                [*([instead] if instead is not None else own), *curve.values()],
                 data.evaluation_loader(name, rank=fabric.global_rank, world=fabric.world_size),
                 LabelSpace(question.scored[name].spec.groups),
                 len(question.scored[name]),
                 device=fabric.device,
                 precision=question.config.evaluation.precision,
                 keep_logits=question.config.predictions.logits,
+                together=together,
                 advance=advance,
             )
             if predictions is not None and fabric.is_global_zero:
-                predictions.save(run.predictions_file(name, question.score_keys[name]))
+                key = question.score_keys[name]
+                for label, of_variant in zip(curve, predictions[1:], strict=True):
+                    of_variant.save(run.predictions_file(name, key, label))
+                predictions[0].save(run.predictions_file(name, key))  # last: where it is, the curve's are too
     if fabric.is_global_zero:
         seconds = (run.read_json("scoring.json") or {"seconds": 0.0})["seconds"]
         run.write_json("scoring.json", {"seconds": seconds + time.perf_counter() - begun})
     fabric.barrier()
 
 
-def publish(question: Question, run: Run, before: Run, store: RunStore) -> None:
+def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], store: RunStore) -> None:
     """Measure, draw, and write metrics.json: from here on the run is finished."""
     from rib import figures
 
     for tree in question.scored.values():
         keep_paths(store.root, tree.digest, tree.paths)
-    scored = [
-        Scored.of(
-            name,
-            before.scored(name, question.score_keys[name]),
-            run.scored(name, question.score_keys[name]),
-            tree.paths,
-            question.catalog,
-        )
-        for name, tree in question.scored.items()
-    ]
+
+    def measured(variant: str | None = None) -> dict[str, Any]:
+        scored = [
+            Scored.of(
+                name,
+                before.scored(name, question.score_keys[name]),
+                run.scored(name, question.score_keys[name], variant),
+                tree.paths,
+                question.catalog,
+            )
+            for name, tree in question.scored.items()
+        ]
+        return measure(scored, question.source_name, question.config.suite.targets, question.catalog)
+
     fitted = run.read_json("fit.json") or {}
     scoring = run.read_json("scoring.json") or {"seconds": 0.0}
     metrics = {
@@ -274,17 +356,44 @@ def publish(question: Question, run: Run, before: Run, store: RunStore) -> None:
         "fingerprint": question.training_key,
         "data": {"kind": question.catalog.kind, "digest": question.data_digest},
         "protocol": question.protocol,
-        **measure(scored, question.source_name, question.config.suite.targets, question.catalog),
+        **measured(),
         "seconds": {"fit": fitted["seconds"], "evaluate": scoring["seconds"]},
         "num_parameters": fitted["num_parameters"],
         "notes": fitted["notes"],
         "before": before.key,
         "scores": _scores(question),
     }
+    if labels := run.variants(question.score_keys):
+        metrics["curve"] = [{"label": label, **measured(label)} for label in labels]
+        tables.write_curve(metrics, run.folder / "curve.csv")
+    if question.ingredients:
+        metrics["ingredients"] = [
+            {"label": part.label, "source": part.source, "fingerprint": part.key} for part in question.ingredients
+        ]
+        metrics["best_ingredient"] = _best_ingredient(question, metrics, parts)
     figures.draw_run(metrics, run.folder)
     write_atomically(
         run.free_view(metrics["suite"], metrics["scores"]), (json.dumps(metrics, indent=1) + "\n").encode()
     )
+
+
+def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequence[Run]) -> dict[str, Any]:
+    """The ingredient with the best accuracy on each dataset, among those that were not fine-tuned on it.
+
+    An average is worth its cost where it beats them: by how much is ``gain``, in percentage points.
+    """
+    found = {}
+    for name, entry in metrics["accuracy"].items():
+        candidates = [
+            (other["accuracy"][name]["after"], part.label)
+            for part, run in zip(question.ingredients, parts, strict=True)
+            if part.source != name and (other := run.metrics(metrics["suite"]) or run.metrics()) is not None
+            if name in other["accuracy"]
+        ]
+        if candidates:
+            accuracy, label = max(candidates)
+            found[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
+    return found
 
 
 def _scores(question: Question) -> dict[str, dict[str, str]]:

@@ -8,6 +8,7 @@ question already answered is answered at once.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rib import paper, stack
 from rib.config import flat_changes, shipped_recipes
 from rib.data import catalog as catalogs
 from rib.data import mini
@@ -65,6 +67,25 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Ingredient:
+    """A run that another is made from.
+
+    Attributes:
+        label: For people, ``ewc``, ``finetune seed=+1``, ``finetune on imagenet_a``.
+        question: What it answers; None for a folder that the user named.
+        folder: That folder; None for a question.
+        key: Its training key.
+        source: What it was fine-tuned on, ``none`` for `pretrained`.
+    """
+
+    label: str
+    question: Question | None
+    folder: Path | None
+    key: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Question:
     """One run, as asked.
 
@@ -75,7 +96,10 @@ class Question:
         source: Images to fine-tune on, after ``images_per_class`` and ``holdout``; None for `pretrained`.
         scored: Images to score by dataset, after ``limit``: the suite's targets (the source among them, for its own
             accuracy) and what it only reports.
-        recipe: None for `pretrained`.
+        recipe: None for `pretrained`; for a run that is made from others, what those were trained with.
+        held_out: The part of the source that ``data.holdout`` keeps from training; None where all of it trains.
+        ingredients: Runs that a merged one is made from; empty for one that trains.
+        probe: The linear probe that training starts from, or None.
     """
 
     config: Config
@@ -84,16 +108,33 @@ class Question:
     source: ImageTree | None
     scored: Mapping[str, ImageTree]
     recipe: Recipe | None
+    held_out: ImageTree | None = None
+    ingredients: tuple[Ingredient, ...] = ()
+    probe: Ingredient | None = None
 
     @property
     def method(self) -> str:
         """``finetune``, ``ewc``, ``lwf+wise_ft``."""
-        return "+".join(sorted(self._methods or self.config.method)) or "finetune"
+        return stack.name_of(self.config)
 
     @property
-    def _methods(self) -> dict[str, Any]:
-        """The methods that add something, with their options; beside another, `finetune` adds nothing."""
-        return {name: options for name, options in self.config.method.items() if options}
+    def trains(self) -> bool:
+        """Whether weights are made by training, rather than taken from the start or from finished runs."""
+        return self.recipe is not None and not self.ingredients
+
+    @property
+    def merged(self) -> str | None:
+        """The method that puts finished runs together, ``wise_ft``."""
+        return stack.merged(self.config)
+
+    @property
+    def needs(self) -> tuple[Ingredient, ...]:
+        """Every run that must be there before this one is made."""
+        return (*self.ingredients, *((self.probe,) if self.probe else ()))
+
+    def options_of(self, method: str) -> dict[str, Any]:
+        """What of a method's node is in the key: not the runs that it names, whose own keys are, and not its rate."""
+        return {k: v for k, v in self.config.method[method].items() if k not in ("ingredients", "lr", "probe")}
 
     @property
     def source_name(self) -> str:
@@ -110,14 +151,26 @@ class Question:
             "architecture": self.start.architecture,
             "limit": c.data.limit,
         }
-        if self.source is not None and self.recipe is not None:
+        if self.ingredients and self.merged is not None and self.source is not None:
+            # What the ingredients were trained on and with is in their keys. Source images also set BatchNorm's
+            # statistics anew, and what is kept out of training chooses.
+            facts |= {
+                "method": {self.merged: self.options_of(self.merged)},
+                "ingredients": [(part.key, part.source) for part in self.ingredients],
+                "source": self.source.digest,
+                "held_out": self.held_out and self.held_out.digest,
+                "transform": asdict(self.start.transform),
+                "image_backend": c.data.image_backend,
+                "batch_norm": c.batch_norm,
+            }
+        elif self.source is not None and self.recipe is not None:
             facts |= {
                 "source": self.source.digest,
-                "space": self.source.spec.groups,
+                "space": paper.loss_groups(c, self.source.spec, len(self.catalog.wnids)),
                 "transform": asdict(self.start.transform),
                 "image_backend": c.data.image_backend,
                 "augment": c.data.augment,
-                "method": self._methods,
+                "method": {name: self.options_of(name) for name in stack.trained(c)},
                 "optimizer": {k: v for k, v in c.optimizer.items() if k not in ("lr", "warmup_steps")},
                 "recipe": asdict(self.recipe),
                 "sync_batchnorm": c.trainer.get("sync_batchnorm", False),
@@ -127,6 +180,8 @@ class Question:
                 "batch_norm": c.batch_norm,
                 "seed": c.seed,
             }
+            if self.probe is not None:
+                facts["probe"] = self.probe.key
         return digest_of(facts)
 
     @cached_property
@@ -139,10 +194,13 @@ class Question:
             "precision": self.config.evaluation.precision,
             "logits": self.config.predictions.logits,
         }
-        return {
-            name: digest_of({**common, "images": tree.digest, "space": tree.spec.groups})
-            for name, tree in self.scored.items()
-        }
+        keys = {}
+        for name, tree in self.scored.items():
+            facts = {**common, "images": tree.digest, "space": tree.spec.groups}
+            if self.catalog[name].precropped and not tree.spec.precropped:
+                facts["cropped_again"] = True
+            keys[name] = digest_of(facts)
+        return keys
 
     @cached_property
     def data_digest(self) -> str:
@@ -190,7 +248,9 @@ class Question:
     @property
     def switches(self) -> dict[str, Any]:
         """What sets this run apart from the benchmark as it is meant: permissions, incomplete datasets."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = paper.switches(self.config) if self.source is not None else {}
+        if self.config.paper.resize_imagenet_c:
+            found["paper.resize_imagenet_c"] = True
         if self.source is not None and not self.source.spec.may_train:
             found["objectnet_training"] = PERMISSION
         if self.config.data.allow_incomplete and self.config.data.limit is None:
@@ -212,7 +272,7 @@ class Question:
     def of_pretrained(self) -> Question:
         """The question after this run's "before": the same datasets, nothing trained."""
         config = replace(self.config, method={PRETRAINED: {}}, force=False)
-        return replace(self, config=config, source=None, recipe=None)
+        return replace(self, config=config, source=None, recipe=None, held_out=None, ingredients=(), probe=None)
 
 
 def ask(config: Config) -> Question:
@@ -222,13 +282,15 @@ def ask(config: Config) -> Question:
         RibError: If a dataset, a file of weights or a value is not what it should be; nothing has been made then.
     """
     _check_numbers(config)
+    stack.check(config)
+    config = paper.applied(config)
     _check_folders(config)
     start = find_start(config.model, cache_dir(config.paths.cache) / "heads")
     catalog, root = find_data(config)
     records = Path(config.paths.runs) / "datasets"
 
     def tree(name: str) -> ImageTree:
-        spec = catalogs.with_label_rule(catalog[name], str(config.data.label_rule))
+        spec = paper.read(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
         found = scan(spec, root, records, config.data.rescan, config.data.allow_incomplete)
         return found if config.data.limit is None else found.limit(config.data.limit)
 
@@ -242,8 +304,6 @@ def ask(config: Config) -> Question:
                 raise
             say(f"left out: {error}")
     if PRETRAINED in config.method:
-        if len(config.method) > 1:
-            raise RibError("+method=pretrained trains nothing and cannot be stacked with another method")
         return Question(config, catalog, start, None, scored, None)
     name = config.dataset.name
     spec = catalog[name]
@@ -252,8 +312,34 @@ def ask(config: Config) -> Question:
             f"dataset={name}: {spec.licence} Score it as a target, or, if its authors have allowed you to train on it, "
             f"say data.objectnet_training={PERMISSION}"
         )
-    source = _subset(scored[name] if name in scored else tree(name), config)
-    return Question(config, catalog, start, source, scored, _settle(config, catalog, len(source)))
+    source, held_out = _subset(scored[name] if name in scored else tree(name), config)
+    recipe = _settle(config, catalog, len(source))
+    question = Question(config, catalog, start, source, scored, recipe, held_out)
+    if stack.merged(config) is not None:
+        parts = tuple(_ingredient(question, label, part) for label, part in stack.ingredients(config, catalog))
+        return replace(question, ingredients=parts)
+    if (probe := stack.probe(config)) is not None:
+        return replace(question, probe=_ingredient(question, "linear_probe", probe))
+    return question
+
+
+def _ingredient(question: Question, label: str, part: Config | Path) -> Ingredient:
+    """What a run is made from: a question of its own, or a finished run's folder."""
+    if isinstance(part, Config):
+        asked = question.of_pretrained() if PRETRAINED in part.method else ask(part)
+        return Ingredient(label, asked, None, asked.training_key, asked.source_name)
+    where = f"method.{question.merged}.ingredients: {part}"
+    file = part / "metrics.json"
+    if not file.is_file():
+        raise RibError(f"{where} is no finished run; expected a folder with metrics.json")
+    metrics = json.loads(file.read_text())
+    own = question.of_pretrained().training_key
+    if own not in (metrics["before"], metrics["fingerprint"]):
+        raise RibError(
+            f"{where} was fine-tuned from other weights ({metrics['model']}) than model={question.start.name}; "
+            "only runs of one start can be put together"
+        )
+    return Ingredient(label, None, part, metrics["fingerprint"], metrics["source"])
 
 
 def _check_numbers(config: Config) -> None:
@@ -302,22 +388,28 @@ def cache_dir(given: str | None) -> Path:
     return base / "rib"
 
 
-def _subset(source: ImageTree, config: Config) -> ImageTree:
+def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | None]:
+    """The images that train, and those kept from training."""
+    held_out = None
     data = config.data
     if not 0 <= data.holdout < 1:
         raise RibError(f"data.holdout: expected a fraction from 0 to below 1, got {data.holdout}")
     if data.holdout > 0:
-        source, _ = source.holdout(data.holdout, data.subset_seed)
+        source, held_out = source.holdout(data.holdout, data.subset_seed)
     if data.images_per_class is not None:
         source = source.images_per_class(data.images_per_class, data.subset_seed)
-    return source
+    return source, held_out
 
 
 def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
     default = config.recipe[catalog.kind]
     epochs = default.epochs if config.epochs is None else config.epochs
-    lr = config.optimizer.get("lr")
-    lr = default.lr if lr is None else lr
+    # A method may have a rate of its own (a visual prompt's is 40), one for all or by kind of data, which gives way to
+    # the user's.
+    own = [node["lr"] for node in config.method.values() if node and node.get("lr") is not None]
+    of_kind = (rate.get(catalog.kind) if isinstance(rate, Mapping) else rate for rate in own)
+    rates = (config.optimizer.get("lr"), *of_kind)
+    lr = next((rate for rate in rates if rate is not None), default.lr)
     for name, value in (("epochs", epochs), ("optimizer.lr", lr)):
         if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
             raise RibError(f"{name}: expected a number of 0 or more, got {value!r}")
@@ -329,7 +421,8 @@ def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
             warmup = round(steps / 10)
     if not isinstance(warmup, int) or warmup < 0:
         raise RibError(f"optimizer.warmup_steps: expected a number of steps, 0 or more, got {warmup!r}")
-    precision = config.precision or ("bf16-mixed" if _has_gpu(config.trainer.get("accelerator", "auto")) else "32-true")
+    on_gpu = _has_gpu(config.trainer.get("accelerator", "auto"))
+    precision = config.precision or (config.gpu_precision if on_gpu else "32-true")
     return Recipe(epochs, float(lr), int(warmup), precision)
 
 

@@ -5,6 +5,7 @@ Results made on other data, suites or protocols never share a table: each kind g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -19,15 +20,19 @@ from rib.schema import ReportConfig
 @quietly
 def _main(cfg: DictConfig) -> None:
     config = checked(cfg, ReportConfig)
-    report(Path(config.paths.runs), Path(config.out) if config.out else Path(config.paths.runs) / "report")
+    runs = Path(config.paths.runs)
+    report(runs, Path(config.out) if config.out else runs / "report", config.sources)
 
 
-def report(runs: Path, out: Path) -> list[Path]:
+def report(runs: Path, out: Path, sources: Sequence[str] | None = None) -> list[Path]:
     """Print a table for each group of comparable runs, and write it as csv with a figure.
 
     Args:
         runs: The run store.
-        out: Folder for ``runs.csv`` and ``comparison.png`` (``_2``, ... for further groups).
+        out: Folder for ``runs.csv``, ``summary.csv`` and ``.md`` (mRI), and ``comparison.png``; ``_2``, ... for
+            further groups.
+
+        sources: Only runs that were fine-tuned on one of these.
 
     Returns:
         The files written.
@@ -46,6 +51,7 @@ def report(runs: Path, out: Path) -> list[Path]:
     store = RunStore(runs)
     finished = [(run, metrics) for run in store.finished() for metrics in run.views()]
     trained = [(run, m) for run, m in finished if m["source"] != "none" and m["robustness_improvement"]]
+    trained = [(run, m) for run, m in trained if sources is None or m["source"] in sources]
     if not trained:
         raise RibError(f"paths.runs: expected finished runs in {runs}, found none; make one with python -m rib.train")
     before = {run.key: run for run, m in finished if m["source"] == "none"}
@@ -60,12 +66,17 @@ def report(runs: Path, out: Path) -> list[Path]:
         metrics = [m for _, m in group]
         console.print(tables.comparison_table(metrics))
         kind = metrics[0]["data"]["kind"]
-        console.print(tables.summary_table(summarise(group, store, tables.catalog_of(kind), before), kind))
-        table = out / f"runs{suffix}.csv"
+        summaries = summarise(group, store, tables.catalog_of(kind), before)
+        console.print(tables.summary_table(summaries, kind))
+        table, summary = out / f"runs{suffix}.csv", out / f"summary{suffix}.csv"
         pd.DataFrame(tables.comparison_rows(metrics)).to_csv(table, index=False)
+        pd.DataFrame(tables.summary_rows(summaries, kind)).to_csv(summary, index=False)
+        summary.with_suffix(".md").write_text(tables.summary_markdown(summaries, kind))
         figure = figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png")
         console.print(f"table: {table.resolve()}\nfigure: {figure.resolve()}", soft_wrap=True, highlight=False)
-        written += [table, figure]
+        written += [table, summary, summary.with_suffix(".md"), figure]
+        for line in tables.missing_controls(metrics):
+            say(line)
     return written
 
 

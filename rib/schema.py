@@ -150,6 +150,20 @@ class CheckpointConfig:
 
 
 @dataclass
+class PaperConfig:
+    """Errors and choices of the ImageNet-RIB authors' code, each switched on by its name; null is right."""
+
+    linear_probe: str | None
+    ewc: str | None
+    lwf: str | None
+    lora: str | None
+    visual_prompt: str | None
+    objectnet: str | None
+    objectnet_loss: str | None
+    resize_imagenet_c: bool
+
+
+@dataclass
 class PathsConfig:
     """Where results and re-creatable files go."""
 
@@ -172,6 +186,7 @@ class Config:
     evaluation: EvaluationConfig
     predictions: PredictionsConfig
     checkpoint: CheckpointConfig
+    paper: PaperConfig
     paths: PathsConfig
     method: dict[str, Any]
     experiment: str | None
@@ -180,6 +195,7 @@ class Config:
     accumulate: int
     clip: float | None
     precision: str | None
+    gpu_precision: str
     batch_norm: BatchNorm
     seed: int
     force: bool
@@ -192,6 +208,7 @@ class ReportConfig:
 
     paths: PathsConfig
     out: str | None
+    sources: list[str] | None
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -20,8 +20,14 @@ AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.flo
 """Evaluation precisions; the first is float32 without TF32."""
 
 
-def score(
-    model: nn.Module,
+def score(model: nn.Module, *arguments: Any, **options: Any) -> Predictions | None:
+    """What one model says about each image of a dataset: `score_all` with one model."""
+    predictions = score_all([model], *arguments, **options)
+    return None if predictions is None else predictions[0]
+
+
+def score_all(
+    models: Sequence[nn.Module],
     batches: Iterable[tuple[Tensor, Tensor, Tensor]],
     space: LabelSpace,
     num_images: int,
@@ -29,22 +35,25 @@ def score(
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     keep_logits: bool = False,
+    together: Callable[[Sequence[Tensor]], Tensor] | None = None,
     advance: Advance = lambda done, note: None,
-) -> Predictions | None:
-    """What a model says about each image of a dataset.
+) -> list[Predictions] | None:
+    """What models say about each image of a dataset, in one pass over its images.
 
     Args:
-        model: Images uint8 (B, 3, H, W) to logits (B, K); put into eval mode.
+        models: Each from images uint8 (B, 3, H, W) to logits (B, K); put into eval mode.
         batches: Images (B, 3, H, W), labels (B,) and the images' places in the dataset (B,): this process's share.
         space: The dataset's classes.
         num_images: N of the whole dataset.
         device: Where the model is.
         precision: One of `AUTOCAST`.
         keep_logits: Keep (N, C) logits too.
+        together: From each model's logits (B, C) to one set of logits, for an ensemble; None: each for itself.
         advance: Told how many images are done.
 
     Returns:
-        On rank zero, and everywhere in a single process, the whole dataset's predictions; None on other ranks.
+        On rank zero, and everywhere in a single process, the whole dataset's predictions by each model (or by all
+        together, one entry); None on other ranks.
 
     Raises:
         RibError: If the precision is unknown.
@@ -52,19 +61,30 @@ def score(
     """
     if precision not in AUTOCAST:
         raise RibError(f"evaluation.precision: expected one of {', '.join(AUTOCAST)}, got {precision!r}")
-    model.eval()
+    for model in models:
+        model.eval()
     device = torch.device(device)
-    parts: list[dict[str, Tensor]] = []
+    parts: list[list[dict[str, Tensor]]] = []
     with torch.inference_mode(), exact_float32(), _autocast(device, precision):
         for images, labels, index in batches:
-            logits = space.project(model(images.to(device, non_blocking=True))).float()
-            parts.append({"index": index, **_columns(logits, labels.to(device), keep_logits)})
+            images, labels = images.to(device, non_blocking=True), labels.to(device)
+            outputs = [space.project(model(images)).float() for model in models]
+            answers = outputs if together is None else [together(outputs)]
+            parts.append([{"index": index, **_columns(logits, labels, keep_logits)} for logits in answers])
             advance(len(index), "")
-    mine = {name: torch.cat([part[name].cpu() for part in parts]).numpy() for name in parts[0]} if parts else {}
-    shares = _gather(mine)
+    shares = _gather([_joined(columns) for columns in zip(*parts, strict=True)])
     if shares is None:
         return None
-    filled = [share for share in shares if share]
+    return [_whole(of_model, num_images) for of_model in zip(*(s for s in shares if s), strict=True)]
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """One model's batches as one."""
+    return {name: torch.cat([part[name].cpu() for part in parts]).numpy() for name in parts[0]}
+
+
+def _whole(filled: Sequence[dict[str, Any]], num_images: int) -> Predictions:
+    """One model's shares of all processes in the dataset's order."""
     columns = {name: np.concatenate([share[name] for share in filled]) for name in filled[0]}
     order = np.argsort(columns["index"], kind="stable")
     if not np.array_equal(columns.pop("index")[order], np.arange(num_images)):
@@ -86,8 +106,8 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Ten
     return {**columns, "logits": logits} if keep_logits else columns
 
 
-def _gather(mine: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Every rank's columns on rank zero."""
+def _gather(mine: list[dict[str, Any]]) -> list[list[dict[str, Any]]] | None:
+    """Every rank's columns on rank zero; a rank without images has none."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [mine]
     shares: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None

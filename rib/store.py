@@ -85,9 +85,16 @@ class Run:
         file = self.folder / "metrics.json" if suite is None else self.metrics_file(suite)
         return _read_json(file) if file.is_file() else None
 
-    def predictions_file(self, dataset: str, score_key: str) -> Path:
-        """One file a dataset and way of scoring."""
-        return self.folder / "predictions" / f"{dataset}.{score_key}.npz"
+    def predictions_file(self, dataset: str, score_key: str, variant: str | None = None) -> Path:
+        """One file a dataset and way of scoring; those of a curve's other models lie in folders beside."""
+        folder = self.folder / "predictions"
+        return (folder if variant is None else folder / variant) / f"{dataset}.{score_key}.npz"
+
+    def variants(self, score_keys: Mapping[str, str]) -> list[str]:
+        """Labels of a curve's models that were scored on every dataset, by their number."""
+        folders = [folder.name for folder in (self.folder / "predictions").glob("*/")]
+        whole = (f for f in folders if all(self.predictions_file(n, k, f).is_file() for n, k in score_keys.items()))
+        return sorted(whole, key=float)
 
     def predictions(self, dataset: str, suite: str | None = None) -> Predictions:
         """What the model said about a dataset that this run's metrics report.
@@ -100,9 +107,9 @@ class Run:
             raise RibError(f"{self.folder} holds no predictions for {dataset}")
         return self.scored(dataset, metrics["scores"][dataset]["key"])
 
-    def scored(self, dataset: str, score_key: str) -> Predictions:
-        """The predictions under one score key."""
-        return Predictions.load(self.predictions_file(dataset, score_key))
+    def scored(self, dataset: str, score_key: str, variant: str | None = None) -> Predictions:
+        """The predictions under one score key, of the run's own model or of one on its curve."""
+        return Predictions.load(self.predictions_file(dataset, score_key, variant))
 
     def weights(self) -> dict[str, Tensor]:
         """The final weights by the plain architecture's names, float32."""
@@ -149,6 +156,12 @@ class RunStore:
         if len(found) != 1:
             raise RibError(f"expected one run with {where} in {self.root}, found {len(found)}")
         return found[0]
+
+    def seconds(self, model: str, method: str) -> float | None:
+        """What such a run has taken here before, else any that trained this model; None if there is none."""
+        taken = [m for run in self.finished(model=model) if (m := run.metrics()) and m["source"] != "none"]
+        same = [m for m in taken if m["method"] == method] or taken
+        return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
 
     @contextmanager
     def claim(self, run: Run, needed_bytes: int = 0) -> Iterator[None]:

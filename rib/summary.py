@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import fmean
 from typing import Any
 
@@ -26,6 +27,10 @@ class Summary:
         seeds: Seeds that have every one of these sources.
         over_images: mRI, resampling images once for all sources and seeds.
         over_seeds: mRI, Student's t over ``seeds``; None for fewer than two.
+        source_before: Accuracy on the source, the mean over sources, a fraction; nan where it was not scored.
+        source_after: The same after fine-tuning, and over seeds.
+        seconds: Training (or merging) and scoring of one run, the mean; its ingredients not counted.
+        made_from: Runs that one is made from, the largest number; 0 for one that trains.
     """
 
     model: str
@@ -34,6 +39,10 @@ class Summary:
     seeds: tuple[int, ...]
     over_images: Interval
     over_seeds: Interval | None
+    source_before: float
+    source_after: float
+    seconds: float
+    made_from: int
 
 
 def summarise(
@@ -92,7 +101,20 @@ def _summary(
     improvement = {s: fmean(values[seed][s] for source, seed in used if source == s) for s in sources}
     over_images = mean_robustness_interval({pair: changes[pair] for pair in sorted(used)})
     over_seeds = seed_interval([mean_robustness_improvement(values[seed]) for seed in complete])
-    return Summary(model, method, improvement, complete, over_images, over_seeds)
+    counted = [m for m, _ in group if (m["source"], m["seed"]) in used]
+    on_source = [m["accuracy"].get(m["source"], {"before": nan, "after": nan}) for m in counted]
+    return Summary(
+        model,
+        method,
+        improvement,
+        complete,
+        over_images,
+        over_seeds,
+        source_before=fmean(entry["before"] for entry in on_source),
+        source_after=fmean(entry["after"] for entry in on_source),
+        seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in counted),
+        made_from=max(len(m.get("ingredients", [])) for m in counted),
+    )
 
 
 def _changes(metrics: Mapping[str, Any], run: Run, store: RunStore, catalog: Catalog, before: Run) -> list[Changes]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rib.data import catalog as catalogs
 from rib.data import mini
 from rib.data.catalog import Catalog
+from rib.files import write_atomically
 from rib.results import interval_dict
 from rib.store import Run
 from rib.summary import Summary
@@ -93,6 +94,11 @@ def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(run_table(metrics))
     for name, value in metrics["notes"].items():
         console.print(f"{name}: {value:.4g}", highlight=False)
+    if len(metrics.get("ingredients", [])) > 1:
+        console.print(best_ingredient_table(metrics))
+    if "curve" in metrics:
+        console.print(curve_table(metrics))
+        console.print(f"curve: {folder.resolve() / 'curve.csv'}", soft_wrap=True, highlight=False)
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
 
 
@@ -156,6 +162,72 @@ def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def missing_controls(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a comparison on BatchNorm models lacks: plain fine-tuning with frozen statistics, a line a model and source.
+
+    Moving statistics alone can cost more than fine-tuning does; a method that freezes them would look better for it.
+    """
+    trained = [m for m in runs if m["source"] != "none"]
+    there = {
+        (m["model"], m["source"])
+        for m in trained
+        if m["method"] == "finetune" and m["protocol"]["batch_norm"] == "frozen"
+    }
+    needed = dict.fromkeys((m["model"], m["source"]) for m in trained if m["notes"].get("batch_norm.layers"))
+    return [
+        f"{model} has BatchNorm, whose moving statistics can cost more than fine-tuning does; this table needs the "
+        f"control: python -m rib.train +method=finetune batch_norm=frozen model={model} dataset={source}"
+        for model, source in needed
+        if (model, source) not in there
+    ]
+
+
+def summary_rows(summaries: Sequence[Summary], kind: str) -> list[dict[str, Any]]:
+    """One row a model and method: mRI with both intervals, accuracy on the sources, and cost; points and percent."""
+    return [
+        {
+            "model": s.model,
+            "method": s.method,
+            "mri": s.over_images.value,
+            "mri_low": s.over_images.low,
+            "mri_high": s.over_images.high,
+            "mri_seeds_low": s.over_seeds.low if s.over_seeds else float("nan"),
+            "mri_seeds_high": s.over_seeds.high if s.over_seeds else float("nan"),
+            "num_seeds": len(s.seeds),
+            **{f"ri.{name}": value for name, value in s.improvement.items()},
+            "source_before": 100 * s.source_before,
+            "source_after": 100 * s.source_after,
+            "seconds": s.seconds,
+            "made_from": s.made_from,
+        }
+        for s in summaries
+    ]
+
+
+def summary_markdown(summaries: Sequence[Summary], kind: str) -> str:
+    """The rows of `summary_rows` as a Markdown table, the best mRI of a model first."""
+    columns = ("model", "method", "mRI [95 %, images only]", "[95 %, over seeds]", "RI by source")
+    head = (*columns, "sources %", "s a run", "made from")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for s in sorted(summaries, key=lambda s: (s.model, -s.over_images.value)):
+        over_seeds = f"[{points(s.over_seeds.low)}, {points(s.over_seeds.high)}]" if s.over_seeds else "one seed"
+        by_source = ", ".join(
+            f"{title_of(n, kind).removeprefix('ImageNet-')} {points(v)}" for n, v in s.improvement.items()
+        )
+        cells = (
+            s.model,
+            s.method,
+            with_interval(interval_dict(s.over_images)),
+            over_seeds,
+            by_source,
+            f"{100 * s.source_before:.1f} > {100 * s.source_after:.1f}",
+            f"{s.seconds:.1f}",
+            f"{s.made_from} runs" if s.made_from else "",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def summary_table(summaries: Sequence[Summary], kind: str) -> Table:
     """MRI of each model and method over its sources, with the intervals over images and over seeds side by side."""
     table = Table(title="mRI, percentage points: the mean of RI over sources", title_justify="left")
@@ -168,6 +240,63 @@ def summary_table(summaries: Sequence[Summary], kind: str) -> Table:
         over_seeds = f"[{points(s.over_seeds.low)}, {points(s.over_seeds.high)}]" if s.over_seeds else "one seed: none"
         images = with_interval(interval_dict(s.over_images))
         table.add_row(s.model, s.method, sources, images, str(len(s.seeds)), over_seeds)
+    return table
+
+
+def curve_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a model on a curve: accuracy in percent (source, mean of targets, val, each set) and RI in points."""
+    rows = []
+    chosen = metrics["notes"].get("wise_ft.chosen_alpha")
+    for point in metrics["curve"]:
+        improvement, accuracy = point["robustness_improvement"], point["accuracy"]
+        targets = improvement["targets"] if improvement else []
+        rows.append(
+            {
+                "alpha": float(point["label"]),
+                "source": _percent(accuracy.get(metrics["source"]), "after"),
+                "targets": sum(_percent(accuracy[name], "after") for name in targets) / max(1, len(targets)),
+                "imagenet_val": _percent(accuracy.get("imagenet_val"), "after"),
+                "ri": improvement["value"] if improvement else float("nan"),
+                "ri_low": improvement["low"] if improvement else float("nan"),
+                "ri_high": improvement["high"] if improvement else float("nan"),
+                "chosen": float(point["label"]) == chosen,
+                **{f"accuracy.{name}": 100 * entry["after"] for name, entry in accuracy.items()},
+            }
+        )
+    return rows
+
+
+def write_curve(metrics: Mapping[str, Any], file: Path) -> None:
+    """The rows of `curve_rows` as csv."""
+    import pandas as pd
+
+    write_atomically(file, pd.DataFrame(curve_rows(metrics)).to_csv(index=False).encode())
+
+
+def curve_table(metrics: Mapping[str, Any]) -> Table:
+    """A curve for a person; the fixed alpha and the chosen one are marked."""
+    table = Table(title="The curve from the start (0) to the ingredient (1)", title_justify="left")
+    for column in ("alpha", "source %", "mean of targets %", "ImageNet val %", "RI, points [95 %, images only]"):
+        table.add_column(column, justify="right")
+    for row in curve_rows(metrics):
+        marks = (" chosen" if row["chosen"] else "") + (" fixed" if row["alpha"] == 0.5 else "")
+        improvement = {"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}
+        cells = [f"{row[name]:.2f}" for name in ("source", "targets", "imagenet_val")]
+        table.add_row(f"{row['alpha']:g}{marks}", *cells, with_interval(improvement))
+    return table
+
+
+def best_ingredient_table(metrics: Mapping[str, Any]) -> Table:
+    """Merged against the best of its parts that were not fine-tuned on a dataset."""
+    table = Table(title="Against the best ingredient that has not seen the dataset", title_justify="left")
+    table.add_column("dataset")
+    table.add_column("best ingredient")
+    for column in ("its accuracy %", "merged %", "gain, points"):
+        table.add_column(column, justify="right")
+    for name, best in metrics["best_ingredient"].items():
+        after = 100 * metrics["accuracy"][name]["after"]
+        numbers = (f"{100 * best['accuracy']:.2f}", f"{after:.2f}", points(best["gain"]))
+        table.add_row(title_of(name, metrics["data"]["kind"]), best["label"], *numbers)
     return table
 
 

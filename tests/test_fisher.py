@@ -27,8 +27,11 @@ def test_squared_gradients_equal_a_loop_with_batch_size_one(net, way):
     model, images = NETS[net](), random_images(12)
     labels = torch.arange(12)
     expected = reference(model, images, labels)
-    found = squared_gradients(model, images, labels, way)
+    found, each = squared_gradients(model, images, labels, way)
     assert found.keys() == expected.keys()
+    for i in range(len(images)):
+        alone = reference(model, images[i : i + 1], labels[i : i + 1])
+        assert float(each[i]) == pytest.approx(sum(float(v.sum()) for v in alone.values()), rel=1e-4)
     for name, value in expected.items():
         assert torch.linalg.norm(found[name] - value) <= 1e-5 * torch.linalg.norm(value), name
 
@@ -38,22 +41,27 @@ def test_it_does_not_depend_on_the_batches_or_change_the_model(net):
     model, images = NETS[net](), random_images(12)
     before = {name: t.clone() for name, t in model.state_dict().items()}
     uniforms = torch.rand(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    whole = fisher_diagonal(model, [(images, uniforms)])
-    parts = fisher_diagonal(model, [(images[:5], uniforms[:5]), (images[5:], uniforms[5:])])
+    whole, each = fisher_diagonal(model, [(images, uniforms)])
+    parts, each_of_parts = fisher_diagonal(model, [(images[:5], uniforms[:5]), (images[5:], uniforms[5:])])
+    assert torch.allclose(each, each_of_parts, rtol=1e-4)
     for name, value in whole.items():
         assert torch.linalg.norm(parts[name] - value) <= 1e-5 * torch.linalg.norm(value)
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
 def test_for_a_linear_softmax_model_it_is_the_closed_form():
-    """With expected labels, F_kd = E_x p_k (1 - p_k) x_d^2; sampled labels come near it."""
+    """With expected labels, F_kd = E_x p_k (1 - p_k) x_d^2, exactly; sampled labels come near it."""
     torch.manual_seed(0)
     model = nn.Linear(4, 3, bias=False).double()
     x = torch.randn(20000, 4, dtype=torch.float64)
     p = model(x).softmax(1)
     expected = torch.einsum("nk,nd->kd", p * (1 - p), x**2) / len(x)
-    found = fisher_diagonal(model, [(x, torch.rand(len(x), dtype=torch.float64))], "vmap")["weight"] / len(x)
-    assert torch.allclose(found, expected, rtol=0.1)
+    total, _ = fisher_diagonal(model, [(x, torch.rand(len(x), dtype=torch.float64))], "vmap")
+    assert torch.allclose(total["weight"] / len(x), expected, rtol=0.1)
+    for way, count in (("vmap", len(x)), ("loop", 200)):
+        few = torch.einsum("nk,nd->kd", (p * (1 - p))[:count], x[:count] ** 2)
+        exact, _ = fisher_diagonal(model, [(x[:count], torch.zeros(count))], way, "expected")
+        assert torch.allclose(exact["weight"], few, rtol=1e-5)
 
 
 def test_labels_follow_the_models_softmax():

@@ -43,7 +43,8 @@ def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
 def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp_path, capsys):
     finetune(ask_for(*QUICK, "data.limit=60"))
     written = report(grid.root, tmp_path / "report")
-    assert sorted(p.name for p in written) == ["comparison.png", "comparison_2.png", "runs.csv", "runs_2.csv"]
+    kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md")
+    assert {p.name for p in written} == {kind.format(which) for kind in kinds for which in ("", "_2")}
     out, err = capsys.readouterr()
     assert "2 ways that are not comparable" in err
     assert "at most 60 images a dataset: a quick look, not a result" in out
@@ -87,3 +88,25 @@ def test_a_result_whose_start_is_gone_says_how_to_make_it_again(grid, tmp_path):
         (run.folder / "metrics.json").unlink()
     with pytest.raises(RibError, match=r"pretrained run that is gone; make it again with .*model=mini_small"):
         report(grid.root, tmp_path / "report")
+
+
+def test_only_some_sources_and_what_a_run_cost(grid, tmp_path):
+    report(grid.root, tmp_path / "report", ["imagenet_a"])
+    rows = pd.read_csv(tmp_path / "report" / "summary.csv")
+    assert list(rows.filter(like="ri.").columns) == ["ri.imagenet_a"]
+    runs = [run.metrics() for run in grid.finished(source="imagenet_a")]
+    assert rows["source_after"][0] == pytest.approx(100 * np.mean([m["accuracy"]["imagenet_a"]["after"] for m in runs]))
+    assert rows["seconds"][0] == pytest.approx(np.mean([m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in runs]))
+    assert "| mini_small | finetune" in (tmp_path / "report" / "summary.md").read_text()
+
+
+def test_a_batch_norm_model_without_its_control_is_said():
+    def run(method, batch_norm, layers=5):
+        notes = {"batch_norm.layers": layers} if layers else {}
+        protocol = {"batch_norm": batch_norm}
+        return {"model": "net", "source": "imagenet_r", "method": method, "protocol": protocol, "notes": notes}
+
+    (line,) = tables.missing_controls([run("ewc", "update"), run("finetune", "update")])
+    assert "python -m rib.train +method=finetune batch_norm=frozen model=net dataset=imagenet_r" in line
+    assert tables.missing_controls([run("ewc", "update"), run("finetune", "frozen")]) == []
+    assert tables.missing_controls([run("ewc", "update", layers=0)]) == []

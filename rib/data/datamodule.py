@@ -87,7 +87,10 @@ class RIBDataModule(L.LightningDataModule):
 
     def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Every ``world``-th image of a dataset from ``rank`` on, in path order: images, labels, places."""
-        tree = self.targets[name]
+        return self.loader_of(self.targets[name], rank, world)
+
+    def loader_of(self, tree: ImageTree, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """The same for any images, such as those held out of the source."""
         size = self.evaluation_batch_size
         return self._loader(self._images(tree), _chunks(range(rank, len(tree), world), size))
 

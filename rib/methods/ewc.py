@@ -10,12 +10,23 @@ with step lr on a parabola of curvature strength * F is stable only below 2 / lr
 momentum), so the plain penalty at strength 1 makes the loss infinite in a dozen steps even at a small lr. At the cap
 a weight's whole displacement is undone by one step, which is all that a larger F could mean. The share of weights
 capped is in the run's metrics.json; where it is 1, every Fisher has become the identity.
+
+The other way out is a proximal step after the optimizer's, stable for any strength without a cap:
+
+    theta <- theta0 + (theta - theta0) / (1 + lr / (1 - momentum) * strength * F)
+
+with the lr of that very step. It rests where the penalty does, at strength * F_i (theta_i - theta0_i) = -dL_task,
+wherever both work: SGD with momentum moves lr / (1 - momentum) times the gradient in the long run. (An optimizer
+without a momentum option, such as AdamW, counts as momentum 0; its steps are not gradients, so that its two equilibria
+differ.)
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, get_args
 
 import lightning.pytorch as L
 import torch
@@ -25,12 +36,23 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.base import Method, Step
-from rib.methods.fisher import fisher_diagonal, normalised
+from rib.methods.fisher import (
+    Labels,
+    dataset_labels,
+    evened,
+    fisher_diagonal,
+    moments,
+    normalised,
+    relative_error,
+)
 from rib.scoring import exact_float32
 from rib.weights import save_weights
 
 if TYPE_CHECKING:
     from rib.module import FineTuner
+
+ERROR = "relative_error"
+"""The key of the Fisher's standard error beside its tensors, whose names begin with ``backbone.``."""
 
 
 class EWC(Method):
@@ -42,7 +64,14 @@ class EWC(Method):
           _target_: rib.methods.ewc.EWC
           strength: 1.0
           fisher: diagonal
+          labels: sampled
+          normalise: all
+          form: penalty
           samples: 1000
+          seed: 0
+
+    Cost: a backward pass for each of `samples` images before training (K of them, one for each output, with
+    ``labels=expected``), kept in the store; then a pass over the weights a step, and two more copies of them.
 
     Args:
         strength: Weight of the penalty, 0 or more; 0 is plain fine-tuning bit for bit.
@@ -50,9 +79,14 @@ class EWC(Method):
             that the ImageNet-RIB paper's code calls EWC.
         samples: Source images behind the Fisher (all, if there are fewer).
         seed: Which images, and the labels drawn.
+        labels: Behind the Fisher: ``sampled`` from the model's softmax over all outputs; the ``dataset``'s own (of a
+            class with several outputs the likeliest; the gradient is still that of log p over all outputs);
+            ``expected``, exactly over all K outputs, which costs K backward passes an image.
+        normalise: Mean 1 over ``all`` weights, or within each ``tensor``.
+        form: ``penalty`` in the loss, with the cap, or ``proximal`` step, without.
 
     Raises:
-        RibError: For a negative strength, an unknown kind of Fisher, or no samples.
+        RibError: For a negative strength, no samples, or an unknown value of another option.
     """
 
     def __init__(
@@ -61,6 +95,9 @@ class EWC(Method):
         fisher: Literal["diagonal", "identity"] = "diagonal",
         samples: int = 1000,
         seed: int = 0,
+        labels: Labels = "sampled",
+        normalise: Literal["all", "tensor"] = "all",
+        form: Literal["penalty", "proximal"] = "penalty",
     ) -> None:
         if not 0 <= strength < float("inf"):
             raise RibError(f"method.ewc.strength: expected a finite number of 0 or more, got {strength}")
@@ -68,11 +105,21 @@ class EWC(Method):
             raise RibError(f"method.ewc.fisher: expected diagonal or identity, got {fisher!r}")
         if samples < 1:
             raise RibError(f"method.ewc.samples: expected at least 1 image, got {samples}")
+        if labels not in get_args(Labels):
+            raise RibError(f"method.ewc.labels: expected {', '.join(get_args(Labels))}, got {labels!r}")
+        if normalise not in ("all", "tensor"):
+            raise RibError(f"method.ewc.normalise: expected all or tensor, got {normalise!r}")
+        if form not in ("penalty", "proximal"):
+            raise RibError(f"method.ewc.form: expected penalty or proximal, got {form!r}")
         self.strength = strength
         self.fisher = fisher
         self.samples = samples
         self.seed = seed
+        self.labels: Labels = labels
+        self.normalise = normalise
+        self.form = form
         self.capped_share = 0.0
+        self.fisher_error = math.nan
         self._anchor: list[Tensor] = []
         self._importance: list[Tensor] = []
 
@@ -84,7 +131,7 @@ class EWC(Method):
         device = trainer.strategy.root_device
         parameters = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
         fisher = self._diagonal(trainer, module, device) if self.fisher == "diagonal" else None
-        cap = 1 / module.lr if module.lr > 0 else float("inf")
+        cap = 1 / module.lr if module.lr > 0 and self.form == "penalty" else float("inf")
         capped = 0
         self._anchor, self._importance = [], []
         for name, p in parameters.items():
@@ -96,8 +143,10 @@ class EWC(Method):
             self._importance.append(pull.clamp(max=cap).to(p.dtype))
         self.capped_share = capped / sum(p.numel() for p in parameters.values())
 
-    def penalty(self, module: FineTuner, step: Step) -> Tensor:
-        """strength/2 * sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32."""
+    def penalty(self, module: FineTuner, step: Step) -> Tensor | None:
+        """strength/2 * sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32; None in the proximal form."""
+        if self.form != "penalty":
+            return None
         total = torch.zeros((), device=step.logits.device)
         trained = (p for p in module.model.parameters() if p.requires_grad)
         with torch.autocast(step.logits.device.type, enabled=False):
@@ -106,30 +155,68 @@ class EWC(Method):
                 total = total + (importance * moved * moved).sum()
         return total / 2
 
+    @torch.no_grad()
+    def after_step(self, module: FineTuner) -> None:
+        """The proximal step; at strength 0, or lr 0, no bit changes."""
+        if self.form != "proximal":
+            return
+        steps = {
+            p: group["lr"] / (1 - group.get("momentum", 0.0))
+            for group in module.trainer.optimizers[0].param_groups
+            for p in group["params"]
+        }
+        trained = (p for p in module.model.parameters() if p.requires_grad)
+        for p, anchor, importance in zip(trained, self._anchor, self._importance, strict=True):
+            # x / (1 + x) of the way back to the anchor, written so that 0 and infinity are right.
+            p.lerp_(anchor, 1 / (1 + 1 / (steps.get(p, 0.0) * importance)))
+
     def report(self) -> dict[str, float]:
-        """The share of weights whose Fisher was capped, a fraction."""
-        return {"ewc.capped_share": self.capped_share}
+        """``ewc.capped_share``: of the weights, a fraction. ``ewc.fisher_error``: what `samples` images leave open.
+
+        The error is the relative standard error of the Fisher's mean over weights, sd / sqrt(N) / mean over the N
+        images' mean squared gradients, before normalisation; a single weight's is larger. It is there for a diagonal
+        of two images or more.
+        """
+        known = {} if math.isnan(self.fisher_error) else {"ewc.fisher_error": self.fisher_error}
+        return {"ewc.capped_share": self.capped_share, **known}
 
     def _diagonal(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
         """The normalised Fisher, from the store where it has been computed before."""
-        file = module.memo.file("fisher", samples=self.samples, seed=self.seed) if module.memo else None
+        facts = {"samples": self.samples, "seed": self.seed, "labels": self.labels}
+        file = module.memo.file("fisher", **facts) if module.memo else None
         if file is not None and trainer.strategy.broadcast(file.is_file()):  # rank zero's look decides for all
-            return load_file(file)
+            fisher = load_file(file)
+        else:
+            fisher = self._computed(trainer, module, device)
+            if file is not None and trainer.is_global_zero:
+                save_weights(fisher, file)
+        self.fisher_error = float(fisher.pop(ERROR))
+        return evened(fisher) if self.normalise == "tensor" else fisher
+
+    def _computed(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
+        """The Fisher with mean 1 over all weights, on the CPU, and its error."""
         model = copy.deepcopy(module.model).to(device).eval()
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         loader, count = trainer.datamodule.source_images(self.samples, self.seed, rank, world)  # type: ignore[attr-defined]
         # One number an image, drawn for all of them by every rank: the labels do not depend on who computes.
         uniforms = torch.rand(count, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
-        batches = ((images.to(device), uniforms[place].to(device)) for images, _, place in loader)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels, place in loader:
+                there = images.to(device)
+                if self.labels == "dataset":
+                    yield there, dataset_labels(model, there, labels.to(device), module.space)
+                else:
+                    yield there, uniforms[place].to(device)
+
         with exact_float32():
-            total = fisher_diagonal(model, batches, "loop" if device.type == "cpu" else "vmap")
+            total, each = fisher_diagonal(model, batches(), "loop" if device.type == "cpu" else "vmap", self.labels)
+        seen = moments(each).to(device)
         if world > 1:
-            for tensor in total.values():
+            for tensor in (*total.values(), seen):
                 dist.all_reduce(tensor)
         try:
             fisher = {name: value.cpu() for name, value in normalised(total).items()}
         except ValueError as error:
             raise RibError(f"method.ewc: {error}; try method.ewc.fisher=identity") from error
-        if file is not None and rank == 0:
-            save_weights(fisher, file)
-        return fisher
+        return {**fisher, ERROR: torch.tensor(relative_error(seen))}

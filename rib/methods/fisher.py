@@ -1,14 +1,20 @@
 """The diagonal of the Fisher information of a classifier, from per-sample gradients.
 
 F_i = E_x E_{y ~ p(y|x)} [ (d log p(y|x) / d theta_i)^2 ] (Kirkpatrick et al. 2017, arXiv 1612.00796; Martens 2020,
-arXiv 1412.1193, section 9.2): one label is drawn from the model's own softmax for each image, and the gradient of
-each image is squared *before* averaging. Squaring the gradient of a batch's mean, as several libraries do, shrinks
-F by about the batch size, so that the penalty's strength would depend on it.
+arXiv 1412.1193, section 9.2): the gradient of each image is squared *before* averaging. Squaring the gradient of a
+batch's mean, as several libraries do, shrinks F by about the batch size, so that the penalty's strength would depend
+on it. Where y comes from (`Labels`):
+
+- ``sampled``: one label an image, drawn from the model's own softmax; unbiased.
+- ``expected``: every label, weighted by p(y|x): exact for these images, in K backward passes each.
+- ``dataset``: the image's own label, which is the "empirical" Fisher and not an estimate of F (section 11 there): it
+  vanishes where the model is right and sure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -17,7 +23,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rib.data.labels import LabelSpace
+
 Way = Literal["loop", "vmap"]
+Labels = Literal["sampled", "dataset", "expected"]
 
 
 def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
@@ -38,8 +47,31 @@ def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
     return drawn.clamp(max=cumulative.shape[1] - 1)
 
 
-def squared_gradients(model: nn.Module, images: Tensor, labels: Tensor, way: Way = "loop") -> dict[str, Tensor]:
-    """Sum over images of squared per-sample gradients of the cross-entropy.
+def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: LabelSpace) -> Tensor:
+    """The output id of each image's own class; of a class with several outputs, the model's likeliest.
+
+    Args:
+        model: In eval mode.
+        images: Shape (B, 3, H, W).
+        labels: Classes of the space, shape (B,).
+        space: The source's classes in terms of the model's outputs.
+
+    Returns:
+        Shape (B,), on the images' device.
+    """
+    with torch.no_grad():
+        outputs = model(images)
+    meant = torch.zeros(len(space), outputs.shape[1], dtype=torch.bool)
+    for label, group in enumerate(space.groups):
+        meant[label, list(group)] = True
+    likeliest: Tensor = outputs.masked_fill(~meant.to(outputs.device)[labels], -torch.inf).argmax(dim=1)
+    return likeliest
+
+
+def squared_gradients(
+    model: nn.Module, images: Tensor, labels: Tensor, way: Way = "loop", weights: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Sums of squared per-sample gradients of the cross-entropy: over images, and over weights.
 
     Args:
         model: In eval mode (no BatchNorm batch statistics, no dropout).
@@ -47,20 +79,25 @@ def squared_gradients(model: nn.Module, images: Tensor, labels: Tensor, way: Way
         labels: Output ids, shape (B,).
         way: ``loop``, a backward pass an image (as fast as any way on a CPU), or ``vmap``, all at once in B times the
             memory of the gradients (for GPUs).
+        weights: What the squares of each image count, shape (B,); None counts each once.
 
     Returns:
-        A tensor for each trainable parameter, by name, of its shape.
+        The sum over images, a tensor for each trainable parameter, by name, of its shape; and the sum over all weights
+        for each image, shape (B,), in float64.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    each = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     if way == "loop":
         total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for image, label in zip(images, labels, strict=True):
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             loss = F.cross_entropy(model(image[None]).float(), label[None])
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for value, gradient in zip(total.values(), gradients, strict=True):
                 if gradient is not None:
-                    value += gradient.square()
-        return total
+                    square = gradient.square() if weights is None else gradient.square() * weights[i]
+                    value += square
+                    each[i] += square.sum(dtype=torch.float64)
+        return total, each
 
     def loss_of(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         outputs = functional_call(model, weights, (image[None],))
@@ -68,27 +105,71 @@ def squared_gradients(model: nn.Module, images: Tensor, labels: Tensor, way: Way
 
     detached = {name: p.detach() for name, p in parameters.items()}
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
-        each = vmap(grad(loss_of), in_dims=(None, 0, 0))(detached, images, labels)
-    return {name: value.square().sum(dim=0) for name, value in each.items()}
+        gradients_of = vmap(grad(loss_of), in_dims=(None, 0, 0))(detached, images, labels)
+    total = {}
+    for name, value in gradients_of.items():
+        square = value.square()
+        if weights is not None:
+            square *= weights.view(-1, *[1] * (square.ndim - 1))
+        total[name] = square.sum(dim=0)
+        each += square.reshape(len(images), -1).sum(dim=1, dtype=torch.float64)
+    return total, each
 
 
-def fisher_diagonal(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], way: Way = "loop") -> dict[str, Tensor]:
-    """Sum of squared per-sample gradients with labels drawn from the model.
+def fisher_diagonal(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], way: Way = "loop", labels: Labels = "sampled"
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Sums of squared per-sample gradients over images, and over weights.
 
     Args:
         model: In eval mode, on the device to compute on.
-        batches: Images of shape (B, 3, H, W) on that device, each with its uniform number, shape (B,).
+        batches: Images of shape (B, 3, H, W) on that device, each with its uniform number (``sampled``) or output id
+            (``dataset``), shape (B,); for ``expected`` with anything.
         way: See `squared_gradients`.
+        labels: Where labels come from; see the module's docstring.
 
     Returns:
-        The sum over images by parameter name; divided by their number it is the Fisher's diagonal.
+        The sum over images by parameter name; divided by their number it is the Fisher's diagonal. And the sum over
+        all weights for each of the N images, shape (N,), in float64, on the CPU.
     """
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
-    for images, uniforms in batches:
-        labels = sample_labels(model, images, uniforms)
-        for name, value in squared_gradients(model, images, labels, way).items():
-            total[name] += value
-    return total
+    each = [torch.zeros(0, dtype=torch.float64)]
+    for images, given in batches:
+        of_images = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        for ids, weights in _drawn(model, images, given, labels):
+            over_images, over_weights = squared_gradients(model, images, ids, way, weights)
+            of_images += over_weights
+            for name, value in over_images.items():
+                total[name] += value
+        each.append(of_images.cpu())
+    return total, torch.cat(each)
+
+
+def _drawn(model: nn.Module, images: Tensor, given: Tensor, labels: Labels) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Output ids for the images, once or for every output, with their probabilities where those are the weights."""
+    if labels == "sampled":
+        yield sample_labels(model, images, given), None
+    elif labels == "dataset":
+        yield given, None
+    else:
+        with torch.no_grad():
+            probabilities = model(images).softmax(dim=1)
+        for output, weights in enumerate(probabilities.T):
+            yield torch.full((len(images),), output, device=images.device), weights
+
+
+def moments(each: Tensor) -> Tensor:
+    """Count, sum and sum of squares, shape (3,): those of several processes add up."""
+    return torch.stack([each.new_tensor(len(each)), each.sum(), each.square().sum()])
+
+
+def relative_error(moments: Tensor) -> float:
+    """Standard error of a mean over that mean, sd / sqrt(N) / mean, from `moments`; nan for fewer than two values."""
+    count, total, squares = moments.tolist()
+    if count < 2 or not total > 0:
+        return math.nan
+    variance = max(0.0, squares - total**2 / count) / (count - 1)
+    return math.sqrt(variance * count) / float(total)
 
 
 def normalised(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,3 +182,9 @@ def normalised(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
     if not 0 < mean < float("inf"):
         raise ValueError(f"expected a Fisher with a finite mean above 0, got mean {mean}")
     return {name: f / mean for name, f in fisher.items()}
+
+
+def evened(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same with mean 1 within each tensor, so that no layer weighs more than another; one of zeros stays zeros."""
+    means = {name: float(f.double().mean()) for name, f in fisher.items()}
+    return {name: f / means[name] if means[name] > 0 else f for name, f in fisher.items()}

@@ -8,6 +8,7 @@ what comes after the last belongs to the head.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -27,7 +28,8 @@ def head_names(backbone: nn.Module) -> set[str]:
     Raises:
         ValueError: If there is no linear layer.
     """
-    classifier = backbone.get_classifier() if hasattr(backbone, "get_classifier") else None
+    ask: Any = getattr(backbone, "get_classifier", None)
+    classifier = ask() if ask is not None else None
     modules = dict(backbone.named_modules())
     if isinstance(classifier, nn.Module):
         name = next(name for name, module in modules.items() if module is classifier)

@@ -93,10 +93,13 @@ def build(start: Start, outputs: int) -> Classifier:
     Raises:
         RibError: If the file does not fit the network, or the network has another number of outputs.
     """
+    from rib.models.adapters import PROMPT
     from rib.models.classifier import Classifier
 
     backbone = build_backbone(start)
-    state = _as_expected(start, load_weights(start.weights), backbone.state_dict())
+    stored = load_weights(start.weights)
+    prompt = {PROMPT: stored.pop(PROMPT)} if PROMPT in stored else {}
+    state = _as_expected(start, stored, backbone.state_dict())
     expected = {name: tuple(t.shape) for name, t in backbone.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in state.items()}
     if expected != found:
@@ -108,8 +111,10 @@ def build(start: Start, outputs: int) -> Classifier:
         )
     if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
         raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
-    backbone.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})
-    return Classifier(backbone, start.transform.mean, start.transform.std).eval()
+    model = Classifier(backbone, start.transform.mean, start.transform.std)
+    weights = {**state, **prompt}
+    model.load_stored({name: t.float() if t.is_floating_point() else t for name, t in weights.items()})
+    return model.eval()
 
 
 def build_backbone(start: Start) -> nn.Module:

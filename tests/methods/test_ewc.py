@@ -1,27 +1,165 @@
-"""Elastic weight consolidation in one process and in two."""
+"""Elastic weight consolidation: labels behind the Fisher, its error, both forms, one process and two."""
 
 from __future__ import annotations
 
-import pytest
+import math
 
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rib.errors import RibError
+from rib.memo import Memo
 from rib.methods.ewc import EWC
-from tests.fitting import fit, fit_in_pool, furthest, plain, same
-from tests.nets import NETS
+from rib.methods.fisher import dataset_labels
+from rib.module import warmup_cosine
+from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
+from tests.nets import NETS, small_vit
 
 
 def ewc():
     return [EWC(5.0, samples=16)]
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_strength_zero_is_plain_fine_tuning(net):
-    assert same(fit(NETS[net](), EWC(0.0, fisher="identity")).state_dict(), plain(net))
+def proximal():
+    return [EWC(5.0, samples=16, form="proximal", labels="dataset", normalise="tensor")]
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_two_processes_are_one(net, gloo_pool):
-    one = fit(NETS[net](), *ewc()).state_dict()
-    first, second = gloo_pool.run(fit_in_pool, net, ewc, {})
+@pytest.mark.parametrize("form", ["penalty", "proximal"])
+def test_strength_zero_is_plain_fine_tuning(net, form):
+    assert same(fit(NETS[net](), EWC(0.0, fisher="identity", form=form)).state_dict(), plain(net))
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("make", [ewc, proximal])
+def test_two_processes_are_one(net, make, gloo_pool):
+    one = fit(NETS[net](), *make()).state_dict()
+    first, second = gloo_pool.run(fit_in_pool, net, make, {})
     assert same(first, second)
     assert furthest(one, first) < 1e-5  # gradients are summed in another order
     assert not same(one, plain(net))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_proximal_form_is_its_formula(net):
+    found = fit(NETS[net](), EWC(7.0, fisher="identity", form="proximal")).state_dict()
+    model = NETS[net]().eval()
+    start = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    for step in range(3):
+        lr = optimizer.param_groups[0]["lr"] = LR * warmup_cosine(step, 0, 3)
+        images, labels, _ = batch(step)
+        optimizer.zero_grad()
+        F.cross_entropy(SPACE.project(model(images)), labels).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for p, p0 in zip(model.parameters(), start, strict=True):
+                p.copy_(p0 + (p - p0) / (1 + lr / (1 - MOMENTUM) * 7.0))
+    assert furthest(found, model.state_dict()) < 1e-6
+
+
+@pytest.mark.parametrize("form", ["penalty", "proximal"])
+def test_on_a_quadratic_both_forms_rest_at_the_closed_form(form):
+    """argmin a/2 (t - b)^2 + s F/2 (t - t0)^2 = (a b + s F t0) / (a + s F)."""
+    a, b, t0, s, f, lr = 1.0, 3.0, 1.0, 2.0, 0.5, 0.01
+    p = nn.Parameter(torch.tensor([t0]))
+    optimizer = torch.optim.SGD([p], lr=lr, momentum=0.9)
+    method = EWC(s, fisher="identity", form=form)
+    method._anchor, method._importance = [torch.tensor([t0])], [torch.tensor([s * f])]
+
+    class Module:
+        model = nn.ParameterList([p])
+        trainer = type("T", (), {"optimizers": [optimizer]})()
+
+    step = type("S", (), {"logits": torch.zeros(1)})()
+    for _ in range(3000):
+        loss = a / 2 * (p - b).square().sum()
+        penalty = method.penalty(Module, step)
+        optimizer.zero_grad()
+        (loss if penalty is None else loss + penalty).backward()
+        optimizer.step()
+        method.after_step(Module)
+    assert p.item() == pytest.approx((a * b + s * f * t0) / (a + s * f), rel=0.02)
+
+
+def test_the_proximal_form_stands_any_strength():
+    found = fit(small_vit(), EWC(1e30, samples=16, form="proximal")).state_dict()
+    start = small_vit().state_dict()
+    assert all(t.isfinite().all() for t in found.values())
+    assert furthest(found, start) < furthest(plain("vit"), start) / 100
+
+
+def test_dataset_labels_are_the_likeliest_output_of_the_class():
+    model = nn.Linear(4, 20)
+    images = torch.randn(6, 4)
+    found = dataset_labels(model, images, torch.arange(6), SPACE)
+    logits = model(images).tolist()
+    assert found.tolist() == [max(group, key=logits[i].__getitem__) for i, group in enumerate(SPACE.groups)]
+
+
+def fitted(**options):
+    method = EWC(1.0, samples=16, **options)
+    fit(small_vit(), method, steps=1)
+    return method
+
+
+def test_each_choice_of_labels_is_another_fisher():
+    sampled, dataset, expected = (fitted(labels=labels) for labels in ("sampled", "dataset", "expected"))
+    for one, other in ((sampled, dataset), (sampled, expected), (dataset, expected)):
+        assert any(not torch.allclose(a, b) for a, b in zip(one._importance, other._importance, strict=True))
+
+
+def test_normalised_within_each_tensor_every_mean_is_one():
+    for f in fitted(normalise="tensor", form="proximal")._importance:
+        mean = float(f.mean())
+        assert mean == pytest.approx(1, rel=1e-4) or mean == 0
+
+
+def test_the_error_is_that_of_the_per_image_means(tmp_path):
+    method = fitted()
+    model = small_vit()
+    from rib.methods.fisher import sample_labels
+
+    images = torch.cat([batch(0)[0], batch(1)[0]])
+    uniforms = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ids = sample_labels(model, images, uniforms)
+    each = []
+    for i in range(16):
+        loss = F.cross_entropy(model(images[i : i + 1]), ids[i : i + 1])
+        each.append(sum(float(g.double().square().sum()) for g in torch.autograd.grad(loss, list(model.parameters()))))
+    each = torch.tensor(each, dtype=torch.float64)
+    expected = float(each.std() / math.sqrt(16) / each.mean())
+    assert method.report()["ewc.fisher_error"] == pytest.approx(expected, rel=1e-3)
+    # The same from the store.
+    memo = Memo(tmp_path, {"start": "vit"})
+    errors = []
+    for _ in range(2):
+        again = EWC(1.0, samples=16)
+        fit(small_vit(), again, steps=1, memo=memo)
+        errors.append(again.report()["ewc.fisher_error"])
+    assert len(list(tmp_path.iterdir())) == 1
+    assert errors == [pytest.approx(expected, rel=1e-3)] * 2
+
+
+def test_one_image_leaves_no_error_to_estimate():
+    method = EWC(1.0, samples=1)
+    fit(small_vit(), method, steps=1)
+    assert method.report().keys() == {"ewc.capped_share"}
+
+
+WRONG = [
+    (lambda: EWC(-1.0), r"method\.ewc\.strength: expected a finite number of 0 or more, got -1"),
+    (lambda: EWC(fisher="full"), r"method\.ewc\.fisher: expected diagonal or identity"),
+    (lambda: EWC(samples=0), r"method\.ewc\.samples"),
+    (lambda: EWC(labels="true"), r"method\.ewc\.labels: expected sampled, dataset, expected, got 'true'"),
+    (lambda: EWC(normalise="none"), r"method\.ewc\.normalise"),
+    (lambda: EWC(form="prox"), r"method\.ewc\.form: expected penalty or proximal, got 'prox'"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), WRONG, ids=[s for _, s in WRONG])
+def test_misuse_is_one_sentence(wrong, sentence):
+    with pytest.raises(RibError, match=sentence):
+        wrong()

@@ -1,0 +1,53 @@
+"""Fine-tuning with the embedding frozen, which is where SGD and AdamW part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import lightning.pytorch as L
+
+from rib.methods.base import Method
+from rib.models.layers import depths, head_names
+
+if TYPE_CHECKING:
+    from rib.module import FineTuner
+
+
+class FreezeEmbed(Method):
+    """Trains everything but the embedding layer: theta_embed = theta0_embed.
+
+    Kumar et al. 2022, "How to fine-tune vision models with SGD", section 4, arXiv 2211.09359: the first layer has by
+    far the largest gradients; with it frozen, SGD does as well as AdamW out of distribution, in less memory.
+
+    The embedding is what comes before the first numbered layer (`rib.models.layers.depths`): a ViT's patch embedding,
+    tokens and positions and the norm behind them, a ResNet's ``conv1`` and ``bn1``. A network that has nothing there
+    (an `nn.Sequential`) has its first numbered layer with parameters frozen instead. BatchNorm's statistics are no
+    parameters: they stay only under ``batch_norm=frozen``.
+
+    In a config::
+
+        freeze_embed:
+          _target_: rib.methods.freeze_embed.FreezeEmbed
+
+    Cost: none. Not beside linear_probe or lora, which freeze the embedding already.
+    """
+
+    order: ClassVar[int] = 0
+
+    @property
+    def name(self) -> str:
+        """As in logs and metrics.json."""
+        return "freeze_embed"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Freeze the embedding."""
+        if stage != "fit":
+            return
+        module: FineTuner = pl_module  # type: ignore[assignment]
+        backbone = module.model.backbone
+        parameters = dict(backbone.named_parameters())
+        depth = depths(parameters, head_names(backbone))
+        first = min(depth.values())
+        for name, p in parameters.items():
+            if depth[name] == first:
+                p.requires_grad_(False)

@@ -1,0 +1,143 @@
+"""Fast trainable projection: each tensor stays within a radius of its start that training itself finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rib.errors import RibError
+from rib.methods.base import Method
+from rib.models.layers import head_names
+from rib.module import FineTuner
+
+FIRST_RADIUS = 1e-8
+BETAS = (0.9, 0.999)
+
+
+class FTP(Method):
+    """After each step, each row i of a tensor: theta_i <- theta0_i + min(1, gamma / ||d_i||_1) d_i, d = theta - theta0.
+
+    Rows are those of the first dimension (a bias: its elements), their norm the sum of magnitudes (MARS), gamma one
+    radius for each tensor. Before the step Adam moves gamma along -dL/dgamma = -sum_i <g_i, d_i / ||d_i||_1> over the
+    rows that lie on the ball. Tian et al., "Fast trainable projection for robust fine-tuning", NeurIPS 2023, arXiv
+    2310.19182, algorithm 1 and eq. 5. In a config::
+
+        ftp:
+          _target_: rib.methods.ftp.FTP
+          radius: null
+          rate: 0.01
+          anneal: 1.0
+          exclude_head: true
+
+    Costs two copies of the weights and two passes over them a step; what it has learned is kept in checkpoints.
+
+    Args:
+        radius: null: learned, from 1e-8 on; a number fixes it for all tensors; inf is plain fine-tuning bit for bit.
+        rate: Adam's learning rate for the radii, in units of row norms.
+        anneal: Factor of a gradient that would shrink a radius, 0 to 1: less than 1 lets radii grow more easily.
+        exclude_head: Leave the head free, as the paper does.
+
+    Raises:
+        RibError: For a value outside.
+    """
+
+    def __init__(
+        self, radius: float | None = None, rate: float = 0.01, anneal: float = 1.0, exclude_head: bool = True
+    ) -> None:
+        if radius is not None and not radius >= 0:
+            raise RibError(f"method.ftp.radius: expected a number of 0 or more, or null, got {radius}")
+        if not 0 <= rate < float("inf"):
+            raise RibError(f"method.ftp.rate: expected a finite number of 0 or more, got {rate}")
+        if not 0 <= anneal <= 1:
+            raise RibError(f"method.ftp.anneal: expected a number from 0 to 1, got {anneal}")
+        self.radius = radius
+        self.rate = rate
+        self.anneal = anneal
+        self.exclude_head = exclude_head
+        self._start: list[Tensor] = []
+        self._names: list[str] = []
+        # One row a tensor: radius, Adam's first and second moment; and the steps taken.
+        self._state = torch.zeros(0, 3)
+        self._steps = 0
+        # d theta / d gamma. Not read off the projected weights: 1 + 1e-8 is 1 in float32, and a radius would be stuck.
+        self._directions: list[Tensor] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take the start of each tensor that is held."""
+        if stage != "fit":
+            return
+        assert isinstance(pl_module, FineTuner)
+        device = trainer.strategy.root_device
+        backbone = pl_module.model.backbone
+        free = head_names(backbone) if self.exclude_head else set()
+        held = {n: p for n, p in backbone.named_parameters() if p.requires_grad and n not in free}
+        self._names = list(held)
+        self._start = [p.detach().clone().to(device) for p in held.values()]
+        first = FIRST_RADIUS if self.radius is None else self.radius
+        self._state = torch.tensor([[first, 0.0, 0.0]] * len(held), device=device)
+        self._steps, self._directions = 0, []
+
+    @torch.no_grad()
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Move the radii along the gradient that this step brings."""
+        assert isinstance(pl_module, FineTuner)
+        if self.radius is not None or not self._directions:
+            return
+        along = [
+            torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
+            for p, direction in zip(self._held(pl_module), self._directions, strict=True)
+        ]
+        slope = torch.stack(along)
+        slope = torch.where(slope > 0, self.anneal * slope, slope)
+        self._steps += 1
+        first, second = BETAS
+        self._state[:, 1] = first * self._state[:, 1] + (1 - first) * slope
+        self._state[:, 2] = second * self._state[:, 2] + (1 - second) * slope**2
+        mean = self._state[:, 1] / (1 - first**self._steps)
+        spread = (self._state[:, 2] / (1 - second**self._steps)).sqrt()
+        self._state[:, 0] = (self._state[:, 0] - self.rate * mean / (spread + 1e-8)).clamp(min=0)
+
+    @torch.no_grad()
+    def after_step(self, module: FineTuner) -> None:
+        """Project every held tensor onto its ball."""
+        if self.radius == float("inf"):
+            return
+        self._directions = []
+        for p, start, (radius, *_) in zip(self._held(module), self._start, self._state, strict=True):
+            moved = _rows(p - start)
+            norm = moved.abs().sum(dim=1, keepdim=True)
+            inside = (radius / norm.clamp(min=1e-30)).clamp(max=1.0)
+            # Rows inside are left as they are, to the last bit.
+            p.copy_(torch.where(inside < 1, _rows(start) + inside * moved, _rows(p)).view_as(p))
+            if self.radius is None:
+                self._directions.append(torch.where(inside < 1, moved / norm.clamp(min=1e-30), 0.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The radii, Adam's state, and where each radius leads."""
+        return {"state": self._state, "steps": self._steps, "directions": self._directions}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self._state = state_dict["state"].to(self._state.device)
+        self._steps = state_dict["steps"]
+        self._directions = [direction.to(self._state.device) for direction in state_dict["directions"]]
+
+    def report(self) -> dict[str, float]:
+        """The smallest and the largest radius."""
+        radii = self._state[:, 0]
+        return (
+            {"ftp.smallest_radius": float(radii.min()), "ftp.largest_radius": float(radii.max())} if len(radii) else {}
+        )
+
+    def _held(self, module: FineTuner) -> list[Tensor]:
+        parameters = dict(module.model.backbone.named_parameters())
+        return [parameters[name] for name in self._names]
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """Two dimensions: the first, and all others; the elements of a bias are rows."""
+    return tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(-1, 1)

@@ -1,0 +1,56 @@
+"""LP-FT: first a linear probe, then everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import lightning.pytorch as L
+
+from rib.errors import RibError
+from rib.methods.base import Method
+from rib.module import FineTuner
+from rib.weights import StoredWeights
+
+
+class LPFT(Method):
+    """Fine-tuning that starts from a finished linear probe instead of the pretrained head.
+
+    Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution", arXiv
+    2202.10054, section 3: a head that fits the source first sends smaller gradients into the features. In a config::
+
+        lp_ft:
+          _target_: rib.methods.lp_ft.LPFT
+          probe: {epochs: null, lr: null}
+
+    Costs a linear probe more than fine-tuning; rib makes it first, or finds it in the store. What other methods of the
+    stack hold on to (EWC's anchor, LwF's teacher) is the probe. Not with `linear_probe`, which trains the head alone.
+
+    Args:
+        probe: The probe's weights.safetensors. None: none was given, which `setup` refuses.
+
+    Raises:
+        RibError: If there is no probe, or it does not fit the model.
+    """
+
+    order: ClassVar[int] = 0
+
+    def __init__(self, probe: str | Path | None = None) -> None:
+        self.probe = probe
+
+    @property
+    def name(self) -> str:
+        """As in configs."""
+        return "lp_ft"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Start from the probe."""
+        if stage != "fit":
+            return
+        assert isinstance(pl_module, FineTuner)
+        if self.probe is None:
+            raise RibError("method.lp_ft: expected the weights of a finished linear probe, got none")
+        try:
+            pl_module.model.backbone.load_state_dict(dict(StoredWeights(Path(self.probe))))
+        except RuntimeError as error:
+            raise RibError(f"method.lp_ft: the linear probe {self.probe} does not fit the model: {error}") from error

@@ -1,0 +1,53 @@
+"""Model Stock: how far to go from the start, told by the angle between two fine-tunes."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from rib.errors import RibError
+from rib.methods.merge import Ingredients, Merge
+from rib.weights import mix
+
+
+class ModelStock(Merge):
+    """Per tensor: theta = t mean_i(theta_i) + (1 - t) theta0, t = N c / (1 + (N - 1) c), c = cos(d_i, d_j).
+
+    Jang et al., "Model Stock: all we need is just a few fine-tuned models", ECCV 2024, arXiv 2403.19522, eq. 3 and
+    section 4: fine-tunes lie on a thin shell around a centre, and this is the point nearest to it in their plane with
+    the start. c is the mean over pairs of ingredients. In a config::
+
+        model_stock:
+          _target_: rib.methods.model_stock.ModelStock
+          ingredients: [finetune, 'finetune seed=+1']
+
+    Costs its ingredients. A tensor that no ingredient moved stays; opposed displacements (c < 0) give the start.
+
+    Raises:
+        RibError: If there are fewer than two ingredients.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in configs."""
+        return "model_stock"
+
+    def merge(self, given: Ingredients) -> dict[str, Tensor]:
+        """The point nearest to the centre, tensor by tensor."""
+        count = len(given.parts)
+        if count < 2:
+            raise RibError(f"method.model_stock.ingredients: expected two runs or more, got {count}")
+
+        def factors(name: str) -> list[float]:
+            if not given.start[name].is_floating_point():
+                return [0.0] * count + [1.0]
+            start = given.start[name].double().flatten()
+            moved = [part[name].double().flatten() - start for part in given.parts]
+            cosine = fmean(float(torch.cosine_similarity(a, b, dim=0)) for a, b in combinations(moved, 2))
+            ratio = count * max(cosine, 0.0) / (1 + (count - 1) * max(cosine, 0.0))
+            return [1 - ratio] + [ratio / count] * count
+
+        return mix([given.start, *given.parts], factors)

@@ -1,0 +1,65 @@
+"""The RIB soup: the fine-tunes of the benchmark's own sources, averaged."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from rib.errors import RibError
+from rib.methods.merge import Ingredients, Merge
+from rib.weights import average
+
+
+class RibSoup(Merge):
+    """theta = mean of the fine-tunes on the other sources; each target is scored without its own fine-tune.
+
+    The question is whether an average of models that have each learned one shift does better than the best of them on
+    a shift that none has seen. With source X the soup is of every other source that may be trained on, and target T is
+    scored by the soup without T's fine-tune either: leave-one-out. In a config::
+
+        rib_soup:
+          _target_: rib.methods.rib_soup.RibSoup
+          ingredients: ['finetune dataset=others']
+          leave_out: own
+
+    Costs its ingredients, and a forward of each target by a model of its own.
+
+    Args:
+        leave_out: ``own`` leaves out the target's own fine-tune; ``family`` also those of sets made of the same
+            photographs (Cartoon, Drawing and C are all made from val).
+
+    Raises:
+        RibError: For another value, or if nothing is left to average.
+    """
+
+    def __init__(self, leave_out: Literal["own", "family"] = "own") -> None:
+        if leave_out not in ("own", "family"):
+            raise RibError(f"method.rib_soup.leave_out: expected own or family, got {leave_out!r}")
+        self.leave_out = leave_out
+
+    @property
+    def name(self) -> str:
+        """As in configs."""
+        return "rib_soup"
+
+    def merge(self, given: Ingredients) -> dict[str, Tensor]:
+        """The soup of all other sources."""
+        return average(given.parts)
+
+    def merge_for(self, dataset: str, given: Ingredients) -> dict[str, Tensor] | None:
+        """The soup without what has seen this dataset; None if nothing has."""
+        kept = self.unseen(dataset, given)
+        if len(kept) == len(given.parts):
+            return None
+        if not kept:
+            raise RibError(f"method.rib_soup: nothing is left to average for {dataset}; give more ingredients")
+        return average([given.parts[i] for i in kept])
+
+    def unseen(self, dataset: str, given: Ingredients) -> list[int]:
+        """Places of the ingredients that have not seen a dataset."""
+
+        def kin(name: str) -> str:
+            return given.family.get(name, name) if self.leave_out == "family" else name
+
+        return [i for i, source in enumerate(given.sources) if kin(source) != kin(dataset)]

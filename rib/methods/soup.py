@@ -1,0 +1,63 @@
+"""Model soups: the mean of several fine-tuned models, uniform or greedy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from rib.errors import RibError
+from rib.methods.merge import Ingredients, Merge
+from rib.weights import average
+
+
+class Soup(Merge):
+    """theta = (1/N) sum_i theta_i over ingredients, all of them or those that a greedy choice keeps.
+
+    Wortsman et al. 2022, "Model soups", arXiv 2203.05482, section 2 and recipe 1. The ImageNet-RIB paper's soup is
+    the uniform one of the start, plain fine-tuning, EWC and LwF. In a config::
+
+        soup:
+          _target_: rib.methods.soup.Soup
+          ingredients: [pretrained, finetune, ewc, lwf]
+          choice: uniform
+
+    A sweep as ingredients: ``[finetune optimizer.lr=.001, finetune optimizer.lr=.003, finetune seed=1]``. Costs its
+    ingredients; a greedy choice scores the held-out part up to twice an ingredient. Not with `visual_prompt`.
+
+    Args:
+        choice: ``uniform``, or ``greedy``: sort by accuracy on the part of the source that ``data.holdout`` kept from
+            training, then add each unless the soup gets worse there.
+        strict: Greedy as in the authors' code: an ingredient that leaves the accuracy as it is stays out.
+
+    Raises:
+        RibError: For another choice, or a greedy one where nothing was held out.
+    """
+
+    def __init__(self, choice: Literal["uniform", "greedy"] = "uniform", strict: bool = False) -> None:
+        if choice not in ("uniform", "greedy"):
+            raise RibError(f"method.soup.choice: expected uniform or greedy, got {choice!r}")
+        self.choice = choice
+        self.strict = strict
+        self.chooses = choice == "greedy"
+        self.kept: list[str] = []
+
+    def merge(self, given: Ingredients) -> dict[str, Tensor]:
+        """The mean of the kept ingredients."""
+        kept = list(range(len(given.parts))) if self.choice == "uniform" else self._greedy(given)
+        self.kept = [given.labels[i] for i in kept]
+        return average([given.parts[i] for i in kept])
+
+    def _greedy(self, given: Ingredients) -> list[int]:
+        alone = [given.held_out_accuracy(part) for part in given.parts]
+        order = sorted(range(len(alone)), key=lambda i: -alone[i])
+        kept, best = [order[0]], alone[order[0]]
+        for i in order[1:]:
+            accuracy = given.held_out_accuracy(average([given.parts[j] for j in (*kept, i)]))
+            if accuracy > best or (accuracy == best and not self.strict):
+                kept, best = [*kept, i], accuracy
+        return sorted(kept)
+
+    def report(self) -> dict[str, float]:
+        """How many ingredients were kept, and which."""
+        return {"soup.ingredients": len(self.kept), **{f"soup.kept.{label}": 1.0 for label in self.kept}}

@@ -1,0 +1,106 @@
+"""Task arithmetic and TIES: displacements from the start as vectors, added, trimmed, and elected."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rib.errors import RibError
+from rib.methods.merge import Ingredients, Merge
+from rib.weights import StateDict, combine, mix
+
+
+class TaskArithmetic(Merge):
+    """theta = theta0 + strength * sum_i (theta_i - theta0).
+
+    Ilharco et al. 2023, "Editing models with task arithmetic", arXiv 2212.04089, eq. 1. With one ingredient and a
+    strength of 0..1 it is WiSE-FT. In a config::
+
+        task_arithmetic:
+          _target_: rib.methods.task_arithmetic.TaskArithmetic
+          ingredients: [finetune]
+          strength: 0.4
+
+    Costs its ingredients.
+
+    Args:
+        strength: Their scaling coefficient, 0 or more; 0 is the start, 1 with one ingredient that ingredient.
+
+    Raises:
+        RibError: If it is negative or no finite number.
+    """
+
+    def __init__(self, strength: float = 0.4) -> None:
+        self.strength = _strength("task_arithmetic", strength)
+
+    @property
+    def name(self) -> str:
+        """As in configs."""
+        return "task_arithmetic"
+
+    def merge(self, given: Ingredients) -> dict[str, Tensor]:
+        """The start and the scaled sum of displacements."""
+        count = len(given.parts)
+        return mix([given.start, *given.parts], [1 - count * self.strength] + [self.strength] * count)
+
+
+class Ties(Merge):
+    """Displacements trimmed to their largest entries; where signs disagree the heavier side's mean alone counts.
+
+    Yadav et al. 2023, "TIES-Merging", arXiv 2306.01708, algorithm 1: keep the ``keep`` largest part of each
+    displacement by magnitude (over all weights of a model), elect each weight's sign by the sum, average the entries
+    of that sign, and add ``strength`` times that to the start. With keep 1 and one ingredient it is task arithmetic.
+    In a config::
+
+        ties:
+          _target_: rib.methods.task_arithmetic.Ties
+          ingredients: [finetune]
+          strength: 1.0
+          keep: 0.2
+
+    Costs its ingredients, and a copy of one model's weights for each while their thresholds are found.
+
+    Args:
+        strength: Factor of the merged displacement, 0 or more.
+        keep: Share of a displacement's entries that is kept, above 0 to 1.
+
+    Raises:
+        RibError: For a value outside.
+    """
+
+    def __init__(self, strength: float = 1.0, keep: float = 0.2) -> None:
+        self.strength = _strength("ties", strength)
+        if not 0 < keep <= 1:
+            raise RibError(f"method.ties.keep: expected a share above 0 and up to 1, got {keep}")
+        self.keep = keep
+
+    def merge(self, given: Ingredients) -> dict[str, Tensor]:
+        """The start and the elected displacement."""
+        if self.keep == 1 and len(given.parts) == 1:  # nothing is trimmed, nothing elected
+            return TaskArithmetic(self.strength).merge(given)
+        floors = torch.tensor(
+            [self._floor(given.start, part, given.parameters) for part in given.parts], dtype=torch.float64
+        )
+
+        def elect(name: str, tensors: list[Tensor]) -> Tensor:
+            start, *ends = tensors
+            moved = torch.stack([end - start for end in ends])
+            if name in given.parameters:
+                moved = torch.where(moved.abs() >= floors.view(-1, *[1] * start.ndim), moved, 0.0)
+            sign = moved.sum(dim=0).sign()
+            agree = (moved.sign() == sign) & (moved != 0)
+            return start + self.strength * (moved * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
+
+        return combine([given.start, *given.parts], elect)
+
+    def _floor(self, start: StateDict, end: StateDict, names: frozenset[str]) -> float:
+        """The magnitude that an entry needs to be kept."""
+        moved = torch.cat([(end[n].double() - start[n].double()).abs().flatten() for n in start if n in names])
+        kept = max(1, round(self.keep * len(moved)))
+        return float(moved.kthvalue(len(moved) - kept + 1).values)
+
+
+def _strength(name: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise RibError(f"method.{name}.strength: expected a finite number of 0 or more, got {value}")
+    return value

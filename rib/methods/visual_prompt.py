@@ -1,0 +1,102 @@
+"""Visual prompting: the network stays, its images get a trained frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import lightning.pytorch as L
+import torch
+
+from rib.errors import RibError
+from rib.methods.base import Method
+from rib.models.adapters import BorderPrompt
+
+if TYPE_CHECKING:
+    from rib.module import FineTuner
+
+
+class VisualPrompt(Method):
+    """Trains a frame v around every image, max_v P(y | x + v; theta0); the network is frozen and in eval mode.
+
+    Bahng et al. 2022, "Exploring Visual Prompts for Adapting Large-Scale Models", eq. 3, arXiv 2203.17274. The frame is
+    added to the *normalised* image, as in the paper's code; inside it nothing changes. It lies beside the weights when
+    the run is kept (`rib.models.classifier.Classifier.stored_weights`), which are the start's.
+
+    In a config::
+
+        visual_prompt:
+          _target_: rib.methods.visual_prompt.VisualPrompt
+          border: null
+          init: zeros
+          lr: null
+          seed: 0
+
+    Cost: a forward and a backward pass through the whole network; memory of activations, none for weights. Its
+    gradients are small: the paper trains 1000 epochs at learning rate 40. Not beside lora or linear_probe, which
+    train other parts, nor what holds weights, which would hold the frame; runs of it cannot be averaged.
+
+    Args:
+        border: Width of the frame, pixels; null is the paper's 30 of 224, in proportion to the image's side.
+        init: ``zeros`` (the pretrained model exactly) or ``randn``, the paper's: unit noise, which is loud.
+        lr: Peak learning rate of the frame; null is ``optimizer.lr``.
+        seed: Of the noise.
+
+    Raises:
+        RibError: For a border that leaves no image inside, an unknown init, or a learning rate that is none.
+    """
+
+    order: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        border: int | None = None,
+        init: Literal["zeros", "randn"] = "zeros",
+        lr: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if border is not None and border < 1:
+            raise RibError(f"method.visual_prompt.border: expected at least 1 pixel or null, got {border}")
+        if init not in ("zeros", "randn"):
+            raise RibError(f"method.visual_prompt.init: expected zeros or randn, got {init!r}")
+        if lr is not None and not 0 <= lr < float("inf"):
+            raise RibError(f"method.visual_prompt.lr: expected a finite number of 0 or more, or null, got {lr}")
+        self.border = border
+        self.init = init
+        self.lr = lr
+        self.seed = seed
+
+    @property
+    def name(self) -> str:
+        """As in logs and metrics.json."""
+        return "visual_prompt"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Freeze the network and put the frame before it, as large as the first source image."""
+        if stage != "fit":
+            return
+        module: FineTuner = pl_module  # type: ignore[assignment]
+        loader, _ = trainer.datamodule.source_images(1, self.seed)  # type: ignore[attr-defined]
+        (side,) = {images.shape[-1] for images, *_ in loader}
+        border = max(1, round(side * 30 / 224)) if self.border is None else self.border
+        if 2 * border >= side:
+            raise RibError(
+                f"method.visual_prompt.border: expected fewer than {side / 2:g} pixels (images are {side} px), "
+                f"got {border}"
+            )
+        frame = torch.zeros(3, side, side)
+        if self.init == "randn":
+            frame = torch.randn(frame.shape, generator=torch.Generator().manual_seed(self.seed))
+        module.model.requires_grad_(False)
+        module.model.prompt = BorderPrompt(frame, border).to(module.model.mean.device)
+
+    def parameter_groups(self, module: FineTuner) -> list[dict[str, Any]] | None:
+        """The frame at its own learning rate, if it has one."""
+        assert module.model.prompt is not None, "set up before the optimizer"
+        return None if self.lr is None else [{"params": [module.model.prompt.frame], "lr": self.lr}]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Eval mode, anew at each batch: Lightning puts the module back into train mode at several points."""
+        module: FineTuner = pl_module  # type: ignore[assignment]
+        module.model.eval()

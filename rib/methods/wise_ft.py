@@ -1,0 +1,82 @@
+"""WiSE-FT: between the pretrained and the fine-tuned weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from rib.methods.merge import Ingredients, Merge, between, only_part
+from rib.weights import interpolate
+
+FIXED = 0.5
+"""The alpha that the paper recommends where nothing can be chosen."""
+
+
+class WiseFT(Merge):
+    """theta = (1 - alpha) theta0 + alpha theta_ft.
+
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903, eq. 1 (there written with the
+    classifier apart). In a config::
+
+        wise_ft:
+          _target_: rib.methods.wise_ft.WiseFT
+          ingredients: [finetune]
+          alpha: 0.5
+          curve: [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+
+    Costs nothing after its ingredient; each alpha of the curve is one more forward of every image. Not with
+    `visual_prompt`, whose weights are the start's.
+
+    Args:
+        alpha: 0 (the start) to 1 (the fine-tuned end).
+        curve: Alphas scored in the same pass, saved as curve.csv and a figure. With a held-out part the figure marks
+            the one that it chooses.
+        choose: Take the alpha of the curve (or of 0, .1, ..., 1) with the best accuracy on the part of the source that
+            ``data.holdout`` kept from training, of equals the smallest, in the place of ``alpha``.
+        extrapolate: Allow alphas outside 0..1.
+
+    Raises:
+        RibError: For an alpha outside 0..1, or where something is to be chosen and nothing was held out.
+    """
+
+    def __init__(
+        self,
+        alpha: float = FIXED,
+        curve: Sequence[float] | None = None,
+        choose: bool = False,
+        extrapolate: bool = False,
+    ) -> None:
+        self.alpha = between("method.wise_ft.alpha", alpha, extrapolate)
+        self.curve = [between("method.wise_ft.curve", a, extrapolate) for a in curve or ()]
+        self.chooses = choose
+        self.chosen: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As in configs."""
+        return "wise_ft"
+
+    def merge(self, given: Ingredients) -> dict[str, Tensor]:
+        """The weights at alpha."""
+        end = only_part(self.name, given)
+        alpha = self.alpha
+        if self.chooses or (self.curve and given.accuracy is not None):
+            accuracy = {a: given.held_out_accuracy(interpolate(given.start, end, a)) for a in self._candidates}
+            self.chosen = max(accuracy, key=lambda a: (accuracy[a], -a))
+            alpha = self.chosen if self.chooses else alpha
+        return interpolate(given.start, end, alpha)
+
+    def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
+        """The weights along the curve, with the fixed and the chosen alpha among them."""
+        end = only_part(self.name, given)
+        return {f"{a:g}": interpolate(given.start, end, a) for a in self._candidates} if self.curve else {}
+
+    @property
+    def _candidates(self) -> list[float]:
+        tenths = [i / 10 for i in range(11)]
+        return sorted({*(self.curve or tenths), FIXED})
+
+    def report(self) -> dict[str, float]:
+        """The alpha that the held-out part chooses, where there is one."""
+        return {} if self.chosen is None else {"wise_ft.chosen_alpha": self.chosen}

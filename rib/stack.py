@@ -1,0 +1,176 @@
+"""What a stack of methods means: which of them train, which one is made from finished runs, and from which.
+
+A method whose options name ``ingredients`` never trains: it puts finished runs together. An ingredient is a folder of a
+run, or a text: the methods of the run joined by ``+``, then overrides relative to the run that needs it::
+
+    ewc
+    ewc method.ewc.fisher=identity
+    finetune seed=+1
+    finetune dataset=others           # one for each other source of the suite that may be trained on
+
+What a text does not say (seed, source, epochs, rate, experiment) is the run's own. In ``'+method=[lwf,wise_ft]'`` the
+rest of the stack stands wherever an ingredient says ``finetune``. No torch: a run that is there is found at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rib.config import shipped_nodes, varied
+from rib.data.catalog import Catalog
+from rib.errors import RibError
+from rib.schema import Config
+
+ADAPTERS = ("lora", "visual_prompt")
+"""Methods that change the network; recorded first."""
+
+NO_WEIGHTS = {
+    "visual_prompt": "its prompt lies beside the weights, which are the start's",
+    "output_ensemble": "it has predictions and no weights",
+}
+"""Methods whose runs cannot be averaged, and why."""
+
+HOLDING = ("ewc", "l2sp", "spd", "ftp")
+"""Methods that hold each trained weight near its start."""
+
+CLASHES: Mapping[frozenset[str], str] = {
+    frozenset(pair): why
+    for *pair, why in (
+        ("linear_probe", "lora", "a linear probe freezes everything but the head, LoRA trains what is beside it"),
+        ("linear_probe", "visual_prompt", "a linear probe trains the head alone, a visual prompt the frame alone"),
+        ("linear_probe", "lp_ft", "lp_ft begins with a linear probe of its own"),
+        ("linear_probe", "freeze_embed", "a linear probe freezes the embedding already"),
+        ("lora", "visual_prompt", "each trains its own few parameters and freezes all others"),
+        ("lora", "freeze_embed", "LoRA freezes the embedding already"),
+        ("layer_decay", "surgical", "both set the learning rate of each layer"),
+        *(("visual_prompt", other, "the frame is all that trains") for other in ("layer_decay", "surgical")),
+        *((adapter, other, "it would hold the adapter, not the weights") for adapter in ADAPTERS for other in HOLDING),
+    )
+}
+"""Pairs that make no sense together, and why."""
+
+
+def trained(config: Config) -> dict[str, Any]:
+    """The methods that add something to fine-tuning, with their options; beside another, `finetune` adds nothing."""
+    return {name: node for name, node in config.method.items() if node and "ingredients" not in node}
+
+
+def merged(config: Config) -> str | None:
+    """The method that is made from finished runs, if there is one."""
+    return next((name for name, node in config.method.items() if node and "ingredients" in node), None)
+
+
+def name_of(config: Config) -> str:
+    """``finetune``, ``ewc``, ``lora+lwf``, ``lwf+wise_ft``: adapters, regularizers, averaging."""
+    after = merged(config)
+    names = sorted(trained(config), key=lambda name: (name not in ADAPTERS, name)) + ([after] if after else [])
+    return "+".join(names) or next(iter(config.method), "finetune")
+
+
+def check(config: Config) -> None:
+    """See that a stack makes sense.
+
+    Raises:
+        RibError: If two methods cannot stand together, with the reason.
+    """
+    names = [name for name, node in config.method.items() if node]
+    for pair, why in CLASHES.items():
+        if pair <= set(names):
+            raise RibError(f"method: {' and '.join(sorted(pair))} cannot be stacked: {why}")
+    after = [name for name in names if "ingredients" in config.method[name]]
+    if len(after) > 1:
+        raise RibError(
+            f"method: {' and '.join(after)} are both made from finished runs; stack one of them, and give the other's "
+            f"run folder in method.{after[0]}.ingredients"
+        )
+    if "pretrained" in config.method and len(config.method) > 1:
+        raise RibError("+method=pretrained trains nothing and cannot be stacked with another method")
+
+
+def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Path]]:
+    """What the merged method of a config is made from: texts for people, each with a config to answer or a folder.
+
+    Raises:
+        RibError: If there is none, or a text cannot be understood.
+    """
+    name = merged(config)
+    assert name is not None, "only a merged method has ingredients"
+    texts = config.method[name]["ingredients"]
+    where = f"method.{name}.ingredients"
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise RibError(f"{where}: expected a list of runs, like [pretrained, finetune, 'ewc seed=1'], got {texts!r}")
+    rest = trained(config)
+    if rest and not any(text.split()[:1] == ["finetune"] for text in texts):
+        raise RibError(
+            f"method: {name} beside {', '.join(rest)} is made from the run {'+'.join(rest)}, but no ingredient is "
+            f"finetune, whose place it would take: {texts}"
+        )
+    found: list[tuple[str, Config | Path]] = []
+    for text in texts:
+        if Path(text).expanduser().is_dir():
+            found.append((Path(text).name, Path(text).expanduser()))
+        else:
+            found += _asked(config, text, where, rest, catalog)
+    for label, part in found:
+        of = set(part.method) if isinstance(part, Config) else set(part.resolve().parent.name.split("+"))
+        for method in of & NO_WEIGHTS.keys():
+            if name != "output_ensemble":
+                raise RibError(f"{where}: {label} cannot be averaged with others: {NO_WEIGHTS[method]}")
+    return found
+
+
+def _asked(
+    config: Config, text: str, where: str, rest: Mapping[str, Any], catalog: Catalog
+) -> Iterable[tuple[str, Config]]:
+    """The configs that one text means."""
+    names, *overrides = shlex.split(text)
+    plain = replace(config, method=dict(rest) if names == "finetune" else _methods(names, where, text), force=False)
+    sources = [config.dataset.name]
+    given = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if (key, value) == ("dataset", "others"):
+            allowed = config.data.objectnet_training is not None
+            sources = [s for s in config.suite.sources if s != sources[0] and (catalog[s].may_train or allowed)]
+        elif key == "seed" and value[:1] in "+-" and value[1:].isdecimal():
+            plain = replace(plain, seed=plain.seed + int(value))
+        else:
+            given.append(override)
+    if given:
+        plain = varied(plain, given, where)
+    if len(sources) == 1 and "dataset=others" not in overrides:
+        return [(text if names != "finetune" or not rest else f"{'+'.join(rest)} {' '.join(overrides)}".strip(), plain)]
+    return [(f"{name_of(plain)} on {s}", replace(plain, dataset=replace(plain.dataset, name=s))) for s in sources]
+
+
+def _methods(names: str, where: str, text: str) -> dict[str, Any]:
+    """The nodes of methods that rib ships, with their defaults."""
+    shipped = shipped_nodes("method")
+    for name in names.split("+"):
+        if name not in shipped:
+            raise RibError(
+                f"{where}: {text!r} is no folder of a run, and {name} no method of rib; known: {', '.join(shipped)}"
+            )
+    return {name: dict(shipped[name]) for name in names.split("+")}
+
+
+def probe(config: Config) -> Config | None:
+    """The linear probe that a method of the stack starts from; exactly ``+method=linear_probe`` unless it says more."""
+    name = next((name for name, node in config.method.items() if node and "probe" in node), None)
+    if name is None:
+        return None
+    given = {key: value for key, value in (config.method[name]["probe"] or {}).items() if value is not None}
+    if unknown := given.keys() - {"epochs", "lr"}:
+        raise RibError(f"method.{name}.probe.{min(unknown)}: there is no such option; known: epochs, lr")
+    optimizer = {**config.optimizer, **({"lr": given["lr"]} if "lr" in given else {})}
+    return replace(
+        config,
+        method=_methods("linear_probe", f"method.{name}.probe", "linear_probe"),
+        epochs=given.get("epochs", config.epochs),
+        optimizer=optimizer,
+        force=False,
+    )

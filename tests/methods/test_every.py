@@ -1,0 +1,47 @@
+"""Every method of conf/: composed, made, and run through the whole pipeline on a few images."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from rib.config import conf_dir, options, shipped_nodes
+from rib.merging import method_of
+from rib.methods.base import Method
+from rib.pipeline import finetune
+from rib.question import ask
+from rib.store import RunStore
+
+METHODS = [name for name in options("method") if name not in ("finetune", "pretrained")]
+QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=2", "data.limit=40")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_documented_and_made_from_its_file(ask_for, name):
+    question = ask(ask_for(*QUICK, f"+method={name}"))
+    method = method_of(question, name)
+    assert isinstance(method, Method)
+    assert method.name == name
+    text = type(method).__doc__ or ""
+    assert "In a config::" in text or "in the module's docstring" in text
+    documented = set(re.findall(r"^\s{4,12}(\w+): ", text, re.MULTILINE))
+    node = shipped_nodes("method")[name]
+    assert set(node) - {"_target_", "lr", "reestimate"} <= documented, name
+    header = Path(conf_dir(), "method", f"{name}.yaml").read_text().split(f"\n{name}:")[0]
+    assert "python -m rib.train" in header
+    assert "Cost" in header
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_runs_to_its_number(ask_for, store, name):
+    run = finetune(ask_for(*QUICK, f"+method={name}"))
+    metrics = run.metrics()
+    assert metrics["method"] == name
+    assert math.isfinite(metrics["robustness_improvement"]["value"])
+    assert metrics["robustness_improvement"]["low"] <= metrics["robustness_improvement"]["high"]
+    if name not in ("output_ensemble", "visual_prompt"):
+        start = RunStore(store).one(method="pretrained").weights()
+        assert {n: t.shape for n, t in run.weights().items()} == {n: t.shape for n, t in start.items()}

@@ -1,0 +1,410 @@
+"""L2-SP, LwF, LDIFS, SPD, FTP, EMA, layer decay and surgical rates against plain loops and closed forms."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rib.errors import RibError
+from rib.methods.ema import EMA
+from rib.methods.ftp import FTP
+from rib.methods.l2sp import L2SP
+from rib.methods.layer_decay import LayerDecay
+from rib.methods.ldifs import LDIFS
+from rib.methods.lwf import LwF
+from rib.methods.spd import SPD
+from rib.methods.surgical import Surgical
+from rib.models.layers import blocks, depths, head_names, layer_of
+from rib.module import warmup_cosine
+from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
+from tests.nets import NETS, SIDE, small_convnet, small_vit
+
+STEPS = 3
+
+
+def loop(net, penalty=None, after=None, steps=STEPS, rate_of=None):
+    """A plain PyTorch loop: SGD, cosine, BatchNorm frozen; ``penalty(model, start, images, outputs)``, ``after``."""
+    model, start = NETS[net]().eval(), NETS[net]().eval()
+    names = [name for name, _ in model.named_parameters()]
+    groups = [{"params": [p], "lr": LR * (1 if rate_of is None else rate_of(n))} for n, p in model.named_parameters()]
+    optimizer = torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    for step in range(steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * warmup_cosine(step, 0, steps)
+        images, labels, _ = batch(step)
+        outputs = model(images)
+        loss = F.cross_entropy(SPACE.project(outputs), labels)
+        if penalty is not None:
+            loss = loss + penalty(model, start, images, outputs)
+        optimizer.zero_grad()
+        loss.backward()
+        old = [p.detach().clone() for p in model.parameters()]
+        optimizer.step()
+        if after is not None:
+            with torch.no_grad():
+                for name, p, p0, was in zip(names, model.parameters(), start.parameters(), old, strict=True):
+                    after(name, p, p0, was)
+    return model.state_dict()
+
+
+def l2(model, start, images, outputs):
+    return 1.5 * sum((p - p0).square().sum() for p, p0 in zip(model.parameters(), start.parameters(), strict=True))
+
+
+def kl(model, start, images, outputs):
+    with torch.no_grad():
+        p0 = (start(images) / 3).softmax(1)
+    return 0.7 * 9 * (p0 * (p0.log() - (outputs / 3).log_softmax(1))).sum(1).mean()
+
+
+def restricted_kl(model, start, images, outputs):
+    with torch.no_grad():
+        p0 = (SPACE.project(start(images)) / 2).softmax(1)
+    return (p0 * (p0.log() - (SPACE.project(outputs) / 2).log_softmax(1))).sum(1).mean()
+
+
+def features(model, start, images, outputs):
+    taken = []
+    for each in (model, start):
+        found = []
+        hooks = [
+            b.register_forward_hook(lambda _m, _i, out, found=found: found.append(out.flatten(1)))
+            for b in blocks(each.backbone).values()
+        ]
+        each(images)
+        taken.append(found)
+        for hook in hooks:
+            hook.remove()
+    distances = [
+        (a / a.norm(dim=1, keepdim=True) - b.detach() / b.detach().norm(dim=1, keepdim=True)).square().sum(1).mean()
+        for a, b in zip(*taken, strict=True)
+    ]
+    return 10 * sum(distances) / len(distances)
+
+
+def project_spd(name, p, p0, was):
+    moved, now = was - p0, p - p0
+    if float((p.grad * moved).sum()) > 0:  # -<g, d> < 0
+        ratio = max(0.0, float((now.norm() - moved.norm()) / now.norm()))
+        p -= 0.8 * ratio * now
+
+
+PENALTIES = {
+    "l2sp": (lambda: [L2SP(3.0)], l2, None),
+    "lwf": (lambda: [LwF(0.7, temperature=3.0, t_squared=True)], kl, None),
+    "lwf restricted": (lambda: [LwF(logits="restricted")], restricted_kl, None),
+    "ldifs": (lambda: [LDIFS(10.0)], features, None),
+    "spd": (lambda: [SPD(0.8)], None, project_spd),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_it_is_the_plain_loop_with_its_formula(net, name):
+    make, penalty, after = PENALTIES[name]
+    found = fit(NETS[net](), *make(), steps=STEPS).state_dict()
+    assert furthest(found, loop(net, penalty, after)) < 2e-6
+    assert furthest(found, plain(net, steps=STEPS)) > 1e-5
+
+
+def test_spd_does_something_where_momentum_overshoots():
+    """Large steps: the loop above must have projected, or it tests nothing."""
+    projected = []
+
+    def count(name, p, p0, was):
+        before = p.clone()
+        project_spd(name, p, p0, was)
+        projected.append(not torch.equal(before, p))
+
+    loop("vit", after=count, steps=STEPS)
+    assert any(projected)
+
+
+def test_spd_at_strength_1_takes_back_exactly_the_distance_that_was_added():
+    """One weight, d = 1, gradient +0.1 (descent points back), momentum drives it out to 1.5: back to 1."""
+    module = small_vit()
+    method = SPD(1.0)
+    p = nn.Parameter(torch.tensor([1.5]))
+    fake = type("M", (), {"model": type("B", (), {"parameters": lambda self: iter([p])})()})()
+    method._anchor = [torch.tensor([0.0])]
+    method._before = [(torch.tensor(0.1), torch.tensor(1.0))]
+    method.after_step(fake)
+    assert p.item() == pytest.approx(1.0)
+    method._before = [(torch.tensor(-0.1), torch.tensor(0.5))]  # the gradient wants it out: nothing is taken back
+    method.after_step(fake)
+    assert p.item() == pytest.approx(1.0)
+    del module
+
+
+def test_l2sp_on_a_quadratic_rests_at_its_closed_form():
+    """argmin a/2 (t - b)^2 + s/2 (t - t0)^2 = (a b + s t0) / (a + s), by gradient descent on its own penalty."""
+    a, b, t0, s = 2.0, 5.0, 1.0, 3.0
+    p = nn.Parameter(torch.tensor([t0]))
+    method = L2SP(s)
+    method._anchor = [torch.tensor([t0])]
+    module = type("M", (), {"model": type("B", (), {"parameters": lambda self: iter([p])})()})()
+    step = type("S", (), {"logits": torch.zeros(1)})()
+    for _ in range(200):
+        loss = a / 2 * (p - b).square().sum() + method.penalty(module, step)
+        (g,) = torch.autograd.grad(loss, p)
+        with torch.no_grad():
+            p -= 0.1 * g
+    assert p.item() == pytest.approx((a * b + s * t0) / (a + s), rel=1e-5)
+
+
+NEUTRAL = {
+    "l2sp": lambda: L2SP(0.0),
+    "lwf": lambda: LwF(0.0),
+    "lwf augmented": lambda: LwF(0.0, inputs="augmented"),
+    "ldifs": lambda: LDIFS(0.0),
+    "spd": lambda: SPD(0.0),
+    "ftp": lambda: FTP(float("inf")),
+    "ema": lambda: EMA(0.0),
+    "layer_decay": lambda: LayerDecay(1.0),
+    "surgical": lambda: Surgical(power=0.0),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_neutral_settings_are_plain_fine_tuning_bit_for_bit(net, name):
+    assert same(fit(NETS[net](), NEUTRAL[name]()).state_dict(), plain(net))
+
+
+def pooled_l2sp():
+    return [L2SP(3.0)]
+
+
+def pooled_lwf():
+    return [LwF(2.0)]
+
+
+def pooled_ldifs():
+    return [LDIFS()]
+
+
+def pooled_spd():
+    return [SPD()]
+
+
+def pooled_ftp():
+    return [FTP()]
+
+
+def pooled_ema():
+    return [EMA(0.5)]
+
+
+def pooled_layer_decay():
+    return [LayerDecay()]
+
+
+def pooled_surgical():
+    return [Surgical(samples=16)]
+
+
+POOLED = (
+    pooled_l2sp,
+    pooled_lwf,
+    pooled_ldifs,
+    pooled_spd,
+    pooled_ftp,
+    pooled_ema,
+    pooled_layer_decay,
+    pooled_surgical,
+)
+
+
+@pytest.mark.parametrize("make", POOLED)
+@pytest.mark.parametrize("net", NETS)
+def test_two_processes_are_one(net, make, gloo_pool):
+    one = fit(NETS[net](), *make()).state_dict()
+    first, second = gloo_pool.run(fit_in_pool, net, make, {})
+    assert same(first, second)
+    assert furthest(one, first) < 1e-5  # gradients are summed in another order
+    assert furthest(one, plain(net)) > 1e-6
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_accumulation_and_half_precision(make):
+    """Two batches of 8 are one of 16 as far as a method is concerned: its moments come once a step."""
+    found = fit(small_vit(), *make(), steps=4, accumulate=2).state_dict()
+    assert furthest(found, plain("vit", steps=4, accumulate=2)) > 1e-6
+    half = fit(small_vit(), *make(), precision="bf16-mixed").state_dict()
+    assert all(t.isfinite().all() for t in half.values())
+
+
+def test_penalties_scale_with_accumulation_as_the_loss_does():
+    """LwF's mean over images: two accumulated batches of 8 give the step of their 16 images together."""
+    accumulated = fit(small_vit(), LwF(2.0), steps=2, accumulate=2, lr=LR).state_dict()
+    model, start = small_vit().eval(), small_vit().eval()
+    images, labels, _ = (torch.cat(parts) for parts in zip(batch(0), batch(1), strict=True))
+    outputs = model(images)
+    with torch.no_grad():
+        p0 = (start(images) / 2).softmax(1)
+    loss = F.cross_entropy(SPACE.project(outputs), labels)
+    (loss + 2 * (p0 * (p0.log() - (outputs / 2).log_softmax(1))).sum(1).mean()).backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= LR * p.grad
+    assert furthest(accumulated, model.state_dict()) < 1e-6
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_layer_decay_is_a_rate_by_depth(net):
+    backbone = NETS[net]().backbone
+    depth = depths([n for n, _ in backbone.named_parameters()], head_names(backbone))
+    top = max(depth.values())
+    found = fit(NETS[net](), LayerDecay(0.5), steps=STEPS).state_dict()
+    expected = loop(net, rate_of=lambda name: 0.5 ** (top - depth[name.removeprefix("backbone.")]))
+    assert furthest(found, expected) < 2e-6
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_surgical_rates_are_relative_gradient_norms(net):
+    method = Surgical(samples=16)
+    fit(NETS[net](), method, steps=1)
+    model = NETS[net]().eval()
+    images, labels, _ = (torch.cat(parts) for parts in zip(batch(0), batch(1), strict=True))
+    F.cross_entropy(SPACE.project(model(images)), labels).backward()
+    squares: dict[str, list[float]] = {}
+    for name, p in model.backbone.named_parameters():
+        sums = squares.setdefault(layer_of(name), [0.0, 0.0])
+        sums[0] += float(p.grad.square().sum())
+        sums[1] += float(p.detach().square().sum())
+    ratio = {layer: (g / w) ** 0.5 for layer, (g, w) in squares.items() if w > 0}
+    largest = max((g / max(w, 1e-30)) ** 0.5 for g, w in squares.values())
+    for layer, value in ratio.items():
+        assert method.rates[layer] == pytest.approx(value / largest, rel=1e-4)
+    assert max(method.rates.values()) == 1
+
+
+def test_ftp_with_a_fixed_radius_projects_each_row_onto_its_ball():
+    radius = 1e-3
+    found = fit(small_vit(), FTP(radius)).backbone.state_dict()
+    start = small_vit().backbone.state_dict()
+    for name, tensor in found.items():
+        moved = (tensor - start[name]).reshape(len(tensor), -1) if tensor.ndim > 1 else (tensor - start[name])[:, None]
+        norms = moved.abs().sum(1)
+        if name.startswith("head"):
+            assert norms.max() > radius
+        else:
+            assert norms.max() <= radius * (1 + 1e-3) + 1e-7
+    one_step = fit(small_vit(), FTP(radius, exclude_head=False), steps=1).backbone.state_dict()
+    free = fit(small_vit(), steps=1).backbone.state_dict()
+    name = "blocks.0.mlp.fc1.weight"
+    d = free[name] - start[name]
+    expected = start[name] + d * (radius / d.abs().sum(1, keepdim=True)).clamp(max=1)
+    assert torch.allclose(one_step[name], expected, atol=1e-8)
+
+
+def test_ftp_learns_its_radii_along_the_loss():
+    """At radius gamma the loss is L(theta0 + gamma u): its derivative is <g, u>, and Adam's first step is its sign."""
+    method = FTP(rate=0.02)
+    fit(small_vit(), method, steps=2, lr=0.05)
+    radii = method._state[:, 0]
+    model, start = small_vit(), small_vit()
+    images, labels, _ = batch(0)
+    F.cross_entropy(SPACE.project(model.eval()(images)), labels).backward()
+    assert torch.isclose(radii, torch.tensor(1e-8 + 0.02), rtol=1e-3).float().mean() > 0.5  # going out lowers the loss
+    assert ((radii == 0) | torch.isclose(radii, torch.tensor(1e-8 + 0.02), rtol=1e-3)).all()
+    # By hand for one tensor: the direction of the first step is -g row by row, the second gradient lies along it.
+    p, p0 = dict(model.backbone.named_parameters())["norm.weight"], dict(start.backbone.named_parameters())
+    place = method._names.index("norm.weight")
+    direction = -p.grad.sign()
+    images, labels, _ = batch(1)
+    start.eval()
+    F.cross_entropy(SPACE.project(start(images)), labels).backward()
+    slope = float((p0["norm.weight"].grad * direction).sum())
+    assert (float(radii[place]) > 0.01) == (slope < 0)
+    assert method.report()["ftp.largest_radius"] == pytest.approx(float(radii.max()))
+    again = FTP()
+    again._state = torch.zeros_like(method._state)
+    again.load_state_dict(copy.deepcopy(method.state_dict()))
+    assert torch.equal(again._state, method._state)
+
+
+def test_ema_is_the_running_mean_of_the_weights():
+    ends = [fit(small_convnet(), Upto(k), steps=3).state_dict() for k in (1, 2, 3)]
+    expected = {}
+    for name, tensor in ends[0].items():
+        mean = tensor.clone()
+        for end in ends[1:]:
+            mean = mean * 0.6 + end[name] * 0.4 if tensor.is_floating_point() else end[name]
+        expected[name] = mean
+    found = fit(small_convnet(), EMA(0.6), steps=3).state_dict()
+    floats = {n: t for n, t in expected.items() if t.is_floating_point()}
+    assert furthest(floats, {n: found[n] for n in floats}) < 1e-6
+
+
+class Upto(L2SP):
+    """Plain fine-tuning that stands still after k steps."""
+
+    def __init__(self, k):
+        super().__init__(0.0)
+        self.k, self.steps = k, 0
+
+    def after_step(self, module):
+        self.steps += 1
+        if self.steps == self.k:
+            self.kept = [p.detach().clone() for p in module.model.parameters()]
+        if self.steps > self.k:
+            with torch.no_grad():
+                for p, kept in zip(module.model.parameters(), self.kept, strict=True):
+                    p.copy_(kept)
+
+
+def test_lwf_on_other_inputs_leaves_batch_norm_alone_and_differs(tmp_path):
+    from torchvision.io import write_png
+
+    for i in range(5):
+        write_png(batch(9)[0][i], str(tmp_path / f"{i}.png"))
+    source, augmented = (
+        fit(small_convnet(), LwF(2.0, inputs=i), freeze_batch_norm=False).state_dict() for i in ("source", "augmented")
+    )
+    alone = plain("convnet", freeze_batch_norm=False)
+    assert furthest(source, augmented) > 1e-6
+    statistics = [n for n in alone if "running" in n]
+    first_step = fit(small_convnet(), LwF(2.0, inputs="augmented"), freeze_batch_norm=False, steps=1).state_dict()
+    first_alone = plain("convnet", freeze_batch_norm=False, steps=1)
+    assert all(torch.equal(first_step[n], first_alone[n]) for n in statistics)
+    method = LwF(2.0, inputs=str(tmp_path))
+    assert len(method._files) == 5
+
+
+WRONG = [
+    (lambda: L2SP(-1.0), r"method\.l2sp\.strength: expected a finite number of 0 or more, got -1"),
+    (lambda: LwF(float("nan")), r"method\.lwf\.strength: .* got nan"),
+    (lambda: LwF(temperature=0.0), r"method\.lwf\.temperature: expected a finite number above 0, got 0"),
+    (lambda: LwF(logits="some"), r"method\.lwf\.logits: expected all or restricted, got 'some'"),
+    (lambda: LwF(inputs="/nowhere"), r"method\.lwf\.inputs: expected source, augmented, or a folder with images"),
+    (lambda: LDIFS(float("inf")), r"method\.ldifs\.strength"),
+    (lambda: SPD(-0.1), r"method\.spd\.strength"),
+    (lambda: EMA(1.0), r"method\.ema\.decay: expected a number from 0 to below 1, got 1"),
+    (lambda: LayerDecay(0.0), r"method\.layer_decay\.decay"),
+    (lambda: Surgical(samples=0), r"method\.surgical\.samples"),
+    (lambda: Surgical(power=-1.0), r"method\.surgical\.power"),
+    (lambda: FTP(-1.0), r"method\.ftp\.radius"),
+    (lambda: FTP(anneal=2.0), r"method\.ftp\.anneal"),
+    (lambda: FTP(rate=-1.0), r"method\.ftp\.rate"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), WRONG, ids=[s for _, s in WRONG])
+def test_misuse_is_one_sentence(wrong, sentence):
+    with pytest.raises(RibError, match=sentence) as error:
+        wrong()
+    assert "\n" not in str(error.value)
+
+
+def test_hooks_and_teachers_are_gone_afterwards():
+    model, method, lwf = small_vit(), LDIFS(), LwF()
+    fit(model, method, lwf)
+    assert all(not block._forward_hooks for block in blocks(model.backbone).values())
+    assert method._teacher is None and lwf._teacher is None
+    assert model(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)).shape == (1, 20)
