@@ -170,7 +170,7 @@ class Question:
                 "transform": asdict(self.start.transform),
                 "image_backend": c.data.image_backend,
                 "augment": c.data.augment,
-                "method": {name: self.options_of(name) for name in stack.trained(c)},
+                "method": {name: _by_content(self.options_of(name)) for name in stack.trained(c)},
                 "optimizer": {k: v for k, v in c.optimizer.items() if k not in ("lr", "warmup_steps")},
                 "recipe": asdict(self.recipe),
                 "sync_batchnorm": c.trainer.get("sync_batchnorm", False),
@@ -386,6 +386,18 @@ def cache_dir(given: str | None) -> Path:
         return Path(given).expanduser()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "rib"
+
+
+def _by_content(options: dict[str, Any]) -> dict[str, Any]:
+    """A method's options with folders told by the names and sizes of their files, not by their place."""
+
+    def content(folder: Path) -> str:
+        return digest_of(
+            sorted((str(f.relative_to(folder)), f.stat().st_size) for f in folder.rglob("*") if f.is_file())
+        )
+
+    folders = {k: Path(v).expanduser() for k, v in options.items() if isinstance(v, str) and "/" in v}
+    return options | {k: content(folder) for k, folder in folders.items() if folder.is_dir()}
 
 
 def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | None]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 
+from rib.data.images import scan
+from rib.data.transform import Transform, read_image
 from rib.errors import RibError
 from rib.pipeline import finetune
-from rib.question import ask
+from rib.question import ask, find_data
 from rib.store import RunStore
-from rib.weights import average, equal, interpolate
+from rib.weights import average, equal, interpolate, save_weights
 
 QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=3", "data.limit=60")
 
@@ -177,6 +181,72 @@ def test_what_an_ingredient_is_asked_decides_the_key(ask_for):
     different = {key(), key("seed=1"), key("method.wise_ft.alpha=.4"), key("epochs=2"), key("dataset=imagenet_a")}
     assert len(different) == 5
     assert key("method.wise_ft.ingredients=[ewc]") == ask(ask_for(*QUICK, "+method=[ewc,wise_ft]")).training_key
+
+
+@pytest.fixture
+def on_a_batch_norm_net(ask_for, tmp_path):
+    """Runs of a small ConvNet with BatchNorm, its weights random."""
+    model = timm.create_model("mobilenetv3_small_050")
+    save_weights(model.state_dict(), tmp_path / "net.safetensors")
+    options = ("model=timm", "model.name=mobilenetv3_small_050", f"model.weights={tmp_path / 'net.safetensors'}")
+    quick = ("model.transform.size=32", "suite.targets=[imagenet_a]", "suite.reported=[]", "data.limit=60", "epochs=1")
+    return lambda *overrides: finetune(ask_for(*options, *quick, "batch_size=16", *overrides))
+
+
+def test_batch_norm_statistics_are_estimated_anew_after_averaging_but_never_at_an_end(on_a_batch_norm_net, store):
+    half = on_a_batch_norm_net("+method=wise_ft")
+    kept = on_a_batch_norm_net("+method=wise_ft", "method.wise_ft.reestimate=false")
+    end = on_a_batch_norm_net("+method=wise_ft", "method.wise_ft.alpha=1")
+    fine, start = RunStore(store).one(method="finetune"), RunStore(store).one(method="pretrained")
+    between = interpolate(start.weights(), fine.weights(), 0.5)
+    assert equal(kept.weights(), between)
+    assert equal(end.weights(), fine.weights())
+    assert half.metrics()["notes"]["batch_norm.images"] == 60
+    assert "batch_norm.images" not in kept.metrics()["notes"]
+    weights = half.weights()
+    moved = {name for name in between if not torch.equal(between[name], weights[name])}
+    assert moved
+    assert all("running" in name or "num_batches" in name for name in moved)
+    frozen = on_a_batch_norm_net("+method=wise_ft", "batch_norm=frozen")
+    (fine,) = (r for r in RunStore(store).finished(method="finetune") if r.key != fine.key)
+    assert equal(frozen.weights(), interpolate(start.weights(), fine.weights(), 0.5))
+    assert fine.metrics()["notes"]["batch_norm.layers"] > 0
+
+
+def test_new_statistics_are_those_of_the_source_through_the_merged_weights(on_a_batch_norm_net, ask_for, store):
+    """The first BatchNorm's mean and variance, by hand from the images that the run was trained on."""
+    run = on_a_batch_norm_net("+method=wise_ft")
+    weights = run.weights()
+    catalog, root = find_data(ask_for())
+    tree = scan(catalog["imagenet_r"], root).limit(60)
+    transform = Transform(32, 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = torch.stack([read_image(tree.folder / path, transform) for path in tree.paths]) / 255
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (transform.mean, transform.std))
+    features = torch.nn.functional.conv2d((images - mean) / std, weights["conv_stem.weight"], stride=2, padding=1)
+    assert torch.allclose(weights["bn1.running_mean"], features.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(weights["bn1.running_var"], features.var((0, 2, 3)), rtol=1e-3)
+
+
+def test_lwf_on_a_folder_of_images_is_keyed_by_what_is_in_it(made, ask_for, tmp_path):
+    from PIL import Image
+
+    own = tmp_path / "own"
+    own.mkdir()
+    for i in range(4):
+        Image.new("RGB", (60, 50), (60 * i, 20, 90)).save(own / f"{i}.png")
+    folder = f"method.lwf.inputs={own}"
+    run = made("+method=lwf", folder, "suite.targets=[imagenet_a]", "suite.reported=[]")
+    plain = made("+method=lwf", "suite.targets=[imagenet_a]", "suite.reported=[]")
+    assert not equal(run.weights(), plain.weights())
+    copied = tmp_path / "copied"
+    shutil.copytree(own, copied)
+
+    def key(place):
+        return ask(ask_for(*QUICK, "+method=lwf", f"method.lwf.inputs={place}")).training_key
+
+    assert key(copied) == key(own) == run.key
+    Image.new("RGB", (60, 50)).save(copied / "4.png")
+    assert key(copied) != key(own)
 
 
 WRONG = [

@@ -11,11 +11,14 @@ import pytest
 from rib.config import conf_dir, options, shipped_nodes
 from rib.merging import method_of
 from rib.methods.base import Method
+from rib.module import FineTuner
 from rib.pipeline import finetune
 from rib.question import ask
 from rib.store import RunStore
+from rib.weights import equal
 
 METHODS = [name for name in options("method") if name not in ("finetune", "pretrained")]
+TRAIN = [name for name in METHODS if "ingredients" not in shipped_nodes("method")[name]]
 QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=2", "data.limit=40")
 
 
@@ -45,3 +48,29 @@ def test_it_runs_to_its_number(ask_for, store, name):
     if name not in ("output_ensemble", "visual_prompt"):
         start = RunStore(store).one(method="pretrained").weights()
         assert {n: t.shape for n, t in run.weights().items()} == {n: t.shape for n, t in start.items()}
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("name", [*TRAIN, "ema+ftp", "ewc+surgical"])
+def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(ask_for, tmp_path, monkeypatch, name):
+    steps = ("epochs=2", "batch_size=8", "data.limit=40", "data.images_per_class=1", "checkpoint.every_minutes=0")
+    suite = ("suite.targets=[imagenet_a]", "suite.reported=[]", "model=mini_tiny")
+    method = "+method=[" + name.replace("+", ",") + "]"
+    more = ("+method.lp_ft.probe.epochs=1",) if name == "lp_ft" else ()
+    whole = finetune(ask_for(method, *steps, *suite, *more, f"paths.runs={tmp_path / 'whole'}"))
+    asked = ask_for(method, *steps, *suite, *more)
+
+    def dying(self, batch, batch_idx):
+        if self.global_step == 6 and {m.name for m in self.methods} >= set(name.split("+")):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuner, "on_train_batch_start", dying)
+        with pytest.raises(Killed):
+            finetune(asked)
+    again = finetune(asked)
+    assert again.key == whole.key
+    assert equal(again.weights(), whole.weights())
