@@ -325,10 +325,22 @@ def ask(config: Config) -> Question:
 
 def _ingredient(question: Question, label: str, part: Config | Path) -> Ingredient:
     """What a run is made from: a question of its own, or a finished run's folder."""
+    where = f"method.{question.merged}.ingredients: {part if isinstance(part, Path) else label}"
+    held_out = (question.config.data.holdout, question.config.data.subset_seed)
+
+    def check_held_out(source: str, trained_without: tuple[float, int]) -> None:
+        """What chooses must be unseen by every ingredient of the same source."""
+        if question.held_out is not None and source == question.source_name and trained_without != held_out:
+            raise RibError(
+                f"{where} was not kept from the images that data.holdout={held_out[0]} holds out here (seed "
+                f"{held_out[1]}); its own were {trained_without[0]} (seed {trained_without[1]})"
+            )
+
     if isinstance(part, Config):
+        if PRETRAINED not in part.method:
+            check_held_out(part.dataset.name, (part.data.holdout, part.data.subset_seed))
         asked = question.of_pretrained() if PRETRAINED in part.method else ask(part)
         return Ingredient(label, asked, None, asked.training_key, asked.source_name)
-    where = f"method.{question.merged}.ingredients: {part}"
     file = part / "metrics.json"
     if not file.is_file():
         raise RibError(f"{where} is no finished run; expected a folder with metrics.json")
@@ -339,6 +351,8 @@ def _ingredient(question: Question, label: str, part: Config | Path) -> Ingredie
             f"{where} was fine-tuned from other weights ({metrics['model']}) than model={question.start.name}; "
             "only runs of one start can be put together"
         )
+    seed = metrics["options"].get("data.subset_seed", 0)
+    check_held_out(metrics["source"], (metrics["protocol"]["holdout"] or 0.0, seed))
     return Ingredient(label, None, part, metrics["fingerprint"], metrics["source"])
 
 

@@ -106,6 +106,13 @@ def test_choosing_without_a_held_out_part_is_refused_before_anything_is_trained(
     assert RunStore(store).finished() == []
 
 
+def test_an_ingredient_that_was_trained_on_what_chooses_is_refused(made):
+    whole = made("+method=finetune", "data.limit=300", "suite.targets=[imagenet_a]", "suite.reported=[]")
+    for ingredient in (str(whole.folder), "'finetune data.holdout=0'", "'finetune data.subset_seed=4'"):
+        with pytest.raises(RibError, match=r"was not kept from the images that data\.holdout=0\.3 holds out here"):
+            made("+method=wise_ft", f"method.wise_ft.ingredients=[{ingredient}]", "data.holdout=.3", "data.limit=300")
+
+
 def test_the_papers_soup_is_the_mean_of_its_four(made, store):
     run = made("+method=soup")
     names = ("pretrained", "finetune", "ewc", "lwf")
