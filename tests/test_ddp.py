@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rib.store import Run, RunStore
 from rib.weights import distance
@@ -56,3 +57,35 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(tmp_path, ca
     assert done.returncode == 1
     assert "batch_size: expected a batch size that 2 processes can share evenly, got 25" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_choose_and_merge_as_one_does(tmp_path, cache):
+    chosen = (
+        "+method=soup",
+        "method.soup.ingredients=[pretrained,finetune,'finetune seed=1']",
+        "method.soup.choice=greedy",
+    )
+
+    def soup(store: Path, *overrides: str) -> Run:
+        line = [
+            sys.executable,
+            "-m",
+            "rib.train",
+            *chosen,
+            *ARGUMENTS[1:],
+            f"paths.runs={store}",
+            f"paths.cache={cache}",
+        ]
+        done = subprocess.run([*line, *overrides], capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr
+        return Run(Path(done.stdout.splitlines()[-1]))
+
+    one = soup(tmp_path / "one", "trainer=cpu")
+    two = soup(tmp_path / "two", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert one.key == two.key
+    assert one.metrics()["notes"] == two.metrics()["notes"]
+    before = RunStore(tmp_path / "one").one(method="pretrained").weights()
+    assert distance(one.weights(), two.weights()) <= 1e-3 * max(distance(one.weights(), before), 1e-6)
+    for name, entry in one.metrics()["accuracy"].items():
+        assert abs(entry["after"] - two.metrics()["accuracy"][name]["after"]) < 0.01

@@ -163,3 +163,12 @@ WRONG = [
 def test_misuse_is_one_sentence(wrong, sentence):
     with pytest.raises(RibError, match=sentence):
         wrong()
+
+
+@pytest.mark.parametrize("form", ["penalty", "proximal"])
+def test_ewc_accumulates_and_stands_half_precision(form):
+    method = EWC(3.0, samples=16, form=form)
+    found = fit(small_vit(), method, steps=4, accumulate=2).state_dict()
+    assert furthest(found, plain("vit", steps=4, accumulate=2)) > 1e-6
+    half = fit(small_vit(), EWC(3.0, samples=16, form=form), precision="bf16-mixed").state_dict()
+    assert all(t.isfinite().all() for t in half.values())
