@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rib.summary import method_label
+from rib.summary import Summary, method_label
 from rib.tables import curve_rows, title_of, with_interval, world
 
 GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
@@ -144,6 +144,35 @@ def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
     handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
     figure.legend(handles=handles, loc="outside upper left", ncols=2 * columns, fontsize=8, frameon=False)
     figure.supxlabel(f"change in points, 95 % over images only; {world(trained[0])}", fontsize=8)
+    return figure
+
+
+def summary_figure(summaries: Sequence[Summary], about: str) -> Figure:
+    """Draw mRI by method, a panel a model, best first: the thick bar is over images, the thin one over seeds.
+
+    Args:
+        summaries: One a model and method.
+        about: Which data the numbers are about (`rib.tables.world`).
+    """
+    models = sorted({s.model for s in summaries})
+    rows = max(sum(s.model == model for s in summaries) for model in models)
+    figure = Figure(figsize=(1.0 + 4.6 * len(models), 1.1 + 0.2 * rows), layout="constrained")
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False, sharex=True).flat, models, strict=True):
+        here = sorted((s for s in summaries if s.model == model), key=lambda s: s.over_images.value)
+        for row, s in enumerate(here):
+            colour = GAIN if s.over_images.value > 0 else LOSS
+            if s.over_seeds is not None:
+                axes.plot([s.over_seeds.low, s.over_seeds.high], [row, row], color=colour, lw=0.9)
+            axes.plot([s.over_images.low, s.over_images.high], [row, row], color=colour, lw=4, alpha=0.35)
+            axes.plot(s.over_images.value, row, "o", color=colour, ms=4)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(here)), [s.method for s in here], fontsize=8)
+        axes.set_ylim(-0.7, len(here) - 0.3)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.grid(axis="x", lw=0.4, alpha=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(model, fontsize=9, loc="left")
+    figure.supxlabel(f"mRI, points; thick: 95 % over images, thin: over seeds; {about}", fontsize=8)
     return figure
 
 

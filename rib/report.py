@@ -29,8 +29,8 @@ def report(runs: Path, out: Path, sources: Sequence[str] | None = None) -> list[
 
     Args:
         runs: The run store.
-        out: Folder for ``runs.csv``, ``summary.csv`` and ``.md`` (mRI), and ``comparison.png``; ``_2``, ... for
-            further groups.
+        out: Folder for ``runs.csv``, ``summary.csv``, ``.md`` and ``.png`` (mRI), and ``comparison.png``; with ``_2``,
+            ... for further groups.
 
         sources: Only runs that were fine-tuned on one of these.
 
@@ -73,8 +73,15 @@ def report(runs: Path, out: Path, sources: Sequence[str] | None = None) -> list[
         pd.DataFrame(tables.summary_rows(summaries, kind)).to_csv(summary, index=False)
         summary.with_suffix(".md").write_text(tables.summary_markdown(summaries, kind))
         figure = figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png")
-        console.print(f"table: {table.resolve()}\nfigure: {figure.resolve()}", soft_wrap=True, highlight=False)
-        written += [table, summary, summary.with_suffix(".md"), figure]
+        overview = figures.save(
+            figures.summary_figure(summaries, tables.world(metrics[0])), out / f"summary{suffix}.png"
+        )
+        console.print(
+            f"table: {table.resolve()}\nfigures: {figure.resolve()} {overview.resolve()}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        written += [table, summary, summary.with_suffix(".md"), figure, overview]
         for line in tables.missing_controls(metrics):
             say(line)
     return written

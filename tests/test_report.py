@@ -43,7 +43,7 @@ def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
 def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp_path, capsys):
     finetune(ask_for(*QUICK, "data.limit=60"))
     written = report(grid.root, tmp_path / "report")
-    kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md")
+    kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md", "summary{}.png")
     assert {p.name for p in written} == {kind.format(which) for kind in kinds for which in ("", "_2")}
     out, err = capsys.readouterr()
     assert "2 ways that are not comparable" in err

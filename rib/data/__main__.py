@@ -71,7 +71,10 @@ def sheet(config: DataCommandConfig) -> None:
             continue
     if not trees:
         raise RibError(f"data.root: expected imagenet-r, imagenet/val, ... in {root}, found none of them")
-    print(write_sheet(trees, catalog, Path(config.out or "contact_sheet.png")).resolve())
+    file = Path(config.out or "contact_sheet.png")
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise RibError(f"out: expected the name of a picture, like sheet.png, got {config.out!r}")
+    print(write_sheet(trees, catalog, file).resolve())
 
 
 def main() -> None:
