@@ -1,102 +1,120 @@
 """What each method that trains adds to a step, and to memory: a ViT-tiny at 224 px, batch 16, on the CPU.
 
-    python benchmarks/methods.py [NAME ...]     # about 20 seconds a method and repeat on two cores
+    python benchmarks/methods.py [NAME ...]     # about five minutes on two cores
 
-Each measurement is a process of its own, through `rib.train`'s own pipeline; plain fine-tuning takes its turn in every
-round, and a ratio is that of a round, so that a noisy machine hurts both alike. Peak memory is the process's, scoring
-of 96 images included.
+In one process all methods take a step in turn, each on its own copy of the model, round after round; a ratio is the
+median over rounds of a method's step against plain fine-tuning's step of the same round, so that a machine that slows
+down hurts all alike. Peak memory is that of a process of its own which takes a few steps of one method.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
+from functools import partial
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
-from rib.config import compose, options, shipped_nodes
-from rib.methods.base import Method
+import timm
+import torch
+from torch.nn import functional as F
 
-ROUNDS = 3
-SKIPPED = 2
+from rib.allocator import keep_memory
+from rib.config import compose, instantiate, options, shipped_nodes
+from rib.data.labels import LabelSpace
+from rib.methods.base import Method, Step
+from rib.models.classifier import Classifier
+from rib.module import FineTuner
+
+ROUNDS = 8
 BATCH = 16
-IMAGES = 96
+SPACE = LabelSpace.of_ids(range(200))
 
 
-class Clock(Method):
-    """Prints the seconds of each step."""
+class Bench:
+    """One method with its own model and optimizer; `step` takes a training step and says how long it took."""
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin."""
-        self.ends = [time.perf_counter()]
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """One more."""
-        self.ends.append(time.perf_counter())
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Report the median step in seconds."""
-        steps = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)][SKIPPED:]
-        print(json.dumps({"seconds": median(steps)}), flush=True)
-
-
-def measure(name: str, folder: Path) -> None:
-    """One process: a fine-tuning of six steps with one method."""
-    from rib.pipeline import finetune
-
-    finetune(
-        compose(
-            f"+method={name}",
-            "+method.clock._target_=methods.Clock",
-            *("model=timm", "model.name=vit_tiny_patch16_224", f"model.weights={folder / 'weights.safetensors'}"),
-            *("dataset=imagenet_r", "suite.targets=[imagenet_a]", "suite.reported=[]", "data.root=null"),
-            *(f"data.limit={IMAGES}", "epochs=1", f"batch_size={BATCH}", "evaluation.batch_size=16", "trainer=cpu"),
-            *(f"paths.runs={folder / 'runs'}", "optimizer.lr=0.0001"),
+    def __init__(self, name: str, model: Classifier, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        optimizer = partial(torch.optim.SGD, lr=1e-4, momentum=0.9)
+        self.module = FineTuner(copy.deepcopy(model), SPACE, optimizer, lr=1e-4)
+        self.batches = batches
+        node = {} if name == "finetune" else dict(compose(f"+method={name}").method[name])
+        given = {k: v for k, v in node.items() if k not in ("lr", "probe")}
+        self.method: Method = instantiate(given) if given else Method()
+        source = [(images, labels, torch.arange(len(images))) for images, labels in batches[:1]]
+        self.trainer: Any = SimpleNamespace(
+            strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda value: value),
+            datamodule=SimpleNamespace(source_images=lambda *_: (source, len(source[0][0]))),
+            global_step=0,
+            is_global_zero=True,
         )
-    )
-    print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}), flush=True)
+        self.method.setup(self.trainer, self.module, "fit")
+        groups = self.method.parameter_groups(self.module)
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        self.optimizer = optimizer(groups or trained)
+        self.trainer.optimizers = [self.optimizer]
+
+    def step(self, number: int) -> float:
+        """Seconds of one step."""
+        images, labels = self.batches[number % len(self.batches)]
+        begun = time.perf_counter()
+        self.method.on_train_batch_start(self.trainer, self.module, None, number)
+        outputs = self.module.model(images)
+        logits = SPACE.project(outputs)
+        loss = F.cross_entropy(logits, labels)
+        penalty = self.method.penalty(self.module, Step(images, labels, outputs, logits))
+        self.optimizer.zero_grad()
+        (loss if penalty is None else loss + penalty).backward()
+        self.method.on_before_optimizer_step(self.trainer, self.module, self.optimizer)
+        self.optimizer.step()
+        self.method.after_step(self.module)
+        self.trainer.global_step += 1
+        self.method.on_train_batch_end(self.trainer, self.module, None, None, number)
+        return time.perf_counter() - begun
+
+
+def world() -> tuple[Classifier, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A model with random weights and a few batches of noise."""
+    torch.manual_seed(0)
+    model = Classifier(timm.create_model("vit_tiny_patch16_224"), (0.5,) * 3, (0.5,) * 3).train()
+    images = torch.randint(0, 256, (4, BATCH, 3, 224, 224), dtype=torch.uint8)
+    return model, [(batch, torch.arange(BATCH) % 200) for batch in images]
 
 
 def main() -> None:
     """Print a line a method: step time against plain fine-tuning's, and peak memory."""
-    if sys.argv[1:2] == ["measure"]:
-        measure(sys.argv[2], Path(sys.argv[3]))
+    keep_memory()
+    model, batches = world()
+    if sys.argv[1:2] == ["memory"]:
+        bench = Bench(sys.argv[2], model, batches)
+        for number in range(3):
+            bench.step(number)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
         return
-    import timm
-    import torch
-
-    from rib.weights import save_weights
-
     nodes = shipped_nodes("method")
-    trains = [n for n in options("method") if n not in ("pretrained", "finetune") and "ingredients" not in nodes[n]]
+    # LP-FT's second stage is plain fine-tuning; its first is a linear probe.
+    left_out = ("pretrained", "finetune", "lp_ft")
+    trains = [n for n in options("method") if n not in left_out and "ingredients" not in nodes[n]]
     names = ["finetune", *(sys.argv[1:] or trains)]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        torch.manual_seed(0)
-        save_weights(timm.create_model("vit_tiny_patch16_224").state_dict(), folder / "weights.safetensors")
-        for _ in range(ROUNDS):
-            for method in names:
-                line = [sys.executable, __file__, "measure", method, str(folder)]
-                done = subprocess.run(line, capture_output=True, text=True, check=True)
-                facts = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
-                found[method].append({k: v for fact in facts for k, v in fact.items()})
-                for run in (folder / "runs").glob("*/*/imagenet_r/*/*/metrics.json"):
-                    run.unlink()  # the next round trains again; `pretrained` stays
-                    (run.parent / "fit.json").unlink()
-                print(f"{method}: {found[method][-1]}", file=sys.stderr, flush=True)
-    plain = [f["seconds"] for f in found["finetune"]]
-    memory = median(f["peak_gb"] for f in found["finetune"])
-    print(f"vit_tiny_patch16_224, batch {BATCH}: plain fine-tuning {median(plain):.2f} s a step, {memory:.2f} GB")
-    for method in names[1:]:
-        ratio = median(f["seconds"] / p for f, p in zip(found[method], plain, strict=True))
-        peak = median(f["peak_gb"] for f in found[method])
-        print(f"{method}: {ratio:.2f} x a step, {peak:.2f} GB")
+    benches = {name: Bench(name, model, batches) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(ROUNDS + 1):
+        for name, bench in benches.items():
+            taken = bench.step(number)
+            if number:  # the first round is a warm-up
+                seconds[name].append(taken)
+        print(f"round {number} of {ROUNDS}", file=sys.stderr, flush=True)
+    plain = seconds["finetune"]
+    for name in names:
+        line = [sys.executable, __file__, "memory", name]
+        peak = float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+        ratio = median(s / p for s, p in zip(seconds[name], plain, strict=True))
+        about = f"vit_tiny_patch16_224, batch {BATCH}: {median(plain):.2f} s a step, " if name == "finetune" else ""
+        print(f"{name}: {about}{ratio:.2f} x a step, {peak:.2f} GB", flush=True)
 
 
 if __name__ == "__main__":
