@@ -25,8 +25,8 @@ class FisherMerge(Merge):
           alpha: 0.5
           samples: 1000
 
-    Costs one backward pass for each of ``samples`` images and each model. alpha 0 and 1 (with one ingredient) are the
-    endpoints bit for bit; tensors that are not trained are interpolated.
+    Costs one backward pass for each of ``samples`` images and each model; not with ingredients of `visual_prompt`.
+    alpha 0 and 1 (with one ingredient) are the endpoints bit for bit; tensors that are not trained are interpolated.
 
     Args:
         alpha: Weight of the ingredients against the start, 0 to 1.

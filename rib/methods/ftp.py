@@ -33,7 +33,8 @@ class FTP(Method):
           anneal: 1.0
           exclude_head: true
 
-    Costs two copies of the weights and two passes over them a step; what it has learned is kept in checkpoints.
+    Costs two copies of the weights and two passes over them a step; what it has learned is kept in checkpoints. Not
+    with `lora` or `visual_prompt`, which train something else than weights.
 
     Args:
         radius: null: learned, from 1e-8 on; a number fixes it for all tensors; inf is plain fine-tuning bit for bit.

@@ -22,7 +22,8 @@ class L2SP(Method):
           _target_: rib.methods.l2sp.L2SP
           strength: 1.0
 
-    Costs a copy of the weights and a pass over them a step. Beside `ewc` the two penalties add up.
+    Costs a copy of the weights and a pass over them a step. Beside `ewc` the two penalties add up. Not with `lora` or
+    `visual_prompt`, which train something else than weights.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit. Below 2 (1 + momentum) / lr gradient descent is stable.

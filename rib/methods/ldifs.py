@@ -27,7 +27,8 @@ class LDIFS(Method):
           _target_: rib.methods.ldifs.LDIFS
           strength: 10.0
 
-    Costs a forward of the start model a step, a copy of its weights, and its blocks' outputs of one batch.
+    Costs a forward of the start model a step, a copy of its weights, and its blocks' outputs of one batch. It stacks
+    with any method that trains; with `linear_probe` nothing is left for it to hold.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit. Theirs is 10.

@@ -21,8 +21,8 @@ class LiNeS(Merge):
           first: 0.1
           rise: 0.9
 
-    Costs nothing after its ingredient. The head, which lies behind the blocks, is scaled like the last block here: it
-    was fine-tuned with them and the paper's CLIP has none.
+    Costs nothing after its ingredient, which must have weights (not `visual_prompt`). The head, which lies behind the
+    blocks, is scaled like the last block here: it was fine-tuned with them and the paper's CLIP has none.
 
     Args:
         first: a, of the first block and the embedding, 0 or more.

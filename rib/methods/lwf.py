@@ -41,7 +41,7 @@ class LwF(Method):
           inputs: source
 
     Costs a forward of the start model a step and a copy of its weights; with other inputs another forward and
-    backward of the trained model, too. Adapters and prompts stack with it.
+    backward of the trained model, too. It stacks with every method that trains.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit.

@@ -24,7 +24,8 @@ class ModelStock(Merge):
           _target_: rib.methods.model_stock.ModelStock
           ingredients: [finetune, 'finetune seed=+1']
 
-    Costs its ingredients. A tensor that no ingredient moved stays; opposed displacements (c < 0) give the start.
+    Costs its ingredients, which must have weights (not `visual_prompt`). A tensor that no ingredient moved stays;
+    opposed displacements (c < 0) give the start.
 
     Raises:
         RibError: If there are fewer than two ingredients.

@@ -23,7 +23,7 @@ class RibSoup(Merge):
           ingredients: ['finetune dataset=others']
           leave_out: own
 
-    Costs its ingredients, and a forward of each target by a model of its own.
+    Costs its ingredients, and a forward of each target by a model of its own. Not with ingredients of `visual_prompt`.
 
     Args:
         leave_out: ``own`` leaves out the target's own fine-tune; ``family`` also those of sets made of the same

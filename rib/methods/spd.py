@@ -24,7 +24,8 @@ class SPD(Method):
           _target_: rib.methods.spd.SPD
           strength: 1.0
 
-    Costs a copy of the weights and a pass over them a step. It has no state between steps.
+    Costs a copy of the weights and a pass over them a step. It has no state between steps. Not with `lora` or
+    `visual_prompt`, which train something else than weights.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit.

@@ -21,7 +21,7 @@ class TaskArithmetic(Merge):
           ingredients: [finetune]
           strength: 0.4
 
-    Costs its ingredients.
+    Costs its ingredients, which must have weights (not `visual_prompt`).
 
     Args:
         strength: Their scaling coefficient, 0 or more; 0 is the start, 1 with one ingredient that ingredient.
@@ -58,7 +58,8 @@ class Ties(Merge):
           strength: 1.0
           keep: 0.2
 
-    Costs its ingredients, and a copy of one model's weights for each while their thresholds are found.
+    Costs its ingredients, and a copy of one model's weights for each while their thresholds are found. They must have
+    weights (not `visual_prompt`).
 
     Args:
         strength: Factor of the merged displacement, 0 or more.

@@ -54,6 +54,7 @@ class Killed(Exception):
     """Stands for kill -9."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TRAIN, "ema+ftp", "ewc+surgical"])
 def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(ask_for, tmp_path, monkeypatch, name):
     steps = ("epochs=2", "batch_size=8", "data.limit=40", "data.images_per_class=1", "checkpoint.every_minutes=0")
