@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -25,3 +26,9 @@ def write_atomically(file: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RibError(f"cannot write {file}: {error.strerror}; nothing that was finished is lost") from error
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

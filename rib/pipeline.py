@@ -8,18 +8,15 @@ the others; rank zero alone writes.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib import paper, stack, tables
 from rib.config import instantiate, to_yaml
 from rib.errors import RibError
-from rib.files import write_atomically
+from rib.files import file_digest, write_atomically
 from rib.launch import rank, say
 from rib.loggers import shown
 from rib.machine import agreed, environment, launch_processes
@@ -29,7 +26,7 @@ from rib.published import show_published
 from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
 from rib.results import Scored, keep_paths, measure
 from rib.schema import BatchNorm, Config
-from rib.store import Run, RunStore
+from rib.store import DamagedError, Run, RunStore
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -69,39 +66,50 @@ def answer(question: Question, store: RunStore) -> Run:
         question.catalog.kind, question.start.name, question.source_name, question.method, question.training_key
     )
     force = question.config.force
-    again = Run(place.folder.with_name(f"{place.key}.again"))
-    if rank() == 0:
-        _recover(place.folder)
     if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
         return place
     if question.source is not None:
         from rib.merging import check_methods
 
         check_methods(question)  # before hours go into what a misspelt option then throws away
-    before = None if question.source is None else answer(question.of_pretrained(), store)
+    if question.source is None:
+        before = None
+    else:
+        before = (_sound if question.ingredients else answer)(question.of_pretrained(), store)
     parts = [_part(question, part, store) for part in question.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
-    needed = 14 * question.start.weights.stat().st_size + 30 * sum(map(len, question.scored.values()))
-    with store.claim(place, needed):
+    needed = 14 * question.start.num_bytes + 30 * sum(map(len, question.scored.values()))
+    with store.claim(place, needed) as claim:
+        if claim is not None:
+            store.recover(place)
+        # Another process may have made it while this one waited.
         if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
-            return place  # another process made it while this one waited
-        make(question, again if force else place, before, parts, store)
-        if force and rank() == 0:
-            _swap(again.folder, place.folder)
+            return place
+        work = agreed(question.config, lambda: store.begin(place, claim, force) if claim is not None else place)
+        make(question, work, before, parts, store)
+        if claim is not None:
+            store.publish(work, place, claim, force)
     return place
 
 
 def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for."""
     asked = (question.config.suite.name, question.config.experiment, _scores(question))
-    views = ((view["suite"], view["protocol"]["experiment"], view["scores"]) for view in run.views())
-    return next((view for view, made in zip(run.views(), views, strict=True) if made == asked), None)
+    try:
+        views = run.views()
+    except DamagedError:
+        return None
+    made = ((view, (view["suite"], view["protocol"]["experiment"], view["scores"])) for view in views)
+    return next((view for view, of in made if of == asked), None)
 
 
 def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
     """A run that another needs, made if need be; two processes that need the same one make it once."""
     if part.folder is not None:
-        return Run(part.folder)
+        run = Run(part.folder)
+        if not run.is_intact:
+            raise RibError(f"{run.weights_file} is damaged: it is not what was written; make that run again")
+        return run
     assert part.question is not None, "an ingredient is a folder or a question"
     asked = part.question
     there = store.run(asked.catalog.kind, asked.start.name, asked.source_name, asked.method, asked.training_key)
@@ -110,9 +118,18 @@ def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
         about = f", about {max(1, known):.0f} s" if known is not None else ""
         say(f"{question.method} needs {part.label} (source {asked.source_name}, seed {asked.config.seed}){about}")
     try:
-        return answer(asked, store)
+        return _sound(asked, store)
     except RibError as error:
         raise RibError(f"{question.method} needs {part.label}, which failed: {error}") from error
+
+
+def _sound(question: Question, store: RunStore) -> Run:
+    """A run whose weights are about to be used; made again where its file is not what was written."""
+    run = answer(question, store)
+    if agreed(question.config, lambda: run.is_intact):
+        return run
+    say(f"{run.weights_file} is damaged: it is not what was written; this run is made again")
+    return answer(replace(question, config=replace(question.config, force=True)), store)
 
 
 def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run], store: RunStore) -> None:
@@ -137,7 +154,12 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
         assert before is not None, "merged weights have a start"
         merging = Merging(question, before, parts, _data(question), fabric)
     with shown(question, run) as loggers:
-        if not fabric.broadcast(run.read_json("fit.json") is not None):
+        fitted = fabric.broadcast(run.read_json("fit.json") is not None)
+        if fitted and not fabric.broadcast(run.is_intact):
+            raise RibError(
+                f"{run.weights_file} is damaged: it is not what was written; say force=true to make it again"
+            )
+        if not fitted:
             if merging is not None:
                 _merge(merging, run)
             else:
@@ -167,6 +189,7 @@ def _merge(merging: Merging, run: Run) -> None:
                 "seconds": time.perf_counter() - begun,
                 "num_parameters": sum(each) if weights is None else each[0],
                 "notes": notes,
+                "weights": None if weights is None else file_digest(run.weights_file),
             },
         )
 
@@ -200,6 +223,7 @@ def fit(
                 "seconds": time.perf_counter() - begun,
                 "num_parameters": sum(p.numel() for p in model.parameters()),
                 "notes": notes,
+                "weights": file_digest(run.weights_file),
             },
         )
         run.checkpoint.unlink(missing_ok=True)
@@ -243,7 +267,7 @@ def _train(
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,
         freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
-        memo=Memo(store.root / "memo", facts),
+        memo=Memo(store.root / "memo", facts, store.claims),
     )
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     title = f"{question.start.name}: {question.method} on {source.spec.title}"
@@ -417,21 +441,3 @@ def _data(question: Question) -> RIBDataModule:
         image_backend=str(config.data.image_backend),
         cache=cache_dir(config.paths.cache) / "crops",
     )
-
-
-def _recover(place: Path) -> None:
-    """Finish a swap that was killed half-way."""
-    for name in ("again", "old"):
-        left = place.with_name(f"{place.name}.{name}")
-        if not place.exists() and (left / "metrics.json").is_file():
-            os.replace(left, place)
-
-
-def _swap(new: Path, place: Path) -> None:
-    """Put a run made again in the place of the finished one."""
-    old = place.with_name(f"{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        os.replace(place, old)
-    os.replace(new, place)
-    shutil.rmtree(old, ignore_errors=True)

@@ -12,11 +12,11 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rib import paper, stack
 from rib.config import flat_changes, shipped_recipes
@@ -29,6 +29,8 @@ from rib.launch import say
 from rib.memo import digest_of
 from rib.models.zoo import Start, find_start
 from rib.schema import Config
+
+T = TypeVar("T")
 
 NUMERICS = 1
 """Raised when a change of the code changes numbers; part of both keys, so that old results are never mixed in."""
@@ -275,8 +277,36 @@ class Question:
         return replace(self, config=config, source=None, recipe=None, held_out=None, ingredients=(), probe=None)
 
 
-def ask(config: Config) -> Question:
+@dataclass
+class Found:
+    """What asking many questions finds once: starts and lists of images, or why there are none.
+
+    Attributes:
+        download: Whether weights that are not on this machine are fetched; else the hub's record tells them.
+    """
+
+    download: bool = True
+    _known: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, facts: object, find: Callable[[], T]) -> T:
+        """What ``find`` returned, or raised, the first time."""
+        key = digest_of(facts)
+        if key not in self._known:
+            try:
+                self._known[key] = find()
+            except RibError as error:
+                self._known[key] = error
+        if isinstance(self._known[key], RibError):
+            raise self._known[key]
+        return cast("T", self._known[key])
+
+
+def ask(config: Config, found: Found | None = None) -> Question:
     """Find the data and the start weights, and settle what the config leaves open.
+
+    Args:
+        config: As composed.
+        found: What earlier questions have found, where many are asked at once.
 
     Raises:
         RibError: If a dataset, a file of weights or a value is not what it should be; nothing has been made then.
@@ -285,14 +315,17 @@ def ask(config: Config) -> Question:
     stack.check(config)
     config = paper.applied(config)
     _check_folders(config)
-    start = find_start(config.model, cache_dir(config.paths.cache) / "heads")
-    catalog, root = find_data(config)
+    found = found or Found()
+    cache = cache_dir(config.paths.cache)
+    start = found.once(["start", asdict(config.model)], lambda: find_start(config.model, cache, found.download))
+    catalog, root = found.once(["data", config.data.root], lambda: find_data(config))
     records = Path(config.paths.runs) / "datasets"
 
     def tree(name: str) -> ImageTree:
         spec = paper.read(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
-        found = scan(spec, root, records, config.data.rescan, config.data.allow_incomplete)
-        return found if config.data.limit is None else found.limit(config.data.limit)
+        facts = ["images", name, asdict(config.data), asdict(config.paper)]
+        listed = found.once(facts, lambda: scan(spec, root, records, config.data.rescan, config.data.allow_incomplete))
+        return listed if config.data.limit is None else listed.limit(config.data.limit)
 
     wanted = dict.fromkeys([*config.suite.targets, *config.suite.reported])
     scored = {}
@@ -316,14 +349,14 @@ def ask(config: Config) -> Question:
     recipe = _settle(config, catalog, len(source))
     question = Question(config, catalog, start, source, scored, recipe, held_out)
     if stack.merged(config) is not None:
-        parts = tuple(_ingredient(question, label, part) for label, part in stack.ingredients(config, catalog))
+        parts = tuple(_ingredient(question, label, part, found) for label, part in stack.ingredients(config, catalog))
         return replace(question, ingredients=parts)
     if (probe := stack.probe(config)) is not None:
-        return replace(question, probe=_ingredient(question, "linear_probe", probe))
+        return replace(question, probe=_ingredient(question, "linear_probe", probe, found))
     return question
 
 
-def _ingredient(question: Question, label: str, part: Config | Path) -> Ingredient:
+def _ingredient(question: Question, label: str, part: Config | Path, found: Found) -> Ingredient:
     """What a run is made from: a question of its own, or a finished run's folder."""
     where = f"method.{question.merged}.ingredients: {part if isinstance(part, Path) else label}"
     held_out = (question.config.data.holdout, question.config.data.subset_seed)
@@ -339,7 +372,7 @@ def _ingredient(question: Question, label: str, part: Config | Path) -> Ingredie
     if isinstance(part, Config):
         if PRETRAINED not in part.method:
             check_held_out(part.dataset.name, (part.data.holdout, part.data.subset_seed))
-        asked = question.of_pretrained() if PRETRAINED in part.method else ask(part)
+        asked = question.of_pretrained() if PRETRAINED in part.method else ask(part, found)
         return Ingredient(label, asked, None, asked.training_key, asked.source_name)
     file = part / "metrics.json"
     if not file.is_file():

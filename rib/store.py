@@ -4,34 +4,39 @@
 architecture's keys), predictions/, figures/, log/, env.json, fit.json, last.ckpt while training is unfinished, and
 metrics.json, written last and atomically: where it is, the run is trained and finished.
 
-A claim is a file ``claims/<key>.<host>.<pid>.<n>`` of one's own. Who wants a run writes theirs, then looks for others:
-any living one means to withdraw and wait. Of two that write at once the later looks after both are there, so two never
-hold the same run; names are unique, so that a dead owner's claim can be removed without hitting a living one's. It
-needs no flock, and works on a shared folder. A claim by a dead process of this host counts for nothing at once.
+What is unfinished lies beside it, in a folder whose name ends in the claim of the process that makes it
+(`rib.claims`). Who takes over from a dead or stalled process first renames that folder, so that the old owner, should
+it wake, has nowhere to go on; a finished run appears by a rename, once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from rib.claims import Claim, Claims
 from rib.errors import RibError
-from rib.files import write_atomically
+from rib.files import file_digest, write_atomically
 from rib.launch import rank, say
 from rib.memo import digest_of
 from rib.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class TakenOverError(RibError):
+    """Another process took this one for dead, and has gone on with what it was making."""
+
+
+class DamagedError(RibError):
+    """A file of the store does not hold what was written to it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,12 @@ class Run:
         """The predictions under one score key, of the run's own model or of one on its curve."""
         return Predictions.load(self.predictions_file(dataset, score_key, variant))
 
+    @property
+    def is_intact(self) -> bool:
+        """Whether the weights are those that were written; reads all of the file. True where there are none."""
+        expected = (self.read_json("fit.json") or {}).get("weights")
+        return expected is None or (self.weights_file.is_file() and file_digest(self.weights_file) == expected)
+
     def weights(self) -> dict[str, Tensor]:
         """The final weights by the plain architecture's names, float32."""
         from safetensors.torch import load_file
@@ -163,11 +174,16 @@ class RunStore:
         same = [m for m in taken if m["method"] == method] or taken
         return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
 
+    @property
+    def claims(self) -> Claims:
+        """Who is making what."""
+        return Claims(self.root / "claims")
+
     @contextmanager
-    def claim(self, run: Run, needed_bytes: int = 0) -> Iterator[None]:
+    def claim(self, run: Run, needed_bytes: int = 0) -> Iterator[Claim | None]:
         """Hold a run's key while making it; waits while another living process does.
 
-        Ranks above zero of a multi-process run hold nothing: rank zero holds the key for all.
+        Ranks above zero of a multi-process run hold nothing (None): rank zero holds the key for all.
 
         Args:
             run: What will be made.
@@ -175,57 +191,105 @@ class RunStore:
 
         Raises:
             RibError: If the folder cannot be written or the disk is too full, before any work is done.
+            TakenOverError: If what failed inside failed because another process has taken over.
         """
         if rank() > 0:
-            yield
+            yield None
             return
         self._check_writable(run, needed_bytes)
-        mine = self._acquire(run.key)
-        try:
-            yield
-        finally:
-            mine.unlink(missing_ok=True)
-
-    def _acquire(self, key: str) -> Path:
-        folder = self.root / "claims"
-        host, pid = socket.gethostname(), os.getpid()
-        mine = folder / f"{key}.{host}.{pid}.{time.monotonic_ns()}"
-        content = json.dumps({"host": host, "pid": pid, "started": _started(pid)}).encode()
-        waiting = False
-        while True:
-            owner = self._owner(key, mine)
-            if owner is None:
-                write_atomically(mine, content)
-                owner = self._owner(key, mine)
-                if owner is None:
-                    return mine
-                mine.unlink()
-            if not waiting:
-                say(
-                    f"another process ({owner['pid']} on {owner['host']}) is making this run; waiting for it. "
-                    f"If that host is gone, remove {folder / key}.*"
-                )
-                waiting = True
-            time.sleep(0.2 + 0.3 * random.random())
-
-    def _owner(self, key: str, mine: Path) -> dict[str, Any] | None:
-        """The living process that claims a run, besides this one."""
-        for file in (self.root / "claims").glob(f"{key}.*"):
-            if file == mine:
-                continue
+        with self.claims.hold(run.key) as claim:
             try:
-                owner = _read_json(file)
+                yield claim
+            except Exception as error:
+                if claim.held:
+                    raise
+                raise _taken_over(run) from error
+
+    def recover(self, run: Run) -> None:
+        """Publish a claimed run that was killed between its last file and its publication; move damaged metrics aside.
+
+        What a damaged metrics.json said is measured again from the predictions.
+        """
+        for file in run.folder.glob("metrics*.json"):
+            try:
+                _read_json(file)
+            except DamagedError as error:
+                say(f"{error}: moved aside, and measured again from the predictions")
+                os.replace(file, file.with_suffix(".damaged"))
+        if run.folder.exists():
+            return
+        for left in (*self._left(run), self._replaced(run)):
+            if (left / "metrics.json").is_file():
+                os.replace(left, run.folder)
+                return
+
+    def begin(self, run: Run, claim: Claim, again: bool = False) -> Run:
+        """Where to make a claimed run: in what a dead or stalled process left of it, if it left anything.
+
+        Args:
+            run: Its place.
+            claim: On its key.
+            again: Make it beside the finished one, which `publish` then replaces.
+
+        Returns:
+            The place itself where the run is finished and only another view of it is wanted.
+        """
+        finished = run.metrics() is not None
+        if finished and not again:
+            return run
+        work = run.folder.with_name(f"{run.key}.{claim.token}")
+        unfinished = [run.folder] if run.folder.exists() and not finished else []
+        for left in (*self._left(run), *unfinished):
+            try:
+                os.replace(left, work)
             except FileNotFoundError:
-                continue  # just released
-            if not _is_dead(owner):
-                return owner
-            file.unlink(missing_ok=True)
-        return None
+                continue
+            return Run(work)
+        work.mkdir(parents=True)
+        return Run(work)
+
+    def publish(self, work: Run, run: Run, claim: Claim, again: bool = False) -> None:
+        """Put what was made in its place, by a rename.
+
+        Args:
+            work: Finished, from `begin`.
+            run: Its place.
+            claim: On its key.
+            again: Replace a finished run that is there.
+
+        Raises:
+            TakenOverError: If another process has taken over meanwhile, whose result then holds.
+        """
+        if work == run:
+            return
+        if not claim.held:
+            raise _taken_over(run)
+        try:
+            if run.folder.exists() and again:
+                ready = run.folder.with_name(f"{run.key}.ready")
+                os.rename(work.folder, ready)
+                os.rename(run.folder, self._replaced(run))
+                os.rename(ready, run.folder)
+            else:
+                os.rename(work.folder, run.folder)
+        except OSError as error:  # the folder is gone, or another's result is there
+            raise _taken_over(run) from error
+        for left in (*self._left(run), self._replaced(run)):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _replaced(self, run: Run) -> Path:
+        """Where a finished run is for the moment in which another takes its place."""
+        return run.folder.with_name(f"{run.key}.old")
+
+    def _left(self, run: Run) -> list[Path]:
+        """Folders that other processes left beside a run's place, the latest first."""
+        folders = [f for f in run.folder.parent.glob(f"{run.key}.*") if f.is_dir() and f != self._replaced(run)]
+        return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
     def _check_writable(self, run: Run, needed_bytes: int) -> None:
         probe = self.root / "claims" / f".probe.{os.getpid()}"
         try:
-            run.folder.mkdir(parents=True, exist_ok=True)
+            run.folder.parent.mkdir(parents=True, exist_ok=True)
             probe.parent.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"rib")
             probe.unlink()
@@ -241,31 +305,15 @@ class RunStore:
             )
 
 
-def _is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether a claim's process is known to be gone; that of another host never is (here)."""
-    if owner["host"] != socket.gethostname():
-        return False
-    return bool(_started(owner["pid"]) != owner["started"])
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this host began, so that a reused pid is not taken for it; None if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:  # no /proc (macOS): alive is all that can be told
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return "alive"
+def _taken_over(run: Run) -> TakenOverError:
+    return TakenOverError(
+        f"another process has taken over {run.folder}, since this one gave no sign of life for too long; give the "
+        "command again to wait for its result"
+    )
 
 
 def _is_run(metrics: Path) -> bool:
-    """Leaves out runs being made again beside the finished one (``<key>.again``)."""
+    """Leaves out what is unfinished (``<key>.<claim>``)."""
     return "." not in metrics.parent.name
 
 
@@ -273,4 +321,4 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", json.loads(file.read_text()))
     except ValueError as error:
-        raise RibError(f"cannot read {file} ({error}); delete it and give the command again") from error
+        raise DamagedError(f"cannot read {file} ({error}); delete it and give the command again") from error

@@ -183,13 +183,18 @@ class EWC(Method):
     def _diagonal(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
         """The normalised Fisher, from the store where it has been computed before."""
         facts = {"samples": self.samples, "seed": self.seed, "labels": self.labels}
-        file = module.memo.file("fisher", **facts) if module.memo else None
-        if file is not None and trainer.strategy.broadcast(file.is_file()):  # rank zero's look decides for all
-            fisher = load_file(file)
-        else:
+        memo = module.memo
+        if memo is None:
             fisher = self._computed(trainer, module, device)
-            if file is not None and trainer.is_global_zero:
-                save_weights(fisher, file)
+        else:
+            file = memo.file("fisher", **facts)
+            with memo.making(file):
+                if trainer.strategy.broadcast(file.is_file()):  # rank zero's look decides for all
+                    fisher = load_file(file)
+                else:
+                    fisher = self._computed(trainer, module, device)
+                    if trainer.is_global_zero:
+                        save_weights(fisher, file)
         self.fisher_error = float(fisher.pop(ERROR))
         return evened(fisher) if self.normalise == "tensor" else fisher
 

