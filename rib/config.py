@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -153,6 +154,18 @@ def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
         raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
 
 
+def from_yaml(file: Path, schema: type[C]) -> C:
+    """A config as `to_yaml` kept it.
+
+    Raises:
+        RibError: If it is not one of this version.
+    """
+    try:
+        return checked(cast("DictConfig", OmegaConf.load(file)), schema)
+    except RibError as error:
+        raise RibError(f"{file}: {error}") from error
+
+
 def to_yaml(config: object) -> str:
     """A config as yaml text, as kept in a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
@@ -210,6 +223,19 @@ def shipped_nodes(group: str) -> dict[str, dict[str, Any]]:
         node.pop("defaults", None)
         nodes[name] = (node.get(name) or {}) if group == "method" else node
     return nodes
+
+
+def method_node(name: str) -> dict[str, Any] | None:
+    """A method's options as its file has them, rib's own or one on the running command's ``hydra.searchpath``."""
+    if name in shipped_nodes("method"):
+        return dict(shipped_nodes("method")[name])
+    if HydraConfig.initialized() and (places := HydraConfig.get().searchpath):
+        try:
+            composed = _compose("train", f"+method={name}", f"hydra.searchpath=[{','.join(places)}]")
+        except HydraException:
+            return None
+        return cast("dict[str, Any]", OmegaConf.to_container(composed.method[name], resolve=True))
+    return None
 
 
 def _check_method(name: str, node: object) -> None:

@@ -26,7 +26,7 @@ from rib.published import show_published
 from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
 from rib.results import Scored, keep_paths, measure
 from rib.schema import BatchNorm, Config
-from rib.store import DamagedError, Run, RunStore
+from rib.store import Run, RunStore, view_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -62,9 +62,7 @@ def finetune(config: Config) -> Run:
 
 def answer(question: Question, store: RunStore) -> Run:
     """The finished run of a question, made if need be; its `pretrained` run is made before it."""
-    place = store.run(
-        question.catalog.kind, question.start.name, question.source_name, question.method, question.training_key
-    )
+    place = store.place(question)
     force = question.config.force
     if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
         return place
@@ -92,17 +90,6 @@ def answer(question: Question, store: RunStore) -> Run:
     return place
 
 
-def view_of(run: Run, question: Question) -> dict[str, Any] | None:
-    """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for."""
-    asked = (question.config.suite.name, question.config.experiment, _scores(question))
-    try:
-        views = run.views()
-    except DamagedError:
-        return None
-    made = ((view, (view["suite"], view["protocol"]["experiment"], view["scores"])) for view in views)
-    return next((view for view, of in made if of == asked), None)
-
-
 def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
     """A run that another needs, made if need be; two processes that need the same one make it once."""
     if part.folder is not None:
@@ -112,8 +99,7 @@ def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
         return run
     assert part.question is not None, "an ingredient is a folder or a question"
     asked = part.question
-    there = store.run(asked.catalog.kind, asked.start.name, asked.source_name, asked.method, asked.training_key)
-    if rank() == 0 and there.metrics() is None:
+    if rank() == 0 and store.place(asked).metrics() is None:
         known = store.seconds(asked.start.name, asked.method)
         about = f", about {max(1, known):.0f} s" if known is not None else ""
         say(f"{question.method} needs {part.label} (source {asked.source_name}, seed {asked.config.seed}){about}")
@@ -385,7 +371,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         "num_parameters": fitted["num_parameters"],
         "notes": fitted["notes"],
         "before": before.key,
-        "scores": _scores(question),
+        "scores": question.scores,
     }
     if labels := run.variants(question.score_keys):
         metrics["curve"] = [{"label": label, **measured(label)} for label in labels]
@@ -418,11 +404,6 @@ def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequenc
             accuracy, label = max(candidates)
             found[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
     return found
-
-
-def _scores(question: Question) -> dict[str, dict[str, str]]:
-    """What each number in metrics.json stands on: the score key and the digest of the images."""
-    return {n: {"key": question.score_keys[n], "images": tree.digest} for n, tree in question.scored.items()}
 
 
 def _data(question: Question) -> RIBDataModule:

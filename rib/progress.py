@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from rib.errors import RibError
+from rib.files import write_atomically
 from rib.launch import rank
 
 SECONDS_BETWEEN_LINES = 30.0
+
+
+_report: Path | None = None
+"""File that says how far this process is, for whoever watches it from outside."""
+
+
+def report_to(file: Path) -> None:
+    """Let all progress from here on be written to a file as well, at most once a second."""
+    global _report
+    _report = file
 
 
 Advance = Callable[[int, str], object]
@@ -33,6 +47,8 @@ def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
     """
     if rank() > 0:
         yield lambda done, note: None
+    elif _report is not None:
+        yield _reports(_report, what, total, unit)
     elif sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -62,5 +78,24 @@ def _lines(what: str, total: int, unit: str) -> Advance:
             last = now
             rate = count / max(now - begun, 1e-9)
             print(f"{what}: {count}/{total} {unit}, {rate:.0f}/s {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance
+
+
+def _reports(file: Path, what: str, total: int, unit: str) -> Advance:
+    """Progress as JSON: what, done, total, unit, note, rate a second and seconds left."""
+    begun, last, count = time.monotonic(), 0.0, 0
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal last, count
+        count += done
+        now = time.monotonic()
+        if now - last > 1:
+            last = now
+            rate = count / max(now - begun, 1e-9)
+            facts = {"what": what, "done": count, "total": total, "unit": unit, "note": note, "rate": rate}
+            left = (total - count) / rate if rate else None
+            with suppress(RibError):  # a full disk must not end what it tells of
+                write_atomically(file, json.dumps({**facts, "seconds_left": left}).encode())
 
     return advance

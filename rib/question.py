@@ -51,6 +51,10 @@ PRETRAINED = "pretrained"
 PERMISSION = "i_have_permission"
 
 
+class RefusedError(RibError):
+    """The source is one that must not be trained on."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Optimization with nothing left open.
@@ -210,6 +214,11 @@ class Question:
         return digest_of({name: tree.digest for name, tree in self.scored.items()})
 
     @property
+    def scores(self) -> dict[str, dict[str, str]]:
+        """What each number in metrics.json stands on: the score key and the digest of the images."""
+        return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.scored.items()}
+
+    @property
     def options(self) -> dict[str, Any]:
         """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
         changed = flat_changes(self.config)
@@ -341,7 +350,7 @@ def ask(config: Config, found: Found | None = None) -> Question:
     name = config.dataset.name
     spec = catalog[name]
     if not spec.may_train and config.data.objectnet_training != PERMISSION:
-        raise RibError(
+        raise RefusedError(
             f"dataset={name}: {spec.licence} Score it as a target, or, if its authors have allowed you to train on it, "
             f"say data.objectnet_training={PERMISSION}"
         )
@@ -480,12 +489,12 @@ def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
             warmup = round(steps / 10)
     if not isinstance(warmup, int) or warmup < 0:
         raise RibError(f"optimizer.warmup_steps: expected a number of steps, 0 or more, got {warmup!r}")
-    on_gpu = _has_gpu(config.trainer.get("accelerator", "auto"))
+    on_gpu = has_gpu(config.trainer.get("accelerator", "auto"))
     precision = config.precision or (config.gpu_precision if on_gpu else "32-true")
     return Recipe(epochs, float(lr), int(warmup), precision)
 
 
-def _has_gpu(accelerator: str) -> bool:
+def has_gpu(accelerator: str) -> bool:
     """Whether training will run on a CUDA GPU; torch is asked only where there may be one."""
     if accelerator == "cpu" or (sys.platform == "linux" and not Path("/dev/nvidiactl").exists()):
         return False

@@ -203,6 +203,27 @@ class Config:
 
 
 @dataclass
+class BenchmarkConfig(Config):
+    """One question to `rib.benchmark`: a grid, each of whose cells is a question to `rib.train`."""
+
+    models: list[str]
+    sources: list[str] | None
+    methods: list[str]
+    seeds: list[int]
+    axes: dict[str, Any] | None
+    grids: list[dict[str, Any]]
+    action: str
+    plan_only: bool
+    retry: bool
+    jobs: int | None
+    threads: int
+    file: str | None
+    format: str
+    study: str | None
+    draw: dict[str, Any]
+
+
+@dataclass
 class ReportConfig:
     """One question to `rib.report`."""
 

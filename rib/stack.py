@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rib.config import shipped_nodes, varied
+from rib.config import method_node, options, varied
 from rib.data.catalog import Catalog
 from rib.errors import RibError
 from rib.schema import Config
@@ -128,7 +128,7 @@ def _asked(
 ) -> Iterable[tuple[str, Config]]:
     """The configs that one text means."""
     names, *overrides = shlex.split(text)
-    plain = replace(config, method=dict(rest) if names == "finetune" else _methods(names, where, text), force=False)
+    plain = replace(config, method=dict(rest) if names == "finetune" else nodes_of(names, where, text), force=False)
     sources = [config.dataset.name]
     given = []
     for override in overrides:
@@ -147,15 +147,25 @@ def _asked(
     return [(f"{name_of(plain)} on {s}", replace(plain, dataset=replace(plain.dataset, name=s))) for s in sources]
 
 
-def _methods(names: str, where: str, text: str) -> dict[str, Any]:
-    """The nodes of methods that rib ships, with their defaults."""
-    shipped = shipped_nodes("method")
+def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:
+    """The nodes of the methods of a stack spelt ``lwf+wise_ft``, with their defaults.
+
+    Args:
+        names: Of files in conf/method, or in a folder of the user's on ``hydra.searchpath``.
+        where: Begins the sentence if there is no such method.
+        text: What the user said.
+
+    Raises:
+        RibError: If there is none.
+    """
+    nodes: dict[str, Any] = {}
     for name in names.split("+"):
-        if name not in shipped:
-            raise RibError(
-                f"{where}: {text!r} is no folder of a run, and {name} no method of rib; known: {', '.join(shipped)}"
-            )
-    return {name: dict(shipped[name]) for name in names.split("+")}
+        node = method_node(name)
+        if node is None:
+            known = ", ".join(options("method"))
+            raise RibError(f"{where}: {text!r} is no folder of a run, and {name} no method of rib; known: {known}")
+        nodes[name] = node
+    return nodes
 
 
 def probe(config: Config) -> Config | None:
@@ -169,7 +179,7 @@ def probe(config: Config) -> Config | None:
     optimizer = {**config.optimizer, **({"lr": given["lr"]} if "lr" in given else {})}
     return replace(
         config,
-        method=_methods("linear_probe", f"method.{name}.probe", "linear_probe"),
+        method=nodes_of("linear_probe", f"method.{name}.probe", "linear_probe"),
         epochs=given.get("epochs", config.epochs),
         optimizer=optimizer,
         force=False,

@@ -30,6 +30,8 @@ from rib.predictions import Predictions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rib.question import Question
+
 
 class TakenOverError(RibError):
     """Another process took this one for dead, and has gone on with what it was making."""
@@ -151,6 +153,11 @@ class RunStore:
     def run(self, data: str, model: str, source: str, method: str, key: str) -> Run:
         """The place of one run, there or not."""
         return Run(self.root / data / model / source / method / key)
+
+    def place(self, question: Question) -> Run:
+        """The place of a question's answer, there or not."""
+        key = question.training_key
+        return self.run(question.catalog.kind, question.start.name, question.source_name, question.method, key)
 
     def finished(self, **where: object) -> list[Run]:
         """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``."""
@@ -322,3 +329,17 @@ def _read_json(file: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(file.read_text()))
     except ValueError as error:
         raise DamagedError(f"cannot read {file} ({error}); delete it and give the command again") from error
+
+
+def view_of(run: Run, question: Question) -> dict[str, Any] | None:
+    """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for.
+
+    None where it has none, or they are damaged.
+    """
+    asked = (question.config.suite.name, question.config.experiment, question.scores)
+    try:
+        views = run.views()
+    except DamagedError:
+        return None
+    made = ((view, (view["suite"], view["protocol"]["experiment"], view["scores"])) for view in views)
+    return next((view for view, of in made if of == asked), None)

@@ -1,0 +1,138 @@
+"""What `rib.benchmark` can be told to do with a grid or with the store: run, status, prune, export, import."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rib import archive
+from rib.cost import Costs
+from rib.errors import RibError
+from rib.grid import Plan, make_plan
+from rib.launch import say
+from rib.memo import digest_of
+from rib.schedule import Schedule, failed_labels, stand
+from rib.schema import BenchmarkConfig
+from rib.status import show_plan, show_status
+from rib.store import RunStore
+from rib.workers import Jobs, Processes, Workers
+
+Launcher = Mapping[str, Any]
+"""Hydra's node of how jobs are launched; submitit's where the user chose a cluster."""
+
+
+def act(config: BenchmarkConfig, launcher: Launcher) -> None:
+    """Do what ``action=`` says.
+
+    Raises:
+        RibError: If there is no such action, or in it for whatever the user can mend.
+    """
+    actions: dict[str, Callable[[BenchmarkConfig, Launcher], None]] = {
+        "run": run,
+        "status": status,
+        "prune": prune,
+        "export": export,
+        "import": import_,
+    }
+    if config.action not in actions:
+        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
+    actions[config.action](config, launcher)
+
+
+def run(config: BenchmarkConfig, launcher: Launcher) -> None:
+    """Show the plan, make what is missing, show the table; exit code 1 if a cell has no answer."""
+    if config.force:
+        raise RibError("force=true makes one run again (python -m rib.train); a grid makes what is missing")
+    store, console = RunStore(config.paths.runs), _console()
+    workers = _workers(config, launcher, store)
+    plan = make_plan(config, store)
+    outcome = stand(plan, store, forgive=config.retry and not config.plan_only)
+    costs = Costs(store)
+    missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id)]
+    if missing:
+        costs.calibrate(missing)
+    show_plan(plan, outcome, costs, workers.at_once, console)
+    if config.plan_only:
+        return
+    if missing:
+        Schedule(plan, store, workers, outcome).run()
+    _show_results(config, plan, store)
+    if outcome.failed:
+        wanted = sum(cell.id in outcome.failed for cell in plan.wanted)
+        say(f"{wanted} of {len(plan.wanted)} cells have no result; retry=1 tries failed ones again:")
+        for label, reason in failed_labels(plan, outcome):
+            say(f"  {label}: {reason}")
+        sys.exit(1)
+
+
+def status(config: BenchmarkConfig, launcher: Launcher) -> None:
+    """How the grid stands."""
+    if config.format not in ("table", "json"):
+        raise RibError(f"format: expected table or json, got {config.format!r}")
+    store = RunStore(config.paths.runs)
+    show_status(make_plan(config, store), store, Costs(store), config.format)
+
+
+def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
+    """Remove what is unfinished and nobody is making."""
+    found, size = archive.sweep(RunStore(config.paths.runs), only_say=config.plan_only)
+    for place in found:
+        print(place)
+    done = "would be removed" if config.plan_only else "removed"
+    say(f"{len(found)} unfinished runs and temporary files {done}, {size / 1e6:.1f} MB")
+
+
+def export(config: BenchmarkConfig, launcher: Launcher) -> None:
+    """Pack the store's results, without weights, into a tar."""
+    file = _file(config)
+    count = archive.pack(RunStore(config.paths.runs), file)
+    say(f"{count} runs, {file.stat().st_size / 1e6:.1f} MB")
+    print(file.resolve())
+
+
+def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
+    """Take the runs of a tar into the store; exit code 1 if one is there with other numbers."""
+    taken = archive.take_in(RunStore(config.paths.runs), _file(config))
+    say(f"{len(taken.new)} runs taken in, {len(taken.known)} were there already")
+    if taken.clashes:
+        raise RibError(
+            f"{len(taken.clashes)} runs are there with other numbers, and stay as they are: {', '.join(taken.clashes)}"
+        )
+
+
+def _workers(config: BenchmarkConfig, launcher: Launcher, store: RunStore) -> Workers:
+    if "submitit" in str(launcher.get("_target_", "")):
+        return Jobs(launcher, store.root / "submitit", config.jobs)
+    return Processes(config.trainer, config.jobs, config.threads)
+
+
+def _file(config: BenchmarkConfig) -> Path:
+    if config.file is None:
+        raise RibError(f"action={config.action} needs file=NAME.tar")
+    return Path(config.file).expanduser()
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 140)
+
+
+def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
+    """The tables of what is there of the grid; results that are not comparable never share one."""
+    from rib.comparable import comparable, what_differs
+    from rib.report import show_report, write_report
+
+    done = [(cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
+    trained = [(run, metrics) for run, metrics in done if metrics["robustness_improvement"]]
+    out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
+    groups = comparable(trained)
+    for line in what_differs(groups):
+        say(line)
+    for number, group in enumerate(groups, start=1):
+        asked = list(dict.fromkeys(m["source"] for _, m in group.results))
+        files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
+        if table is not None:
+            show_report(table, files, config.logger, config.paths.cache)

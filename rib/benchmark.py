@@ -1,0 +1,34 @@
+"""``python -m rib.benchmark``: a grid of runs, planned, made in dependency order, and tabled.
+
+`rib.grid` lays out the cells, `rib.schedule` has `rib.workers` make what is missing of them, `rib.tables` shows them.
+"""
+
+from __future__ import annotations
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from rib.config import checked, conf_dir
+from rib.launch import launch, quietly
+from rib.schema import BenchmarkConfig
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
+@quietly
+def _main(cfg: DictConfig) -> None:
+    config = checked(cfg, BenchmarkConfig)
+    from rib.actions import act
+
+    launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=False)
+    assert isinstance(launcher, dict), "Hydra's launcher is a node"
+    act(config, {str(k): v for k, v in launcher.items()})
+
+
+def main() -> None:
+    """Entry point of ``rib-benchmark``."""
+    launch(_main)
+
+
+if __name__ == "__main__":
+    main()
