@@ -6,17 +6,20 @@ figure. Sizes are in inches at which text is 8 to 9 points, one column to a page
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rib.summary import Summary, method_label
+from rib.summary import PLAIN, Summary, method_label
 from rib.tables import curve_rows, title_of, with_interval, world
+
+if TYPE_CHECKING:
+    from rib.paper_table import PaperTable
 
 GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -147,33 +150,55 @@ def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def summary_figure(summaries: Sequence[Summary], about: str) -> Figure:
+def summary_figure(table: PaperTable) -> Figure:
     """Draw mRI by method, a panel a model, best first: the thick bar is over images, the thin one over seeds.
 
-    Args:
-        summaries: One a model and method.
-        about: Which data the numbers are about (`rib.tables.world`).
+    A filled marker differs from plain fine-tuning after Holm, an open one does not; plain fine-tuning is a square.
     """
-    models = sorted({s.model for s in summaries})
-    rows = max(sum(s.model == model for s in summaries) for model in models)
-    figure = Figure(figsize=(1.0 + 4.6 * len(models), 1.1 + 0.2 * rows), layout="constrained")
-    for axes, model in zip(figure.subplots(1, len(models), squeeze=False, sharex=True).flat, models, strict=True):
-        here = sorted((s for s in summaries if s.model == model), key=lambda s: s.over_images.value)
-        for row, s in enumerate(here):
-            colour = GAIN if s.over_images.value > 0 else LOSS
-            if s.over_seeds is not None:
-                axes.plot([s.over_seeds.low, s.over_seeds.high], [row, row], color=colour, lw=0.9)
-            axes.plot([s.over_images.low, s.over_images.high], [row, row], color=colour, lw=4, alpha=0.35)
-            axes.plot(s.over_images.value, row, "o", color=colour, ms=4)
+    models = list(dict.fromkeys(row.model for row in table.rows))
+    most = max(sum(row.model == model for row in table.rows) for model in models)
+    columns = min(len(models), 3)
+    lines = -(-len(models) // columns)
+    figure = Figure(figsize=(1.0 + 4.4 * columns, 1.0 + (0.5 + 0.2 * most) * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(models) :]:
+        axes.set_visible(False)
+    for axes, model in zip(grid.flat, models, strict=False):
+        here = [row for row in reversed(table.rows) if row.model == model]
+        for place, row in enumerate(here):
+            _mri(axes, place, row)
+        sources = _span([len(row.improvement) for row in here])
+        n = f"{sources} of {len(table.asked)} sources, {_span([len(row.seeds) for row in here])} seeds"
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(here)), [s.method for s in here], fontsize=8)
+        axes.set_yticks(range(len(here)), [row.label for row in here], fontsize=8)
         axes.set_ylim(-0.7, len(here) - 0.3)
-        axes.tick_params(axis="x", labelsize=8)
+        axes.tick_params(axis="x", labelsize=8, labelbottom=True)
         axes.grid(axis="x", lw=0.4, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(model, fontsize=9, loc="left")
-    figure.supxlabel(f"mRI, points; thick: 95 % over images, thin: over seeds; {about}", fontsize=8)
+        axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
+    figure.supxlabel(
+        "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
+        f"(square)\n{table.about}",
+        fontsize=8,
+    )
     return figure
+
+
+def _mri(axes: Axes, place: int, row: Summary) -> None:
+    """One row's value with both intervals."""
+    plain = row.method == PLAIN
+    colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
+    if row.over_seeds is not None:
+        axes.plot([row.over_seeds.low, row.over_seeds.high], [place, place], color=colour, lw=0.9)
+    axes.plot([row.over_images.low, row.over_images.high], [place, place], color=colour, lw=5, alpha=0.35)
+    face = colour if plain or row.stands else "white"
+    axes.plot(row.over_images.value, place, "s" if plain else "o", mec=colour, mfc=face, ms=4)
+
+
+def _span(numbers: Collection[int]) -> str:
+    """``3``, or ``1 to 3``."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], methods: Sequence[str]) -> None:
