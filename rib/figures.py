@@ -125,11 +125,15 @@ def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
 
 
 def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Change on each target by method, a panel a model and source, with RI at the top."""
+    """Change on each target by method, a panel a model and source, with RI at the top; each seed is drawn.
+
+    Args:
+        runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
+    """
     trained = [m for m in runs if m["source"] != "none" and m["robustness_improvement"]]
     panels = sorted({(m["source"], m["model"]) for m in trained})
-    methods = list(dict.fromkeys(_label(m) for m in trained))
-    colours = {label: SERIES[i % len(SERIES)] for i, label in enumerate(methods)}
+    methods = list(dict.fromkeys(method_label(m) for m in trained))
+    colours = dict(zip(methods, SERIES, strict=False))
     kind = trained[0]["data"]["kind"]
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
@@ -146,7 +150,9 @@ def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
             axes.tick_params(labelleft=False)
     handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
     figure.legend(handles=handles, loc="outside upper left", ncols=2 * columns, fontsize=8, frameon=False)
-    figure.supxlabel(f"change in points, 95 % over images only; {world(trained[0])}", fontsize=8)
+    seeds = len({m["seed"] for m in trained})
+    each = f", a line a seed ({seeds})" if seeds > 1 else ""
+    figure.supxlabel(f"change in percentage points, 95 % over images only{each}; {world(trained[0])}", fontsize=8)
     return figure
 
 
@@ -190,7 +196,14 @@ def _mri(axes: Axes, place: int, row: Summary) -> None:
     colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
     if row.over_seeds is not None:
         axes.plot([row.over_seeds.low, row.over_seeds.high], [place, place], color=colour, lw=0.9)
-    axes.plot([row.over_images.low, row.over_images.high], [place, place], color=colour, lw=5, alpha=0.35)
+    axes.plot(
+        [row.over_images.low, row.over_images.high],
+        [place, place],
+        color=colour,
+        lw=5,
+        alpha=0.35,
+        solid_capstyle="butt",
+    )
     face = colour if plain or row.stands else "white"
     axes.plot(row.over_images.value, place, "s" if plain else "o", mec=colour, mfc=face, ms=4)
 
@@ -205,24 +218,20 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, 
     kind = runs[0]["data"]["kind"]
     targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]
     for m in runs:
-        place = methods.index(_label(m))
-        shift = 0.6 * ((place + 0.5) / len(methods) - 0.5)
+        seeds = sorted({other["seed"] for other in runs})
+        place = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
+        shift = 0.7 * (place / len(methods) - 0.5)
         values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [m["robustness_improvement"]]
         for row, value in enumerate(values):
-            colour = colours[_label(m)]
-            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.5)
-            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=4)
+            colour = colours[method_label(m)]
+            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.2)
+            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=3)
     axes.axvline(0, color="black", lw=0.8)
     axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
     axes.set_yticks(range(len(targets) + 1), [title_of(n, kind) for n in reversed(targets)] + ["RI"], fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="x", labelsize=8, labelbottom=True)
     axes.grid(axis="x", lw=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _label(metrics: Mapping[str, Any]) -> str:
-    """Method and options, and the seed where it is not the first."""
-    return method_label(metrics) + (f" seed {metrics['seed']}" if metrics["seed"] else "")
 
 
 def _save(figure: Figure, file: Path) -> Path:

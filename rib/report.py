@@ -67,7 +67,7 @@ def report(config: ReportConfig) -> list[Path]:
 def write_report(
     results: Sequence[Result], store: RunStore, out: Path, asked: Sequence[str] = (), suffix: str = ""
 ) -> tuple[list[Path], PaperTable | None]:
-    """Print and write runs.csv, the table as summary.csv, .md, .tex and .png, and comparison.png.
+    """Print and write runs.csv, the table as summary.csv, .md, .tex and .png, and (up to 7 methods) comparison.png.
 
     Args:
         results: Fine-tuned runs that may share a table.
@@ -84,6 +84,7 @@ def write_report(
 
     from rib import figures, tables
     from rib.paper_table import paper_table
+    from rib.summary import method_label
 
     out.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if Console().is_terminal else 200)
@@ -101,7 +102,8 @@ def write_report(
         summary.with_suffix(".tex").write_text(table.latex())
         figures.save(figures.summary_figure(table), summary.with_suffix(".png"))
         files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
-    files.append(figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
+    if len({method_label(m) for m in metrics}) <= len(figures.SERIES):
+        files.append(figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
     for line in tables.missing_controls(metrics):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
