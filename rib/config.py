@@ -174,6 +174,9 @@ def to_yaml(config: object) -> str:
 OPTIONS = ("optimizer", "data", "epochs", "batch_size", "accumulate", "clip", "precision", "batch_norm", "evaluation")
 """What counts as an option of a run in metrics.json, besides the methods' own."""
 
+ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
+"""What else changes a run's numbers under the names of its model and its devices."""
+
 NOT_OPTIONS = {"data.root", "data.workers", "data.rescan", "data.allow_incomplete", "evaluation.batch_size"}
 """Of these, what changes no number."""
 
@@ -184,10 +187,12 @@ def flat_changes(config: Config) -> dict[str, Any]:
     for name, options_ in config.method.items():
         default = shipped_nodes("method").get(name, {})
         changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
-    default = _flat(_defaults())
+    default = {k: v for k, v in _flat(_defaults()).items() if not k.startswith("model.")}
+    default |= _flat(shipped_nodes("model").get(config.model.name, {}).get("transform"), "model.transform.")
     flat = _flat(_plain(config))
     for key, value in flat.items():
-        if key.partition(".")[0] in OPTIONS and key not in NOT_OPTIONS and value != default.get(key):
+        counts = key.partition(".")[0] in OPTIONS or key.startswith(ALSO_OPTIONS)
+        if counts and key not in NOT_OPTIONS and value != default.get(key):
             changes[key] = value
     return changes
 

@@ -6,17 +6,20 @@ figure. Sizes are in inches at which text is 8 to 9 points, one column to a page
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rib.summary import Summary, method_label
+from rib.summary import PLAIN, Summary, method_label
 from rib.tables import curve_rows, title_of, with_interval, world
+
+if TYPE_CHECKING:
+    from rib.paper_table import PaperTable
 
 GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -122,11 +125,15 @@ def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
 
 
 def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Change on each target by method, a panel a model and source, with RI at the top."""
+    """Change on each target by method, a panel a model and source, with RI at the top; each seed is drawn.
+
+    Args:
+        runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
+    """
     trained = [m for m in runs if m["source"] != "none" and m["robustness_improvement"]]
     panels = sorted({(m["source"], m["model"]) for m in trained})
-    methods = list(dict.fromkeys(_label(m) for m in trained))
-    colours = {label: SERIES[i % len(SERIES)] for i, label in enumerate(methods)}
+    methods = list(dict.fromkeys(method_label(m) for m in trained))
+    colours = dict(zip(methods, SERIES, strict=False))
     kind = trained[0]["data"]["kind"]
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
@@ -143,61 +150,88 @@ def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
             axes.tick_params(labelleft=False)
     handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
     figure.legend(handles=handles, loc="outside upper left", ncols=2 * columns, fontsize=8, frameon=False)
-    figure.supxlabel(f"change in points, 95 % over images only; {world(trained[0])}", fontsize=8)
+    seeds = len({m["seed"] for m in trained})
+    each = f", a line a seed ({seeds})" if seeds > 1 else ""
+    figure.supxlabel(f"change in percentage points, 95 % over images only{each}; {world(trained[0])}", fontsize=8)
     return figure
 
 
-def summary_figure(summaries: Sequence[Summary], about: str) -> Figure:
+def summary_figure(table: PaperTable) -> Figure:
     """Draw mRI by method, a panel a model, best first: the thick bar is over images, the thin one over seeds.
 
-    Args:
-        summaries: One a model and method.
-        about: Which data the numbers are about (`rib.tables.world`).
+    A filled marker differs from plain fine-tuning after Holm, an open one does not; plain fine-tuning is a square.
     """
-    models = sorted({s.model for s in summaries})
-    rows = max(sum(s.model == model for s in summaries) for model in models)
-    figure = Figure(figsize=(1.0 + 4.6 * len(models), 1.1 + 0.2 * rows), layout="constrained")
-    for axes, model in zip(figure.subplots(1, len(models), squeeze=False, sharex=True).flat, models, strict=True):
-        here = sorted((s for s in summaries if s.model == model), key=lambda s: s.over_images.value)
-        for row, s in enumerate(here):
-            colour = GAIN if s.over_images.value > 0 else LOSS
-            if s.over_seeds is not None:
-                axes.plot([s.over_seeds.low, s.over_seeds.high], [row, row], color=colour, lw=0.9)
-            axes.plot([s.over_images.low, s.over_images.high], [row, row], color=colour, lw=4, alpha=0.35)
-            axes.plot(s.over_images.value, row, "o", color=colour, ms=4)
+    models = list(dict.fromkeys(row.model for row in table.rows))
+    most = max(sum(row.model == model for row in table.rows) for model in models)
+    columns = min(len(models), 3)
+    lines = -(-len(models) // columns)
+    figure = Figure(figsize=(1.0 + 4.4 * columns, 1.0 + (0.5 + 0.2 * most) * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(models) :]:
+        axes.set_visible(False)
+    for axes, model in zip(grid.flat, models, strict=False):
+        here = [row for row in reversed(table.rows) if row.model == model]
+        for place, row in enumerate(here):
+            _mri(axes, place, row)
+        sources = _span([len(row.improvement) for row in here])
+        n = f"{sources} of {len(table.asked)} sources, {_span([len(row.seeds) for row in here])} seeds"
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(here)), [s.method for s in here], fontsize=8)
+        axes.set_yticks(range(len(here)), [row.label for row in here], fontsize=8)
         axes.set_ylim(-0.7, len(here) - 0.3)
-        axes.tick_params(axis="x", labelsize=8)
+        axes.tick_params(axis="x", labelsize=8, labelbottom=True)
         axes.grid(axis="x", lw=0.4, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(model, fontsize=9, loc="left")
-    figure.supxlabel(f"mRI, points; thick: 95 % over images, thin: over seeds; {about}", fontsize=8)
+        axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
+    figure.supxlabel(
+        "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
+        f"(square)\n{table.about}",
+        fontsize=8,
+    )
     return figure
+
+
+def _mri(axes: Axes, place: int, row: Summary) -> None:
+    """One row's value with both intervals."""
+    plain = row.method == PLAIN
+    colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
+    if row.over_seeds is not None:
+        axes.plot([row.over_seeds.low, row.over_seeds.high], [place, place], color=colour, lw=0.9)
+    axes.plot(
+        [row.over_images.low, row.over_images.high],
+        [place, place],
+        color=colour,
+        lw=5,
+        alpha=0.35,
+        solid_capstyle="butt",
+    )
+    face = colour if plain or row.stands else "white"
+    axes.plot(row.over_images.value, place, "s" if plain else "o", mec=colour, mfc=face, ms=4)
+
+
+def _span(numbers: Collection[int]) -> str:
+    """``3``, or ``1 to 3``."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], methods: Sequence[str]) -> None:
     kind = runs[0]["data"]["kind"]
     targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]
     for m in runs:
-        place = methods.index(_label(m))
-        shift = 0.6 * ((place + 0.5) / len(methods) - 0.5)
+        seeds = sorted({other["seed"] for other in runs})
+        place = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
+        shift = 0.7 * (place / len(methods) - 0.5)
         values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [m["robustness_improvement"]]
         for row, value in enumerate(values):
-            colour = colours[_label(m)]
-            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.5)
-            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=4)
+            colour = colours[method_label(m)]
+            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.2)
+            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=3)
     axes.axvline(0, color="black", lw=0.8)
     axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
     axes.set_yticks(range(len(targets) + 1), [title_of(n, kind) for n in reversed(targets)] + ["RI"], fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="x", labelsize=8, labelbottom=True)
     axes.grid(axis="x", lw=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _label(metrics: Mapping[str, Any]) -> str:
-    """Method and options, and the seed where it is not the first."""
-    return method_label(metrics) + (f" seed {metrics['seed']}" if metrics["seed"] else "")
 
 
 def _save(figure: Figure, file: Path) -> Path:

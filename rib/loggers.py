@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,7 @@ from rib.store import Run
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
+    from pandas import DataFrame
 
 PRIVATE: dict[str, Any] = {
     **dict.fromkeys(("disable_code", "disable_git", "disable_job_creation", "label_disable", "silent"), True),
@@ -35,6 +36,27 @@ PRIVATE: dict[str, Any] = {
 
 SECONDS_TO_FINISH = 60.0
 """How long the end of a run may wait for W&B to take what is left; all of it is on disk too."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table of many runs, as a dashboard may know it.
+
+    Attributes:
+        facts: What the table is of, its ``data`` and ``suite`` among them.
+        table: Its rows, every number.
+        numbers: Those that sweeps are compared by.
+        figures: Pictures.
+        folder: Where W&B's files go.
+        cache: ``paths.cache``.
+    """
+
+    facts: Mapping[str, Any]
+    table: DataFrame
+    numbers: Mapping[str, float]
+    figures: Sequence[Path]
+    folder: Path
+    cache: str | None
 
 
 class Dashboard:
@@ -54,6 +76,14 @@ class Dashboard:
 
     def close(self, failed: bool) -> None:
         """End; ``failed`` where the run was not finished."""
+
+    def report(self, report: Report) -> None:
+        """Show a table of many runs, from its beginning to its end.
+
+        Raises:
+            RibError: If this dashboard shows single runs only.
+        """
+        raise RibError(f"{type(self).__name__} shows no reports; expected logger=wandb or logger=none")
 
 
 @contextmanager
@@ -100,11 +130,7 @@ class WandB(Dashboard):
 
     def open(self, question: Question, run: Run) -> None:
         """Begin a W&B run in the run's folder, or go on with one that a killed process left on the service."""
-        cache = str(cache_dir(question.config.paths.cache) / "wandb")
-        # Silent, W&B asks for no key either: without one it raises.
-        quiet = {"CACHE_DIR": cache, "DATA_DIR": cache, "ERROR_REPORTING": "false", "SILENT": "true"}
-        for name, value in quiet.items():
-            os.environ.setdefault(f"WANDB_{name}", value)
+        _quieten(question.config.paths.cache)
         from lightning.pytorch.loggers import WandbLogger
 
         seed = f" seed {question.config.seed}" if question.source is not None else ""
@@ -151,23 +177,53 @@ class WandB(Dashboard):
 
     def publish(self, metrics: Mapping[str, Any], figures: Sequence[Path]) -> None:
         """RI and accuracies into the summary; a table, accuracies in percent; the figures as images."""
-        import wandb
-
-        table: Any = wandb.Table(["dataset", "role", "images", "before %", "after %", "change", "low", "high"])
+        columns = ["dataset", "role", "images", "before %", "after %", "change", "low", "high"]
+        rows = []
         counted = (metrics["robustness_improvement"] or {"targets": []})["targets"]
         for name, entry in metrics["accuracy"].items():
             role = "source" if name == metrics["source"] else "target" if name in counted else "reported"
             change = [entry["change"][key] for key in ("value", "low", "high")]
-            table.add_data(name, role, entry["num_images"], 100 * entry["before"], 100 * entry["after"], *change)
+            rows.append([name, role, entry["num_images"], 100 * entry["before"], 100 * entry["after"], *change])
+        self._show("datasets", columns, rows, figures)
+        self.run.summary.update(summary(metrics))
+
+    def report(self, report: Report) -> None:
+        """A W&B run of its own in the report's folder: the table, the figures, mRI by model and method."""
+        _quieten(report.cache)
+        self.about |= {
+            "group": "report",
+            "job_type": "report",
+            "name": f"report: {report.facts['data']}, suite {report.facts['suite']}",
+            "tags": [*self.tags, report.facts["data"], report.facts["suite"]],
+            "config": shareable(report.facts),
+            "dir": str(report.folder),
+        }
+        self.run = self._begin(report.folder)
+        rows = report.table.astype(object).where(report.table.notna(), None).to_numpy().tolist()
+        self._show("mRI_table", list(report.table.columns), rows, report.figures)
+        self.run.summary.update(dict(report.numbers))
+        self.close(failed=False)
+
+    def _show(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], figures: Sequence[Path]) -> None:
+        import wandb
+
+        table: Any = wandb.Table(list(columns), list(rows))
         # Bound before it is logged it is a file of the run; else W&B makes an artifact of it, staged elsewhere on this
         # machine, under a path that is then in the run's record.
-        table.bind_to_run(self.run, "datasets", "summary")
-        self.run.log({"datasets": table, **{f"figures/{file.stem}": wandb.Image(str(file)) for file in figures}})
-        self.run.summary.update(summary(metrics))
+        table.bind_to_run(self.run, name, "summary")
+        self.run.log({name: table, **{f"figures/{file.stem}": wandb.Image(str(file)) for file in figures}})
 
     def close(self, failed: bool) -> None:
         """Hand over what is left, for at most a minute."""
         self.run.finish(exit_code=int(failed))
+
+
+def _quieten(cache: str | None) -> None:
+    """Keep W&B out of the home folder, and silent: it then asks for no key either, but raises without one."""
+    folder = str(cache_dir(cache) / "wandb")
+    quiet = {"CACHE_DIR": folder, "DATA_DIR": folder, "ERROR_REPORTING": "false", "SILENT": "true"}
+    for name, value in quiet.items():
+        os.environ.setdefault(f"WANDB_{name}", value)
 
 
 class TensorBoard(Dashboard):

@@ -43,8 +43,8 @@ SETTLED = {
 }
 """Options that may be null, and where the recipe holds what they come to."""
 
-READ_BY_PRETRAINED = {"data.limit", "data.image_backend", "data.label_rule"}
-"""Options of the data that matter where nothing is trained."""
+READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.")
+"""Options that matter where nothing is trained."""
 
 PRETRAINED = "pretrained"
 
@@ -223,7 +223,7 @@ class Question:
         """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
         changed = flat_changes(self.config)
         if self.recipe is None or self.source is None:
-            return {k: v for k, v in changed.items() if k.startswith("evaluation.") or k in READ_BY_PRETRAINED}
+            return {k: v for k, v in changed.items() if k.startswith(READ_BY_PRETRAINED)}
         usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
         epochs = _settle(usual, self.catalog, len(self.source)).epochs
         optimizer = {k: v for k, v in self.config.optimizer.items() if k not in ("lr", "warmup_steps")}
@@ -241,6 +241,7 @@ class Question:
         """What metrics.json says about how the numbers came about."""
         c, recipe = self.config, self.recipe
         return {
+            "numerics": NUMERICS,
             "experiment": c.experiment,
             "precision": recipe and recipe.precision,
             "evaluation_precision": c.evaluation.precision,

@@ -1,90 +1,131 @@
-"""``python -m rib.report``: the table and the comparison figure of everything in the run store.
+"""``python -m rib.report``: the table, mRI and figures of everything in the run store.
 
-Results made on other data, suites or protocols never share a table: each kind gets its own.
+Results made on other data, suites or protocols never share a table: each kind gets its own, and what differs is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import checked, conf_dir
+from rib.comparable import Result, comparable, what_differs
+from rib.config import checked, conf_dir, instantiate, shipped_nodes
+from rib.errors import RibError
 from rib.launch import launch, quietly, say
 from rib.schema import ReportConfig
+from rib.store import RunStore
+
+if TYPE_CHECKING:
+    from rib.paper_table import PaperTable
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="report")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = checked(cfg, ReportConfig)
-    runs = Path(config.paths.runs)
-    report(runs, Path(config.out) if config.out else runs / "report", config.sources)
+    report(checked(cfg, ReportConfig))
 
 
-def report(runs: Path, out: Path, sources: Sequence[str] | None = None) -> list[Path]:
-    """Print a table for each group of comparable runs, and write it as csv with a figure.
+def report(config: ReportConfig) -> list[Path]:
+    """Print the tables of each group of comparable runs in a store, and write them with their figures.
 
     Args:
-        runs: The run store.
-        out: Folder for ``runs.csv``, ``summary.csv``, ``.md`` and ``.png`` (mRI), and ``comparison.png``; with ``_2``,
-            ... for further groups.
-
-        sources: Only runs that were fine-tuned on one of these.
+        config: The store (``paths.runs``), where to write (``out``), ``sources`` if not all, and a dashboard.
 
     Returns:
-        The files written.
+        The files written, those of the largest group first.
 
     Raises:
         RibError: If there is no finished fine-tuned run.
+    """
+    store = RunStore(config.paths.runs)
+    trained = [(run, m) for run in store.finished() for m in run.views() if m["source"] != "none"]
+    trained = [(run, m) for run, m in trained if m["robustness_improvement"]]
+    trained = [(run, m) for run, m in trained if config.sources is None or m["source"] in config.sources]
+    if not trained:
+        raise RibError(
+            f"paths.runs: expected finished runs in {store.root}, found none; make one with python -m rib.train"
+        )
+    groups = comparable(trained)
+    for line in what_differs(groups):
+        say(line)
+    out = Path(config.out) if config.out else store.root / "report"
+    written = []
+    for number, group in enumerate(groups, start=1):
+        suite = shipped_nodes("suite").get(group.results[0][1]["suite"], {}).get("sources", [])
+        asked = [*suite, *(config.sources or [])]
+        files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
+        written += files
+        if table is not None:
+            show_report(table, files, config.logger, config.paths.cache)
+    return written
+
+
+def write_report(
+    results: Sequence[Result], store: RunStore, out: Path, asked: Sequence[str] = (), suffix: str = ""
+) -> tuple[list[Path], PaperTable | None]:
+    """Print and write runs.csv, the table as summary.csv, .md, .tex and .png, and (up to 7 methods) comparison.png.
+
+    Args:
+        results: Fine-tuned runs that may share a table.
+        store: Where they are.
+        out: Folder to write into.
+        asked: Sources that mRI is over; runs on others stand in runs.csv only. Empty for all that are there.
+        suffix: Behind every file's name.
+
+    Returns:
+        The files, and the table; None where no run is on a source that was asked for.
     """
     import pandas as pd
     from rich.console import Console
 
     from rib import figures, tables
-    from rib.errors import RibError
-    from rib.store import RunStore
-    from rib.summary import summarise
+    from rib.paper_table import paper_table
+    from rib.summary import method_label
 
-    store = RunStore(runs)
-    finished = [(run, metrics) for run in store.finished() for metrics in run.views()]
-    trained = [(run, m) for run, m in finished if m["source"] != "none" and m["robustness_improvement"]]
-    trained = [(run, m) for run, m in trained if sources is None or m["source"] in sources]
-    if not trained:
-        raise RibError(f"paths.runs: expected finished runs in {runs}, found none; make one with python -m rib.train")
-    before = {run.key: run for run, m in finished if m["source"] == "none"}
-    groups = tables.comparable(trained)
-    console = Console(width=None if Console().is_terminal else 140)
-    if len(groups) > 1:
-        say(f"the runs in {runs} were made in {len(groups)} ways that are not comparable; each has its own table")
-    written = []
     out.mkdir(parents=True, exist_ok=True)
-    for number, group in enumerate(groups, start=1):
-        suffix = "" if number == 1 else f"_{number}"
-        metrics = [m for _, m in group]
-        console.print(tables.comparison_table(metrics))
-        kind = metrics[0]["data"]["kind"]
-        summaries = summarise(group, store, tables.catalog_of(kind), before)
-        console.print(tables.summary_table(summaries, kind))
-        table, summary = out / f"runs{suffix}.csv", out / f"summary{suffix}.csv"
-        pd.DataFrame(tables.comparison_rows(metrics)).to_csv(table, index=False)
-        pd.DataFrame(tables.summary_rows(summaries, kind)).to_csv(summary, index=False)
-        summary.with_suffix(".md").write_text(tables.summary_markdown(summaries, kind))
-        figure = figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png")
-        overview = figures.save(
-            figures.summary_figure(summaries, tables.world(metrics[0])), out / f"summary{suffix}.png"
+    console = Console(width=None if Console().is_terminal else 200)
+    metrics = [m for _, m in results]
+    console.print(tables.comparison_table(metrics))
+    files = [out / f"runs{suffix}.csv"]
+    pd.DataFrame(tables.comparison_rows(metrics)).to_csv(files[0], index=False)
+    table = None
+    if inside := [(run, m) for run, m in results if m["source"] in asked or not asked]:
+        table = paper_table(inside, store, asked)
+        console.print(*table.rich(), sep="\n")
+        summary = out / f"summary{suffix}.csv"
+        table.frame().to_csv(summary, index=False)
+        summary.with_suffix(".md").write_text(table.markdown())
+        summary.with_suffix(".tex").write_text(table.latex())
+        figures.save(figures.summary_figure(table), summary.with_suffix(".png"))
+        files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
+    if len({method_label(m) for m in metrics}) <= len(figures.SERIES):
+        files.append(figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
+    for line in tables.missing_controls(metrics):
+        say(line)
+    console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
+    return files, table
+
+
+def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:
+    """Show a table on a dashboard.
+
+    Args:
+        table: From `write_report`, as are the
+        files: whose pictures go with it; beside the first W&B's own files are put.
+        logger: The config's ``logger`` node; nothing happens where it names no class.
+        cache: ``paths.cache``.
+    """
+    from rib.loggers import Report
+
+    if "_target_" in logger:
+        pictures = [file for file in files if file.suffix == ".png"]
+        instantiate(logger).report(
+            Report(table.facts, table.frame(), table.numbers, pictures, files[0].resolve().parent, cache)
         )
-        console.print(
-            f"table: {table.resolve()}\nfigures: {figure.resolve()} {overview.resolve()}",
-            soft_wrap=True,
-            highlight=False,
-        )
-        written += [table, summary, summary.with_suffix(".md"), figure, overview]
-        for line in tables.missing_controls(metrics):
-            say(line)
-    return written
 
 
 def main() -> None:

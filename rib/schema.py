@@ -228,6 +228,7 @@ class ReportConfig:
     """One question to `rib.report`."""
 
     paths: PathsConfig
+    logger: dict[str, Any]
     out: str | None
     sources: list[str] | None
 

@@ -1,32 +1,58 @@
-"""From many runs to mRI, with the two intervals that answer different questions: over images and over seeds."""
+"""From many runs to mRI: over sources and seeds, with its two intervals, and against plain fine-tuning."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import nan
 from statistics import fmean
 from typing import Any
 
+from rib.comparable import Result, row_of, settings
 from rib.data.catalog import Catalog
 from rib.errors import RibError
-from rib.metrics import Changes, Interval, mean_robustness_improvement, mean_robustness_interval, seed_interval
+from rib.metrics import (
+    IN_DISTRIBUTION,
+    Changes,
+    Comparison,
+    Interval,
+    holm,
+    mean_robustness_difference,
+    mean_robustness_improvement,
+    mean_robustness_interval,
+    seed_interval,
+)
+from rib.predictions import Predictions
 from rib.results import Scored, read_paths
 from rib.store import Run, RunStore
+
+PLAIN = "finetune"
+LEVEL = 0.05
+"""Below which an adjusted p-value counts as a difference."""
+
+Cell = tuple[str, int]
+"""A source and a seed."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One model with one method and options, over the sources and seeds that were run.
+    """One model with one method and settings, over the sources and seeds that were run.
 
     Attributes:
         model: Its name.
-        method: Its name with the options that are not default.
+        method: Its name.
+        options: Those that are not default.
+        settings: Those that tell rows apart, defaults among them (`rib.comparable.settings`).
         improvement: RI by source, the mean over seeds, percentage points.
         seeds: Seeds that have every one of these sources.
         over_images: mRI, resampling images once for all sources and seeds.
         over_seeds: mRI, Student's t over ``seeds``; None for fewer than two.
+        against_plain: mRI minus that of plain fine-tuning of the same model under the same general options, over the
+            sources and seeds that both have; None where that was not run, and for plain fine-tuning itself.
+        p_adjusted: Its p-value by Holm over all comparisons of the table.
+        val_before: Accuracy on ImageNet val, a fraction; nan where it was not scored.
+        val_after: The same after fine-tuning, the mean over sources and seeds.
         source_before: Accuracy on the source, the mean over sources, a fraction; nan where it was not scored.
         source_after: The same after fine-tuning, and over seeds.
         seconds: Training (or merging) and scoring of one run, the mean; its ingredients not counted.
@@ -35,81 +61,139 @@ class Summary:
 
     model: str
     method: str
-    improvement: dict[str, float]
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    improvement: Mapping[str, float]
     seeds: tuple[int, ...]
     over_images: Interval
     over_seeds: Interval | None
+    against_plain: Comparison | None
+    p_adjusted: float
+    val_before: float
+    val_after: float
     source_before: float
     source_after: float
     seconds: float
     made_from: int
 
+    @property
+    def label(self) -> str:
+        """``ewc strength=10``."""
+        return labelled(self.method, self.options)
 
-def summarise(
-    runs: Iterable[tuple[Run, Mapping[str, Any]]], store: RunStore, catalog: Catalog, before: Mapping[str, Run]
-) -> list[Summary]:
-    """MRI of each model and method.
+    @property
+    def stands(self) -> bool:
+        """Whether it differs from plain fine-tuning, over images, after Holm."""
+        return self.against_plain is not None and self.p_adjusted < LEVEL
+
+
+def method_label(metrics: Mapping[str, Any]) -> str:
+    """A run's method with the options that are not default, ``ewc strength=10``."""
+    return labelled(metrics["method"], metrics["options"])
+
+
+def labelled(method: str, options: Mapping[str, Any]) -> str:
+    """A method's name with some options behind it, ``ewc strength=10``."""
+    return method + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in options.items())
+
+
+def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> list[Summary]:
+    """MRI of each row of a table, the best of each model first.
 
     Args:
-        runs: Finished, fine-tuned and comparable (`rib.tables.comparable`), each with its metrics.
+        results: Finished, fine-tuned and comparable (`rib.comparable.comparable`).
         store: Where they are.
         catalog: Their world.
-        before: The `pretrained` runs by their key.
 
     Raises:
         RibError: If the `pretrained` run behind a result is gone.
     """
-    groups: defaultdict[tuple[str, str, str], list[tuple[Mapping[str, Any], Run]]] = defaultdict(list)
-    for run, metrics in runs:
-        if metrics["before"] not in before:
-            raise RibError(
-                f"{run.folder} was compared with a pretrained run that is gone; "
-                f"make it again with python -m rib.train +method=pretrained model={metrics['model']}"
-            )
-        # Two starts under one name (another model.weights) are two models.
-        groups[metrics["model"], method_label(metrics), metrics["before"]].append((metrics, run))
-    return [
-        _summary(model, method, group, store, catalog, before[start])
-        for (model, method, start), group in sorted(groups.items())
-    ]
+    rows: defaultdict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
+    for run, metrics in results:
+        rows[row_of(metrics)].append((run, metrics))
+    starts = defaultdict(set)
+    for model, _, start, _ in rows:
+        starts[model].add(start)
+    reader = _Reader(store, catalog)
+    plain = {row: reader.changes(rows[row]) for row in rows if row[1] == PLAIN}
+    summaries = []
+    for row, group in rows.items():
+        model, method, start, _ = row
+        changes = plain[row] if row in plain else reader.changes(group)
+        other = None if method == PLAIN else _plain_row(row, rows)
+        against = _against(changes, plain[other]) if other is not None else None
+        name = model if len(starts[model]) == 1 else f"{model} ({start[:6]})"
+        summaries.append(_summary(name, group, changes, against))
+    compared = [s for s in summaries if s.against_plain is not None]
+    adjusted = iter(holm([s.against_plain.p for s in compared if s.against_plain is not None]))
+    summaries = [replace(s, p_adjusted=next(adjusted)) if s.against_plain is not None else s for s in summaries]
+    return sorted(summaries, key=lambda s: (s.model, -s.over_images.value))
 
 
-def method_label(metrics: Mapping[str, Any]) -> str:
-    """``ewc strength=10``."""
-    return f"{metrics['method']}" + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in metrics["options"].items())
+def _plain_row(
+    row: tuple[str, str, str, str], rows: Mapping[tuple[str, str, str, str], Sequence[Result]]
+) -> tuple[str, str, str, str] | None:
+    """Plain fine-tuning of a row's model, under the same settings, or else the same options, besides the methods' own.
+
+    A method with a learning rate of its own is compared with plain fine-tuning at the usual one.
+    """
+    candidates = [other for other in rows if other[1] == PLAIN and (other[0], other[2]) == (row[0], row[2])]
+    for facts in (settings, lambda metrics: metrics["options"]):
+
+        def general(key: tuple[str, str, str, str], facts: Any = facts) -> dict[str, Any]:
+            of_methods = ("method.", "paper.")
+            return {k: v for k, v in facts(rows[key][0][1]).items() if not k.startswith(of_methods)}
+
+        if same := [other for other in candidates if general(other) == general(row)]:
+            return same[0]
+    return None
+
+
+def _against(changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]) -> Comparison | None:
+    """A method against plain fine-tuning over the sources and seeds that both have."""
+    used, _ = _used(changes.keys() & plain.keys())
+    if not used:
+        return None
+    return mean_robustness_difference({cell: changes[cell] for cell in used}, {cell: plain[cell] for cell in used})
+
+
+def _used(cells: Iterable[Cell]) -> tuple[list[Cell], tuple[int, ...]]:
+    """The cells that a mean over sources is taken over, and the seeds that have every source.
+
+    A source with more seeds than the others must not weigh more, so only complete seeds count; where no seed is
+    complete each source enters with its first.
+    """
+    seeds_of: defaultdict[str, set[int]] = defaultdict(set)
+    for source, seed in cells:
+        seeds_of[source].add(seed)
+    complete = tuple(sorted(set.intersection(*seeds_of.values()))) if seeds_of else ()
+    return [(s, seed) for s in sorted(seeds_of) for seed in complete or (min(seeds_of[s]),)], complete
 
 
 def _summary(
-    model: str,
-    method: str,
-    group: Sequence[tuple[Mapping[str, Any], Run]],
-    store: RunStore,
-    catalog: Catalog,
-    before: Run,
+    model: str, group: Sequence[Result], changes: Mapping[Cell, Sequence[Changes]], against: Comparison | None
 ) -> Summary:
-    values: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    changes = {}
-    for metrics, run in group:
-        values[metrics["seed"]][metrics["source"]] = metrics["robustness_improvement"]["value"]
-        changes[metrics["source"], metrics["seed"]] = _changes(metrics, run, store, catalog, before)
-    sources = sorted({source for by_source in values.values() for source in by_source})
-    complete = tuple(sorted(seed for seed, by_source in values.items() if len(by_source) == len(sources)))
-    # A mean over sources: a source with more seeds than the others must not weigh more, so only complete seeds count.
-    # Where no seed is complete each source enters with its first.
-    firsts = {source: min(seed for seed in values if source in values[seed]) for source in sources}
-    used = {(s, seed) for s in sources for seed in (complete or (firsts[s],))}
-    improvement = {s: fmean(values[seed][s] for source, seed in used if source == s) for s in sources}
-    over_images = mean_robustness_interval({pair: changes[pair] for pair in sorted(used)})
-    over_seeds = seed_interval([mean_robustness_improvement(values[seed]) for seed in complete])
-    counted = [m for m, _ in group if (m["source"], m["seed"]) in used]
-    on_source = [m["accuracy"].get(m["source"], {"before": nan, "after": nan}) for m in counted]
+    by_cell = {(m["source"], m["seed"]): m for _, m in group}
+    used, complete = _used(by_cell)
+    values = {cell: by_cell[cell]["robustness_improvement"]["value"] for cell in used}
+    sources = dict.fromkeys(source for source, _ in used)
+    counted = [by_cell[cell] for cell in used]
+    absent = {"before": nan, "after": nan}
+    on_source = [m["accuracy"].get(m["source"], absent) for m in counted]
+    on_val = [m["accuracy"].get(IN_DISTRIBUTION, absent) for m in counted]
     return Summary(
         model,
-        method,
-        improvement,
+        counted[0]["method"],
+        counted[0]["options"],
+        settings(counted[0]),
+        {source: fmean(value for (s, _), value in values.items() if s == source) for source in sources},
         complete,
-        over_images,
-        over_seeds,
+        mean_robustness_interval({cell: changes[cell] for cell in used}),
+        seed_interval([mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]),
+        against,
+        nan,
+        val_before=fmean(entry["before"] for entry in on_val),
+        val_after=fmean(entry["after"] for entry in on_val),
         source_before=fmean(entry["before"] for entry in on_source),
         source_after=fmean(entry["after"] for entry in on_source),
         seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in counted),
@@ -117,17 +201,35 @@ def _summary(
     )
 
 
-def _changes(metrics: Mapping[str, Any], run: Run, store: RunStore, catalog: Catalog, before: Run) -> list[Changes]:
-    derived_from = {name: spec.derived_from for name, spec in catalog.specs.items()}
-    found = []
-    for name in metrics["robustness_improvement"]["targets"]:
-        score = metrics["scores"][name]
-        scored = Scored.of(
-            name,
-            before.scored(name, score["key"]),
-            run.scored(name, score["key"]),
-            read_paths(store.root, score["images"]),
-            catalog,
-        )
-        found += scored.changes(derived_from)
-    return found
+@dataclass
+class _Reader:
+    """Reads stored predictions; a model's own and the datasets' paths, which all its runs need, once."""
+
+    store: RunStore
+    catalog: Catalog
+    _before: dict[tuple[str, str, str], Predictions] = field(default_factory=dict)
+    _paths: dict[str, list[str]] = field(default_factory=dict)
+
+    def changes(self, group: Sequence[Result]) -> dict[Cell, list[Changes]]:
+        """What fine-tuning did to every image of every target, by source and seed."""
+        return {(m["source"], m["seed"]): self._of_run(run, m) for run, m in group}
+
+    def _of_run(self, run: Run, metrics: Mapping[str, Any]) -> list[Changes]:
+        derived_from = {name: spec.derived_from for name, spec in self.catalog.specs.items()}
+        kind, model, start = metrics["data"]["kind"], metrics["model"], metrics["before"]
+        pretrained = self.store.run(kind, model, "none", "pretrained", start)
+        found = []
+        for name in metrics["robustness_improvement"]["targets"]:
+            key, images = metrics["scores"][name]["key"], metrics["scores"][name]["images"]
+            if (start, name, key) not in self._before:
+                if not pretrained.predictions_file(name, key).is_file():
+                    raise RibError(
+                        f"{run.folder} was compared with a pretrained run that is gone; "
+                        f"make it again with python -m rib.train +method=pretrained model={model}"
+                    )
+                self._before[start, name, key] = pretrained.scored(name, key)
+            if images not in self._paths:
+                self._paths[images] = read_paths(self.store.root, images)
+            before, paths = self._before[start, name, key], self._paths[images]
+            found += Scored.of(name, before, run.scored(name, key), paths, self.catalog).changes(derived_from)
+        return found

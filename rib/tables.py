@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,6 @@ from rib.data import catalog as catalogs
 from rib.data import mini
 from rib.data.catalog import Catalog
 from rib.files import write_atomically
-from rib.results import interval_dict
-from rib.store import Run
-from rib.summary import Summary
-
-COMPARABLE = (
-    "suite",
-    "data",
-    "protocol.experiment",
-    "protocol.precision",
-    "protocol.evaluation_precision",
-    "protocol.label_rule",
-    "protocol.image_backend",
-    "protocol.limit",
-)
-"""What must agree before two results stand in one table."""
 
 
 def catalog_of(kind: str) -> Catalog:
@@ -102,15 +87,6 @@ def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
 
 
-def comparable(runs: Iterable[tuple[Run, Mapping[str, Any]]]) -> list[list[tuple[Run, Mapping[str, Any]]]]:
-    """Results (a run and its metrics) grouped so that each group may stand in one table, largest group first."""
-    groups: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
-    for run, metrics in runs:
-        facts = [_at(metrics, path) for path in COMPARABLE]
-        groups.setdefault(repr(facts), []).append((run, metrics))
-    return sorted(groups.values(), key=len, reverse=True)
-
-
 def comparison_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a run that trained: what it was, RI with its interval, source and in-distribution accuracy, cost."""
     rows = []
@@ -182,67 +158,6 @@ def missing_controls(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def summary_rows(summaries: Sequence[Summary], kind: str) -> list[dict[str, Any]]:
-    """One row a model and method: mRI with both intervals, accuracy on the sources, and cost; points and percent."""
-    return [
-        {
-            "model": s.model,
-            "method": s.method,
-            "mri": s.over_images.value,
-            "mri_low": s.over_images.low,
-            "mri_high": s.over_images.high,
-            "mri_seeds_low": s.over_seeds.low if s.over_seeds else float("nan"),
-            "mri_seeds_high": s.over_seeds.high if s.over_seeds else float("nan"),
-            "num_seeds": len(s.seeds),
-            **{f"ri.{name}": value for name, value in s.improvement.items()},
-            "source_before": 100 * s.source_before,
-            "source_after": 100 * s.source_after,
-            "seconds": s.seconds,
-            "made_from": s.made_from,
-        }
-        for s in summaries
-    ]
-
-
-def summary_markdown(summaries: Sequence[Summary], kind: str) -> str:
-    """The rows of `summary_rows` as a Markdown table, the best mRI of a model first."""
-    columns = ("model", "method", "mRI [95 %, images only]", "[95 %, over seeds]", "RI by source")
-    head = (*columns, "sources %", "s a run", "made from")
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for s in sorted(summaries, key=lambda s: (s.model, -s.over_images.value)):
-        over_seeds = f"[{points(s.over_seeds.low)}, {points(s.over_seeds.high)}]" if s.over_seeds else "one seed"
-        by_source = ", ".join(
-            f"{title_of(n, kind).removeprefix('ImageNet-')} {points(v)}" for n, v in s.improvement.items()
-        )
-        cells = (
-            s.model,
-            s.method,
-            with_interval(interval_dict(s.over_images)),
-            over_seeds,
-            by_source,
-            f"{100 * s.source_before:.1f} > {100 * s.source_after:.1f}",
-            f"{s.seconds:.1f}",
-            f"{s.made_from} runs" if s.made_from else "",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def summary_table(summaries: Sequence[Summary], kind: str) -> Table:
-    """MRI of each model and method over its sources, with the intervals over images and over seeds side by side."""
-    table = Table(title="mRI, percentage points: the mean of RI over sources", title_justify="left")
-    for column in ("model", "method", "sources"):
-        table.add_column(column)
-    for column in ("mRI [95 %, images only]", "seeds", "[95 %, over seeds]"):
-        table.add_column(column, justify="right")
-    for s in summaries:
-        sources = ", ".join(f"{title_of(name, kind)} {points(value)}" for name, value in s.improvement.items())
-        over_seeds = f"[{points(s.over_seeds.low)}, {points(s.over_seeds.high)}]" if s.over_seeds else "one seed: none"
-        images = with_interval(interval_dict(s.over_images))
-        table.add_row(s.model, s.method, sources, images, str(len(s.seeds)), over_seeds)
-    return table
-
-
 def curve_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a model on a curve: accuracy in percent (source, mean of targets, val, each set) and RI in points."""
     rows = []
@@ -302,10 +217,3 @@ def best_ingredient_table(metrics: Mapping[str, Any]) -> Table:
 
 def _percent(entry: Mapping[str, float] | None, when: str) -> float:
     return 100 * entry[when] if entry else float("nan")
-
-
-def _at(metrics: Mapping[str, Any], path: str) -> Any:
-    value: Any = metrics
-    for part in path.split("."):
-        value = value[part]
-    return value

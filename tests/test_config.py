@@ -88,6 +88,21 @@ def test_options_are_the_flat_overrides_that_are_not_default():
     assert changed == {"method.ewc.strength": 3, "data.images_per_class": 2}
 
 
+@pytest.mark.parametrize("name", ["mini_small", "resnet50", "clip_laion2b", "efficientnet_lite0"])
+def test_a_models_own_transform_is_no_option_and_another_is(name):
+    assert flat_changes(compose(f"model={name}")) == {}
+    assert flat_changes(compose(f"model={name}", "model.transform.crop_pct=0.875")) == {
+        "model.transform.crop_pct": 0.875
+    }
+
+
+def test_statistics_shared_between_devices_are_an_option():
+    assert flat_changes(compose("trainer=ddp", "trainer.sync_batchnorm=true")) == {"trainer.sync_batchnorm": True}
+    assert flat_changes(compose("model=timm", "model.name=x.y", "model.transform.size=64")) == {
+        "model.transform.size": 64
+    }
+
+
 def test_no_method_is_plain_fine_tuning():
     assert compose().method == {}
 

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from rib import tables
-from rib.data import mini
+from rib.comparable import comparable, what_differs
+from rib.config import compose
 from rib.errors import RibError
+from rib.paper_table import paper_table
 from rib.pipeline import finetune
 from rib.report import report
-from rib.store import RunStore
-from rib.summary import summarise
+from rib.schema import PathsConfig, ReportConfig
+from rib.store import Run, RunStore
 
 QUICK = ("model=mini_small", "epochs=1", "data.images_per_class=2", "suite.targets=[imagenet_a,imagenet_r,imagenet_v2]")
 
 
-@pytest.fixture
-def grid(ask_for, store):
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory, cache):
+    store = tmp_path_factory.mktemp("grid")
+    common = (*QUICK, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null")
     for source in ("imagenet_a", "imagenet_r"):
         for seed in (0, 1):
-            finetune(ask_for(*QUICK, f"dataset={source}", f"seed={seed}"))
+            finetune(compose(*common, f"dataset={source}", f"seed={seed}"))
+    return store
+
+
+@pytest.fixture
+def grid(made_once, store):
+    shutil.copytree(made_once, store)
     return RunStore(store)
 
 
+def ask(runs, out, sources=None):
+    return ReportConfig(PathsConfig(str(runs), None), {"name": "none"}, str(out), sources)
+
+
+def results(store):
+    return [(run, run.metrics()) for run in store.finished()]
+
+
 def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
-    runs = [(run, run.metrics()) for run in grid.finished() if run.metrics()["source"] != "none"]
-    before = {run.key: run for run in grid.finished(source="none")}
-    (summary,) = summarise(runs, grid, mini.catalog(), before)
-    values = {(m["source"], m["seed"]): m["robustness_improvement"]["value"] for _, m in runs}
+    (summary,) = paper_table(results(grid), grid).rows
+    trained = [m for _, m in results(grid) if m["source"] != "none"]
+    values = {(m["source"], m["seed"]): m["robustness_improvement"]["value"] for m in trained}
     assert summary.over_images.value == pytest.approx(np.mean(list(values.values())))
     assert summary.over_images.low < summary.over_images.value < summary.over_images.high
     for source, value in summary.improvement.items():
@@ -42,11 +65,12 @@ def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
 
 def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp_path, capsys):
     finetune(ask_for(*QUICK, "data.limit=60"))
-    written = report(grid.root, tmp_path / "report")
-    kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md", "summary{}.png")
+    written = report(ask(grid.root, tmp_path / "report"))
+    kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md", "summary{}.tex", "summary{}.png")
     assert {p.name for p in written} == {kind.format(which) for kind in kinds for which in ("", "_2")}
     out, err = capsys.readouterr()
-    assert "2 ways that are not comparable" in err
+    assert "1 of the runs share no table with the first 4: " in err
+    assert "protocol.limit 60, not null; other images of imagenet_a, imagenet_r, imagenet_v2, imagenet_val" in err
     assert "at most 60 images a dataset: a quick look, not a result" in out
     first = pd.read_csv(tmp_path / "report" / "runs.csv")
     assert len(first) == 4
@@ -56,7 +80,7 @@ def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp
 
 def test_an_empty_store_is_one_sentence(tmp_path):
     with pytest.raises(RibError, match=r"expected finished runs in .*, found none; make one with"):
-        report(tmp_path, tmp_path / "report")
+        report(ask(tmp_path, tmp_path / "report"))
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.234, "+1.23"), (-0.5, "-0.50"), (0.0, "0.00"), (-0.001, "0.00")])
@@ -66,9 +90,7 @@ def test_points_have_a_sign_unless_nothing_changed(value, text):
 
 def test_a_source_with_more_seeds_weighs_no_more(grid, ask_for):
     finetune(ask_for(*QUICK, "dataset=imagenet_r", "seed=2"))
-    runs = [(run, run.metrics()) for run in grid.finished() if run.metrics()["source"] != "none"]
-    before = {run.key: run for run in grid.finished(source="none")}
-    (summary,) = summarise(runs, grid, mini.catalog(), before)
+    (summary,) = paper_table(results(grid), grid).rows
     assert summary.seeds == (0, 1)
     assert summary.over_images.value == pytest.approx(np.mean(list(summary.improvement.values())))
 
@@ -77,7 +99,7 @@ def test_another_suite_has_a_table_of_its_own(ask_for, store, tmp_path, capsys):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1")
     for suite in ("seven", "paper"):
         finetune(ask_for(*quick, f"suite={suite}"))
-    report(store, tmp_path / "report")
+    report(ask(store, tmp_path / "report"))
     out = capsys.readouterr().out
     assert "suite seven" in out
     assert "suite paper" in out
@@ -85,13 +107,13 @@ def test_another_suite_has_a_table_of_its_own(ask_for, store, tmp_path, capsys):
 
 def test_a_result_whose_start_is_gone_says_how_to_make_it_again(grid, tmp_path):
     for run in grid.finished(source="none"):
-        (run.folder / "metrics.json").unlink()
+        shutil.rmtree(run.folder)
     with pytest.raises(RibError, match=r"pretrained run that is gone; make it again with .*model=mini_small"):
-        report(grid.root, tmp_path / "report")
+        report(ask(grid.root, tmp_path / "report"))
 
 
 def test_only_some_sources_and_what_a_run_cost(grid, tmp_path):
-    report(grid.root, tmp_path / "report", ["imagenet_a"])
+    report(ask(grid.root, tmp_path / "report", ["imagenet_a"]))
     rows = pd.read_csv(tmp_path / "report" / "summary.csv")
     assert list(rows.filter(like="ri.").columns) == ["ri.imagenet_a"]
     runs = [run.metrics() for run in grid.finished(source="imagenet_a")]
@@ -110,3 +132,141 @@ def test_a_batch_norm_model_without_its_control_is_said():
     assert "python -m rib.train +method=finetune batch_norm=frozen model=net dataset=imagenet_r" in line
     assert tables.missing_controls([run("ewc", "update"), run("finetune", "frozen")]) == []
     assert tables.missing_controls([run("ewc", "update", layers=0)]) == []
+
+
+def made(**differences: Any) -> tuple[Run, dict[str, Any]]:
+    """A result of plain fine-tuning on R, but for what is said; names are `__` for a dot."""
+    protocol = {"experiment": None, "precision": "32-true", "evaluation_precision": "32-true", "epochs": 5, "lr": 0.005}
+    protocol |= {"warmup_steps": 3, "batch_size": 64, "batch_norm": "update", "label_rule": "max"}
+    protocol |= {"image_backend": "torchvision", "limit": None, "holdout": 0.0, "switches": {}, "numerics": 1}
+    metrics: dict[str, Any] = {
+        "model": "net",
+        "source": "imagenet_r",
+        "method": "finetune",
+        "options": {},
+        "seed": 0,
+        "suite": "seven",
+        "fingerprint": "f" * 16,
+        "data": {"kind": "user", "digest": "d" * 16},
+        "protocol": protocol,
+        "accuracy": {name: {} for name in ("imagenet_a", "imagenet_r", "imagenet_val")},
+        "robustness_improvement": {"targets": ["imagenet_a"]},
+        "before": "b" * 16,
+        "scores": {name: {"images": name} for name in ("imagenet_a", "imagenet_r", "imagenet_val")},
+    }
+    for name, value in differences.items():
+        *parents, last = name.split("__")
+        node = metrics
+        for parent in parents:
+            node = node[parent]
+        node[last] = {**node[last], **value} if isinstance(value, Mapping) else value
+    return Run(Path("somewhere")), metrics
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ({"suite": "paper"}, "suite paper, not seven"),
+        ({"data__digest": "e" * 16, "scores__imagenet_a": {"images": "x"}}, "other images of imagenet_a"),
+        ({"protocol__experiment": "paper"}, "protocol.experiment paper, not null"),
+        ({"protocol__limit": 60}, "protocol.limit 60, not null"),
+        ({"protocol__numerics": 2}, "protocol.numerics 2, not 1"),
+        ({"protocol__precision": "16-mixed"}, "protocol.precision 16-mixed, not 32-true"),
+        ({"protocol__switches": {"paper.resize_imagenet_c": True}}, "paper.resize_imagenet_c True, not False"),
+        ({"accuracy": {"objectnet": {}}}, "scored and not in RI imagenet_val, objectnet, not imagenet_val"),
+        ({"seed": 1, "protocol__warmup_steps": 5}, "net finetune on imagenet_r: protocol.warmup_steps 5, not 3"),
+        (
+            {"seed": 1, "protocol__switches": {"paper.objectnet_loss": "unrestricted"}},
+            "protocol.switches.paper.objectnet_loss unrestricted, not null",
+        ),
+        ({"fingerprint": "0" * 16}, f"imagenet_r seed 0 is there twice (fingerprints {'f' * 16} and {'0' * 16})"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_may_not_share_a_table_is_told_with_both_values(differences, said):
+    groups = comparable([made(), made(**differences)])
+    (line,) = what_differs(groups)
+    assert line.startswith("1 of the runs share no table with the first 1: ")
+    assert said in line
+    with pytest.raises(RibError, match="these runs may not share a table"):
+        paper_table([made(), made(**differences)], RunStore("nowhere"))
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        {"seed": 1, "fingerprint": "0" * 16},
+        {"source": "imagenet_a", "robustness_improvement": {"targets": ["imagenet_r"]}, "protocol__warmup_steps": 9},
+        {"method": "ewc", "protocol__switches": {"paper.ewc": "identity"}, "fingerprint": "0" * 16},
+        {"protocol__lr": 0.1, "options": {"optimizer.lr": 0.1}, "fingerprint": "0" * 16},
+        {"protocol__batch_norm": "frozen", "fingerprint": "0" * 16},
+        {"model": "another", "fingerprint": "0" * 16},
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_what_is_another_cell_or_row_may_share_it(differences):
+    assert len(comparable([made(), made(**differences)])) == 1
+
+
+def test_a_run_scored_twice_for_one_table_is_there_once():
+    (group,) = comparable([made(), made()])
+    assert len(group.results) == 1
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, cache):
+    """Two strengths and two rates: three methods on one source."""
+    store = tmp_path_factory.mktemp("swept")
+    common = (*QUICK, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null")
+    for more in (
+        ("+method=finetune",),
+        ("+method=finetune", "optimizer.lr=0.05"),
+        ("+method=ewc",),
+        ("+method=ewc", "method.ewc.strength=1000", "optimizer.lr=0.05"),
+        ("+method=linear_probe", "method.linear_probe.train=unfrozen_norms"),
+    ):
+        finetune(compose(*common, *more))
+    return RunStore(store)
+
+
+def test_an_axis_is_a_column_and_any_other_option_stays_with_its_method(swept):
+    table = paper_table(results(swept), swept, ("imagenet_r", "objectnet"))
+    assert set(table.axes) == {"optimizer.lr", "method.ewc.strength"}
+    rows = {tuple(r) for r in table.frame()[["method", "optimizer.lr", "ewc.strength"]].itertuples(index=False)}
+    assert rows == {
+        ("finetune", "0.005", ""),
+        ("finetune", "0.05", ""),
+        ("ewc", "0.005", "1.0"),
+        ("ewc", "0.05", "1000.0"),
+        ("linear_probe", "0.005", ""),
+    }
+    assert table.common == {"epochs": 1, "data.images_per_class": 2}
+    assert "| linear_probe train=unfrozen_norms |" in table.markdown()
+    assert "All with data.images_per_class=2, epochs=1." in table.markdown()
+    assert "No run on ObjectNet: mRI is over the sources that are there." in table.markdown()
+    assert {table.cells(row)[table.columns.index("over")] for row in table.rows} == {"1 of 2"}
+
+
+def test_each_method_is_compared_with_plain_fine_tuning_at_its_own_rate(swept):
+    frame = paper_table(results(swept), swept).frame().set_index(["method", "optimizer.lr"])
+    for rate in ("0.005", "0.05"):
+        difference = frame.loc[("ewc", rate), "mri"] - frame.loc[("finetune", rate), "mri"]
+        assert frame.loc[("ewc", rate), "against_finetune"] == pytest.approx(difference)
+    assert np.isnan(frame.loc["finetune", "against_finetune"]).all()
+    p = frame["p"].dropna().sort_values()
+    assert len(p) == 3
+    assert frame["p_holm"].dropna().min() == pytest.approx(min(1, 3 * p.iloc[0]))
+
+
+def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swept):
+    table = paper_table(results(swept), swept)
+    text = table.latex()
+    body = text[text.index("\\toprule") : text.index("\\bottomrule")]
+    rows = [line for line in body.splitlines() if "&" in line]
+    assert len(rows) == 1 + len(table.rows)
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(table.columns) - 1}
+    assert re.search(r"\\begin{tabular}{(l+r+)}", text)[1] == "ll" + "r" * (len(table.columns) - 2)
+    assert body.count(r"\textbf") == len(table.best) > 0
+    assert not re.search(r"(?<!\\)[_%#]", text.split("\n", 1)[1])
+    assert text.count("{") == text.count("}")
+    assert (r"\textsuperscript{*}" in body) == any(row.stands for row in table.rows)

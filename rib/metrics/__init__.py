@@ -14,6 +14,7 @@ from rib.metrics.bootstrap import (
     originals_of,
     robustness_interval,
 )
+from rib.metrics.comparison import Comparison, holm, mean_robustness_difference
 from rib.metrics.intervals import Interval, seed_interval
 from rib.metrics.robustness import (
     IN_DISTRIBUTION,
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
 __all__ = [
     "IN_DISTRIBUTION",
     "Changes",
+    "Comparison",
     "Interval",
     "RobustnessImprovement",
     "SubspaceAccuracy",
     "dataset_change_interval",
     "family_of",
+    "holm",
     "mean_over_cells",
+    "mean_robustness_difference",
     "mean_robustness_improvement",
     "mean_robustness_interval",
     "originals_of",

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import inf, sqrt
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -135,6 +135,24 @@ def mean_robustness_interval(
     Raises:
         ValueError: If there is no source, a source has no target, or one of its targets comes twice.
     """
+    families = weighted_by_family(changes)
+    generator = np.random.default_rng(seed)
+    value, resampled = 0.0, np.zeros(draws)
+    for family in sorted(families):
+        patterns = Patterns.of(families[family])
+        mean = patterns.mean
+        value += mean
+        resampled += mean + patterns.widening * (patterns.resample(draws, generator) - mean)
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(100 * value, 100 * float(low), 100 * float(high), "images only", level)
+
+
+def weighted_by_family(changes: Mapping[Any, Sequence[Changes]]) -> dict[str, list[tuple[float, Changes]]]:
+    """Every set with its weight in mRI, by family; families are independent of one another.
+
+    Raises:
+        ValueError: If there is no source, a source has no target, or one of its targets comes twice.
+    """
     if not changes:
         raise ValueError("expected the changes of at least one source, got none: mRI is a mean over sources")
     families: defaultdict[str, list[tuple[float, Changes]]] = defaultdict(list)
@@ -142,19 +160,11 @@ def mean_robustness_interval(
         shares = target_shares([target.unit for target in targets])
         for target in targets:
             families[target.family].append((shares[target.unit] / len(changes), target))
-    generator = np.random.default_rng(seed)
-    value, resampled = 0.0, np.zeros(draws)
-    for family in sorted(families):
-        patterns = _Patterns.of(families[family])
-        mean = float(patterns.means(patterns.frequencies[None, :])[0])
-        value += mean
-        resampled += mean + patterns.widening * (patterns.resample(draws, generator) - mean)
-    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(100 * value, 100 * float(low), 100 * float(high), "images only", level)
+    return families
 
 
 @dataclass(frozen=True, eq=False)
-class _Patterns:
+class Patterns:
     """The distinct things that an original of one family can do to the statistic.
 
     A *layer* is all the sets, under any source, that show the same originals: they share their denominator.
@@ -170,8 +180,8 @@ class _Patterns:
     images: Floats
 
     @classmethod
-    def of(cls, members: Sequence[tuple[float, Changes]]) -> _Patterns:
-        """Counts the patterns of a family's sets, each with its weight in the statistic."""
+    def of(cls, members: Sequence[tuple[float, Changes]]) -> Patterns:
+        """Counts the patterns of a family's sets, each with its weight in the statistic, below 0 to subtract it."""
         places, num_originals = _join([target._ids for _, target in members])
         layers: dict[bytes, defaultdict[float, Floats]] = {}
         images: dict[bytes, Floats] = {}
@@ -183,7 +193,8 @@ class _Patterns:
                 images[key] = counts.astype(np.float64)
                 layers.setdefault(key, defaultdict(lambda: np.zeros(num_originals)))
             # Sums of whole numbers for each weight: equal patterns then give equal floats, bit for bit.
-            layers[keys[id(place)]][weight] += np.bincount(place, target.change, num_originals)
+            totals = np.bincount(place, target.change, num_originals)
+            layers[keys[id(place)]][abs(weight)] += totals if weight > 0 else -totals
         gains = [np.sum([w * total for w, total in sorted(sums.items())], axis=0) for sums in layers.values()]
         table = np.stack([*gains, *(images[key] for key in layers)], axis=1)
         rows, frequencies = _distinct(table)
@@ -194,6 +205,26 @@ class _Patterns:
         """What makes the bootstrap's variance of a mean the unbiased one; 1 for a single original."""
         size = float(self.frequencies.sum())
         return sqrt(size / max(size - 1, 1))
+
+    @property
+    def mean(self) -> float:
+        """The family's part of the statistic in the images that there are, a fraction."""
+        return float(self.means(self.frequencies[None, :])[0])
+
+    @property
+    def variance(self) -> float:
+        """Of that part, over other originals of the same kind: what the bootstrap's variance tends to, in closed form.
+
+        Infinitesimal jackknife (Efron 1982): squared influences of the originals, where that on a ratio G / M is
+        (g - G / M m) / M, times n / (n - 1), which makes it unbiased for a mean. Infinite for a single original.
+        """
+        size = float(self.frequencies.sum())
+        if size < 2:
+            return inf
+        images = self.frequencies @ self.images
+        ratios = self.frequencies @ self.gains / images
+        influence = ((self.gains - ratios * self.images) / images).sum(axis=1)
+        return float(size / (size - 1) * (self.frequencies @ influence**2))
 
     def means(self, counts: Floats) -> Floats:
         """The family's part of the statistic in samples that hold each pattern so many times.
