@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from rib import archive
+from rib.config import instantiate
 from rib.cost import Costs
 from rib.errors import RibError
 from rib.grid import Plan, make_plan
@@ -61,6 +62,8 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     if missing:
         Schedule(plan, store, workers, outcome).run()
     _show_results(config, plan, store)
+    if config.study is not None:
+        _show_study(config, plan, store, console)
     if outcome.failed:
         wanted = sum(cell.id in outcome.failed for cell in plan.wanted)
         say(f"{wanted} of {len(plan.wanted)} cells have no result; retry=1 tries failed ones again:")
@@ -136,3 +139,14 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
         files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
+
+
+def _show_study(config: BenchmarkConfig, plan: Plan, store: RunStore, console: Console) -> None:
+    """What the study draws from its cells: the paragraph, and where the table and figures are."""
+    from rib.studies.base import Made, write_study
+
+    done = [(cell, cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
+    out = store.root / "studies" / str(config.study)
+    text, files = write_study(instantiate(config.draw), [Made(*one) for one in done], store, out)
+    console.print(text, highlight=False)
+    console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)

@@ -30,7 +30,7 @@ from rib.schema import Config, RecipeConfig
 
 C = TypeVar("C")
 
-OPEN_NODES = ("method", "optimizer", "trainer", "logger")
+OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys belong to a class that is named in them, not to the schema."""
 
 READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}, "method": {"ingredients", "lr", "reestimate"}}

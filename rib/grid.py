@@ -36,7 +36,7 @@ class Cell:
         place: Where its answer is, or will be; None without a question.
         needs: Ids of the cells that come before it.
         wanted: Whether the grid asks for it, or only other cells need it.
-        values: What the axes say here, by option.
+        axes: What the grid's axes say here, by option.
         problem: Why it cannot be asked; None where it can.
         refused: Whether that is because the source must not be trained on.
     """
@@ -47,7 +47,7 @@ class Cell:
     place: Run | None
     needs: tuple[str, ...] = ()
     wanted: bool = False
-    values: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
     refused: bool = False
 

@@ -130,6 +130,20 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
     return sorted(summaries, key=lambda s: (s.model, -s.over_images.value))
 
 
+def changes_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> dict[Cell, list[Changes]]:
+    """What fine-tuning did to every image of every target, by source and seed.
+
+    Args:
+        results: Runs of one model with one method and settings.
+        store: Where they are.
+        catalog: Their world.
+
+    Raises:
+        RibError: If the `pretrained` run behind a result is gone.
+    """
+    return _Reader(store, catalog).changes(results)
+
+
 def _plain_row(
     row: tuple[str, str, str, str], rows: Mapping[tuple[str, str, str, str], Sequence[Result]]
 ) -> tuple[str, str, str, str] | None:

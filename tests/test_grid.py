@@ -48,7 +48,7 @@ def test_what_the_grid_asks_for_and_another_cell_needs_is_one_cell(plan_of):
 def test_an_axis_is_for_the_cells_that_have_its_option(plan_of):
     axes = "axes={method.ewc.strength:[0.1,10],optimizer.lr:[0.001,0.01]}"
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,ewc]", axes)
-    values = [dict(cell.values) for cell in plan.wanted]
+    values = [dict(cell.axes) for cell in plan.wanted]
     assert len([v for v in values if set(v) == {"optimizer.lr"}]) == 2
     assert len([v for v in values if set(v) == {"optimizer.lr", "method.ewc.strength"}]) == 4
     assert {cell.question.options.get("method.ewc.strength") for cell in plan.wanted} == {None, 0.1, 10.0}
