@@ -8,7 +8,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rib.allocator import keep_memory
 from rib.errors import RibError
@@ -16,6 +16,8 @@ from rib.schema import Config
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+T = TypeVar("T")
 
 NOT_FOR_USERS = (
     ".*does not have many workers.*",  # cached crops need none
@@ -47,7 +49,7 @@ def launch_processes(config: Config) -> Fabric:
     return fabric
 
 
-def agreed(config: Config, look: Callable[[], bool]) -> bool:
+def agreed(config: Config, look: Callable[[], T]) -> T:
     """What rank zero sees in the store: the processes of one run must never decide for themselves."""
     trainer = config.trainer
     alone = trainer.get("devices", 1) in (1, "1") and trainer.get("num_nodes", 1) == 1
