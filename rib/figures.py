@@ -214,6 +214,38 @@ def _span(numbers: Collection[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Figure:
+    """Accuracy on held-out images against the first searched option, coloured by the second if there is one.
+
+    Args:
+        rows: One a trial, best first (`rib.tuning.rows_of`); those that diverged are crosses at the bottom.
+        options: Names of what was searched.
+        about: Model, method, source and world.
+    """
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    done = [row for row in rows if "held_out" in row]
+    x, y = [row[options[0]] for row in done], [100 * row["held_out"] for row in done]
+    if len(options) > 1:
+        shown = axes.scatter(x, y, s=28, c=[row[options[1]] for row in done], norm="log", cmap="viridis", zorder=2)
+        figure.colorbar(shown, ax=axes).set_label(options[1], fontsize=8)
+    else:
+        axes.scatter(x, y, s=28, color=GAIN, zorder=2)
+    axes.plot(x[0], y[0], "o", mfc="none", mec=LOSS, ms=12, label="best")
+    if lost := [row[options[0]] for row in rows if "held_out" not in row]:
+        axes.plot(lost, [0.03] * len(lost), "x", color=LOSS, transform=axes.get_xaxis_transform(), label="diverged")
+    axes.axhline(100 * done[0]["before"], color=NEUTRAL, lw=0.8, ls="--", label="before training")
+    axes.set_xscale("log")
+    axes.set_xlabel(options[0], fontsize=8)
+    axes.set_ylabel(f"top-1 on {done[0]['num_images']} held-out images, %", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(about, fontsize=9, loc="left")
+    return figure
+
+
 def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], methods: Sequence[str]) -> None:
     kind = runs[0]["data"]["kind"]
     targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]

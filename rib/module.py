@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from rib.data.labels import LabelSpace
-from rib.errors import RibError
+from rib.errors import DivergedError, RibError
 from rib.memo import Memo, digest_of
 from rib.methods.base import Method, Step
 from rib.metrics.accuracy import SubspaceAccuracy
@@ -145,7 +145,7 @@ class FineTuner(L.LightningModule):
     def _stop_if_lost(self) -> None:
         if (lost_at := int(self._lost_at)) >= 0:
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise RibError(
+            raise DivergedError(
                 f"the loss was no finite number at step {lost_at} (lr {lr:.3g} now, {self.lr:.3g} at its peak); "
                 "try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )

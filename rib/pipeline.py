@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rib import paper, stack, tables
 from rib.config import instantiate, to_yaml
-from rib.errors import RibError
+from rib.errors import DivergedError, RibError
 from rib.files import file_digest, write_atomically
 from rib.launch import rank, say
 from rib.loggers import shown
@@ -24,7 +24,7 @@ from rib.memo import Memo
 from rib.progress import progress
 from rib.published import show_published
 from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
-from rib.results import Scored, keep_paths, measure
+from rib.results import Scored, held_out_accuracy, keep_paths, measure
 from rib.schema import BatchNorm, Config
 from rib.store import Run, RunStore, view_of
 
@@ -76,7 +76,7 @@ def answer(question: Question, store: RunStore) -> Run:
         before = (_sound if question.ingredients else answer)(question.of_pretrained(), store)
     parts = [_part(question, part, store) for part in question.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
-    needed = 14 * question.start.num_bytes + 30 * sum(map(len, question.scored.values()))
+    needed = 14 * question.start.num_bytes + 30 * sum(map(len, question.images.values()))
     with store.claim(place, needed) as claim:
         if claim is not None:
             store.recover(place)
@@ -106,7 +106,7 @@ def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
     try:
         return _sound(asked, store)
     except RibError as error:
-        raise RibError(f"{question.method} needs {part.label}, which failed: {error}") from error
+        raise type(error)(f"{question.method} needs {part.label}, which failed: {error}") from error
 
 
 def _sound(question: Question, store: RunStore) -> Run:
@@ -199,7 +199,7 @@ def fit(
     if rank() == 0:
         state = model.stored_weights()
         if lost := next((name for name, t in state.items() if not t.isfinite().all()), None):
-            raise RibError(
+            raise DivergedError(
                 f"fine-tuning ended with weights that are no finite numbers ({lost}); try a smaller optimizer.lr"
             )
         save_weights(state, run.weights_file)
@@ -307,15 +307,16 @@ def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Mergin
         own = [build(start, len(question.catalog.wnids)).to(fabric.device)]
     curve = merging.variants() if merging is not None else {}
     data = _data(question)
-    total = sum(len(question.scored[name]) for name in missing)
+    total = sum(len(question.images[name]) for name in missing)
     with progress(f"{question.start.name}: scoring {question.method}", total) as tell:
         for name in missing:
-            instead = merging.model_for(name) if merging is not None and not together else None
+            tree = question.images[name]
+            instead = merging.model_for(tree.spec.name) if merging is not None and not together else None
             predictions = score_all(
                 [*([instead] if instead is not None else own), *curve.values()],
                 data.evaluation_loader(name, rank=fabric.global_rank, world=fabric.world_size),
-                LabelSpace(question.scored[name].spec.groups),
-                len(question.scored[name]),
+                LabelSpace(tree.spec.groups),
+                len(tree),
                 device=fabric.device,
                 precision=question.config.evaluation.precision,
                 keep_logits=question.config.predictions.logits,
@@ -337,7 +338,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
     """Measure, draw, and write metrics.json: from here on the run is finished."""
     from rib import figures
 
-    for tree in question.scored.values():
+    for tree in (*question.images.values(), *filter(None, (question.held_out,))):
         keep_paths(store.root, tree.digest, tree.paths)
 
     def measured(variant: str | None = None) -> dict[str, Any]:
@@ -373,6 +374,10 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         "before": before.key,
         "scores": question.scores,
     }
+    if question.source is not None and question.held_out is not None:
+        name = str(question.choosing)
+        start, end = (r.scored(name, question.score_keys[name]) for r in (before, run))
+        metrics["held_out"] = held_out_accuracy(start, end, question.images[name].paths, question.held_out)
     if labels := run.variants(question.score_keys):
         metrics["curve"] = [{"label": label, **measured(label)} for label in labels]
         tables.write_curve(metrics, run.folder / "curve.csv")
@@ -412,7 +417,7 @@ def _data(question: Question) -> RIBDataModule:
     config = question.config
     return RIBDataModule(
         question.source,
-        question.scored,
+        question.images,
         question.start.transform,
         batch_size=config.batch_size,
         evaluation_batch_size=config.evaluation.batch_size,

@@ -190,9 +190,26 @@ class Question:
                 facts["probe"] = self.probe.key
         return digest_of(facts)
 
+    @property
+    def choosing(self) -> str | None:
+        """Under which name the predictions lie that hold those of the held-out part; None where nothing is held out.
+
+        They are the source's own wherever the suite has it: the held-out images are among its images.
+        """
+        if self.held_out is None:
+            return None
+        name = self.held_out.spec.name
+        return name if name in self.scored else f"{name}.held_out"
+
+    @cached_property
+    def images(self) -> dict[str, ImageTree]:
+        """Everything that a model is scored on: each dataset, and what is held out of a source that is none of them."""
+        more = {} if self.held_out is None or self.choosing in self.scored else {str(self.choosing): self.held_out}
+        return {**self.scored, **more}
+
     @cached_property
     def score_keys(self) -> dict[str, str]:
-        """One key a dataset."""
+        """One key for each of `images`."""
         common = {
             "numerics": NUMERICS,
             "transform": asdict(self.start.transform),
@@ -201,9 +218,9 @@ class Question:
             "logits": self.config.predictions.logits,
         }
         keys = {}
-        for name, tree in self.scored.items():
+        for name, tree in self.images.items():
             facts = {**common, "images": tree.digest, "space": tree.spec.groups}
-            if self.catalog[name].precropped and not tree.spec.precropped:
+            if self.catalog[tree.spec.name].precropped and not tree.spec.precropped:
                 facts["cropped_again"] = True
             keys[name] = digest_of(facts)
         return keys
@@ -216,7 +233,7 @@ class Question:
     @property
     def scores(self) -> dict[str, dict[str, str]]:
         """What each number in metrics.json stands on: the score key and the digest of the images."""
-        return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.scored.items()}
+        return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.images.items()}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -282,9 +299,10 @@ class Question:
         return found
 
     def of_pretrained(self) -> Question:
-        """The question after this run's "before": the same datasets, nothing trained."""
+        """The question after this run's "before": the same images, nothing trained."""
         config = replace(self.config, method={PRETRAINED: {}}, force=False)
-        return replace(self, config=config, source=None, recipe=None, held_out=None, ingredients=(), probe=None)
+        held_out = None if self.choosing in self.scored else self.held_out
+        return replace(self, config=config, source=None, recipe=None, held_out=held_out, ingredients=(), probe=None)
 
 
 @dataclass

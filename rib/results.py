@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
+from rib.data.images import ImageTree
 from rib.files import write_atomically
 from rib.metrics import (
     Changes,
@@ -127,6 +128,29 @@ def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str],
     if overall is not None:
         overall["without_derived"] = improvement(without_derived(source, targets, derived_from))
     return {"accuracy": accuracy, "robustness_improvement": overall}
+
+
+def held_out_accuracy(
+    before: Predictions, after: Predictions, paths: Sequence[str], held_out: ImageTree
+) -> dict[str, Any]:
+    """What a run knows of the images that were kept from its training, read off predictions for more than those.
+
+    Args:
+        before: Of the pretrained model.
+        after: Of the run's.
+        paths: Of the images that both are about; the held-out ones are among them.
+        held_out: Those.
+
+    Returns:
+        ``before`` and ``after`` (top-1, fractions over images), ``num_images``, and ``images``, the digest under which
+        the store keeps their paths.
+    """
+    wanted = set(held_out.paths)
+    kept = np.fromiter((path in wanted for path in paths), bool, len(paths))
+    if kept.sum() != len(held_out):
+        raise ValueError(f"expected predictions for {len(held_out)} held-out images, found {kept.sum()}")
+    accuracy = {when: float(p.correct[kept].mean()) for when, p in (("before", before), ("after", after))}
+    return {**accuracy, "num_images": len(held_out), "images": held_out.digest}
 
 
 def interval_dict(interval: Interval) -> dict[str, float]:

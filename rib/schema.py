@@ -224,6 +224,23 @@ class BenchmarkConfig(Config):
 
 
 @dataclass
+class SpaceConfig:
+    """What a search tries: lowest and highest, on a log scale; null is not searched."""
+
+    lr: list[float] | None
+    strength: list[float] | None
+
+
+@dataclass
+class SearchConfig(Config):
+    """One question to `rib.search`."""
+
+    search: SpaceConfig
+    trials: int
+    objective: str
+
+
+@dataclass
 class ReportConfig:
     """One question to `rib.report`."""
 

@@ -79,6 +79,9 @@ def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(run_table(metrics))
     for name, value in metrics["notes"].items():
         console.print(f"{name}: {value:.4g}", highlight=False)
+    if held := metrics.get("held_out"):
+        accuracy = f"{100 * held['before']:.2f} % before, {100 * held['after']:.2f} % after"
+        console.print(f"held out of the source, {held['num_images']} images: {accuracy}", highlight=False)
     if len(metrics.get("ingredients", [])) > 1:
         console.print(best_ingredient_table(metrics))
     if "curve" in metrics:

@@ -12,7 +12,7 @@ import pytest
 import rib
 
 ROOT = Path(rib.__file__).parent
-MAINS = {"train", "report", "pretrain", "data.__main__"}
+MAINS = {"train", "report", "search", "pretrain", "data.__main__"}
 HYDRA = MAINS | {"config", "launch"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),

@@ -26,7 +26,7 @@ class Errata:
             (switch,) = (key for key in one.cell.axes if key.startswith("paper."))
             sides = pairs.setdefault((one.metrics["model"], one.metrics["method"], switch), [[], []])
             sides[bool(one.cell.axes[switch])].append(one)
-        found = [self._row(*key, *sides, store) for key, sides in pairs.items() if all(sides)]
+        found = [self._row(*key, sides[0], sides[1], store) for key, sides in pairs.items() if all(sides)]
         adjusted = holm([row["p"] for row in found])
         return pd.DataFrame([{**row, "p_holm": p} for row, p in zip(found, adjusted, strict=True)])
 

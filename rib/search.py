@@ -1,0 +1,31 @@
+"""``python -m rib.search``: choose a learning rate and a strength on images held out of the source."""
+
+from __future__ import annotations
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from rib.config import checked, conf_dir
+from rib.launch import launch, quietly, rank
+from rib.schema import SearchConfig
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
+@quietly
+def _main(cfg: DictConfig) -> None:
+    config = checked(cfg, SearchConfig)
+    from rib.tuning import search
+
+    folder = search(config, list(HydraConfig.get().overrides.task))
+    if rank() == 0:
+        print(folder.resolve())
+
+
+def main() -> None:
+    """Entry point of ``rib-search``."""
+    launch(_main)
+
+
+if __name__ == "__main__":
+    main()
