@@ -73,6 +73,16 @@ def test_labels_follow_the_catalog_and_not_the_folders_that_are_there(tmp_path, 
     assert labels_by_folder(tree) == {spec.classes[i]: i for i in (3, 77, 150)}
 
 
+def test_sketch_without_the_classes_that_share_a_name_keeps_the_labels_of_the_others(tmp_path):
+    """Some copies hold 998 folders: one crane and one maillot overwrote the other."""
+    spec = real()["imagenet_sketch"]
+    lost = (134, 638)
+    fill(tmp_path / "imagenet-sketch", [name for i, name in enumerate(spec.classes) if i not in lost], each=1)
+    assert f"expected 1000 classes with images in {tmp_path / 'imagenet-sketch'}, found 998" in told(spec, tmp_path)
+    tree = scan(spec, tmp_path, allow_incomplete=True)
+    assert labels_by_folder(tree) == {name: i for i, name in enumerate(spec.classes) if i not in lost}
+
+
 def test_objectnet_labels_go_through_the_mapping_and_other_folders_are_left_out(tmp_path):
     spec = real()["objectnet"]
     strangers = ("air_freshener", "baking_sheet", "zzz")
