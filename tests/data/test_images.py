@@ -182,7 +182,9 @@ def test_a_missing_dataset_is_told_with_the_place_where_it_should_be(tmp_path):
     spec = few("imagenet_r")
     message = told(spec, tmp_path)
     assert f"expected the folder {tmp_path / 'imagenet-r'}, which is not there" in message
-    assert message.endswith("unpack its archive there, or go on without it with data.allow_incomplete=true")
+    assert message.endswith(
+        "unpack its archive there, give the right data.root, or go on without it with data.allow_incomplete=true"
+    )
     with pytest.raises(MissingDatasetError):
         scan(spec, tmp_path, allow_incomplete=True)
 
