@@ -2,8 +2,8 @@
 
 glibc hands large blocks back to the kernel as soon as they are freed, and every layer's output is one: the next layer
 faults the same pages in again. `keep_memory` tells it not to, and no number changes. ``benchmarks/allocator.py``
-measures it side by side; on two cores, batch 32: EfficientNet-lite0 2.6 times as fast in evaluation and 1.7 in
-training, ViT-tiny 1.1 and 1.2, for 0.3 to 0.5 GB more memory.
+measures it side by side; on two cores, idle to very busy, batch 32: EfficientNet-lite0 2.6 to 3.6 times as fast in
+evaluation and 1.7 to 2.3 in training, ViT-tiny 1.1 to 1.2 in both, for up to a quarter more memory.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from rib.config import flat_changes, shipped_recipes
 from rib.data import catalog as catalogs
 from rib.data import mini
 from rib.data.catalog import Catalog
-from rib.data.images import ImageTree, MissingDatasetError, scan
+from rib.data.images import ImageTree, MissingDatasetError, counts, scan
 from rib.errors import RibError
 from rib.launch import say
 from rib.memo import digest_of
@@ -282,21 +282,17 @@ class Question:
             found["paper.resize_imagenet_c"] = True
         if self.source is not None and not self.source.spec.may_train:
             found["objectnet_training"] = PERMISSION
-        if self.config.data.allow_incomplete and self.config.data.limit is None:
-            short = {
-                name: {"images": len(tree), "expected": tree.spec.num_images}
-                for name, tree in self.scored.items()
-                if tree.spec.num_images not in (None, len(tree))
-            }
-            wanted = [*self.config.suite.targets, *self.config.suite.reported]
-            absent = {
-                name: {"images": 0, "expected": self.catalog[name].num_images}
-                for name in wanted
-                if name not in self.scored
-            }
-            if short or absent:
-                found["incomplete"] = short | absent
+        if incomplete := self._incomplete():
+            found["incomplete"] = incomplete
         return found
+
+    def _incomplete(self) -> dict[str, Any]:
+        """What was on disk of each dataset that is not all there: of the source, too, and before any limit."""
+        trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
+        short = {name: dict(tree.incomplete) for name, tree in trees.items() if tree.incomplete is not None}
+        wanted = (*self.config.suite.targets, *self.config.suite.reported)
+        absent = {name: counts(self.catalog[name]) for name in wanted if name not in self.scored}
+        return short | absent
 
     def of_pretrained(self) -> Question:
         """The question after this run's "before": the same images, nothing trained."""

@@ -155,7 +155,7 @@ def command(tmp_path: Path, url: str, *overrides: str) -> subprocess.CompletedPr
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import PIL.Image
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from rib.config import compose, conf_dir, options
 from rib.data import catalog, mini
@@ -24,6 +25,7 @@ from rib.pipeline import finetune
 from rib.schema import ModelConfig
 
 TINY_TIMM = "test_vit.r160_in1k"
+FACTS = Path(__file__).resolve().parents[2] / "shared" / "facts" / "models.json"
 
 
 @pytest.fixture
@@ -107,6 +109,40 @@ def test_published_accuracies_are_in_the_header_as_in_the_config(name):
     assert f"model={name} " in header or name.startswith("mini_")
     for value in published.values():
         assert f"{value:.2f}" in header
+
+
+def published_by_libraries(config: ModelConfig) -> dict[str, float]:
+    """Percent by the facts' names of datasets; torchvision's for its second weights, which timm has at 176 px only."""
+    facts, architecture = json.loads(FACTS.read_text()), config.architecture
+    if config.tag is None:
+        return {}
+    if config.tag == "tv2_in1k":
+        second = [e for e in facts["torchvision"] if e["weights"] == "IMAGENET1K_V2"]
+        return next({"imagenet": e["acc1"]} for e in second if e["name"] == architecture)
+    if config.library == "timm":
+        return next(e["anchors_top1"] for e in facts["timm_classifier"] if e["name"] == f"{architecture}.{config.tag}")
+    pair = (architecture, config.tag)
+    return next(e["anchors_zeroshot_top1"] for e in facts["open_clip"] if (e["model"], e["tag"]) == pair)
+
+
+@pytest.mark.skipif(not FACTS.is_file(), reason=f"no {FACTS}")
+def test_published_accuracies_are_those_of_the_libraries_tables():
+    names = {f"imagenet-{end}": f"imagenet_{end}" for end in ("v2", "a", "r", "sketch")} | {"imagenet": "imagenet_val"}
+    configs = {name: shipped(name) for name in options("model") if name not in ("timm", "open_clip")}
+    expected = {
+        name: {names[key]: value for key, value in published_by_libraries(config).items() if key in names}
+        for name, config in configs.items()
+    }
+    assert {name: config.published for name, config in configs.items()} == expected
+
+
+def test_mini_takes_a_file_of_weights_too(ask_for, tmp_path):
+    shipped_weights = find_start(compose("model=mini_tiny").model).weights
+    changed = {name: 2 * tensor for name, tensor in load_file(shipped_weights).items()}
+    save_file(changed, tmp_path / "mine.safetensors")
+    start = find_start(compose("model=mini_tiny", f"model.weights={tmp_path / 'mine.safetensors'}").model)
+    loaded = build(start, 1000).backbone.state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in changed.items())
 
 
 def test_a_timm_model_has_its_own_transform_and_trains(ask_for, timm_weights):

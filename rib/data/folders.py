@@ -41,7 +41,8 @@ def find_folder(spec: DatasetSpec, root: Path) -> Path:
                 f"{expected}, but {inner / place} is; data.root is one level too high, give {inner}"
             )
     raise MissingDatasetError(
-        f"{expected}; unpack its archive there, or go on without it with data.allow_incomplete=true"
+        f"{expected}; unpack its archive there, give the right data.root, or go on without it with "
+        "data.allow_incomplete=true"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class ImageTree:
         paths: Relative, with forward slashes, sorted.
         labels: Class of each image, 0..C-1, shape (N,).
         digest: Changes when an image, a label's folder or the selection does.
+        incomplete: Images and classes found and expected, where some are missing on disk; None where none is.
     """
 
     spec: DatasetSpec
@@ -52,6 +53,7 @@ class ImageTree:
     paths: tuple[str, ...]
     labels: Ints
     digest: str
+    incomplete: Mapping[str, int | None] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -142,7 +144,8 @@ def scan(
             f"{spec.title}: expected class folders with images in {folder}, found no image; "
             "unpack its archive there, or go on without it with data.allow_incomplete=true"
         )
-    fault = fault or _count_fault(spec, folder, listing, labels)
+    short = _count_fault(spec, folder, listing, labels)
+    fault = fault or short
     if fault is not None and not (allow_incomplete and len(labels)):
         raise RibError(fault)
     # What was drawn is told by its pixels, unless something of it is gone.
@@ -152,7 +155,17 @@ def scan(
         digest = digest_of([digest, spec.labels])
     if flat:
         digest = digest_of([digest, labels.tolist()])
-    return ImageTree(spec, folder, kept.paths(), labels, digest)
+    return ImageTree(spec, folder, kept.paths(), labels, digest, counts(spec, labels) if short else None)
+
+
+def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
+    """Images and classes there, beside what the catalog expects (images: None where releases differ)."""
+    return {
+        "images": len(labels),
+        "expected": spec.num_images,
+        "classes": len(np.unique(labels)),
+        "expected_classes": len(spec.groups),
+    }
 
 
 def _layout_fault(
@@ -250,4 +263,4 @@ def _rank_within(groups: Any, dice: NDArray[np.uint64]) -> Ints:
     return rank
 
 
-__all__ = ["ImageTree", "MissingDatasetError", "scan"]
+__all__ = ["ImageTree", "MissingDatasetError", "counts", "scan"]

@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import ImageOps
 
 from rib.data import crops
 from rib.data.crops import Images, crops_of
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
-from tests.data.trees import pictures
+from tests.data.trees import picture, pictures
 
 T = Transform(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
@@ -118,6 +119,23 @@ def test_cached_and_streamed_batches_are_the_same(tree, tmp_path):
     for one, other in zip(cached.__getitems__([5, 0, 7 + 2]), Images(tree, T).__getitems__([5, 0, 7 + 2]), strict=True):
         assert torch.equal(one, other)
     assert cached.__getitems__([5, 0, 7 + 2])[2].tolist() == [5, 0, 2]
+
+
+@pytest.mark.parametrize("way", ["cached", "streamed", "augmented"])
+@pytest.mark.parametrize("trap", [{"border": 2}, {"precropped": True}], ids=["red border", "precropped"])
+def test_a_dataset_s_border_and_crops_are_heeded_on_every_way(tmp_path, way, trap):
+    """ObjectNet's frame is cut, ImageNet-C's images stay as they are; a plain reader does neither."""
+    tree = pictures(tmp_path / "images", 2)
+    for n, path in enumerate(tree.paths):
+        frame = trap.get("border", 0)
+        ImageOps.expand(picture(n, 16, 16), frame, "red").save(tree.folder / path, "PNG")
+    tree = replace(tree, spec=replace(tree.spec, **trap))
+    whole = replace(T, crop_pct=1.0) if "border" in trap else T
+    crops = crops_of(tree, whole, "torchvision", tmp_path / "cache") if way == "cached" else None
+    images = Images(tree, whole, crops=crops, augment="flip" if way == "augmented" else "none").__getitems__([0, 1])[0]
+    for image, n in zip(images, range(2), strict=True):
+        inner = torch.from_numpy(np.array(picture(n, 16, 16))).permute(2, 0, 1)
+        assert torch.equal(image, inner) or (way == "augmented" and torch.equal(image, inner.flip(2)))
 
 
 def test_augmentation_leaves_the_generators_of_other_devices_alone(tree, monkeypatch):

@@ -73,6 +73,16 @@ def test_labels_follow_the_catalog_and_not_the_folders_that_are_there(tmp_path, 
     assert labels_by_folder(tree) == {spec.classes[i]: i for i in (3, 77, 150)}
 
 
+def test_sketch_without_the_classes_that_share_a_name_keeps_the_labels_of_the_others(tmp_path):
+    """Some copies hold 998 folders: one crane and one maillot overwrote the other."""
+    spec = real()["imagenet_sketch"]
+    lost = (134, 638)
+    fill(tmp_path / "imagenet-sketch", [name for i, name in enumerate(spec.classes) if i not in lost], each=1)
+    assert f"expected 1000 classes with images in {tmp_path / 'imagenet-sketch'}, found 998" in told(spec, tmp_path)
+    tree = scan(spec, tmp_path, allow_incomplete=True)
+    assert labels_by_folder(tree) == {name: i for i, name in enumerate(spec.classes) if i not in lost}
+
+
 def test_objectnet_labels_go_through_the_mapping_and_other_folders_are_left_out(tmp_path):
     spec = real()["objectnet"]
     strangers = ("air_freshener", "baking_sheet", "zzz")
@@ -172,7 +182,9 @@ def test_a_missing_dataset_is_told_with_the_place_where_it_should_be(tmp_path):
     spec = few("imagenet_r")
     message = told(spec, tmp_path)
     assert f"expected the folder {tmp_path / 'imagenet-r'}, which is not there" in message
-    assert message.endswith("unpack its archive there, or go on without it with data.allow_incomplete=true")
+    assert message.endswith(
+        "unpack its archive there, give the right data.root, or go on without it with data.allow_incomplete=true"
+    )
     with pytest.raises(MissingDatasetError):
         scan(spec, tmp_path, allow_incomplete=True)
 
