@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 # Two processes, a file of tests in one of them.
 TWO := -n 2 --dist loadfile
 
-.PHONY: help demo test slow lint format clean
+.PHONY: help demo test slow benchmark lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -32,6 +32,10 @@ test: $(INSTALLED)  ## the quick tests (5 minutes)
 
 slow: $(INSTALLED)  ## the tests that take longer
 	$(BIN)/python -m pytest $(TWO) -m slow
+
+benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 7 sources, 7 methods, 3 seeds (25 minutes)
+	$(BIN)/python -m rib.benchmark 'models=[mini_small,mini_large]' 'seeds=[0,1,2]' paths.runs=runs \
+	  'methods=[finetune,linear_probe,lp_ft,ewc,lwf,wise_ft,soup]'
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
