@@ -3,9 +3,9 @@
     python -m benchmarks.faults [kills]        # 30 kills: about 10 minutes on two idle cores
 
 A grid of 24 cells and what they need is started with files limited to 200 kB (a full disk), then started and killed
--9 (itself, one of its processes, or all) at random moments; then a metrics.json is cut short and a bit of a run's weights
-turned, and what was made of those weights removed. After going on, every number, every weight and the number of runs are
-compared with an undisturbed grid's.
+-9 (itself, one of its processes, or all) at random moments; then a metrics.json is cut short and a bit of a run's
+weights turned, and what was made of those weights removed. After going on, every number, every weight and the number of
+runs are compared with an undisturbed grid's.
 """
 
 from __future__ import annotations
