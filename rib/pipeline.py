@@ -22,7 +22,7 @@ from rib.errors import RibError
 from rib.files import write_atomically
 from rib.launch import rank, say
 from rib.loggers import shown
-from rib.machine import agreed, environment, launch_processes
+from rib.machine import agreed, check_processes, environment, launch_processes, trainer_plugins
 from rib.memo import Memo
 from rib.progress import progress
 from rib.published import show_published
@@ -63,11 +63,16 @@ def finetune(config: Config) -> Run:
     return run
 
 
+def stored(config: Config) -> Run | None:
+    """The finished run that answers a question, if it is in the store and is not to be made again."""
+    question = ask(config)
+    place = _place(question, RunStore(config.paths.runs))
+    return None if config.force or view_of(place, question) is None else place
+
+
 def answer(question: Question, store: RunStore) -> Run:
     """The finished run of a question, made if need be; its `pretrained` run is made before it."""
-    place = store.run(
-        question.catalog.kind, question.start.name, question.source_name, question.method, question.training_key
-    )
+    place = _place(question, store)
     force = question.config.force
     again = Run(place.folder.with_name(f"{place.key}.again"))
     if rank() == 0:
@@ -78,6 +83,8 @@ def answer(question: Question, store: RunStore) -> Run:
         from rib.merging import check_methods
 
         check_methods(question)  # before hours go into what a misspelt option then throws away
+        if question.trains:
+            check_processes(question.config)
     before = None if question.source is None else answer(question.of_pretrained(), store)
     parts = [_part(question, part, store) for part in question.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
@@ -98,13 +105,20 @@ def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     return next((view for view, made in zip(run.views(), views, strict=True) if made == asked), None)
 
 
+def _place(question: Question, store: RunStore) -> Run:
+    """Where a question's run is, or will be."""
+    return store.run(
+        question.catalog.kind, question.start.name, question.source_name, question.method, question.training_key
+    )
+
+
 def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
     """A run that another needs, made if need be; two processes that need the same one make it once."""
     if part.folder is not None:
         return Run(part.folder)
     assert part.question is not None, "an ingredient is a folder or a question"
     asked = part.question
-    there = store.run(asked.catalog.kind, asked.start.name, asked.source_name, asked.method, asked.training_key)
+    there = _place(asked, store)
     if rank() == 0 and there.metrics() is None:
         known = store.seconds(asked.start.name, asked.method)
         about = f", about {max(1, known):.0f} s" if known is not None else ""
@@ -254,6 +268,7 @@ def _train(
         "accumulate_grad_batches": config.accumulate,
         "gradient_clip_val": config.clip,
         "callbacks": [*methods, Resume(run.checkpoint, config.checkpoint.every_minutes), TrainingProgress(title)],
+        "plugins": trainer_plugins(),
         "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
         "default_root_dir": run.folder,
         "log_every_n_steps": 1,
