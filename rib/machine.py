@@ -74,11 +74,11 @@ def agreed(config: Config, look: Callable[[], bool]) -> bool:
     return launch_processes(config).broadcast(look())
 
 
-def check_processes(config: Config) -> None:
-    """See, before anything is trained, that the processes can share a batch and that the methods bear sharding.
+def check_batch(config: Config) -> None:
+    """See, before anything is trained, that the processes can share a batch.
 
     Raises:
-        RibError: In one sentence.
+        RibError: If not, with both numbers.
     """
     from rib.data.sampler import check_share
 
@@ -86,12 +86,6 @@ def check_processes(config: Config) -> None:
         check_share(config.batch_size, launch_processes(config).world_size)
     except ValueError as error:
         raise RibError(f"batch_size: {error}") from error
-    methods = [name for name, node in config.method.items() if node]
-    if "fsdp" in str(config.trainer.get("strategy")) and methods:
-        raise RibError(
-            f"trainer=fsdp: expected plain fine-tuning, got +method={'+'.join(methods)}, which reads or changes single "
-            "weights where FSDP keeps shards of them; use trainer=ddp"
-        )
 
 
 def trainer_plugins() -> list[Any]:

@@ -22,7 +22,7 @@ from rib.errors import RibError
 from rib.files import write_atomically
 from rib.launch import rank, say
 from rib.loggers import shown
-from rib.machine import agreed, check_processes, environment, launch_processes, trainer_plugins
+from rib.machine import agreed, check_batch, environment, launch_processes, trainer_plugins
 from rib.memo import Memo
 from rib.progress import progress
 from rib.published import show_published
@@ -34,6 +34,7 @@ from rib.store import Run, RunStore
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.pytorch.loggers import Logger
+    from torch import Tensor
 
     from rib.data.datamodule import RIBDataModule
     from rib.merging import Merging
@@ -84,7 +85,7 @@ def answer(question: Question, store: RunStore) -> Run:
 
         check_methods(question)  # before hours go into what a misspelt option then throws away
         if question.trains:
-            check_processes(question.config)
+            check_batch(question.config)
     before = None if question.source is None else answer(question.of_pretrained(), store)
     parts = [_part(question, part, store) for part in question.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
@@ -198,7 +199,10 @@ def fit(
     model = build(question.start, len(question.catalog.wnids))
     notes: dict[str, float] = {}
     if question.recipe is not None:
-        notes = _train(question, run, store, model, loggers, probe)
+        notes, gathered = _train(question, run, store, model, loggers, probe)
+        if gathered:
+            model = build(question.start, len(question.catalog.wnids))
+            model.load_stored(gathered)
         if moving := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
             notes["batch_norm.layers"] = moving
     if rank() == 0:
@@ -221,8 +225,8 @@ def fit(
 
 def _train(
     question: Question, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
-) -> dict[str, float]:
-    """Lightning's part; returns what the methods report."""
+) -> tuple[dict[str, float], dict[str, Tensor] | None]:
+    """Lightning's part; returns what the methods report, and the weights where the model itself holds only shards."""
     import lightning.pytorch as L
     from lightning.pytorch.loggers import CSVLogger
 
@@ -287,7 +291,7 @@ def _train(
         say(f"going on from {resumed}")
     module.train()
     trainer.fit(module, datamodule=_data(question), ckpt_path=resumed, weights_only=False if resumed else None)
-    return {name: value for method in module.methods for name, value in method.report().items()}
+    return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
 def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:

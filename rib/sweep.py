@@ -14,6 +14,7 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,16 @@ class Jobs(Callback):
     """Shows all jobs of a sweep at its end, and ends with exit code 1 if one failed (``conf/train.yaml``)."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Show the jobs even if the launcher fails or the user interrupts."""
+        """See to it that the jobs are shown even if the launcher fails or the user interrupts.
+
+        Raises:
+            SystemExit: If they are to go to SLURM, and there is none.
+        """
+        if "SlurmLauncher" in config.hydra.launcher["_target_"] and shutil.which("srun") is None:
+            sys.exit(
+                "rib: hydra/launcher: expected SLURM's srun on this machine, found none; give the command on a login "
+                "node, or say hydra/launcher=submitit_local"
+            )
         self._show = functools.partial(show_jobs, Path(config.hydra.sweep.dir))
         if rank() == 0:
             atexit.register(self._show)

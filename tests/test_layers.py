@@ -13,7 +13,7 @@ import rib
 
 ROOT = Path(rib.__file__).parent
 MAINS = {"train", "report", "pretrain", "data.__main__"}
-HYDRA = MAINS | {"config", "launch"}
+HYDRA = MAINS | {"config", "launch", "sweep"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),
     **dict.fromkeys(("methods", "module", "store"), 1),
