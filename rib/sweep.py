@@ -57,7 +57,7 @@ class Jobs(Callback):
                 "rib: hydra/launcher: expected SLURM's srun on this machine, found none; give the command on a login "
                 "node, or say hydra/launcher=submitit_local"
             )
-        self._show = functools.partial(show_jobs, Path(config.hydra.sweep.dir))
+        self._show = functools.partial(_show, Path(config.hydra.sweep.dir))
         if rank() == 0:
             atexit.register(self._show)
 
@@ -140,14 +140,18 @@ def in_own_process() -> Run:
     raise RibError(job.get("error") or f"its process {how}; what it said last is above")
 
 
-def show_jobs(sweep: Path) -> list[dict[str, Any]]:
-    """Print one table of a sweep's jobs, and return their records in order."""
+def _records(sweep: Path) -> list[dict[str, Any]]:
+    """What became of a sweep's jobs, in order."""
     files = sorted(sweep.glob("job.*.json"), key=lambda file: int(file.name.split(".")[1]))
-    jobs: list[dict[str, Any]] = [json.loads(file.read_text()) for file in files]
-    if jobs:
-        # In a file a row is a line, however long.
-        Console(width=None if Console().is_terminal else 2000).print(_table(jobs, sweep))
-    return jobs
+    return [json.loads(file.read_text()) for file in files]
+
+
+def _show(sweep: Path) -> None:
+    """Print one table of a sweep's jobs; in a file a row is a line, however long."""
+    if jobs := _records(sweep):
+        # Brackets are part of overrides and of messages, and no markup.
+        console = Console(width=None if Console().is_terminal else 2000, markup=False, emoji=False)
+        console.print(_table(jobs, sweep))
 
 
 def _table(jobs: Sequence[Mapping[str, Any]], sweep: Path) -> Table:
