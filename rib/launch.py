@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -16,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rib.config import accept_method, explain
 from rib.errors import RibError
+
+T = TypeVar("T")
 
 ONE_SENTENCE = "RIB_ONE_SENTENCE"
 """Says that HYDRA_FULL_ERROR is ours and not the user's, to the processes started from here as well."""
@@ -45,8 +48,8 @@ def launch(main: Callable[[], None]) -> None:
             raise
         print("rib: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(143 if terminated else 130)
-    except (_Stop, RibError) as stop:
-        error = stop.__cause__ if isinstance(stop, _Stop) else stop
+    except (Stop, RibError) as stop:
+        error = stop.__cause__ if isinstance(stop, Stop) else stop
         if wants_traceback:
             raise
         sys.exit(f"rib: {error}")
@@ -54,15 +57,19 @@ def launch(main: Callable[[], None]) -> None:
         if wants_traceback:
             raise
         sys.exit(f"rib: {explain(error)}")
+    except Exception as error:
+        if wants_traceback or type(error).__name__ != "UncompletedJobError":
+            raise
+        sys.exit("rib: a job was killed before it could end (out of memory, a time limit); what else runs goes on")
 
 
-def quietly(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def quietly(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     """Let a user's mistake leave a Hydra job without Hydra's own line about it; in a sweep the next job goes on."""
 
     @functools.wraps(task)
-    def run(cfg: DictConfig) -> None:
+    def run(cfg: DictConfig) -> T:
         try:
-            task(cfg)
+            return task(cfg)
         except (RibError, OSError) as error:
             if isinstance(error, OSError):
                 if error.errno not in CANNOT_WRITE:
@@ -71,21 +78,26 @@ def quietly(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
                 error = RibError(f"cannot write {where}: {error.strerror}; nothing that was finished is lost")
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise error from None
-            raise _Stop(error) from error
+            raise Stop(error) from error
 
     return run
 
 
-class _Stop(BaseException):
+class Stop(BaseException):
     """Carries a `RibError` past Hydra, which reports only exceptions."""
 
 
 def rank() -> int:
-    """This process's rank in a multi-process run, as its launcher (Lightning, torchrun, SLURM) says; 0 when alone."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
+    """0 in the one process of a run that writes, more in the others, as its launcher says (Lightning, torchrun, SLURM).
+
+    Where Lightning starts a node's processes itself, SLURM's variables are those of the shell it was started from, and
+    the first process of the second node is number zero of its node alone.
+    """
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:
+        return int(os.environ.get("NODE_RANK", 0)) + int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ.get("SLURM_PROCID", 0))
 
 
 def say(text: str = "") -> None:

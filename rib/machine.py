@@ -41,22 +41,65 @@ def launch_processes(config: Config) -> Fabric:
     given = {k: config.trainer[k] for k in ("accelerator", "devices", "num_nodes", "strategy") if k in config.trainer}
     try:
         fabric = Fabric(**given)
+        fabric.launch()
     except Exception as error:
         raise RibError(f"trainer: {' '.join(str(error).split())}") from error
-    fabric.launch()
+    started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) if processes_exist() else 1
+    if fabric.world_size < started:
+        raise RibError(
+            f"trainer: expected {fabric.world_size} processes (trainer.devices x trainer.num_nodes), {started} were "
+            "started; say trainer=ddp with trainer.devices= a node, or start one"
+        )
     if config.keep_memory and fabric.device.type == "cpu":
         keep_memory()
     return fabric
 
 
+def several_processes(config: Config) -> bool:
+    """Whether a run's Trainer asks for more than one process (or for as many as there are devices)."""
+    return config.trainer.get("devices", 1) not in (1, "1") or config.trainer.get("num_nodes", 1) != 1
+
+
+def processes_exist() -> bool:
+    """Whether this run's processes were started already, by torchrun, by srun, or by Lightning."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning's own rule
+    return "LOCAL_RANK" in os.environ or ("SLURM_NTASKS" in os.environ and not interactive)
+
+
 def agreed(config: Config, look: Callable[[], T]) -> T:
     """What rank zero sees or does in the store: the processes of one run must never decide for themselves."""
-    trainer = config.trainer
-    alone = trainer.get("devices", 1) in (1, "1") and trainer.get("num_nodes", 1) == 1
-    if alone and not {"WORLD_SIZE", "SLURM_NTASKS"} & set(os.environ):
+    if not processes_exist() and not several_processes(config):
         return look()
     agreed_on: T = launch_processes(config).broadcast(look())
     return agreed_on
+
+
+def is_known(config: Config, look: Callable[[], bool]) -> bool:
+    """The same for what may make all further work needless: then the other processes are not even started."""
+    if not processes_exist() and config.trainer.get("num_nodes", 1) == 1 and look():
+        return True
+    return agreed(config, look)
+
+
+def check_batch(config: Config) -> None:
+    """See, before anything is trained, that the processes can share a batch.
+
+    Raises:
+        RibError: If not, with both numbers.
+    """
+    from rib.data.sampler import check_share
+
+    try:
+        check_share(config.batch_size, launch_processes(config).world_size)
+    except ValueError as error:
+        raise RibError(f"batch_size: {error}") from error
+
+
+def trainer_plugins() -> list[Any]:
+    """Under SLURM, no requeueing by Lightning: it saves within a step and goes on from there, with other weights."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def environment() -> dict[str, Any]:

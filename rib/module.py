@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -47,6 +48,9 @@ class FineTuner(L.LightningModule):
         seed: Seeds dropout and the like, anew at every step, so that a killed run goes on exactly.
         freeze_batch_norm: Keep BatchNorm's running statistics as they are.
         memo: Where methods keep what depends only on the start; None keeps nothing.
+
+    Attributes:
+        gathered: After a fit under FSDP, the backbone's whole weights on rank zero; None under any other strategy.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class FineTuner(L.LightningModule):
         self.accuracy = SubspaceAccuracy(space)
         self._optimizer = optimizer
         self._lost_at = torch.tensor(-1)
+        self.gathered: dict[str, Tensor] | None = None
 
     @property
     def methods(self) -> list[Method]:
@@ -112,6 +117,13 @@ class FineTuner(L.LightningModule):
         self._stop_if_lost()
         self.log("accuracy", self.accuracy.compute(), rank_zero_only=True)
         self.accuracy.reset()
+
+    def on_train_end(self) -> None:
+        """Under FSDP this process holds shards: gather the whole weights (on rank zero) while that can be done."""
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            whole = self.trainer.strategy.lightning_module_state_dict()
+            prefix = "model.backbone."
+            self.gathered = {name.removeprefix(prefix): t for name, t in whole.items() if name.startswith(prefix)}
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the methods' parameter groups (default: all that is trainable), with its schedule."""

@@ -19,7 +19,7 @@ from rib.errors import DivergedError, RibError
 from rib.files import file_digest, write_atomically
 from rib.launch import rank, say
 from rib.loggers import shown
-from rib.machine import agreed, environment, launch_processes
+from rib.machine import agreed, check_batch, environment, is_known, launch_processes, trainer_plugins
 from rib.memo import Memo
 from rib.progress import progress
 from rib.published import show_published
@@ -31,6 +31,7 @@ from rib.store import Run, RunStore, view_of
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.pytorch.loggers import Logger
+    from torch import Tensor
 
     from rib.data.datamodule import RIBDataModule
     from rib.merging import Merging
@@ -60,16 +61,25 @@ def finetune(config: Config) -> Run:
     return run
 
 
+def stored(config: Config) -> Run | None:
+    """The finished run that answers a question, if it is in the store and is not to be made again."""
+    question = ask(config)
+    place = RunStore(config.paths.runs).place(question)
+    return None if config.force or view_of(place, question) is None else place
+
+
 def answer(question: Question, store: RunStore) -> Run:
     """The finished run of a question, made if need be; its `pretrained` run is made before it."""
     place = store.place(question)
     force = question.config.force
-    if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
+    if is_known(question.config, lambda: not force and view_of(place, question) is not None):
         return place
     if question.source is not None:
         from rib.merging import check_methods
 
         check_methods(question)  # before hours go into what a misspelt option then throws away
+        if question.trains:
+            check_batch(question.config)
     if question.source is None:
         before = None
     else:
@@ -193,7 +203,10 @@ def fit(
     model = build(question.start, len(question.catalog.wnids))
     notes: dict[str, float] = {}
     if question.recipe is not None:
-        notes = _train(question, run, store, model, loggers, probe)
+        notes, gathered = _train(question, run, store, model, loggers, probe)
+        if gathered:
+            model = build(question.start, len(question.catalog.wnids))
+            model.load_stored(gathered)
         if moving := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
             notes["batch_norm.layers"] = moving
     if rank() == 0:
@@ -217,8 +230,8 @@ def fit(
 
 def _train(
     question: Question, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
-) -> dict[str, float]:
-    """Lightning's part; returns what the methods report."""
+) -> tuple[dict[str, float], dict[str, Tensor] | None]:
+    """Lightning's part; returns what the methods report, and the weights where the model itself holds only shards."""
     import lightning.pytorch as L
     from lightning.pytorch.loggers import CSVLogger
 
@@ -264,6 +277,7 @@ def _train(
         "accumulate_grad_batches": config.accumulate,
         "gradient_clip_val": config.clip,
         "callbacks": [*methods, Resume(run.checkpoint, config.checkpoint.every_minutes), TrainingProgress(title)],
+        "plugins": trainer_plugins(),
         "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
         "default_root_dir": run.folder,
         "log_every_n_steps": 1,
@@ -282,7 +296,7 @@ def _train(
         say(f"going on from {resumed}")
     module.train()
     trainer.fit(module, datamodule=_data(question), ckpt_path=resumed, weights_only=False if resumed else None)
-    return {name: value for method in module.methods for name, value in method.report().items()}
+    return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
 def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:

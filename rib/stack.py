@@ -75,9 +75,14 @@ def check(config: Config) -> None:
     """See that a stack makes sense.
 
     Raises:
-        RibError: If two methods cannot stand together, with the reason.
+        RibError: If two methods cannot stand together, or one cannot be trained with this Trainer, with the reason.
     """
     names = [name for name, node in config.method.items() if node]
+    if "fsdp" in str(config.trainer.get("strategy")) and names:
+        raise RibError(
+            f"trainer=fsdp: expected plain fine-tuning, got +method={'+'.join(names)}: methods read or change single "
+            "weights, of which FSDP keeps shards; use trainer=ddp"
+        )
     for pair, why in CLASHES.items():
         if pair <= set(names):
             raise RibError(f"method: {' and '.join(sorted(pair))} cannot be stacked: {why}")

@@ -12,17 +12,23 @@ from omegaconf import DictConfig
 from rib.config import checked, conf_dir
 from rib.launch import launch, quietly, rank
 from rib.schema import Config
+from rib.store import Run
+from rib.sweep import in_own_process, needs_own_process, recorded
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+@recorded
 @quietly
-def _main(cfg: DictConfig) -> None:
+def _main(cfg: DictConfig) -> Run:
     config = checked(cfg, Config)
-    from rib.pipeline import finetune
+    from rib.pipeline import finetune, stored
 
+    if needs_own_process(config) and stored(config) is None:
+        return in_own_process()
     run = finetune(config)
     if rank() == 0:
         print(run.folder.resolve())
+    return run
 
 
 def main() -> None:

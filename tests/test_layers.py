@@ -12,12 +12,12 @@ import pytest
 import rib
 
 ROOT = Path(rib.__file__).parent
-MAINS = {"train", "report", "search", "pretrain", "data.__main__"}
-HYDRA = MAINS | {"config", "launch"}
+MAINS = {"train", "report", "search", "benchmark", "pretrain", "data.__main__"}
+HYDRA = MAINS | {"config", "launch", "sweep"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),
-    **dict.fromkeys(("methods", "module", "store"), 1),
-    **dict.fromkeys(("results", "question"), 2),
+    **dict.fromkeys(("methods", "module"), 1),
+    **dict.fromkeys(("results", "question", "store"), 2),
     "pipeline": 3,
 }
 

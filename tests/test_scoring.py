@@ -10,6 +10,7 @@ import torch.distributed as dist
 from rib.data.labels import LabelSpace
 from rib.errors import RibError
 from rib.scoring import score
+from tests.gloo import GlooPool
 from tests.nets import NETS, OUTPUTS, random_images, small_vit
 
 SPACE = LabelSpace(((3,), (1, 5, 7), (0,), (9, 2), (11,), (12,)))
@@ -63,6 +64,19 @@ def test_two_processes_score_each_image_once(gloo_pool, count):
     assert shares[1] is None
     assert np.array_equal(shares[0].top5[:, 0], alone.top5[:, 0])
     assert np.array_equal(shares[0].label, alone.label)
+    assert np.allclose(shares[0].log_prob, alone.log_prob, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_four_processes_score_three_images_once():
+    pool = GlooPool(4)
+    try:
+        shares = pool.run(_score_share, 3)
+    finally:
+        pool.close()
+    alone = score(small_vit(), batches(3, 4), SPACE, 3)
+    assert alone is not None
+    assert np.array_equal(shares[0].top5[:, 0], alone.top5[:, 0])
     assert np.allclose(shares[0].log_prob, alone.log_prob, atol=1e-4)
 
 

@@ -15,6 +15,16 @@ from torch.utils.data import Sampler
 from rib.memo import digest_of
 
 
+def check_share(batch_size: int, world: int) -> None:
+    """See that a global batch can be split evenly.
+
+    Raises:
+        ValueError: If not, with both numbers.
+    """
+    if batch_size % world:
+        raise ValueError(f"expected a batch size that {world} processes can share evenly, got {batch_size}")
+
+
 class EpochBatches(Sampler[list[int]]):
     """Batches of image indices, each tagged as ``epoch * N + place``; processes share the same global batches.
 
@@ -35,8 +45,7 @@ class EpochBatches(Sampler[list[int]]):
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        if batch_size % world:
-            raise ValueError(f"expected a batch size that {world} processes can share evenly, got {batch_size}")
+        check_share(batch_size, world)
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
