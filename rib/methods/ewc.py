@@ -45,6 +45,7 @@ from rib.methods.fisher import (
     normalised,
     relative_error,
 )
+from rib.methods.pull import quadratic
 from rib.scoring import exact_float32
 from rib.weights import save_weights
 
@@ -147,13 +148,8 @@ class EWC(Method):
         """strength/2 * sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32; None in the proximal form."""
         if self.form != "penalty":
             return None
-        total = torch.zeros((), device=step.logits.device)
-        trained = (p for p in module.model.parameters() if p.requires_grad)
-        with torch.autocast(step.logits.device.type, enabled=False):
-            for p, anchor, importance in zip(trained, self._anchor, self._importance, strict=True):
-                moved = p - anchor
-                total = total + (importance * moved * moved).sum()
-        return total / 2
+        trained = [p for p in module.model.parameters() if p.requires_grad]
+        return quadratic(trained, self._anchor, self._importance)
 
     @torch.no_grad()
     def after_step(self, module: FineTuner) -> None:
