@@ -73,6 +73,7 @@ class EWC(Method):
 
     Cost: a backward pass for each of `samples` images before training (K of them, one for each output, with
     ``labels=expected``), kept in the store; then a pass over the weights a step, and two more copies of them.
+    Not beside lora or visual_prompt, which train something else than weights; beside l2sp the two penalties add up.
 
     Args:
         strength: Weight of the penalty, 0 or more; 0 is plain fine-tuning bit for bit.
