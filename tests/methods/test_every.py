@@ -41,7 +41,7 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
     assert "Cost" in header
     assert re.search(r"\bCosts?\b", text)
     assert name == "rib_soup" or re.search(r"arXiv\s+\d{4}\.\d{5}", text + inspect.getmodule(type(method)).__doc__)
-    assert re.search(r"\bNot (beside|with)\b|\(not `|stacks with|refused where", text)
+    assert re.search(r"\b[Nn]ot\s+(beside|with)\b|\(not `|stacks\s+with|refused\s+where", text)
 
 
 @pytest.mark.parametrize("pair", stack.CLASHES, ids="+".join)
