@@ -1,6 +1,8 @@
-"""What each method that trains adds to a step, and to memory: a ViT-tiny at 224 px, batch 16, on the CPU.
+"""What each method that trains adds to a step, and to memory, on the CPU.
 
-    python benchmarks/methods.py [NAME ...]     # about five minutes on two cores
+    python benchmarks/methods.py                                # a ViT-tiny, 224 px, batch 16: five minutes, two cores
+    python benchmarks/methods.py --model mini                   # mini's network, 48 px, batch 64: a minute
+    python benchmarks/methods.py --rounds 40 ewc l2sp spd lwf   # some of them, more exactly
 
 In one process all methods take a step in turn, each on its own copy of the model, round after round; a ratio is the
 median over rounds of a method's step against plain fine-tuning's step of the same round, so that a machine that slows
@@ -9,6 +11,7 @@ down hurts all alike. Peak memory is that of a process of its own which takes a 
 
 from __future__ import annotations
 
+import argparse
 import copy
 import resource
 import subprocess
@@ -28,10 +31,9 @@ from rib.config import compose, instantiate, options, shipped_nodes
 from rib.data.labels import LabelSpace
 from rib.methods.base import Method, Step
 from rib.models.classifier import Classifier
+from rib.models.mini import build_mini
 from rib.module import FineTuner
 
-ROUNDS = 8
-BATCH = 16
 SPACE = LabelSpace.of_ids(range(200))
 
 
@@ -77,44 +79,64 @@ class Bench:
         return time.perf_counter() - begun
 
 
-def world() -> tuple[Classifier, list[tuple[torch.Tensor, torch.Tensor]]]:
+def world(name: str) -> tuple[Classifier, list[tuple[torch.Tensor, torch.Tensor]]]:
     """A model with random weights and a few batches of noise."""
     torch.manual_seed(0)
-    model = Classifier(timm.create_model("vit_tiny_patch16_224"), (0.5,) * 3, (0.5,) * 3).train()
-    images = torch.randint(0, 256, (4, BATCH, 3, 224, 224), dtype=torch.uint8)
-    return model, [(batch, torch.arange(BATCH) % 200) for batch in images]
+    mini = name == "mini"
+    backbone, side, batch = (build_mini(), 48, 64) if mini else (timm.create_model(name), 224, 16)
+    model = Classifier(backbone, (0.5,) * 3, (0.5,) * 3).train()
+    images = torch.randint(0, 256, (4, batch, 3, side, side), dtype=torch.uint8)
+    return model, [(few, torch.arange(batch) % len(SPACE)) for few in images]
+
+
+def trains() -> list[str]:
+    """Methods that have steps of their own. LP-FT's are plain fine-tuning's; first comes a linear probe."""
+    nodes = shipped_nodes("method")
+    left_out = ("pretrained", "finetune", "lp_ft")
+    return [n for n in options("method") if n not in left_out and "ingredients" not in nodes[n]]
+
+
+def asked() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Step time and peak memory of methods beside plain fine-tuning.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="methods; all that train if none is named")
+    parser.add_argument("--model", default="vit_tiny_patch16_224", help="mini, or any of timm")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--memory", action="store_true", help="take three steps of one method, print peak memory in GB")
+    return parser.parse_args()
+
+
+def peak_memory(name: str, model: str) -> float:
+    """GB of a process of its own."""
+    line = [sys.executable, __file__, "--memory", "--model", model, name]
+    return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:
     """Print a line a method: step time against plain fine-tuning's, and peak memory."""
     keep_memory()
-    model, batches = world()
-    if sys.argv[1:2] == ["memory"]:
-        bench = Bench(sys.argv[2], model, batches)
+    given = asked()
+    model, batches = world(given.model)
+    if given.memory:
+        bench = Bench(given.names[0], model, batches)
         for number in range(3):
             bench.step(number)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
         return
-    nodes = shipped_nodes("method")
-    # LP-FT's second stage is plain fine-tuning; its first is a linear probe.
-    left_out = ("pretrained", "finetune", "lp_ft")
-    trains = [n for n in options("method") if n not in left_out and "ingredients" not in nodes[n]]
-    names = ["finetune", *(sys.argv[1:] or trains)]
+    names = ["finetune", *(given.names or trains())]
     benches = {name: Bench(name, model, batches) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(ROUNDS + 1):
+    for number in range(given.rounds + 1):
         for name, bench in benches.items():
             taken = bench.step(number)
             if number:  # the first round is a warm-up
                 seconds[name].append(taken)
-        print(f"round {number} of {ROUNDS}", file=sys.stderr, flush=True)
     plain = seconds["finetune"]
+    print(f"{given.model}, batch {len(batches[0][0])}, {given.rounds} rounds: {median(plain):.3f} s a step")
     for name in names:
-        line = [sys.executable, __file__, "memory", name]
-        peak = float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
         ratio = median(s / p for s, p in zip(seconds[name], plain, strict=True))
-        about = f"vit_tiny_patch16_224, batch {BATCH}: {median(plain):.2f} s a step, " if name == "finetune" else ""
-        print(f"{name}: {about}{ratio:.2f} x a step, {peak:.2f} GB", flush=True)
+        least = min(seconds[name]) / min(plain)
+        print(f"{name}: {ratio:.2f} x (of the fastest steps {least:.2f} x), {peak_memory(name, given.model):.2f} GB")
 
 
 if __name__ == "__main__":

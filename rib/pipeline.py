@@ -21,6 +21,7 @@ from rib.launch import rank, say
 from rib.loggers import shown
 from rib.machine import agreed, check_batch, environment, is_known, launch_processes, trainer_plugins
 from rib.memo import Memo
+from rib.metrics import family_of
 from rib.progress import progress
 from rib.published import show_published
 from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
@@ -409,14 +410,21 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
 def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequence[Run]) -> dict[str, Any]:
     """The ingredient with the best accuracy on each dataset, among those that were not fine-tuned on it.
 
-    An average is worth its cost where it beats them: by how much is ``gain``, in percentage points.
+    An average is worth its cost where it beats them: by how much is ``gain``, in percentage points. Where a RIB soup
+    leaves out a whole family (``leave_out: family``), so does what it is compared with.
     """
+    derived_from = {name: spec.derived_from for name, spec in question.catalog.specs.items()}
+    by_family = question.config.method[str(question.merged)].get("leave_out") == "family"
+
+    def kin(name: str) -> str:
+        return family_of(name, derived_from) if by_family else name
+
     found = {}
     for name, entry in metrics["accuracy"].items():
         candidates = [
             (other["accuracy"][name]["after"], part.label)
             for part, run in zip(question.ingredients, parts, strict=True)
-            if part.source != name and (other := run.metrics(metrics["suite"]) or run.metrics()) is not None
+            if kin(part.source) != kin(name) and (other := run.metrics(metrics["suite"]) or run.metrics()) is not None
             if name in other["accuracy"]
         ]
         if candidates:

@@ -27,6 +27,7 @@ from rib.data.images import ImageTree, MissingDatasetError, counts, scan
 from rib.errors import RibError
 from rib.launch import say
 from rib.memo import digest_of
+from rib.metrics import family_of
 from rib.models.zoo import Start, find_start
 from rib.schema import Config
 
@@ -386,8 +387,18 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
     held_out = (question.config.data.holdout, question.config.data.subset_seed)
 
     def check_held_out(source: str, trained_without: tuple[float, int]) -> None:
-        """What chooses must be unseen by every ingredient of the same source."""
-        if question.held_out is not None and source == question.source_name and trained_without != held_out:
+        """What chooses must be unseen by every ingredient of the same source, or of the same photographs."""
+        derived_from = {name: spec.derived_from for name, spec in question.catalog.specs.items()}
+        if question.held_out is None or family_of(source, derived_from) != family_of(
+            question.source_name, derived_from
+        ):
+            return
+        if source != question.source_name:
+            raise RibError(
+                f"{where} was trained on photographs that {question.source_name} is made of too, so that what "
+                "data.holdout keeps is not unseen; expected ingredients of other photographs"
+            )
+        if trained_without != held_out:
             raise RibError(
                 f"{where} was not kept from the images that data.holdout={held_out[0]} holds out here (seed "
                 f"{held_out[1]}); its own were {trained_without[0]} (seed {trained_without[1]})"

@@ -113,6 +113,12 @@ def test_an_ingredient_that_was_trained_on_what_chooses_is_refused(made):
             made("+method=wise_ft", f"method.wise_ft.ingredients=[{ingredient}]", "data.holdout=.3", "data.limit=300")
 
 
+def test_an_ingredient_that_was_trained_on_the_same_photographs_is_refused_where_something_chooses(made):
+    ask_it = ("+method=wise_ft", "dataset=imagenet_drawing", "data.holdout=.3", "data.limit=300")
+    with pytest.raises(RibError, match="trained on photographs that imagenet_drawing is made of too"):
+        made(*ask_it, "method.wise_ft.ingredients=['finetune dataset=imagenet_cartoon']")
+
+
 def test_the_papers_soup_is_the_mean_of_its_four(made, store):
     run = made("+method=soup")
     names = ("pretrained", "finetune", "ewc", "lwf")
@@ -150,6 +156,14 @@ def test_the_rib_soup_scores_each_target_without_its_own_fine_tune(made, store):
     for target, left in (("imagenet_a", "imagenet_sketch"), ("imagenet_sketch", "imagenet_a")):
         assert np.array_equal(run.predictions(target).top5, parts[left].predictions(target).top5)
     assert run.metrics()["best_ingredient"]["imagenet_a"]["gain"] == 0
+
+
+def test_a_rib_soup_that_leaves_out_a_family_is_compared_with_none_of_it(made):
+    suite = ("suite.sources=[imagenet_cartoon,imagenet_r,imagenet_sketch]", "suite.targets=[imagenet_drawing]")
+    run = made("+method=rib_soup", *suite, "suite.reported=[]", "method.rib_soup.leave_out=family", "epochs=2")
+    (best,) = run.metrics()["best_ingredient"].values()
+    assert best["label"] == "finetune on imagenet_sketch"
+    assert best["gain"] == 0
 
 
 def test_an_ensemble_from_stored_logits_is_the_ensemble_of_a_pass(made, store):

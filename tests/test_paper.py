@@ -85,6 +85,12 @@ def test_the_experiment_turns_all_of_them_on_and_leaves_the_recipe(question):
     assert asked.recipe.precision == "32-true"
 
 
+def test_on_a_gpu_the_experiment_trains_in_float16(question, monkeypatch):
+    monkeypatch.setattr("rib.question._has_gpu", lambda accelerator: True)
+    assert question("experiment=paper").recipe.precision == "16-mixed"
+    assert question().recipe.precision == "bf16-mixed"
+
+
 def test_it_runs_and_is_stamped(ask_for):
     metrics = finetune(ask_for("experiment=paper", "+method=ewc", *QUICK)).metrics()
     assert metrics["suite"] == "paper"

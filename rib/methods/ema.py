@@ -19,8 +19,8 @@ class EMA(EMAWeightAveraging, Method):
           _target_: rib.methods.ema.EMA
           decay: 0.99
 
-    Costs a copy of the weights and a pass over them a step. What other methods of the stack pull on are the weights
-    that train, not their mean.
+    Costs a copy of the weights and a pass over them a step. It stacks with every method that trains; what those pull on
+    are the weights that train, not their mean.
 
     Args:
         decay: From 0 (plain fine-tuning bit for bit) to below 1; a mean over about 1 / (1 - decay) steps.

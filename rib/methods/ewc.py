@@ -45,6 +45,7 @@ from rib.methods.fisher import (
     normalised,
     relative_error,
 )
+from rib.methods.pull import quadratic
 from rib.scoring import exact_float32
 from rib.weights import save_weights
 
@@ -72,6 +73,7 @@ class EWC(Method):
 
     Cost: a backward pass for each of `samples` images before training (K of them, one for each output, with
     ``labels=expected``), kept in the store; then a pass over the weights a step, and two more copies of them.
+    Not beside lora or visual_prompt, which train something else than weights; beside l2sp the two penalties add up.
 
     Args:
         strength: Weight of the penalty, 0 or more; 0 is plain fine-tuning bit for bit.
@@ -147,13 +149,8 @@ class EWC(Method):
         """strength/2 * sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32; None in the proximal form."""
         if self.form != "penalty":
             return None
-        total = torch.zeros((), device=step.logits.device)
-        trained = (p for p in module.model.parameters() if p.requires_grad)
-        with torch.autocast(step.logits.device.type, enabled=False):
-            for p, anchor, importance in zip(trained, self._anchor, self._importance, strict=True):
-                moved = p - anchor
-                total = total + (importance * moved * moved).sum()
-        return total / 2
+        trained = [p for p in module.model.parameters() if p.requires_grad]
+        return quadratic(trained, self._anchor, self._importance)
 
     @torch.no_grad()
     def after_step(self, module: FineTuner) -> None:

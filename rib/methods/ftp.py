@@ -7,7 +7,6 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from rib.errors import RibError
 from rib.methods.base import Method
@@ -22,8 +21,8 @@ class FTP(Method):
     """After each step, each row i of a tensor: theta_i <- theta0_i + min(1, gamma / ||d_i||_1) d_i, d = theta - theta0.
 
     Rows are those of the first dimension (a bias: its elements), their norm the sum of magnitudes (MARS), gamma one
-    radius for each tensor. Before the step Adam moves gamma along -dL/dgamma = -sum_i <g_i, d_i / ||d_i||_1> over the
-    rows that lie on the ball. Tian et al., "Fast trainable projection for robust fine-tuning", NeurIPS 2023, arXiv
+    radius for each tensor. First Adam moves gamma along -dL/dgamma = -sum_i <g_i, d_i / ||d_i||_1> over the rows that
+    lay on the ball. Tian et al., "Fast trainable projection for robust fine-tuning", NeurIPS 2023, arXiv
     2310.19182, algorithm 1 and eq. 5. In a config::
 
         ftp:
@@ -83,30 +82,15 @@ class FTP(Method):
         self._steps, self._directions = 0, []
 
     @torch.no_grad()
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Move the radii along the gradient that this step brings."""
-        assert isinstance(pl_module, FineTuner)
-        if self.radius is not None or not self._directions:
-            return
-        along = [
-            torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
-            for p, direction in zip(self._held(pl_module), self._directions, strict=True)
-        ]
-        slope = torch.stack(along)
-        slope = torch.where(slope > 0, self.anneal * slope, slope)
-        self._steps += 1
-        first, second = BETAS
-        self._state[:, 1] = first * self._state[:, 1] + (1 - first) * slope
-        self._state[:, 2] = second * self._state[:, 2] + (1 - second) * slope**2
-        mean = self._state[:, 1] / (1 - first**self._steps)
-        spread = (self._state[:, 2] / (1 - second**self._steps)).sqrt()
-        self._state[:, 0] = (self._state[:, 0] - self.rate * mean / (spread + 1e-8)).clamp(min=0)
-
-    @torch.no_grad()
     def after_step(self, module: FineTuner) -> None:
-        """Project every held tensor onto its ball."""
+        """Move the radii along the gradient of this very step, then project every held tensor onto its ball.
+
+        Both after the step: one that float16's loss scaling skips, its gradient being infinite, must leave no trace.
+        """
         if self.radius == float("inf"):
             return
+        if self._directions:
+            self._move_radii(self._held(module))
         self._directions = []
         for p, start, (radius, *_) in zip(self._held(module), self._start, self._state, strict=True):
             moved = _rows(p - start)
@@ -133,6 +117,22 @@ class FTP(Method):
         return (
             {"ftp.smallest_radius": float(radii.min()), "ftp.largest_radius": float(radii.max())} if len(radii) else {}
         )
+
+    def _move_radii(self, held: list[Tensor]) -> None:
+        """One step of Adam."""
+        along = [
+            torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
+            for p, direction in zip(held, self._directions, strict=True)
+        ]
+        slope = torch.stack(along)
+        slope = torch.where(slope > 0, self.anneal * slope, slope)
+        self._steps += 1
+        first, second = BETAS
+        self._state[:, 1] = first * self._state[:, 1] + (1 - first) * slope
+        self._state[:, 2] = second * self._state[:, 2] + (1 - second) * slope**2
+        mean = self._state[:, 1] / (1 - first**self._steps)
+        spread = (self._state[:, 2] / (1 - second**self._steps)).sqrt()
+        self._state[:, 0] = (self._state[:, 0] - self.rate * mean / (spread + 1e-8)).clamp(min=0)
 
     def _held(self, module: FineTuner) -> list[Tensor]:
         parameters = dict(module.model.backbone.named_parameters())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import lightning.pytorch as L
-import torch
 from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.base import Method, Step
+from rib.methods.pull import quadratic
 from rib.module import FineTuner
 
 
@@ -47,9 +47,7 @@ class L2SP(Method):
     def penalty(self, module: FineTuner, step: Step) -> Tensor:
         """strength/2 * ||theta - theta0||^2, a scalar in nats, in float32."""
         trained = [p for p in module.model.parameters() if p.requires_grad]
-        with torch.autocast(step.logits.device.type, enabled=False):
-            squares = [(p - p0).square().sum() for p, p0 in zip(trained, self._anchor, strict=True)]
-            return self.strength / 2 * torch.stack(squares).sum()
+        return quadratic(trained, self._anchor, self.strength)
 
 
 def non_negative(method: str, strength: float) -> float:

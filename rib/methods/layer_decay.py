@@ -23,7 +23,9 @@ class LayerDecay(Method):
           _target_: rib.methods.layer_decay.LayerDecay
           decay: 0.65
 
-    Costs nothing. Not with `surgical`, which sets the same rates, or `visual_prompt`, which has no layers.
+    Not by timm's ``param_groups_layer_decay``, which knows timm's networks alone: depths here go by names, those of
+    open_clip's towers too. Costs nothing. Not with `surgical`, which sets the same rates, or `visual_prompt`, which has
+    no layers.
 
     Args:
         decay: Above 0 to 1; 1 is plain fine-tuning bit for bit.

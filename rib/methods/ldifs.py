@@ -55,6 +55,12 @@ class LDIFS(Method):
             for name, block in blocks(backbone).items():
                 self._handles.append(block.register_forward_hook(_keeper(kept, name)))
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Forget what passed through the model since."""
+        self._now.clear()
+
     def penalty(self, module: FineTuner, step: Step) -> Tensor:
         """The distance of features on the unit sphere, a scalar in nats, in float32."""
         assert self._teacher is not None, "setup keeps the start model"
@@ -75,7 +81,8 @@ class LDIFS(Method):
 
 def _keeper(kept: dict[str, Tensor], name: str) -> Any:
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        kept[name] = output[0] if isinstance(output, tuple) else output
+        # The batch comes first; what other methods of the stack show the model later is not asked about.
+        kept.setdefault(name, output[0] if isinstance(output, tuple) else output)
 
     return keep
 

@@ -10,7 +10,7 @@ from rib.weights import mix
 
 
 class LiNeS(Merge):
-    """theta_l = theta0_l + (a + b (l - 1)/(L - 1)) (theta_l - theta0_l) for block l = 1..L; a outside the blocks.
+    """theta_l = theta0_l + (a + b (l - 1)/(L - 1)) (theta_l - theta0_l) for block l = 1..L; a before, a + b behind.
 
     Wang et al., "LiNeS: post-training layer scaling prevents forgetting and enhances model merging", ICLR 2025, arXiv
     2410.17146, eq. 4. Early layers hold what is general, so their change is scaled down most. In a config::
@@ -21,8 +21,9 @@ class LiNeS(Merge):
           first: 0.1
           rise: 0.9
 
-    Costs nothing after its ingredient, which must have weights (not `visual_prompt`). The head, which lies behind the
-    blocks, is scaled like the last block here: it was fine-tuned with them and the paper's CLIP has none.
+    Costs nothing after its ingredient, which must have weights (not `visual_prompt`). The paper scales blocks alone and
+    its code everything else by a. Here the head and the norm before it go with the last block: they were fine-tuned
+    together, and the head of the paper's CLIP is none that trains.
 
     Args:
         first: a, of the first block and the embedding, 0 or more.

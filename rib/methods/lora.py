@@ -39,7 +39,7 @@ class LoRA(Method):
 
     Cost: that of fine-tuning in time (weights are composed anew at each forward pass), less memory: gradients and
     optimizer state of the adapters alone. BatchNorm's statistics move unless ``batch_norm=frozen``. Not beside
-    linear_probe, visual_prompt or freeze_embed. A penalty on the way gone (ewc) sees A, B and what trains beside them.
+    linear_probe, visual_prompt or freeze_embed, nor what holds weights (ewc, l2sp, spd, ftp), which would hold A and B.
 
     Args:
         rank: r of the update of each target in each block, 1 or more.

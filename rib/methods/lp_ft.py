@@ -14,10 +14,11 @@ from rib.weights import StoredWeights
 
 
 class LPFT(Method):
-    """Fine-tuning that starts from a finished linear probe instead of the pretrained head.
+    """Fine-tuning of features and head (theta, w) from (theta0, w_lp), w_lp = argmin_w L_task(w, theta0).
 
-    Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution", arXiv
-    2202.10054, section 3: a head that fits the source first sends smaller gradients into the features. In a config::
+    The start is a finished linear probe instead of the pretrained head w0. Kumar et al. 2022, "Fine-tuning can distort
+    pretrained features and underperform out-of-distribution", arXiv 2202.10054, section 3: a head that
+    fits the source first sends smaller gradients into the features. In a config::
 
         lp_ft:
           _target_: rib.methods.lp_ft.LPFT

@@ -23,8 +23,8 @@ class Soup(Merge):
           choice: uniform
 
     A sweep as ingredients: ``[finetune optimizer.lr=.001, finetune optimizer.lr=.003, finetune seed=1]``. Costs its
-    ingredients; a greedy choice scores the held-out part up to twice an ingredient. Not with
-    ingredients of `visual_prompt` or `output_ensemble`, which have no weights of their own.
+    ingredients; a greedy choice scores the held-out part up to twice an ingredient. Not with ingredients of
+    `visual_prompt` or `output_ensemble`, which have no weights of their own.
 
     Args:
         choice: ``uniform``, or ``greedy``: sort by accuracy on the part of the source that ``data.holdout`` kept from

@@ -33,7 +33,7 @@ class Surgical(Method):
           power: 1.0
 
     Costs a forward and backward of ``samples`` images before training. Not with `layer_decay`, which sets the same
-    rates.
+    rates, or `visual_prompt`, which has no layers.
 
     Args:
         samples: Source images behind the gradient (all, if there are fewer).

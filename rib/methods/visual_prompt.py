@@ -33,7 +33,8 @@ class VisualPrompt(Method):
 
     Cost: a forward and a backward pass through the whole network; memory of activations, none for weights. Its
     gradients are small: the paper trains 1000 epochs at learning rate 40. Not beside lora or linear_probe, which
-    train other parts, nor what holds weights, which would hold the frame; runs of it cannot be averaged.
+    train other parts, nor layer_decay or surgical, since a frame has no layers, nor what holds weights (ewc, l2sp, spd,
+    ftp), which would hold the frame; runs of it cannot be averaged.
 
     Args:
         border: Width of the frame, pixels; null is the paper's 30 of 224, in proportion to the image's side.

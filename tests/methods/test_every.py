@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
+from rib import stack
 from rib.config import conf_dir, options, shipped_nodes
 from rib.merging import method_of
 from rib.methods.base import Method
@@ -36,6 +39,15 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
     header = Path(conf_dir(), "method", f"{name}.yaml").read_text().split(f"\n{name}:")[0]
     assert "python -m rib.train" in header
     assert "Cost" in header
+    assert re.search(r"\bCosts?\b", text)
+    assert name == "rib_soup" or re.search(r"arXiv\s+\d{4}\.\d{5}", text + inspect.getmodule(type(method)).__doc__)
+    assert re.search(r"\b[Nn]ot\s+(beside|with)\b|\(not `|stacks\s+with|refused\s+where", text)
+
+
+@pytest.mark.parametrize("pair", stack.CLASHES, ids="+".join)
+def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
+    for one, other in permutations(pair):
+        assert other in type(method_of(ask(ask_for(*QUICK, f"+method={one}")), one)).__doc__
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
+from rib.methods.base import Method
 from rib.methods.ema import EMA
 from rib.methods.ftp import FTP
 from rib.methods.l2sp import L2SP
@@ -19,7 +22,7 @@ from rib.methods.lwf import LwF
 from rib.methods.spd import SPD
 from rib.methods.surgical import Surgical
 from rib.models.layers import blocks, depths, head_names, layer_of
-from rib.module import warmup_cosine
+from rib.module import FineTuner, warmup_cosine
 from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.nets import NETS, SIDE, small_convnet, small_vit
 
@@ -327,6 +330,51 @@ def test_ftp_learns_its_radii_along_the_loss():
     again._state = torch.zeros_like(method._state)
     again.load_state_dict(copy.deepcopy(method.state_dict()))
     assert torch.equal(again._state, method._state)
+
+
+def test_a_step_that_float16_skips_leaves_no_trace_in_ftp():
+    """The radii's Adam would be nan ever after, and FTP silently plain fine-tuning."""
+    module = FineTuner(small_vit(), SPACE, partial(torch.optim.SGD, lr=LR), lr=LR)
+    method, optimizer = FTP(), torch.optim.SGD(module.parameters(), lr=LR)
+    method.setup(SimpleNamespace(strategy=SimpleNamespace(root_device="cpu")), module, "fit")
+    for number in range(4):
+        images, labels, _ = batch(number)
+        optimizer.zero_grad()
+        F.cross_entropy(SPACE.project(module.model(images)), labels).backward()
+        skipped = number == 1
+        if skipped:
+            for p in module.parameters():
+                p.grad.fill_(float("inf"))
+        method.on_before_optimizer_step(None, module, optimizer)
+        if not skipped:
+            optimizer.step()
+            method.after_step(module)
+    assert method._state.isfinite().all()
+    assert 0 < method._state[:, 0].max() <= 2 * 0.01 + 1e-6
+    assert method._steps == 2
+
+
+def test_ldifs_asks_about_the_batch_whatever_else_the_model_is_shown():
+    alone = fit(small_vit(), LDIFS(10.0)).state_dict()
+    for stack in ([LDIFS(10.0), LwF(0.0, inputs="augmented")], [LwF(0.0, inputs="augmented"), LDIFS(10.0)]):
+        assert same(fit(small_vit(), *stack).state_dict(), alone)
+
+
+def test_the_teacher_of_lwf_is_in_eval_mode():
+    """The student's BatchNorm takes the batch's statistics, its teacher the stored ones: their KL, by hand."""
+    seen = []
+
+    class Watch(Method):
+        def penalty(self, module, step):
+            seen.append(lwf.penalty(module, step).detach())
+
+    lwf = LwF(1.0)
+    fit(small_convnet(), lwf, Watch(), steps=1, lr=0.0, freeze_batch_norm=False)
+    images = batch(0)[0]
+    with torch.no_grad():
+        p0, p = (m(images).div(2).softmax(1) for m in (small_convnet().eval(), small_convnet().train()))
+    assert float(seen[0]) == pytest.approx(float((p0 * (p0 / p).log()).sum(1).mean()), rel=1e-4)
+    assert float(seen[0]) > 1e-4
 
 
 def test_ema_is_the_running_mean_of_the_weights():

@@ -1,0 +1,38 @@
+"""The quadratic that holds weights near their start, with its gradient written out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: list[Tensor], importance: Any, *parameters: Tensor) -> Tensor:
+        moved = torch._foreach_sub(list(parameters), anchors)
+        ctx.pull = torch._foreach_mul(moved, importance)
+        products = [torch.dot(d.flatten(), g.flatten()) for d, g in zip(moved, ctx.pull, strict=True)]
+        return torch.stack(products).sum() / 2
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> Any:
+        return (None, None, *torch._foreach_mul(ctx.pull, scale))
+
+
+def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: list[Tensor] | float) -> Tensor:
+    """1/2 sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32 also under autocast.
+
+    Its gradient F_i (theta_i - theta0_i) is at hand when its value is: left to autograd the same bits take twice the
+    passes over the weights.
+
+    Args:
+        parameters: theta, tensor by tensor.
+        anchors: theta0, of the same shapes.
+        importance: F, of the same shapes, or one number for all.
+    """
+    with torch.autocast(parameters[0].device.type, enabled=False):
+        value: Tensor = _Pull.apply(anchors, importance, *parameters)
+    return value
