@@ -24,7 +24,10 @@ class TrainingProgress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar, at the place where a resumed fit goes on."""
         per_epoch, epochs = int(trainer.num_training_batches), trainer.max_epochs or 0
-        self._advance = self._stack.enter_context(progress(self.title, per_epoch * epochs, "batches"))
+        total = per_epoch * epochs
+        if trainer.max_steps >= 0:
+            total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
+        self._advance = self._stack.enter_context(progress(self.title, total, "batches"))
         done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
         self._advance(trainer.current_epoch * per_epoch + done, "")
 

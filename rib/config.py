@@ -171,7 +171,18 @@ def to_yaml(config: object) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-OPTIONS = ("optimizer", "data", "epochs", "batch_size", "accumulate", "clip", "precision", "batch_norm", "evaluation")
+OPTIONS = (
+    "optimizer",
+    "data",
+    "epochs",
+    "steps",
+    "batch_size",
+    "accumulate",
+    "clip",
+    "precision",
+    "batch_norm",
+    "evaluation",
+)
 """What counts as an option of a run in metrics.json, besides the methods' own."""
 
 ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")

@@ -274,6 +274,7 @@ def _train(
     arguments: dict[str, Any] = {
         **config.trainer,
         "max_epochs": recipe.epochs,
+        "max_steps": -1 if recipe.max_steps is None else recipe.max_steps,
         "precision": recipe.precision,
         "accumulate_grad_batches": config.accumulate,
         "gradient_clip_val": config.clip,

@@ -65,12 +65,14 @@ class Recipe:
         lr: Peak learning rate.
         warmup_steps: Optimizer steps of linear warm-up.
         precision: Lightning's name, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        max_steps: Optimizer steps after which it ends in mid-epoch; None: at the end of the last epoch.
     """
 
     epochs: int
     lr: float
     warmup_steps: int
     precision: str
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Question:
                 "augment": c.data.augment,
                 "method": {name: _by_content(self.options_of(name)) for name in stack.trained(c)},
                 "optimizer": {k: v for k, v in c.optimizer.items() if k not in ("lr", "warmup_steps")},
-                "recipe": asdict(self.recipe),
+                "recipe": {k: v for k, v in asdict(self.recipe).items() if v is not None},
                 "sync_batchnorm": c.trainer.get("sync_batchnorm", False),
                 "batch_size": c.batch_size,
                 "accumulate": c.accumulate,
@@ -492,6 +494,8 @@ def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | N
         source, held_out = source.holdout(data.holdout, data.subset_seed)
     if data.images_per_class is not None:
         source = source.images_per_class(data.images_per_class, data.subset_seed)
+    if data.shuffled_labels:
+        source = source.shuffled_labels(data.subset_seed)
     return source, held_out
 
 
@@ -507,7 +511,12 @@ def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
     for name, value in (("epochs", epochs), ("optimizer.lr", lr)):
         if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
             raise RibError(f"{name}: expected a number of 0 or more, got {value!r}")
-    steps = epochs * math.ceil(math.ceil(num_images / config.batch_size) / config.accumulate)
+    in_an_epoch = math.ceil(math.ceil(num_images / config.batch_size) / config.accumulate)
+    if config.steps is not None:
+        if config.epochs is not None or config.steps < 0:
+            raise RibError(f"steps: expected a number of 0 or more in the place of epochs, got {config.steps}")
+        epochs = math.ceil(config.steps / in_an_epoch)
+    steps = epochs * in_an_epoch if config.steps is None else config.steps
     warmup = config.optimizer.get("warmup_steps")
     if warmup is None:
         warmup = default.warmup_steps
@@ -517,7 +526,7 @@ def _settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
         raise RibError(f"optimizer.warmup_steps: expected a number of steps, 0 or more, got {warmup!r}")
     on_gpu = has_gpu(config.trainer.get("accelerator", "auto"))
     precision = config.precision or (config.gpu_precision if on_gpu else "32-true")
-    return Recipe(epochs, float(lr), int(warmup), precision)
+    return Recipe(epochs, float(lr), int(warmup), precision, config.steps)
 
 
 def has_gpu(accelerator: str) -> bool:

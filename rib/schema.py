@@ -117,6 +117,7 @@ class DataConfig:
     limit: int | None
     images_per_class: int | None
     subset_seed: int
+    shuffled_labels: bool
     holdout: float
     augment: Augment
     image_backend: ImageBackend
@@ -191,6 +192,7 @@ class Config:
     method: dict[str, Any]
     experiment: str | None
     epochs: int | None
+    steps: int | None
     batch_size: int
     accumulate: int
     clip: float | None

@@ -43,6 +43,7 @@ CLASHES: Mapping[frozenset[str], str] = {
         ("linear_probe", "lora", "a linear probe freezes everything but the head, LoRA trains what is beside it"),
         ("linear_probe", "visual_prompt", "a linear probe trains the head alone, a visual prompt the frame alone"),
         ("linear_probe", "lp_ft", "lp_ft begins with a linear probe of its own"),
+        ("other_start", "lp_ft", "the probe's head would take the place of the shuffled one"),
         ("linear_probe", "freeze_embed", "a linear probe freezes the embedding already"),
         ("lora", "visual_prompt", "each trains its own few parameters and freezes all others"),
         ("lora", "freeze_embed", "LoRA freezes the embedding already"),

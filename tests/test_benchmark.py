@@ -152,6 +152,18 @@ def test_a_grid_survives_kills_a_full_disk_and_damaged_files(store, cache, tmp_p
     assert grids.unfinished(store) == []
 
 
+@pytest.mark.slow
+def test_cells_go_to_a_cluster_in_dependency_order(store, cache):
+    """Through submitit's local executor, which is what its SLURM one is but for sbatch."""
+    done = grids.run(
+        store, cache, "sources=[imagenet_a]", "methods=[finetune,wise_ft]", "hydra/launcher=submitit_local"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(RunStore(store).finished()) == 3
+    logs = [log.read_text() for log in (store / "submitit").glob("*/*_log.err")]
+    assert sum("made " in log for log in logs) == 3
+
+
 def test_the_modules_of_the_server_exist():
     from rib.workers import IMPORTED_ONCE
 

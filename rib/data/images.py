@@ -86,6 +86,12 @@ class ImageTree:
         rank = _rank_within(self.labels, _dice(self.paths, f"images_per_class {seed}"))
         return self._select(np.flatnonzero(rank < count), f"images_per_class {count} seed {seed}")
 
+    def shuffled_labels(self, seed: int) -> ImageTree:
+        """The same images with one another's labels: a control that nothing can be learnt from but by heart."""
+        order = np.argsort(_dice(self.paths, f"shuffled_labels {seed}"))
+        digest = digest_of([self.digest, f"shuffled_labels seed {seed}"])
+        return replace(self, labels=self.labels[order], digest=digest)
+
     def holdout(self, fraction: float, seed: int) -> tuple[ImageTree, ImageTree]:
         """What remains for training, and a fraction of each class kept out of it (rounded; a class keeps one image).
 

@@ -25,7 +25,8 @@ class LPFT(Method):
           probe: {epochs: null, lr: null}
 
     Costs a linear probe more than fine-tuning; rib makes it first, or finds it in the store. What other methods of the
-    stack hold on to (EWC's anchor, LwF's teacher) is the probe. Not with `linear_probe`, which trains the head alone.
+    stack hold on to (EWC's anchor, LwF's teacher) is the probe. Not with `linear_probe`, which trains the head alone,
+    nor with `other_start`, whose shuffled head the probe's would replace.
 
     Args:
         probe: The probe's weights.safetensors. None: none was given, which `setup` refuses.

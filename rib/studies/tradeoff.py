@@ -1,0 +1,110 @@
+"""What a method gives up for what it gains: mRI against accuracy on the source, a line a family of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rib.figures import SERIES
+from rib.store import RunStore
+from rib.studies.base import Made, n_of, rows, said
+from rib.weights import StoredWeights, distance
+
+
+class Tradeoff:
+    """Curves of methods whose strength or alpha is varied, with plain fine-tuning as a point.
+
+    Args:
+        strength: By method, the option that runs along its curve: ``{ewc: method.ewc.strength}``.
+        notes: Of a run's notes, those that the table shows, ``[ewc.capped_share]``.
+    """
+
+    def __init__(self, strength: Mapping[str, str], notes: Sequence[str] = ()) -> None:
+        self.strength, self.notes = strength, notes
+
+    def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
+        """One row a setting: its curve, its place on it, distance moved, notes, accuracy on the source, mRI."""
+        found = []
+        for row in rows(made, store):
+            method = row["method"]
+            group = [m for m in made if _is_of(m, row)]
+            along = self.strength.get(method)
+            rest = {k: v for k, v in group[0].cell.axes.items() if k != along}
+            found.append(
+                {
+                    **row,
+                    "curve": " ".join([method, *(str(value) for value in rest.values())]),
+                    "strength": group[0].cell.axes[along] if along else float("nan"),
+                    "distance": fmean(_moved(m, store) for m in group),
+                    **{note: fmean(m.metrics["notes"].get(note, float("nan")) for m in group) for note in self.notes},
+                }
+            )
+        return pd.DataFrame(found).sort_values(["model", "curve", "strength"], ignore_index=True)
+
+    def paragraph(self, table: pd.DataFrame) -> str:
+        """For each model: plain fine-tuning, and of each curve the best point that is as good on the source."""
+        lines = [f"Accuracy on the source against mRI, points with 95 % intervals over images; {n_of(table)}."]
+        for model, of_model in table.groupby("model"):
+            records = of_model.to_dict("records")
+            plain = next(row for row in records if row["method"] == "finetune")
+            lines.append(f"{model}: plain fine-tuning {_point(plain)}.")
+            for curve in dict.fromkeys(row["curve"] for row in records if row["method"] != "finetune"):
+                here = [row for row in records if row["curve"] == curve]
+                as_good = [row for row in here if row["source_after"] >= plain["source_after"]]
+                if as_good:
+                    best = max(as_good, key=lambda row: row["mri"])
+                    lines.append(f"  {curve}: as good on the source at {best['strength']:g}, {_point(best)}.")
+                else:
+                    best = max(here, key=lambda row: row["source_after"])
+                    lines.append(
+                        f"  {curve}: never as good on the source; nearest {best['strength']:g}, {_point(best)}."
+                    )
+        return "\n".join(lines)
+
+    def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
+        """A panel a model."""
+        models = list(dict.fromkeys(table["model"]))
+        figure = Figure(figsize=(0.8 + 3.8 * len(models), 3.9), layout="constrained")
+        curves = [c for c in dict.fromkeys(table["curve"]) if c != "finetune"]
+        for axes, model in zip(figure.subplots(1, len(models), squeeze=False).flat, models, strict=True):
+            of_model = table[table["model"] == model]
+            for number, curve in enumerate(curves):
+                here = of_model[of_model["curve"] == curve]
+                colour, marker = SERIES[number % len(SERIES)], "os^Dv<>"[number % 7]
+                axes.plot(here["source_after"], here["mri"], color=colour, marker=marker, ms=4, lw=1.2, label=curve)
+                for end in (here.iloc[0], here.iloc[-1]):
+                    place = (end["source_after"], end["mri"])
+                    axes.annotate(f"{end['strength']:g}", place, (4, 4), textcoords="offset points", fontsize=7)
+            plain = of_model[of_model["curve"] == "finetune"]
+            axes.plot(plain["source_after"], plain["mri"], "*", color="black", ms=10, label="finetune")
+            axes.plot(plain["source_before"], [0] * len(plain), "+", color="black", ms=9, label="pretrained")
+            axes.set_title(f"{model}; {n_of(table)}", fontsize=9, loc="left")
+            axes.set_xlabel("accuracy on the source, %", fontsize=8)
+            axes.tick_params(labelsize=8)
+            axes.grid(lw=0.4, alpha=0.5)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].set_ylabel("mRI, percentage points", fontsize=8)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8, frameon=False)
+        return {"tradeoff": figure}
+
+
+def _is_of(one: Made, row: Mapping[str, Any]) -> bool:
+    facts = {"model": one.metrics["model"], "method": one.metrics["method"], **one.cell.axes}
+    return all(row[key] == value for key, value in facts.items())
+
+
+def _moved(one: Made, store: RunStore) -> float:
+    """Euclidean distance from the start."""
+    question = one.cell.question
+    assert question is not None, "a finished cell was asked"
+    before = store.place(question.of_pretrained())
+    return distance(StoredWeights(before.weights_file), StoredWeights(one.run.weights_file))
+
+
+def _point(row: Mapping[Any, Any]) -> str:
+    return f"source {row['source_before']:.1f} > {row['source_after']:.1f} %, mRI {said(row)}"
