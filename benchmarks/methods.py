@@ -1,12 +1,13 @@
 """What each method that trains adds to a step, and to memory, on the CPU.
 
-    python benchmarks/methods.py                                # a ViT-tiny, 224 px, batch 16: five minutes, two cores
+    python benchmarks/methods.py                                # a ViT-tiny, 224 px, batch 16: five minutes
     python benchmarks/methods.py --model mini                   # mini's network, 48 px, batch 64: a minute
     python benchmarks/methods.py --rounds 40 ewc l2sp spd lwf   # some of them, more exactly
 
-In one process all methods take a step in turn, each on its own copy of the model, round after round; a ratio is the
-median over rounds of a method's step against plain fine-tuning's step of the same round, so that a machine that slows
-down hurts all alike. Peak memory is that of a process of its own which takes a few steps of one method.
+In one process and one thread all methods take a step in turn, each on its own copy of the model, round after round.
+Time is the thread's own CPU time, so that other processes on the machine count little; a ratio is the median over
+rounds of a method's step against plain fine-tuning's step of the same round. Peak memory is that of a process of its
+own which takes a few steps of one method.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ class Bench:
         self.trainer.optimizers = [self.optimizer]
 
     def step(self, number: int) -> float:
-        """Seconds of one step."""
+        """CPU seconds of one step."""
         images, labels = self.batches[number % len(self.batches)]
-        begun = time.perf_counter()
+        begun = time.thread_time()
         self.method.on_train_batch_start(self.trainer, self.module, None, number)
         outputs = self.module.model(images)
         logits = SPACE.project(outputs)
@@ -76,7 +77,7 @@ class Bench:
         self.method.after_step(self.module)
         self.trainer.global_step += 1
         self.method.on_train_batch_end(self.trainer, self.module, None, None, number)
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
 
 def world(name: str) -> tuple[Classifier, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -115,6 +116,7 @@ def peak_memory(name: str, model: str) -> float:
 def main() -> None:
     """Print a line a method: step time against plain fine-tuning's, and peak memory."""
     keep_memory()
+    torch.set_num_threads(1)
     given = asked()
     model, batches = world(given.model)
     if given.memory:
@@ -132,11 +134,10 @@ def main() -> None:
             if number:  # the first round is a warm-up
                 seconds[name].append(taken)
     plain = seconds["finetune"]
-    print(f"{given.model}, batch {len(batches[0][0])}, {given.rounds} rounds: {median(plain):.3f} s a step")
+    print(f"{given.model}, batch {len(batches[0][0])}, {given.rounds} rounds: {median(plain):.2f} s of CPU a step")
     for name in names:
         ratio = median(s / p for s, p in zip(seconds[name], plain, strict=True))
-        least = min(seconds[name]) / min(plain)
-        print(f"{name}: {ratio:.2f} x (of the fastest steps {least:.2f} x), {peak_memory(name, given.model):.2f} GB")
+        print(f"{name}: {ratio:.2f} x, {peak_memory(name, given.model):.2f} GB", flush=True)
 
 
 if __name__ == "__main__":

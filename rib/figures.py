@@ -176,7 +176,7 @@ def summary_figure(table: PaperTable) -> Figure:
         sources = _span([len(row.improvement) for row in here])
         n = f"{sources} of {len(table.asked)} sources, {_span([len(row.seeds) for row in here])} seeds"
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(here)), [row.label for row in here], fontsize=8)
+        axes.set_yticks(range(len(here)), [table.label(row) for row in here], fontsize=8)
         axes.set_ylim(-0.7, len(here) - 0.3)
         axes.tick_params(axis="x", labelsize=8, labelbottom=True)
         axes.grid(axis="x", lw=0.4, alpha=0.5)
@@ -184,7 +184,7 @@ def summary_figure(table: PaperTable) -> Figure:
         axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
     figure.supxlabel(
         "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
-        f"(square)\n{table.about}",
+        f"(square)\n{'; '.join(filter(None, (table.about, table.shared)))}",
         fontsize=8,
     )
     return figure

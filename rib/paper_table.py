@@ -66,7 +66,7 @@ class PaperTable:
             "suite": self.suite,
             "about": self.about,
             "models": sorted({row.model for row in self.rows}),
-            "methods": sorted({row.label for row in self.rows}),
+            "methods": sorted({self.label(row) for row in self.rows}),
             "sources": list(self.sources),
             "asked": list(self.asked),
             "common": dict(self.common),
@@ -77,10 +77,15 @@ class PaperTable:
     def numbers(self) -> dict[str, float]:
         """MRI and its interval over images, in points: ``mRI/mini_small/ewc strength=10/value``."""
         return {
-            f"mRI/{row.model}/{row.label}/{name}": value
+            f"mRI/{row.model}/{self.label(row)}/{name}": value
             for row in self.rows
             for name, value in interval_dict(row.over_images).items()
         }
+
+    @property
+    def shared(self) -> str:
+        """``All with epochs=1, data.limit=60``; empty where nothing but defaults is shared."""
+        return "All with " + ", ".join(f"{k}={v}" for k, v in self.common.items()) if self.common else ""
 
     @property
     def best(self) -> set[int]:
@@ -98,7 +103,7 @@ class PaperTable:
             "RI and mRI (its mean over sources) in percentage points; 95 % intervals over images, then over seeds; "
             f"ImageNet val in percent, before > after; {self.about}.",
             f"No run on {', '.join(missing)}: mRI is over the sources that are there." if missing else "",
-            f"All with {', '.join(f'{k}={v}' for k, v in self.common.items())}." if self.common else "",
+            self.shared and f"{self.shared}.",
             "Bold: best mRI of a model.",
             f"* {TEST.format(comparisons=compared)}." if compared else "",
         ]
@@ -118,12 +123,16 @@ class PaperTable:
             "val %",
         ]
 
+    def label(self, row: Summary) -> str:
+        """A row's method with the options that not all rows share, ``ewc strength=10``."""
+        return labelled(row.method, {k: v for k, v in row.options.items() if k not in self.common})
+
     def cells(self, row: Summary) -> list[str]:
         """What a row says, one a column."""
         seeds = f"[{points(row.over_seeds.low)}, {points(row.over_seeds.high)}]" if row.over_seeds else "one seed"
         return [
             row.model,
-            labelled(row.method, self._own_options(row)),
+            labelled(row.method, {k: v for k, v in row.options.items() if k not in {*self.axes, *self.common}}),
             *(value_of(row, axis) for axis in self.axes),
             *(points(row.improvement[name]) if name in row.improvement else "" for name in self.sources),
             with_interval(interval_dict(row.over_images)) + ("*" if row.stands else ""),
@@ -221,9 +230,6 @@ class PaperTable:
             "seconds": row.seconds,
             "made_from": row.made_from,
         }
-
-    def _own_options(self, row: Summary) -> dict[str, Any]:
-        return {k: v for k, v in row.options.items() if k not in self.axes and k not in self.common}
 
     def _short(self, name: str) -> str:
         return title_of(name, self.kind).removeprefix("ImageNet-")

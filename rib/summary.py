@@ -77,11 +77,6 @@ class Summary:
     made_from: int
 
     @property
-    def label(self) -> str:
-        """``ewc strength=10``."""
-        return labelled(self.method, self.options)
-
-    @property
     def stands(self) -> bool:
         """Whether it differs from plain fine-tuning, over images, after Holm."""
         return self.against_plain is not None and self.p_adjusted < LEVEL

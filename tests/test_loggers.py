@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import wandb
@@ -29,6 +30,8 @@ from rib.config import compose
 from rib.errors import RibError
 from rib.loggers import Dashboard, WandB, shareable
 from rib.pipeline import finetune
+from rib.report import report
+from rib.schema import PathsConfig, ReportConfig
 from rib.store import Run, RunStore
 
 SHORT = ("epochs=1", "batch_size=26", "data.limit=60", "suite.targets=[imagenet_a,imagenet_r]", "model=mini_tiny")
@@ -91,8 +94,8 @@ def losses(run: Run) -> list[float]:
 class Written:
     """One offline W&B run as it lies on disk."""
 
-    def __init__(self, run: Run) -> None:
-        (self.folder,) = (run.folder / "wandb").glob("offline-run-*")
+    def __init__(self, run: Run | Path) -> None:
+        (self.folder,) = ((run if isinstance(run, Path) else run.folder) / "wandb").glob("offline-run-*")
         (self.file,) = self.folder.glob("*.wandb")
         self.records = list(records(self.file))
         (self.run,) = (r.run for r in self.records if r.HasField("run"))
@@ -157,6 +160,42 @@ def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, 
     text = "\n".join(map(str, written.records))
     assert not re.search(rf"\b{re.escape(socket.getfqdn().partition('.')[0])}\b", text)
     assert [p.name for p in machine.rglob("*") if p.is_file()] == []
+
+
+def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(ask_for, store, cache, machine, capsys):
+    for method in ("finetune", "wise_ft"):
+        finetune(ask_for(*SHORT, f"+method={method}"))
+    logger = compose("logger=wandb", "logger.tags=[mine]").logger
+    out = store.parent / "out"
+    report(ReportConfig(PathsConfig(str(store), str(cache)), logger, str(out), None))
+    assert f"wandb sync {out}/wandb/offline-run-*" in capsys.readouterr().err
+
+    wandb.teardown()  # its service writes the file; at the end of a process it is waited for
+    written, rows = Written(out), pd.read_csv(out / "summary.csv")
+    assert (written.run.project, written.run.run_group, written.run.job_type) == ("rib", "report", "report")
+    assert written.run.display_name == "report: mini, suite seven"
+    assert list(written.run.tags) == ["mine", "mini", "seven"]
+    assert written.config["methods"] == ["finetune", "wise_ft"]
+    assert written.config["models"] == ["mini_tiny"]
+    for _, row in rows.iterrows():
+        keys = [f"mRI/mini_tiny/{row['method']}/{end}" for end in ("value", "low", "high")]
+        assert [written.summary[key] for key in keys] == [row["mri"], row["mri_low"], row["mri_high"]]
+    table = json.loads(written.media("mRI_table").read_text())
+    assert table["columns"] == list(rows.columns)
+    assert [row[table["columns"].index("mri")] for row in table["data"]] == list(rows["mri"])
+    for figure in ("summary", "comparison"):
+        assert written.media(f"figures/{figure}").read_bytes() == (out / f"{figure}.png").read_bytes()
+    kept = [file for file in (written.folder / "files").rglob("*") if file.is_file()]
+    for file in [written.file, *kept]:
+        assert not [word for word in private(store, cache, out) if word.encode() in file.read_bytes()], file
+    assert [p.name for p in machine.rglob("*") if p.is_file()] == []
+
+
+def test_tensorboard_shows_no_reports(ask_for, store, cache):
+    finetune(ask_for(*SHORT))
+    logger = compose("logger=tensorboard").logger
+    with pytest.raises(RibError, match="TensorBoard shows no reports; expected logger=wandb or logger=none"):
+        report(ReportConfig(PathsConfig(str(store), str(cache)), logger, None, None))
 
 
 def test_a_run_from_the_store_is_not_shown_again_and_pretrained_is_shown(ask_for, store):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -270,3 +272,12 @@ def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swe
     assert not re.search(r"(?<!\\)[_%#]", text.split("\n", 1)[1])
     assert text.count("{") == text.count("}")
     assert (r"\textsuperscript{*}" in body) == any(row.stands for row in table.rows)
+
+
+def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
+    code = "import sys; from rib.report import main; main(); assert 'torch' not in sys.modules"
+    line = [sys.executable, "-c", code, f"paths.runs={grid.root}", f"out={tmp_path}/out", "sources=[imagenet_a]"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 7" in done.stdout
+    assert f"{tmp_path}/out/summary.tex" in done.stdout

@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, sqrt
-from pathlib import PurePosixPath
+from posixpath import basename, splitext
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def originals_of(paths: Iterable[str]) -> NDArray[np.str_]:
     Args:
         paths: Paths of a dataset's images, in its order.
     """
-    return np.array([PurePosixPath(path).stem for path in paths])
+    return np.array([splitext(basename(path))[0] for path in paths])
 
 
 def dataset_change_interval(
