@@ -75,7 +75,7 @@ def find_start(model: ModelConfig, heads: Path | None = None) -> Start:
         raise RibError(f"model.library: expected mini, timm or open_clip, got {model.library!r}")
     transform = _settled(model, known)
     weights = _weights(model, known)
-    digest = _file_digest(weights, weights.stat().st_mtime_ns, weights.stat().st_size)
+    digest = file_digest(weights)
     if model.library == "open_clip":
         from rib.models.zero_shot import sentences
 
@@ -213,6 +213,11 @@ def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, 
 def _outline(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
     """What stays of weights when modules have other names: ``weight``, ``bias``, ..., and shapes, in order."""
     return [(name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in state.items()]
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content, 16 hex digits."""
+    return _file_digest(file, file.stat().st_mtime_ns, file.stat().st_size)
 
 
 @cache
