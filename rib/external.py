@@ -1,7 +1,8 @@
 """Weights from elsewhere as a run of method `external`: how people compare their own fine-tunes.
 
 The run's key is of the file's digest, the model that it began as, and the source, which is no target. What it was
-trained with is not known, so the run has no options but a name.
+trained with is not known, so the run has no options but a name; its precision is what ``precision=`` says, since runs
+of different precisions share no table.
 """
 
 from __future__ import annotations

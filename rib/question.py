@@ -237,7 +237,7 @@ class Question:
         c, recipe = self.config, self.recipe
         return {
             "experiment": c.experiment,
-            "precision": recipe and recipe.precision,
+            "precision": recipe.precision if recipe else c.precision if EXTERNAL in c.method else None,
             "evaluation_precision": c.evaluation.precision,
             "epochs": recipe and recipe.epochs,
             "lr": recipe and recipe.lr,
