@@ -39,6 +39,9 @@ READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}, "method": {"ingredients", "l
 WITHOUT_TARGET = ("finetune", "pretrained")
 """Methods that are no class: nothing is added, or nothing is trained."""
 
+RECORDED = {"external": {"name", "digest"}}
+"""What `rib.evaluate` records in the place of a method, for weights that were made elsewhere."""
+
 
 @cache
 def conf_dir() -> str:
@@ -104,6 +107,24 @@ def checked(cfg: DictConfig, schema: type[C]) -> C:
         elif node:
             _check_node(name, node)
     return result
+
+
+def stored(file: Path) -> Config:
+    """The config that a run was made with, from its folder's config.yaml.
+
+    Raises:
+        RibError: If the file is damaged, or of a version of rib that knew other options.
+    """
+    try:
+        return checked(cast("DictConfig", OmegaConf.load(file)), Config)
+    except Exception as error:
+        raise RibError(f"{file} cannot be read by this version of rib ({error})") from error
+
+
+def not_default(config: object, config_name: str) -> list[str]:
+    """Dotted names of what a command says otherwise than its yaml file: ``["suite.name", "seed"]``."""
+    default = _flat(_plain(checked(_compose(config_name), type(config))))
+    return [key for key, value in _flat(_plain(config)).items() if value != default.get(key)]
 
 
 def varied(config: Config, overrides: list[str], where: str) -> Config:
@@ -260,6 +281,8 @@ def _check_method(name: str, node: object) -> None:
             f"method.{name}: expected a block of options, got {node!r}; "
             f"a method is chosen with +method=NAME, one of: {', '.join(options('method'))}"
         )
+    if node.keys() == RECORDED.get(name):
+        return
     if "_target_" not in node and name not in WITHOUT_TARGET:
         raise RibError(
             f"method.{name}: expected a class named in _target_, found none{_nearest(name, options('method'))}"

@@ -114,3 +114,13 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def free_memory(fabric: Fabric) -> int:
+    """Bytes that models may take: free on this process's GPU, or its share of what its machine has available."""
+    import psutil
+    import torch
+
+    if fabric.device.type == "cuda":
+        return torch.cuda.mem_get_info(fabric.device)[0]
+    return int(psutil.virtual_memory().available) // fabric.world_size

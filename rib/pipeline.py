@@ -22,7 +22,6 @@ from rib.loggers import shown
 from rib.machine import agreed, check_batch, environment, is_known, launch_processes, trainer_plugins
 from rib.memo import Memo
 from rib.metrics import family_of
-from rib.progress import progress
 from rib.published import show_published
 from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
 from rib.results import Scored, held_out_accuracy, keep_paths, measure
@@ -149,7 +148,7 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
         from rib.merging import Merging
 
         assert before is not None, "merged weights have a start"
-        merging = Merging(question, before, parts, _data(question), fabric)
+        merging = Merging(question, before, parts, data_of(question), fabric)
     with shown(question, run) as loggers:
         fitted = fabric.broadcast(run.read_json("fit.json") is not None)
         if fitted and not fabric.broadcast(run.is_intact):
@@ -297,57 +296,23 @@ def _train(
     if resumed:
         say(f"going on from {resumed}")
     module.train()
-    trainer.fit(module, datamodule=_data(question), ckpt_path=resumed, weights_only=False if resumed else None)
+    trainer.fit(module, datamodule=data_of(question), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
 def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:
     """Score every dataset that this run has no predictions for: its own model, and those of a curve beside it."""
-    missing = [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
-    missing = fabric.broadcast(missing)  # rank zero's look decides for all
-    if not missing:
-        return
-    from rib.data.labels import LabelSpace
-    from rib.models.zoo import build
-    from rib.scoring import score_all
+    missing = fabric.broadcast(unscored(question, run))  # rank zero's look decides for all
+    if missing:
+        from rib.onepass import Entry, score_together
 
-    def advance(done: int, note: str) -> None:
-        tell(done * fabric.world_size, note)
+        entry = Entry.load(question, run, missing, data_of(question), fabric, merging)
+        score_together([entry], fabric, f"{question.start.name}: scoring {question.method}")
 
-    begun = time.perf_counter()
-    together = merging.together if merging is not None else None
-    if merging is not None and together:
-        own = merging.models()
-    else:
-        start = replace(question.start, weights=run.weights_file)
-        own = [build(start, len(question.catalog.wnids)).to(fabric.device)]
-    curve = merging.variants() if merging is not None else {}
-    data = _data(question)
-    total = sum(len(question.images[name]) for name in missing)
-    with progress(f"{question.start.name}: scoring {question.method}", total) as tell:
-        for name in missing:
-            tree = question.images[name]
-            instead = merging.model_for(tree.spec.name) if merging is not None and not together else None
-            predictions = score_all(
-                [*([instead] if instead is not None else own), *curve.values()],
-                data.evaluation_loader(name, rank=fabric.global_rank, world=fabric.world_size),
-                LabelSpace(tree.spec.groups),
-                len(tree),
-                device=fabric.device,
-                precision=question.config.evaluation.precision,
-                keep_logits=question.config.predictions.logits,
-                together=together,
-                advance=advance,
-            )
-            if predictions is not None and fabric.is_global_zero:
-                key = question.score_keys[name]
-                for label, of_variant in zip(curve, predictions[1:], strict=True):
-                    of_variant.save(run.predictions_file(name, key, label))
-                predictions[0].save(run.predictions_file(name, key))  # last: where it is, the curve's are too
-    if fabric.is_global_zero:
-        seconds = (run.read_json("scoring.json") or {"seconds": 0.0})["seconds"]
-        run.write_json("scoring.json", {"seconds": seconds + time.perf_counter() - begun})
-    fabric.barrier()
+
+def unscored(question: Question, run: Run) -> list[str]:
+    """Datasets that a run has no predictions for."""
+    return [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 
 def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], store: RunStore) -> None:
@@ -403,9 +368,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         ]
         metrics["best_ingredient"] = _best_ingredient(question, metrics, parts)
     figures.draw_run(metrics, run.folder)
-    write_atomically(
-        run.free_view(metrics["suite"], metrics["scores"]), (json.dumps(metrics, indent=1) + "\n").encode()
-    )
+    write_atomically(run.view_file(metrics), (json.dumps(metrics, indent=1) + "\n").encode())
 
 
 def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequence[Run]) -> dict[str, Any]:
@@ -434,7 +397,8 @@ def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequenc
     return found
 
 
-def _data(question: Question) -> RIBDataModule:
+def data_of(question: Question) -> RIBDataModule:
+    """What serves a question's images."""
     from rib.data.datamodule import RIBDataModule
 
     config = question.config

@@ -49,6 +49,9 @@ READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "ev
 
 PRETRAINED = "pretrained"
 
+EXTERNAL = "external"
+"""Method of a run whose weights were made elsewhere (`rib.rescoring`); its node holds their name and digest."""
+
 PERMISSION = "i_have_permission"
 
 
@@ -147,8 +150,8 @@ class Question:
 
     @property
     def source_name(self) -> str:
-        """``imagenet_r``, or ``none``."""
-        return self.config.dataset.name if self.source is not None else "none"
+        """``imagenet_r``, or ``none``; of weights made elsewhere, what they are said to be fine-tuned on."""
+        return self.config.dataset.name if self.source is not None or EXTERNAL in self.config.method else "none"
 
     @cached_property
     def training_key(self) -> str:
@@ -191,6 +194,8 @@ class Question:
             }
             if self.probe is not None:
                 facts["probe"] = self.probe.key
+        elif EXTERNAL in c.method:
+            facts |= {"external": c.method[EXTERNAL]["digest"], "source": self.source_name}
         return digest_of(facts)
 
     @property
@@ -243,7 +248,7 @@ class Question:
         """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
         changed = flat_changes(self.config)
         if self.recipe is None or self.source is None:
-            return {k: v for k, v in changed.items() if k.startswith(READ_BY_PRETRAINED)}
+            return {k: v for k, v in changed.items() if k.startswith((*READ_BY_PRETRAINED, f"method.{EXTERNAL}.name"))}
         usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
         epochs = _settle(usual, self.catalog, len(self.source)).epochs
         optimizer = {k: v for k, v in self.config.optimizer.items() if k not in ("lr", "warmup_steps")}
@@ -263,7 +268,7 @@ class Question:
         return {
             "numerics": NUMERICS,
             "experiment": c.experiment,
-            "precision": recipe and recipe.precision,
+            "precision": recipe.precision if recipe else c.precision if EXTERNAL in c.method else None,
             "evaluation_precision": c.evaluation.precision,
             "epochs": recipe and recipe.epochs,
             "lr": recipe and recipe.lr,
@@ -363,7 +368,7 @@ def ask(config: Config, found: Found | None = None) -> Question:
             if not config.data.allow_incomplete:
                 raise
             say(f"left out: {error}")
-    if PRETRAINED in config.method:
+    if PRETRAINED in config.method or EXTERNAL in config.method:
         return Question(config, catalog, start, None, scored, None)
     name = config.dataset.name
     spec = catalog[name]

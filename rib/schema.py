@@ -243,6 +243,23 @@ class SearchConfig(Config):
 
 
 @dataclass
+class EvaluateConfig(Config):
+    """One question to `rib.evaluate`.
+
+    Attributes:
+        runs: Finished runs to score, a folder or a pattern.
+        weights: A file of weights from elsewhere to score, of ``model`` after fine-tuning on ``dataset``.
+        name: What such weights are called in tables; null: as the file.
+        models_at_a_time: Models in memory at once; null: as many as fit.
+    """
+
+    runs: str | None
+    weights: str | None
+    name: str | None
+    models_at_a_time: int | None
+
+
+@dataclass
 class ReportConfig:
     """One question to `rib.report`."""
 

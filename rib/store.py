@@ -77,15 +77,21 @@ class Run:
         """Every metrics file of this run, the one first asked for first: other suites, other ways of scoring."""
         return [_read_json(file) for file in sorted(self.folder.glob("metrics*.json"), key=lambda f: (len(f.name), f))]
 
-    def free_view(self, suite: str, scores: Mapping[str, Any]) -> Path:
-        """Where metrics of a suite go whose scores no view has yet; what is there is never replaced."""
-        taken = {file.name for file in self.folder.glob("metrics*.json")}
-        if not taken:
-            return self.folder / "metrics.json"
+    def view_file(self, metrics: Mapping[str, Any]) -> Path:
+        """Where metrics go: in the place of those that answer the same question, else beside whatever is there."""
+
+        def asked(view: Mapping[str, Any]) -> tuple[Any, ...]:
+            return view["suite"], view["protocol"]["experiment"], view["scores"]
+
+        views = {file: _read_json(file) for file in self.folder.glob("metrics*.json")}
+        same = next((file for file, view in views.items() if asked(view) == asked(metrics)), None)
+        if same is not None or not views:
+            return same or self.folder / "metrics.json"
+        suite, taken = metrics["suite"], {file.name for file in views}
         beside = f"metrics.{suite}.json"
         if beside not in taken and self.metrics_file(suite).name == beside:
             return self.folder / beside
-        return self.folder / f"metrics.{suite}.{digest_of(scores)}.json"
+        return self.folder / f"metrics.{suite}.{digest_of(metrics['scores'])}.json"
 
     def metrics(self, suite: str | None = None) -> dict[str, Any] | None:
         """What metrics.json says of a suite (default: the one first asked for), or None if it is not there."""

@@ -1,0 +1,225 @@
+"""Scoring what is finished: old runs on another suite, and weights from elsewhere, many models in one pass.
+
+A run's question is asked again from its config.yaml with another suite; its key must come out as it was, else the run
+is left alone. What it is compared with (its `pretrained` run) and what it is made from are scored in the same pass, as
+`rib.train` would have done before it. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from glob import glob
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rib import tables
+from rib.config import not_default, stored, to_yaml
+from rib.errors import RibError
+from rib.external import external_task
+from rib.launch import rank, say
+from rib.machine import agreed, environment, free_memory, launch_processes
+from rib.pipeline import data_of, fit, publish
+from rib.question import Question, ask
+from rib.schema import EvaluateConfig
+from rib.store import Run, RunStore, view_of
+from rib.task import Task, Trees, in_order, task_of
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from rib.onepass import Entry
+
+SAID_OF_RUNS = ("runs", "suite", "evaluation", "predictions", "trainer", "paths", "force", "keep_memory")
+ABOUT_THE_MACHINE = ("data.root", "data.workers", "data.rescan", "data.allow_incomplete", "models_at_a_time")
+"""What a command may say about finished runs; all else is their own."""
+
+
+def evaluate(config: EvaluateConfig) -> list[Run]:
+    """Score finished runs on a suite, or a file of weights as a run of method `external`.
+
+    Args:
+        config: From the main; ``runs`` or ``weights`` is given.
+
+    Returns:
+        The runs that were asked for, each with metrics of the suite.
+
+    Raises:
+        RibError: If there is nothing to score, or (after all others are done) for what could not be scored.
+    """
+    if (config.runs is None) == (config.weights is None):
+        raise RibError("expected either runs=FOLDER_OR_PATTERN or weights=FILE model=NAME")
+    failed: dict[Path, str] = {}
+    asked = _finished(config, failed) if config.weights is None else [external_task(config)]
+    tasks = {task.run.folder: task for task in in_order(asked)}
+    if agreed(config, lambda: any(task.is_open for task in tasks.values())):
+        _score(config, tasks, failed)
+    if failed:
+        first, why = next(iter(failed.items()))
+        raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {why}")
+    if rank() == 0 and len(asked) == 1:
+        tables.show_run(view_of(asked[0].run, asked[0].question) or {}, asked[0].run.folder)
+    return [task.run for task in asked]
+
+
+def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[Task]:
+    """A task for each finished run that the pattern matches."""
+    said = [key for key in not_default(config, "evaluate") if key not in ABOUT_THE_MACHINE]
+    if wrong := [key for key in said if key.partition(".")[0] not in SAID_OF_RUNS]:
+        raise RibError(f"{wrong[0]}: finished runs keep their own; say only how they are scored (suite=, evaluation.*)")
+    matched = (Path(name).resolve() for name in glob(str(Path(str(config.runs)).expanduser()), recursive=True))  # noqa: PTH207 - may be absolute
+    folders = sorted({f for f in matched if (f / "metrics.json").is_file() and "." not in f.name})
+    if not folders:
+        raise RibError(f"runs: expected folders of finished runs, {config.runs} matches none")
+    tasks: list[Task] = []
+    trees: Trees = {}
+    for folder in folders:
+        try:
+            task = task_of(_asked_again(Run(folder), config), _store_of(folder), trees)
+            tasks.append(replace(task, again=config.force))
+        except RibError as error:
+            failed[folder] = str(error)
+    return tasks
+
+
+def _store_of(folder: Path) -> RunStore:
+    """The store that a run's folder lies in."""
+    if len(folder.parents) < 5:
+        raise RibError("expected a run in its store, <store>/<data>/<model>/<source>/<method>/<key>")
+    return RunStore(folder.parents[4])
+
+
+def _asked_again(run: Run, config: EvaluateConfig) -> Question:
+    """What a finished run answers, with the suite and the scoring of this command."""
+    made, metrics, store = stored(run.folder / "config.yaml"), run.metrics() or {}, _store_of(run.folder)
+    root = config.data.root or made.data.root
+    data = replace(
+        made.data,
+        root=None if metrics["data"]["kind"] == "mini" else root,
+        workers=config.data.workers,
+        rescan=config.data.rescan,
+        allow_incomplete=config.data.allow_incomplete or made.data.allow_incomplete,
+    )
+    again = replace(
+        made,
+        suite=config.suite,
+        evaluation=config.evaluation,
+        predictions=config.predictions,
+        # A null was settled by the machine that made the run, which may have had another device than this one.
+        precision=metrics["protocol"]["precision"] or made.precision,
+        trainer=config.trainer | {"sync_batchnorm": made.trainer.get("sync_batchnorm", False)},
+        data=data,
+        paths=replace(config.paths, runs=str(store.root)),
+        force=False,
+    )
+    question = ask(again)
+    if store.place(question).folder != run.folder:
+        raise RibError(
+            "it was made by another version of rib, on other images or from other weights (its key would now be "
+            f"{question.training_key}); make it again with python -m rib.train"
+        )
+    return question
+
+
+def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, str]) -> None:
+    """Score all that is open, as many models at a time as fit, and write the metrics."""
+    fabric = launch_processes(config)
+    with ExitStack() as claims:
+        # In one order everywhere, so that two commands never wait for each other; a key once, whatever its folders.
+        keys = {(str(task.store.root), task.run.key): task for task in tasks.values() if task.is_open}
+        for _, task in sorted(keys.items(), key=itemgetter(0)):
+            images = sum(map(len, task.question.images.values()))
+            claims.enter_context(task.store.claim(task.run, 30 * images))
+        # Rank zero's look decides for all; while this one waited, another process may have made some.
+        todo = [tasks[folder] for folder in fabric.broadcast([f for f, task in tasks.items() if task.is_open])]
+        for task in todo:
+            _begin(task, fabric)
+        missing: dict[Path, list[str]] = fabric.broadcast({task.run.folder: task.unscored for task in todo})
+        for batch in _batches([task for task in todo if missing[task.run.folder]], config, fabric):
+            _score_batch(batch, missing, fabric, failed)
+        for task in todo:
+            if fabric.is_global_zero:
+                _publish(task, failed)
+    fabric.barrier()
+
+
+def _begin(task: Task, fabric: Fabric) -> None:
+    """Give a run that was never made its weights: the start's, or those from elsewhere."""
+    if fabric.broadcast(task.run.read_json("fit.json") is not None):
+        return
+    question = task.question
+    if fabric.is_global_zero:
+        task.run.folder.mkdir(parents=True, exist_ok=True)
+        (task.run.folder / "config.yaml").write_text(to_yaml(question.config))
+        task.run.write_json("env.json", environment())
+    if task.weights is not None:
+        question = replace(question, start=replace(question.start, weights=task.weights))
+    fit(question, task.run, task.store)
+    fabric.barrier()
+
+
+def _batches(tasks: Sequence[Task], config: EvaluateConfig, fabric: Fabric) -> list[list[Task]]:
+    """Tasks whose images are decoded alike, as many as fit into half of the free memory; images take the rest."""
+
+    def alike(task: Task) -> str:
+        return repr((asdict(task.question.start.transform), task.question.config.data.image_backend))
+
+    free = int(fabric.broadcast(free_memory(fabric))) // 2
+    batches: list[list[Task]] = []
+    for _, group in groupby(sorted(tasks, key=alike), alike):
+        those = list(group)
+        limit = config.models_at_a_time or free // max(task.model_bytes for task in those)
+        count = limit
+        for task in those:
+            if count + task.num_models > limit:
+                batches.append([])
+                count = 0
+            batches[-1].append(task)
+            count += task.num_models
+    if batches:
+        sizes = [sum(task.num_models for task in batch) for batch in batches]
+        say(f"{sum(sizes)} models of {len(tasks)} runs on suite {config.suite.name}, {max(sizes)} models at a time")
+    return batches
+
+
+def _score_batch(
+    batch: Sequence[Task], missing: dict[Path, list[str]], fabric: Fabric, failed: dict[Path, str]
+) -> None:
+    """One pass over the images that these tasks miss."""
+    from rib.onepass import score_together
+
+    entries = []
+    for task in batch:
+        try:
+            entries.append(_load(task, missing[task.run.folder], fabric))
+        except RibError as error:
+            failed[task.run.folder] = str(error)
+    if entries:
+        models = sum(len(entry.own) + len(entry.curve) for entry in entries)
+        score_together(entries, fabric, f"scoring {models} models")
+
+
+def _load(task: Task, datasets: Sequence[str], fabric: Fabric) -> Entry:
+    from rib.merging import Merging
+    from rib.onepass import Entry
+
+    question, data = task.question, data_of(task.question)
+    merging = Merging(question, task.before, task.parts, data, fabric) if task.parts else None
+    return Entry.load(question, task.run, datasets, data, fabric, merging)
+
+
+def _publish(task: Task, failed: dict[Path, str]) -> None:
+    """Write a run's metrics, unless it or what it needs could not be scored."""
+    folder = task.run.folder
+    for need in task.needs:
+        if need.run.folder in failed:
+            failed.setdefault(folder, failed[need.run.folder])
+    if folder in failed:
+        return
+    try:
+        publish(task.question, task.run, task.before, task.parts, task.store)
+    except RibError as error:
+        failed[folder] = str(error)
