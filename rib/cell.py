@@ -34,14 +34,13 @@ def answer_cell(folder: Path) -> None:
         RibError: For whatever the user can mend.
     """
     from rib import progress
-    from rib.config import from_yaml
+    from rib.config import stored
     from rib.launch import rank, say
     from rib.pipeline import answer
     from rib.question import ask
-    from rib.schema import Config
     from rib.store import RunStore, TakenOverError, view_of
 
-    config = from_yaml(folder / CONFIG, Config)
+    config = stored(folder / CONFIG)
     progress.report_to(folder / PROGRESS)
     store = RunStore(config.paths.runs)
     question = ask(config)

@@ -175,18 +175,6 @@ def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
         raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
 
 
-def from_yaml(file: Path, schema: type[C]) -> C:
-    """A config as `to_yaml` kept it.
-
-    Raises:
-        RibError: If it is not one of this version.
-    """
-    try:
-        return checked(cast("DictConfig", OmegaConf.load(file)), schema)
-    except RibError as error:
-        raise RibError(f"{file}: {error}") from error
-
-
 def to_yaml(config: object) -> str:
     """A config as yaml text, as kept in a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))

@@ -250,7 +250,7 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, 
     kind = runs[0]["data"]["kind"]
     targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]
     for m in runs:
-        seeds = sorted({other["seed"] for other in runs})
+        seeds = sorted({other["seed"] for other in runs}, key=str)  # weights from elsewhere have none
         place = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
         shift = 0.7 * (place / len(methods) - 0.5)
         values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [m["robustness_improvement"]]

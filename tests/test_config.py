@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rib.config import compose, conf_dir, flat_changes, options
+from rib.config import _compose, checked, compose, conf_dir, flat_changes, instantiate, options
 from rib.errors import RibError
+from rib.schema import BenchmarkConfig
 
 
 def command(*arguments: str, module: str = "rib.train", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -116,6 +117,16 @@ def test_every_file_of_conf_composes(choice):
 
 
 def test_every_folder_of_conf_is_known_to_the_tests():
-    tested_elsewhere = {"model", "method", "experiment", "pretrain", "hydra"}
+    tested_elsewhere = {"model", "method", "experiment", "pretrain", "hydra", "study"}
     here = {"dataset", "suite", "optimizer", "trainer", "logger", "paths", "data"}
     assert {p.name for p in Path(conf_dir()).iterdir() if p.is_dir() and any(p.iterdir())} <= here | tested_elsewhere
+
+
+@pytest.mark.parametrize("name", options("study"))
+def test_every_study_composes_and_its_drawing_is_made(name):
+    config = checked(_compose("benchmark", f"study={name}"), BenchmarkConfig)
+    assert config.study == name
+    assert {"table", "paragraph", "figures"} <= set(dir(instantiate(config.draw)))
+    header = Path(conf_dir(), "study", f"{name}.yaml").read_text().split("\nstudy:")[0]
+    assert f"python -m rib.benchmark study={name}" in header
+    assert "Cost" in header

@@ -15,7 +15,7 @@ from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.report import report
 from rib.rescoring import evaluate
-from rib.schema import EvaluateConfig
+from rib.schema import EvaluateConfig, PathsConfig, ReportConfig
 from rib.store import Run, RunStore
 
 QUICK = ("epochs=1", "data.images_per_class=3", "data.limit=60")
@@ -222,7 +222,7 @@ def test_weights_from_elsewhere_are_a_run_that_equals_the_one_they_are_of(old, a
     Path(moved).unlink()
     (later,) = evaluate(ask_evaluate(f"runs={old.root}/**/external/*", *NEW))
     assert later.metrics("later")["accuracy"]["imagenet_v2"]["num_images"] == 60
-    written = report(old.root, tmp_path / "report")
+    written = report(ReportConfig(PathsConfig(str(old.root), None), {"name": "none"}, str(tmp_path / "report"), None))
     table = next(f for f in written if f.name == "runs.csv").read_text()
     assert {"external", "finetune"} <= set(table.replace("\n", ",").split(","))
 
@@ -255,7 +255,7 @@ def test_two_files_of_one_name_are_refused(old, ask_evaluate, elsewhere, tmp_pat
 
 def test_what_a_null_came_to_where_the_run_was_made_holds_here(ask_for, ask_evaluate, store, monkeypatch):
     with monkeypatch.context() as there:
-        there.setattr("rib.question._has_gpu", lambda accelerator: True)
+        there.setattr("rib.question.has_gpu", lambda accelerator: True)
         run = finetune(ask_for("model=mini_tiny", *QUICK, *OLD))
     assert run.metrics()["protocol"]["precision"] == "bf16-mixed"
     evaluate(ask_evaluate(f"runs={run.folder}", *NEW))

@@ -12,7 +12,7 @@ import pytest
 import rib
 
 ROOT = Path(rib.__file__).parent
-MAINS = {"train", "report", "search", "benchmark", "pretrain", "data.__main__"}
+MAINS = {"train", "report", "search", "benchmark", "evaluate", "pretrain", "data.__main__"}
 HYDRA = MAINS | {"config", "launch", "sweep"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),

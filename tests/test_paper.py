@@ -86,7 +86,7 @@ def test_the_experiment_turns_all_of_them_on_and_leaves_the_recipe(question):
 
 
 def test_on_a_gpu_the_experiment_trains_in_float16(question, monkeypatch):
-    monkeypatch.setattr("rib.question._has_gpu", lambda accelerator: True)
+    monkeypatch.setattr("rib.question.has_gpu", lambda accelerator: True)
     assert question("experiment=paper").recipe.precision == "16-mixed"
     assert question().recipe.precision == "bf16-mixed"
 

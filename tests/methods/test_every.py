@@ -44,7 +44,7 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
     assert re.search(r"\b[Nn]ot\s+(beside|with)\b|\(not `|stacks\s+with|refused\s+where", text)
 
 
-@pytest.mark.parametrize("pair", stack.CLASHES, ids="+".join)
+@pytest.mark.parametrize("pair", stack.CLASHES, ids=lambda pair: "+".join(sorted(pair)))
 def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
     for one, other in permutations(pair):
         assert other in type(method_of(ask(ask_for(*QUICK, f"+method={one}")), one)).__doc__
