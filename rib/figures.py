@@ -99,10 +99,10 @@ def curve_figure(metrics: Mapping[str, Any]) -> Figure:
 
 
 def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
-    """Training loss by step, penalties apart; a run that was killed and went on has several logs."""
+    """Training loss by step, penalties apart; a run that was killed and went on has several logs, some still empty."""
     import pandas as pd
 
-    frame = pd.concat([pd.read_csv(log) for log in logs]).dropna(subset="loss")
+    frame = pd.concat([pd.read_csv(log) for log in logs if log.stat().st_size]).dropna(subset="loss")
     frame = frame.drop_duplicates("step", keep="last").sort_values("step")
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()

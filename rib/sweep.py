@@ -70,12 +70,13 @@ class Jobs(Callback):
         if rank() > 0:
             return
         atexit.unregister(self._show)
-        self._show()
         jobs = _records(Path(config.hydra.sweep.dir))
-        if failed := sum("folder" not in job for job in jobs):
-            sys.exit(
-                f"rib: {failed} of {len(jobs)} jobs failed; the same command tries them again and keeps the others"
-            )
+        failed = sum("folder" not in job for job in jobs)
+        try:
+            self._show()
+        finally:  # Hydra turns whatever else leaves a callback into a warning
+            if failed:
+                sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; the same command tries them again")
 
 
 def recorded(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
