@@ -20,7 +20,7 @@ def _main(cfg: DictConfig) -> None:
     config = checked(cfg, BenchmarkConfig)
     from rib.actions import act
 
-    launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=False)
+    launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)
     assert isinstance(launcher, dict), "Hydra's launcher is a node"
     act(config, {str(k): v for k, v in launcher.items()})
 

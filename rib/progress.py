@@ -77,7 +77,8 @@ def _lines(what: str, total: int, unit: str) -> Advance:
         if now - last > SECONDS_BETWEEN_LINES or (count >= total and now - begun > 1):
             last = now
             rate = count / max(now - begun, 1e-9)
-            print(f"{what}: {count}/{total} {unit}, {rate:.0f}/s {note}".rstrip(), file=sys.stderr, flush=True)
+            speed = f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
+            print(f"{what}: {count}/{total} {unit}, {speed} {note}".rstrip(), file=sys.stderr, flush=True)
 
     return advance
 

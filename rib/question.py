@@ -252,7 +252,8 @@ class Question:
         usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
         epochs = _settle(usual, self.catalog, len(self.source)).epochs
         optimizer = {k: v for k, v in self.config.optimizer.items() if k not in ("lr", "warmup_steps")}
-        usual = replace(usual, epochs=self.recipe.epochs, optimizer=optimizer)
+        epochs_given = None if self.config.steps is not None else self.recipe.epochs
+        usual = replace(usual, epochs=epochs_given, optimizer=optimizer)
         default = replace(_settle(usual, self.catalog, len(self.source)), epochs=epochs)
         for key, name in SETTLED.items():
             value = getattr(self.recipe, name)

@@ -148,7 +148,10 @@ class Jobs:
         settings = {k: v for k, v in launcher.items() if k not in ("_target_", "submitit_folder") and v is not None}
         timeouts = settings.pop("max_num_timeout", None)
         first = {f"{kind}_max_num_timeout": timeouts} if timeouts is not None else {}
-        self._executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind, **first)
+        try:
+            self._executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind, **first)
+        except RuntimeError as error:
+            raise RibError(f"hydra/launcher: {error}; give the command on a login node of the cluster") from error
         shared = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"}
         shared |= {"stderr_to_stdout"}
         self._executor.update_parameters(**{k if k in shared else f"{kind}_{k}": v for k, v in settings.items()})

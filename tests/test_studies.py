@@ -1,0 +1,168 @@
+"""What studies draw: their numbers against metrics.json and by hand; the controls they are made of."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rib.config import _compose, checked, instantiate
+from rib.errors import RibError
+from rib.grid import make_plan
+from rib.pipeline import answer, finetune
+from rib.question import ask
+from rib.schema import BenchmarkConfig
+from rib.store import RunStore
+from rib.studies.base import Made, rows, write_study
+from rib.studies.size import SIZE, Size
+from rib.weights import distance, equal
+
+QUICK = (
+    "data.limit=60",
+    "suite.targets=[imagenet_a,imagenet_r]",
+    "suite.reported=[imagenet_val]",
+    "models=[mini_tiny]",
+)
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory, cache):
+    """All cells of a grid, made one after another in this process, with their config and store."""
+    root = tmp_path_factory.mktemp("studies") / "runs"
+
+    def made(*overrides: str) -> tuple[BenchmarkConfig, RunStore, list[Made]]:
+        given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *QUICK, *overrides)
+        config, store = checked(_compose("benchmark", *given), BenchmarkConfig), RunStore(root)
+        plan = make_plan(config, store)
+        for cell in plan.cells.values():
+            assert cell.question is not None
+            answer(cell.question, store)
+        cells = [Made(cell, cell.place, cell.metrics) for cell in plan.wanted if cell.place and cell.metrics]
+        assert len(cells) == len(plan.wanted)
+        return config, store, cells
+
+    return made
+
+
+def test_a_row_is_the_mean_of_its_cells(make):
+    _, store, made = make("methods=[finetune]", "sources=[imagenet_a,imagenet_r]", "seeds=[0,1]", "epochs=1")
+    (row,) = rows(made, store)
+    assert row["mri"] == pytest.approx(fmean(m.metrics["robustness_improvement"]["value"] for m in made), abs=1e-9)
+    assert row["low"] < row["mri"] < row["high"]
+    after = [m.metrics["accuracy"][m.metrics["source"]]["after"] for m in made]
+    assert row["source_after"] == pytest.approx(100 * fmean(after))
+    assert (row["num_sources"], row["num_seeds"]) == (2, 2)
+
+
+GRIDS = {
+    "lr_grid": ("methods=[finetune]", "sources=[imagenet_a]", "axes={optimizer.lr:[0.001,0.01]}", "epochs=1"),
+    "lr_study": ("sources=[imagenet_a]", "axes={optimizer.lr:[0.001,0.01]}", "epochs=1"),
+    "size_study": ("sources=[imagenet_v2]", "seeds=[0]", "axes={data.images_per_class:[1,2],steps:[3]}"),
+    "pretraining_by_finetuning": ("sources=[imagenet_v2]", "axes={data.images_per_class:[1,2],steps:[3]}"),
+    "pretraining_scale": ("sources=[imagenet_a]", "seeds=[0]", "epochs=1"),
+    "ewc_study": (
+        "sources=[imagenet_a]",
+        "grids=[{methods:[finetune]},{methods:[ewc],axes:{method.ewc.fisher:[identity],method.ewc.strength:[1,100]}}]",
+        "epochs=1",
+    ),
+    "paper_errata": (
+        "sources=[imagenet_a]",
+        "grids=[{methods:[ewc],axes:{paper.ewc:[null,identity]}},"
+        "{methods:[finetune],sources:[objectnet],axes:{paper.objectnet:[null,authors]}}]",
+        "epochs=1",
+    ),
+    "negative_controls": ("sources=[imagenet_a]", "epochs=2", "optimizer.lr=null"),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, name):
+    config, store, made = make(f"study={name}", *QUICK, *GRIDS[name])
+    text, files = write_study(instantiate(config.draw), made, store, tmp_path)
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert len(table) >= 1
+    assert (tmp_path / "summary.md").read_text() == f"{text}\n"
+    assert not any(word in text for word in ("nan", "None"))
+    assert all(file.stat().st_size > 1000 for file in files if file.suffix == ".png")
+    assert any(file.suffix == ".png" for file in files)
+    if "mri" in table and name != "negative_controls":
+        for m in made:
+            row = table[(table["method"] == m.metrics["method"])]
+            for axis, value in m.cell.axes.items():
+                row = row[row[axis] == value]
+            assert row["mri"].iloc[0] == pytest.approx(m.metrics["robustness_improvement"]["value"], abs=1e-9)
+
+
+def test_an_error_costs_the_difference_of_its_two_sides(make):
+    config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
+    table = instantiate(config.draw).table(made, store)
+    assert len(table) == 2
+    assert np.allclose(table["difference"], table["wrong"] - table["right"])
+    one = next(m for m in made if m.cell.axes.get("paper.ewc") == "identity")
+    assert table["wrong"].iloc[0] == pytest.approx(one.metrics["robustness_improvement"]["value"])
+
+
+def test_the_controls_that_must_be_exact_are(make):
+    config, store, made = make("study=negative_controls", *QUICK, *GRIDS["negative_controls"])
+    table = instantiate(config.draw).table(made, store).set_index("control")
+    assert set(table.index) == {"finetune", "pretrained", "lr 0", "shuffled labels", "shuffled head", "random start"}
+    for control in ("pretrained", "lr 0"):
+        assert (table.loc[control, ["mri", "low", "high"]] == 0).all()
+        assert table.loc[control, "holds"]
+    assert table.loc["random start", "mri"] < table.loc["finetune", "mri"]
+
+
+def test_the_crossing_is_where_a_line_on_a_log_scale_says(make):
+    found = [{SIZE: 1, "low": -5, "mri": -4, "high": -3}, {SIZE: 100, "low": -2, "mri": 0, "high": 1}]
+    said = Size(threshold=-2.0)._crossing(found)
+    assert said == "worse than -2 points below 10 images a class [3.16, 100]"
+    assert Size(threshold=-9)._crossing(found) == "no size is worse than -9 points"
+    assert Size(threshold=5)._crossing(found) == "every size is worse than 5 points"
+
+
+def test_steps_take_the_place_of_epochs(ask_for):
+    quick = ("model=mini_tiny", "data.limit=40", "suite.targets=[imagenet_a]", "suite.reported=[]", "batch_size=16")
+    question = ask(ask_for(*quick, "steps=5"))
+    assert (question.recipe.epochs, question.recipe.max_steps) == (2, 5)
+    assert question.options["steps"] == 5
+    assert "epochs" not in question.options
+    five = finetune(ask_for(*quick, "steps=5", "optimizer.warmup_steps=0"))
+    log = pd.read_csv(next((five.folder / "log").glob("*/metrics.csv"))).dropna(subset="loss")
+    assert list(log["step"]) == [0, 1, 2, 3, 4]
+    whole = finetune(ask_for(*quick, "steps=6", "optimizer.warmup_steps=0"))
+    same = finetune(ask_for(*quick, "epochs=2", "optimizer.warmup_steps=0"))
+    assert equal(whole.weights(), same.weights())
+    with pytest.raises(RibError, match="steps: expected a number of 0 or more in the place of epochs"):
+        ask(ask_for(*quick, "steps=5", "epochs=1"))
+
+
+def test_shuffled_labels_are_the_same_images_and_labels_in_another_order(ask_for):
+    plain, shuffled = (ask(ask_for("model=mini_tiny", *more)) for more in ((), ("data.shuffled_labels=true",)))
+    assert plain.source.paths == shuffled.source.paths
+    assert sorted(plain.source.labels) == sorted(shuffled.source.labels)
+    assert (plain.source.labels == shuffled.source.labels).mean() < 0.15
+    assert plain.training_key != shuffled.training_key
+    assert np.array_equal(plain.scored["imagenet_r"].labels, shuffled.scored["imagenet_r"].labels)
+
+
+@pytest.mark.parametrize("part", ["head", "all"])
+def test_another_start_holds_the_same_numbers_in_other_places(ask_for, store, part):
+    quick = ("data.limit=40", "suite.targets=[imagenet_a]", "suite.reported=[]", "optimizer.lr=0")
+    run = finetune(ask_for("model=mini_tiny", *quick, "+method=other_start", f"method.other_start.shuffled={part}"))
+    start, other = RunStore(store).one(method="pretrained").weights(), run.weights()
+    assert distance(start, other) > 0
+    changed = {name for name in start if not torch.equal(start[name], other[name])}
+    assert changed == {"head.weight", "head.bias"} if part == "head" else len(changed) > 20
+    for name in changed:
+        assert torch.equal(start[name].flatten().sort().values, other[name].flatten().sort().values)
+    if part == "head":
+        rows_of = [{tuple(row.tolist()) for row in weights["head.weight"]} for weights in (start, other)]
+        assert rows_of[0] == rows_of[1]
+
+
+def test_another_start_of_what_is_not_there_is_one_sentence(ask_for):
+    with pytest.raises(RibError, match=r"method\.other_start\.shuffled: expected head or all, got 'tail'"):
+        finetune(ask_for("model=mini_tiny", "+method=other_start", "method.other_start.shuffled=tail"))
