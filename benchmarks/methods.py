@@ -118,6 +118,9 @@ def main() -> None:
     keep_memory()
     torch.set_num_threads(1)
     given = asked()
+    names = ["finetune", *(given.names or trains())]
+    # Before there is a model here: a process begins with the peak of the one that starts it.
+    peaks = {} if given.memory else {name: peak_memory(name, given.model) for name in names}
     model, batches = world(given.model)
     if given.memory:
         bench = Bench(given.names[0], model, batches)
@@ -125,7 +128,6 @@ def main() -> None:
             bench.step(number)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
         return
-    names = ["finetune", *(given.names or trains())]
     benches = {name: Bench(name, model, batches) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(given.rounds + 1):
@@ -137,7 +139,7 @@ def main() -> None:
     print(f"{given.model}, batch {len(batches[0][0])}, {given.rounds} rounds: {median(plain):.2f} s of CPU a step")
     for name in names:
         ratio = median(s / p for s, p in zip(seconds[name], plain, strict=True))
-        print(f"{name}: {ratio:.2f} x, {peak_memory(name, given.model):.2f} GB", flush=True)
+        print(f"{name}: {ratio:.2f} x, {peaks[name]:.2f} GB", flush=True)
 
 
 if __name__ == "__main__":
