@@ -1,6 +1,6 @@
 """Eight runs scored together against one by one, on JPEGs that are decoded anew in every pass.
 
-    python -m benchmarks.evaluate PHOTOS     # <wnid>/<file>.JPEG; a few minutes on two cores
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.evaluate PHOTOS    # <wnid>/<file>.JPEG
 
 All in one process, so that imports count on neither side, and in turns, round after round. What is measured is what a
 pass does: images are decoded (counted), every model looks at them, predictions are written. Then the same parts alone:
