@@ -153,6 +153,19 @@ def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
         raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
 
 
+def stored(file: Path) -> Config:
+    """The config that a run was made with, from its config.yaml; options that came later have their defaults.
+
+    Raises:
+        RibError: If it cannot be read as one.
+    """
+    later = {key: node for key, node in _defaults().items() if key not in OPEN_NODES}
+    try:
+        return checked(cast("DictConfig", OmegaConf.merge(later, OmegaConf.load(file))), Config)
+    except (OSError, RibError) as error:
+        raise RibError(f"cannot read {file} as the config of a run ({error})") from error
+
+
 def to_yaml(config: object) -> str:
     """A config as yaml text, as kept in a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,9 +18,11 @@ from rib.config import instantiate
 from rib.errors import RibError
 from rib.launch import rank, say
 from rib.question import Question, cache_dir
+from rib.schema import AnalyzeConfig
 from rib.store import Run
 
 if TYPE_CHECKING:
+    import pandas as pd
     from lightning.pytorch.loggers import Logger
 
 PRIVATE: dict[str, Any] = {
@@ -35,6 +37,10 @@ PRIVATE: dict[str, Any] = {
 
 SECONDS_TO_FINISH = 60.0
 """How long the end of a run may wait for W&B to take what is left; all of it is on disk too."""
+
+
+NOT_SHOWN = ("paths", "logger", "force", "device", "data")
+"""What of an analysis's config a dashboard need not know."""
 
 
 class Dashboard:
@@ -54,6 +60,62 @@ class Dashboard:
 
     def close(self, failed: bool) -> None:
         """End; ``failed`` where the run was not finished."""
+
+    def show(self, analysis: Analysis) -> None:
+        """Show an analysis of a finished run."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a dashboard is told of an analysis.
+
+    Attributes:
+        name: ``cka``.
+        metrics: Of the run that it is about.
+        config: What was asked, without this machine's places.
+        folder: ``RUN/analysis``, where a dashboard writes.
+        cache: ``paths.cache``.
+        tables: By name.
+        figures: PNG files.
+        summary: Its main numbers.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    folder: Path
+    cache: str | None
+    tables: Mapping[str, pd.DataFrame]
+    figures: Sequence[Path]
+    summary: Mapping[str, float]
+
+    @property
+    def title(self) -> str:
+        """``cka of ewc 1a2b3c``."""
+        return f"{self.name} of {self.metrics['method']} {self.metrics['fingerprint'][:6]}"
+
+
+def show_analysis(
+    config: AnalyzeConfig,
+    metrics: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Sequence[Path],
+    summary: Mapping[str, float],
+) -> None:
+    """Show a finished analysis where ``config.logger`` asks; a dashboard that fails takes nothing from it."""
+    if "_target_" not in config.logger:
+        return
+    asked = {key: shareable(value) for key, value in asdict(config).items() if key not in NOT_SHOWN}
+    try:
+        instantiate(config.logger).show(
+            Analysis(name, metrics, asked, folder, config.paths.cache, tables, figures, summary)
+        )
+    except RibError:
+        raise
+    except Exception as error:
+        say(f"the analysis is finished, but the dashboard does not show all of it: {error}")
 
 
 @contextmanager
@@ -100,11 +162,7 @@ class WandB(Dashboard):
 
     def open(self, question: Question, run: Run) -> None:
         """Begin a W&B run in the run's folder, or go on with one that a killed process left on the service."""
-        cache = str(cache_dir(question.config.paths.cache) / "wandb")
-        # Silent, W&B asks for no key either: without one it raises.
-        quiet = {"CACHE_DIR": cache, "DATA_DIR": cache, "ERROR_REPORTING": "false", "SILENT": "true"}
-        for name, value in quiet.items():
-            os.environ.setdefault(f"WANDB_{name}", value)
+        self._quieten(question.config.paths.cache)
         from lightning.pytorch.loggers import WandbLogger
 
         seed = f" seed {question.config.seed}" if question.source is not None else ""
@@ -119,6 +177,13 @@ class WandB(Dashboard):
         self.run = self._begin(run.folder.with_name(run.key))
         self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self.logger = WandbLogger(experiment=self.run)
+
+    def _quieten(self, paths_cache: str | None) -> None:
+        cache = str(cache_dir(paths_cache) / "wandb")
+        # Silent, W&B asks for no key either: without one it raises.
+        quiet = {"CACHE_DIR": cache, "DATA_DIR": cache, "ERROR_REPORTING": "false", "SILENT": "true"}
+        for name, value in quiet.items():
+            os.environ.setdefault(f"WANDB_{name}", value)
 
     def _begin(self, place: Path) -> Any:
         import wandb
@@ -169,32 +234,68 @@ class WandB(Dashboard):
         """Hand over what is left, for at most a minute."""
         self.run.finish(exit_code=int(failed))
 
+    def show(self, analysis: Analysis) -> None:
+        """A W&B run of its own in the run's group: tables, figures, the main numbers in the summary."""
+        self._quieten(analysis.cache)
+        import wandb
+
+        m = analysis.metrics
+        self.about |= {
+            "group": f"{m['model']}/{m['source']}",
+            "job_type": analysis.name,
+            "name": analysis.title,
+            "tags": [*self.tags, m["data"]["kind"]],
+            "config": {**analysis.config, "fingerprint": m["fingerprint"]},
+            "dir": str(analysis.folder),
+        }
+        self.run = self._begin(analysis.folder)
+        for name, rows in analysis.tables.items():
+            table: Any = wandb.Table(dataframe=rows)
+            table.bind_to_run(self.run, name.replace("/", "_"), "summary")
+            self.run.log({name: table})
+        self.run.log({f"figures/{file.stem}": wandb.Image(str(file)) for file in analysis.figures})
+        self.run.summary.update(dict(analysis.summary))
+        self.close(failed=False)
+
 
 class TensorBoard(Dashboard):
     """TensorBoard's event files in the run's own folder; ``tensorboard --logdir runs`` shows all runs."""
 
     def open(self, question: Question, run: Run) -> None:
         """Begin, or go on where a killed process stopped."""
+        self._begin(run.folder)
+        self.logger, self.facts = self.board, facts(question, run)
+
+    def _begin(self, folder: Path) -> None:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         try:
-            self.board = TensorBoardLogger(run.folder, name="tensorboard", version="", default_hp_metric=False)
+            self.board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
         except ModuleNotFoundError as error:
             raise RibError("logger=tensorboard needs a package that is not there: pip install tensorboard") from error
-        self.logger, self.facts = self.board, facts(question, run)
 
     def publish(self, metrics: Mapping[str, Any], figures: Sequence[Path]) -> None:
         """RI and accuracies as scalars beside the config (HPARAMS); the figures as images."""
+        self.board.log_hyperparams(self.facts, summary(metrics))
+        self._add_images(figures)
+
+    def _add_images(self, figures: Sequence[Path]) -> None:
         import numpy as np
         from PIL import Image
 
-        self.board.log_hyperparams(self.facts, summary(metrics))
         for file in figures:
             self.board.experiment.add_image(f"figures/{file.stem}", np.asarray(Image.open(file)), dataformats="HWC")
 
     def close(self, failed: bool) -> None:
         """Write what is left."""
         self.board.finalize("failed" if failed else "success")
+
+    def show(self, analysis: Analysis) -> None:
+        """Figures and main numbers beside the run's own, in ``RUN/analysis/tensorboard``."""
+        self._begin(analysis.folder)
+        self.board.log_metrics(dict(analysis.summary))
+        self._add_images(analysis.figures)
+        self.close(failed=False)
 
 
 def facts(question: Question, run: Run) -> dict[str, Any]:

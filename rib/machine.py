@@ -8,6 +8,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib.allocator import keep_memory
@@ -68,3 +69,20 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take: what Linux calls available, and within a container's own limit."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = _lines("/proc/meminfo")
+    free = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), pages)
+    limit = next(iter(_lines("/sys/fs/cgroup/memory.max")), "max")
+    used = next(iter(_lines("/sys/fs/cgroup/memory.current")), "0")
+    return free if limit == "max" else min(free, int(limit) - int(used))
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:  # not Linux
+        return []
