@@ -61,7 +61,7 @@ class Dashboard:
     def close(self, failed: bool) -> None:
         """End; ``failed`` where the run was not finished."""
 
-    def show(self, analysis: Analysis) -> None:
+    def show(self, analysis: Analysis, config: AnalyzeConfig) -> None:
         """Show an analysis of a finished run."""
 
 
@@ -72,9 +72,7 @@ class Analysis:
     Attributes:
         name: ``cka``.
         metrics: Of the run that it is about.
-        config: What was asked, without this machine's places.
         folder: ``RUN/analysis``, where a dashboard writes.
-        cache: ``paths.cache``.
         tables: By name.
         figures: PNG files.
         summary: Its main numbers.
@@ -82,12 +80,23 @@ class Analysis:
 
     name: str
     metrics: Mapping[str, Any]
-    config: Mapping[str, Any]
     folder: Path
-    cache: str | None
     tables: Mapping[str, pd.DataFrame]
     figures: Sequence[Path]
     summary: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        name: str,
+        tables: Mapping[str, pd.DataFrame],
+        files: Sequence[Path],
+        summary: Mapping[str, float],
+    ) -> Analysis:
+        """The analysis of a finished run whose latest files lie in its folder."""
+        figures = [file for file in files if file.suffix == ".png"]
+        return cls(name, run.metrics() or {}, run.folder / "analysis", tables, figures, summary)
 
     @property
     def title(self) -> str:
@@ -95,23 +104,12 @@ class Analysis:
         return f"{self.name} of {self.metrics['method']} {self.metrics['fingerprint'][:6]}"
 
 
-def show_analysis(
-    config: AnalyzeConfig,
-    metrics: Mapping[str, Any],
-    folder: Path,
-    name: str,
-    tables: Mapping[str, pd.DataFrame],
-    figures: Sequence[Path],
-    summary: Mapping[str, float],
-) -> None:
+def show_analysis(config: AnalyzeConfig, analysis: Analysis) -> None:
     """Show a finished analysis where ``config.logger`` asks; a dashboard that fails takes nothing from it."""
     if "_target_" not in config.logger:
         return
-    asked = {key: shareable(value) for key, value in asdict(config).items() if key not in NOT_SHOWN}
     try:
-        instantiate(config.logger).show(
-            Analysis(name, metrics, asked, folder, config.paths.cache, tables, figures, summary)
-        )
+        instantiate(config.logger).show(analysis, config)
     except RibError:
         raise
     except Exception as error:
@@ -234,18 +232,19 @@ class WandB(Dashboard):
         """Hand over what is left, for at most a minute."""
         self.run.finish(exit_code=int(failed))
 
-    def show(self, analysis: Analysis) -> None:
+    def show(self, analysis: Analysis, config: AnalyzeConfig) -> None:
         """A W&B run of its own in the run's group: tables, figures, the main numbers in the summary."""
-        self._quieten(analysis.cache)
+        self._quieten(config.paths.cache)
         import wandb
 
         m = analysis.metrics
+        asked = {key: shareable(value) for key, value in asdict(config).items() if key not in NOT_SHOWN}
         self.about |= {
             "group": f"{m['model']}/{m['source']}",
             "job_type": analysis.name,
             "name": analysis.title,
             "tags": [*self.tags, m["data"]["kind"]],
-            "config": {**analysis.config, "fingerprint": m["fingerprint"]},
+            "config": {**asked, "fingerprint": m["fingerprint"]},
             "dir": str(analysis.folder),
         }
         self.run = self._begin(analysis.folder)
@@ -290,7 +289,7 @@ class TensorBoard(Dashboard):
         """Write what is left."""
         self.board.finalize("failed" if failed else "success")
 
-    def show(self, analysis: Analysis) -> None:
+    def show(self, analysis: Analysis, config: AnalyzeConfig) -> None:
         """Figures and main numbers beside the run's own, in ``RUN/analysis/tensorboard``."""
         self._begin(analysis.folder)
         self.board.log_metrics(dict(analysis.summary))

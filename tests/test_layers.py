@@ -55,7 +55,9 @@ def test_no_module_imports_a_layer_above_its_own(name):
         assert allowed or LAYER.get(part, -1) <= mine, f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize("name", ["weights", "data.labels", "models.classifier", "models.zoo", "metrics.robustness", "metrics.cka"])
+@pytest.mark.parametrize(
+    "name", ["weights", "data.labels", "models.classifier", "models.zoo", "metrics.robustness", "metrics.cka"]
+)
 def test_these_import_no_lightning(name):
     code = f"import sys, rib.{name}; sys.exit(any(m.startswith('lightning.pytorch') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

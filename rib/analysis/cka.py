@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rib.analysis.place import answered, told, write_arrays, write_table
-from rib.analysis.subject import Subject
+from rib.analysis.place import Variant, answered, told, write_arrays, write_table
+from rib.analysis.subject import Subject, labels
 from rib.data.images import ImageTree
 from rib.errors import RibError
 from rib.progress import progress
@@ -41,9 +41,11 @@ class LayerCKA:
 
     Attributes:
         folder: ``RUN/analysis/cka/<key>``.
+        made: Whether it was made just now.
     """
 
     folder: Path
+    made: bool = False
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -87,14 +89,15 @@ def layer_cka(config: CKAConfig, dataset: str | None = None) -> LayerCKA:
     """
     pair = Pair.of(config)
     facts = pair.facts(dataset or config.datasets[0])
-    return LayerCKA(answered(pair.one.run, "cka", facts, lambda folder: pair.make(facts["dataset"], folder), config.force))
+    make = partial(pair.make, facts["dataset"])
+    return LayerCKA(*answered(pair.one.run, "cka", facts, make, config.force))
 
 
-def epoch_cka(config: CKAConfig, dataset: str) -> Path:
+def epoch_cka(config: CKAConfig, dataset: str) -> Variant:
     """CKA of the start (or ``against``) with the weights kept at the end of every epoch.
 
     Returns:
-        The folder with ``cka_epochs.csv``: columns epoch, layer, cka, low, high, note.
+        Its folder has ``cka_epochs.csv``: columns epoch, layer, cka, low, high, note.
 
     Raises:
         RibError: If no weights were kept.
@@ -193,8 +196,7 @@ class Pair:
             defined=found.defined,
         )
         batches = len(self.places(self.tree(dataset)))
-        labels = {"run_label": self.one.label, "against_label": self.other.label, "kind": self.one.metrics["data"]["kind"]}
-        return {**labels, "batches": batches, "read": self.tokens(self.one.model(), self.other.model())}
+        return {**labels(self.one, self.other), "batches": batches, "read": found.tokens}
 
     def compared(self, dataset: str, model: Classifier, label: str) -> Comparison:
         """Pass the sample through a model in the place of the run's, and through the other's."""

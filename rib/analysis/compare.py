@@ -33,6 +33,7 @@ class Comparison:
         other: Of the second's M.
         cka: Of all pairs, (N, M); 0 where it is not defined.
         defined: Whether both layers of a pair vary over the images, (N, M).
+        tokens: What represented an image in each.
         layers: Estimate and note (empty, ``constant`` or ``unused``) of each layer that both have by name.
     """
 
@@ -40,6 +41,7 @@ class Comparison:
     other: list[str]
     cka: NDArray[np.float64]
     defined: NDArray[np.bool_]
+    tokens: tuple[str, ...]
     layers: dict[str, tuple[Estimate | None, str]]
 
 
@@ -137,7 +139,7 @@ def compare(
         layers[name] = (None if note else estimate, note)
     defined = fine[0][:, None] & fine[1][None, :]
     cka = np.where(defined, matrix.cpu().numpy(), 0.0)
-    return Comparison(sides[0].names, sides[1].names, cka, defined, layers)
+    return Comparison(sides[0].names, sides[1].names, cka, defined, tuple(tokens), layers)
 
 
 Found = tuple[Tensor, list[Estimate]]
@@ -178,7 +180,9 @@ def _exact(
             kept[name] = [whole]
             side.add(name, (whole.double() - whole.double().mean(dim=0)).square().sum(), whole.double().square().sum())
     nothing = torch.zeros(num_images, 1)
-    every = [{n: kept[n][0] if n in kept else nothing for n in side.names} for side, kept in zip(sides, parts, strict=True)]
+    every = [
+        {n: kept[n][0] if n in kept else nothing for n in side.names} for side, kept in zip(sides, parts, strict=True)
+    ]
     matrix = biased_hsic(list(every[0].values()), list(every[1].values())).cka()
     return matrix, [group_jackknife(every[0][name], every[1][name]) for name in shared]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rib.analysis.place import answered, put_in_front, write_table
-from rib.analysis.subject import Subject
+from rib.analysis.subject import Subject, labels
 from rib.errors import RibError
 from rib.schema import AnalyzeConfig
 
@@ -28,7 +28,8 @@ def layer_drift(config: AnalyzeConfig) -> Path:
         RibError: For whatever the user can mend.
     """
     from rib.analysis.figures import drift_figure
-    from rib.analysis.report import finish
+    from rib.analysis.report import say_where
+    from rib.loggers import Analysis, show_analysis
 
     one = Subject.of(config.run, config)
     other = Subject.of(config.against or one.before, config, "against")
@@ -37,16 +38,19 @@ def layer_drift(config: AnalyzeConfig) -> Path:
     def make(folder: Path) -> dict[str, Any]:
         table = drift_table(one, other)
         write_table(table, folder / "drift.csv")
-        labels = {"run_label": one.label, "against_label": other.label, "kind": one.metrics["data"]["kind"]}
-        drift_figure(table, labels, folder / "drift.png")
-        return labels
+        about = labels(one, other)
+        drift_figure(table, about, folder / "drift.png")
+        return about
 
-    folder = answered(one.run, "drift", facts, make, config.force)
+    folder, made = answered(one.run, "drift", facts, make, config.force)
     front = [put_in_front(folder, name, name) for name in ("drift.csv", "drift.png")]
     table = pd.read_csv(front[0])
-    far = table.loc[table["drift"].idxmax()]
-    finish(one, config, "drift", {"drift": table}, front, {f"drift/{r.layer}": r.drift for r in table.itertuples()})
+    far = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
     print(f"most moved: {far['layer']}, {far['drift']:.3g} of its start's length")
+    say_where(front)
+    if made:
+        summary = {f"drift/{layer}": value for layer, value in zip(table["layer"], table["drift"], strict=True)}
+        show_analysis(config, Analysis.of(one.run, "drift", {"drift": table}, front, summary))
     return front[0]
 
 

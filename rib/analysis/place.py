@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,17 @@ NUMERICS = 1
 """Raised when a change of the code changes numbers of an analysis."""
 
 
+class Variant(NamedTuple):
+    """One variant of an analysis: its folder, and whether it was made just now."""
+
+    folder: Path
+    made: bool
+
+
 def answered(
     run: Run, name: str, facts: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]], force: bool = False
-) -> Path:
-    """Folder of one variant of an analysis, made if it is not there.
+) -> Variant:
+    """One variant of an analysis, made if it is not there.
 
     Args:
         run: Whose folder it lies in.
@@ -34,10 +41,11 @@ def answered(
     """
     folder = run.folder / "analysis" / name / digest_of({**facts, "numerics": NUMERICS})
     record = folder / f"{name}.json"
-    if force or not record.is_file():
+    missing = force or not record.is_file()
+    if missing:
         found = {**facts, **make(folder)}
         write_atomically(record, (json.dumps(found, indent=1, default=str) + "\n").encode())
-    return folder
+    return Variant(folder, missing)
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -61,5 +69,5 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
 def write_arrays(file: Path, **arrays: NDArray[Any]) -> None:
     """An npz without pickles, whole or not at all."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **cast("dict[str, Any]", arrays))
     write_atomically(file, buffer.getvalue())

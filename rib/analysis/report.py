@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +10,8 @@ import pandas as pd
 from rib.analysis.cka import LayerCKA, epoch_cka, layer_cka, read_layers
 from rib.analysis.place import put_in_front
 from rib.analysis.subject import Subject
-from rib.loggers import show_analysis
-from rib.schema import AnalyzeConfig, CKAConfig
+from rib.loggers import Analysis, show_analysis
+from rib.schema import CKAConfig
 
 
 def cka_report(config: CKAConfig) -> Path:
@@ -24,6 +24,7 @@ def cka_report(config: CKAConfig) -> Path:
 
     subject = Subject.of(config.run, config)
     found = [layer_cka(config, dataset) for dataset in config.datasets]
+    new = any(one.made for one in found)
     front, shown = [], {}
     for number, (dataset, one) in enumerate(zip(config.datasets, found, strict=True)):
         suffix = "" if number == 0 else f".{dataset}"
@@ -37,7 +38,8 @@ def cka_report(config: CKAConfig) -> Path:
         _say(dataset, one)
     front.append(curve_figure([(one.table, one.facts) for one in found], front[0].with_name("cka.png")))
     if config.checkpoints:
-        folder = epoch_cka(config, config.datasets[0])
+        folder, made = epoch_cka(config, config.datasets[0])
+        new |= made
         table = read_layers(folder / "cka_epochs.csv")
         epochs_figure(table, found[0].facts, folder / "cka_epochs.png")
         front += [put_in_front(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
@@ -47,13 +49,16 @@ def cka_report(config: CKAConfig) -> Path:
     if config.stir:
         from rib.analysis.stir import shared_invariances
 
-        folder = shared_invariances(config, config.datasets[0])
+        folder, made = shared_invariances(config, config.datasets[0])
+        new |= made
         front.append(put_in_front(folder, "stir.csv", "stir.csv"))
         shown["stir"] = pd.read_csv(front[-1])
         for row in shown["stir"].itertuples():
             print(f"STIR({row.model} | {row.given}) {row.stir:.3f}, CKA {row.cka:.3f}, residual {row.residual:.3f}")
     means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, found, strict=True)}
-    finish(subject, config, "cka", shown, front, means)
+    say_where(front)
+    if new:
+        show_analysis(config, Analysis.of(subject.run, "cka", shown, front, means))
     return front[0]
 
 
@@ -64,22 +69,15 @@ def _say(dataset: str, one: LayerCKA) -> None:
     if known.empty:
         print(f"{about}: no layer of the two has the same name; see the heat map")
         return
-    least = known.loc[known["cka"].idxmin()]
+    least = known.iloc[int(known["cka"].to_numpy().argmin())]
     ends = "no interval" if pd.isna(least["low"]) else f"[{least['low']:.3f}, {least['high']:.3f}]"
-    print(f"{about}: mean CKA {one.mean:.3f} of {len(known)} layers, least {least['cka']:.3f} {ends} at {least['layer']}")
+    print(
+        f"{about}: mean CKA {one.mean:.3f} of {len(known)} layers, least {least['cka']:.3f} {ends} at {least['layer']}"
+    )
     for note, layers in table[table["note"] != ""].groupby("note")["layer"]:
         print(f"{note}: {', '.join(layers)}")
 
 
-def finish(
-    subject: Subject,
-    config: AnalyzeConfig,
-    name: str,
-    tables: Mapping[str, pd.DataFrame],
-    files: Sequence[Path],
-    summary: Mapping[str, float],
-) -> None:
-    """Say where the figures are, and show the analysis where the logger option asks."""
-    figures = [file for file in files if file.suffix == ".png"]
-    print(f"figures: {' '.join(str(file.resolve()) for file in figures)}")
-    show_analysis(config, subject.metrics, files[0].parent, name, tables, figures, summary)
+def say_where(files: Sequence[Path]) -> None:
+    """Name the figures."""
+    print(f"figures: {' '.join(str(file.resolve()) for file in files if file.suffix == '.png')}")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rib.analysis.cka import Pair
-from rib.analysis.place import answered, write_arrays, write_table
+from rib.analysis.place import Variant, answered, write_arrays, write_table
 from rib.errors import RibError
 from rib.metrics.cka import debiased_cka, group_jackknife
 from rib.models.classifier import Classifier
@@ -28,11 +28,11 @@ from rib.progress import Advance, progress
 from rib.schema import CKAConfig, InversionConfig
 
 
-def shared_invariances(config: CKAConfig, dataset: str) -> Path:
+def shared_invariances(config: CKAConfig, dataset: str) -> Variant:
     """STIR of the run given its start (or ``against``), and the other way round.
 
     Returns:
-        The folder with ``stir.csv``: columns model, given, stir, low, high, cka (debiased, of both models on the same
+        Its folder has ``stir.csv``: columns model, given, stir, low, high, cka (debiased, of both models on the same
         images), residual, images.
 
     Raises:

@@ -69,7 +69,7 @@ class Subject:
             RibError: If that run is gone.
         """
         # <store>/<data>/<model>/<source>/<method>/<key>
-        folder = self.run.folder.absolute().parents[2] / "none" / "pretrained" / self.metrics["before"]
+        folder: Path = self.run.folder.absolute().parents[2] / "none" / "pretrained" / self.metrics["before"]
         if not (folder / "metrics.json").is_file():
             raise RibError(
                 f"run: its start, the pretrained run {folder}, is gone; make it again with "
@@ -136,3 +136,8 @@ class Subject:
     def crops(self) -> Path:
         """Where decoded images are kept."""
         return cache_dir(self.config.paths.cache) / "crops"
+
+
+def labels(one: Subject, other: Subject) -> dict[str, str]:
+    """What figures say of two runs: their names, and whose data it is."""
+    return {"run_label": one.label, "against_label": other.label, "kind": one.metrics["data"]["kind"]}

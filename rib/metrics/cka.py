@@ -56,7 +56,7 @@ def gram(features: Tensor) -> Gram:
     """The Gram matrix of n images' features (n, D), centred over the images, in float64."""
     matrix = torch.zeros(len(features), len(features), dtype=torch.float64, device=features.device)
     size = torch.zeros((), dtype=torch.float64, device=features.device)
-    for part in features.split(COLUMNS, dim=1):
+    for part in torch.split(features, COLUMNS, dim=1):
         wide = part.double()
         size += wide.square().sum()
         centred = wide - wide.mean(dim=0)
@@ -137,7 +137,7 @@ def biased_hsic(one: Sequence[Tensor], other: Sequence[Tensor]) -> HSIC:
     n, first = len(features[0]), len(one)
     zeros = features[0].new_zeros
     found = HSIC(zeros(first, len(other)), zeros(first), zeros(len(other)))
-    for rows in torch.arange(n).split(max(1, ROWS_BYTES // (8 * n * len(features)))):
+    for rows in torch.split(torch.arange(n), max(1, ROWS_BYTES // (8 * n * len(features)))):
         stacked = torch.stack([(x[rows] @ x.T).flatten() for x in features])
         a, b = stacked[:first], stacked[first:]
         found += HSIC(a @ b.T, a.square().sum(dim=1), b.square().sum(dim=1))

@@ -146,7 +146,7 @@ def plain_weights(network: nn.Module) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {n: t for n, t in network.state_dict().items() if ".parametrizations." not in f".{n}"}
     for name, module in network.named_modules():
         if parametrize.is_parametrized(module):
-            for weight in module.parametrizations:  # type: ignore[union-attr]
+            for weight in module.parametrizations:
                 state[f"{name}.{weight}"] = getattr(module, weight).detach()
     return state
 

@@ -34,11 +34,11 @@ def feature_layers(backbone: nn.Module) -> dict[str, nn.Module]:
     if not inner:
         return blocks(backbone)
     lists = list(dict.fromkeys(_parent(name) for name in inner))
-    found = {}
+    found: dict[str, nn.Module] = {}
     for place in lists:
         for name in (n for n in inner if _parent(n) == place):
             if len(lists) == 1 and f"{name}.attn" in modules:
-                found |= {f"{name}.{part}": _computes(modules, name, part) for part in PARTS if _has(modules, name, part)}
+                found |= _inside(modules, name)
             found[name] = modules[name]
         if len(lists) > 1:
             stage = _parent(place) if _last(_parent(place)).isdecimal() else place
@@ -59,16 +59,14 @@ def _parts(module: nn.Module) -> int:
     return sum(next(child.parameters(), None) is not None for child in module.children())
 
 
-def _has(modules: Mapping[str, nn.Module], block: str, part: str) -> bool:
-    return f"{block}.{part}" in modules
-
-
-def _computes(modules: Mapping[str, nn.Module], block: str, part: str) -> nn.Module:
-    """`nn.MultiheadAttention` uses its output projection's weights without calling it; its own output is the same."""
+def _inside(modules: Mapping[str, nn.Module], block: str) -> dict[str, nn.Module]:
+    """The parts of a ViT's block."""
+    found = {f"{block}.{part}": modules[f"{block}.{part}"] for part in PARTS if f"{block}.{part}" in modules}
     attention = modules[f"{block}.attn"]
-    return attention if part.startswith("attn.") and isinstance(attention, nn.MultiheadAttention) else modules[
-        f"{block}.{part}"
-    ]
+    if isinstance(attention, nn.MultiheadAttention):
+        # It uses its output projection's weights without calling it; its own output is the same.
+        found[f"{block}.attn.out_proj"] = attention
+    return found
 
 
 def class_tokens(backbone: nn.Module) -> int:
