@@ -25,10 +25,12 @@ import wandb
 from wandb.proto import wandb_internal_pb2
 
 import rib.figures  # noqa: F401 - matplotlib lists fonts in the home folder when it is first imported
+from rib.analysis import analyze
 from rib.config import compose
 from rib.errors import RibError
 from rib.loggers import Dashboard, WandB, shareable
 from rib.pipeline import finetune
+from rib.schema import AnalyzeConfig, PathsConfig
 from rib.store import Run, RunStore
 
 SHORT = ("epochs=1", "batch_size=26", "data.limit=60", "suite.targets=[imagenet_a,imagenet_r]", "model=mini_tiny")
@@ -174,6 +176,27 @@ def test_a_run_from_the_store_is_not_shown_again_and_pretrained_is_shown(ask_for
     assert len(list(store.rglob("*.wandb"))) == 2
     assert Written(again).summary["RI"] == again.metrics()["robustness_improvement"]["value"]
     assert all(torch.equal(weights[name], value) for name, value in again.weights().items())
+
+
+def test_an_analysis_is_a_wandb_run_of_its_own_and_is_shown_once(ask_for, store, cache, machine):
+    run = finetune(ask_for(*SHORT))
+    config = AnalyzeConfig(
+        str(run.folder), paths=PathsConfig(str(store), str(cache)), logger=compose("logger=wandb").logger
+    )
+    for _ in range(2):
+        file = analyze(config)
+    written = Written(Run(run.folder / "analysis"))
+    assert (written.run.run_group, written.run.job_type) == ("mini_tiny/imagenet_r", "drift")
+    assert written.run.display_name == f"drift of finetune {run.key[:6]}"
+    with file.open() as stream:
+        drift = {f"drift/{row['layer']}": float(row["drift"]) for row in csv.DictReader(stream)}
+    assert {key: written.summary[key] for key in drift} == pytest.approx(drift, rel=1e-6)
+    assert written.media("figures/drift").read_bytes() == file.with_suffix(".png").read_bytes()
+    table = json.loads(written.media("drift").read_text())
+    assert table["columns"] == ["layer", "drift", "distance", "parameters"]
+    for kept in (written.file, *(f for f in (written.folder / "files").rglob("*") if f.is_file())):
+        found = [word for word in private(store, cache, run.folder) if word.encode() in kept.read_bytes()]
+        assert not found, kept
 
 
 def test_wandb_disabled_by_its_own_variable_writes_nothing(ask_for, store, monkeypatch, capsys):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.cka import LayerCKA, epoch_cka, layer_cka, read_layers
+from rib.analysis.cka import LayerCKA, Pair, epoch_cka, layer_cka, read_layers
 from rib.analysis.place import put_in_front
-from rib.analysis.subject import Subject
 from rib.loggers import Analysis, show_analysis
 from rib.schema import CKAConfig
+
+
+@dataclass
+class Shown:
+    """What a command has found so far: files in front, tables by name, and whether anything of it is new."""
+
+    files: list[Path] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    new: bool = False
 
 
 def cka_report(config: CKAConfig) -> Path:
@@ -19,47 +28,64 @@ def cka_report(config: CKAConfig) -> Path:
 
     The first dataset's files are ``cka.csv``, ``cka_heatmap.png`` and ``cka.npz``, those of others
     ``cka.<dataset>.csv``, ...; ``cka.png`` has a panel for each.
+
+    Raises:
+        RibError: For whatever the user can mend.
     """
-    from rib.analysis.figures import curve_figure, epochs_figure, heat_figure
-
-    subject = Subject.of(config.run, config)
-    found = [layer_cka(config, dataset) for dataset in config.datasets]
-    new = any(one.made for one in found)
-    front, shown = [], {}
-    for number, (dataset, one) in enumerate(zip(config.datasets, found, strict=True)):
-        suffix = "" if number == 0 else f".{dataset}"
-        heat = one.folder / "cka_heatmap.png"
-        if not heat.is_file():
-            heat_figure(one.arrays, one.facts, heat)
-            curve_figure([(one.table, one.facts)], one.folder / "cka.png")
-        files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz", heat.name: f"cka_heatmap{suffix}.png"}
-        front += [put_in_front(one.folder, name, there) for name, there in files.items()]
-        shown[f"cka/{dataset}"] = one.table
-        _say(dataset, one)
-    front.append(curve_figure([(one.table, one.facts) for one in found], front[0].with_name("cka.png")))
+    run, shown = Pair.of(config).one.run, Shown()
+    found = _on_each_dataset(config, shown)
     if config.checkpoints:
-        folder, made = epoch_cka(config, config.datasets[0])
-        new |= made
-        table = read_layers(folder / "cka_epochs.csv")
-        epochs_figure(table, found[0].facts, folder / "cka_epochs.png")
-        front += [put_in_front(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
-        shown["cka/epochs"] = table
-        for epoch, mean in table.groupby("epoch")["cka"].mean().items():
-            print(f"after epoch {epoch}: mean CKA {mean:.3f}")
+        _over_epochs(config, found[0], shown)
     if config.stir:
-        from rib.analysis.stir import shared_invariances
+        _stir(config, shown)
+    say_where(shown.files)
+    if shown.new:
+        means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, found, strict=True)}
+        show_analysis(config, Analysis.of(run, "cka", shown.tables, shown.files, means))
+    return shown.files[0]
 
-        folder, made = shared_invariances(config, config.datasets[0])
-        new |= made
-        front.append(put_in_front(folder, "stir.csv", "stir.csv"))
-        shown["stir"] = pd.read_csv(front[-1])
-        for row in shown["stir"].itertuples():
-            print(f"STIR({row.model} | {row.given}) {row.stir:.3f}, CKA {row.cka:.3f}, residual {row.residual:.3f}")
-    means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, found, strict=True)}
-    say_where(front)
-    if new:
-        show_analysis(config, Analysis.of(subject.run, "cka", shown, front, means))
-    return front[0]
+
+def _on_each_dataset(config: CKAConfig, shown: Shown) -> list[LayerCKA]:
+    from rib.analysis.figures import curve_figure, heat_figure
+
+    found = [layer_cka(config, dataset) for dataset in config.datasets]
+    for number, (dataset, one) in enumerate(zip(config.datasets, found, strict=True)):
+        heat, suffix = one.folder / "cka_heatmap.png", f".{dataset}" if number else ""
+        if one.made or not heat.is_file():
+            curve_figure([(one.table, one.facts)], one.folder / "cka.png")
+            heat_figure(one.arrays, one.facts, heat)
+        files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz", heat.name: f"cka_heatmap{suffix}.png"}
+        shown.files += [put_in_front(one.folder, name, there) for name, there in files.items()]
+        shown.tables[f"cka/{dataset}"] = one.table
+        shown.new |= one.made
+        _say(dataset, one)
+    curves = [(one.table, one.facts) for one in found]
+    shown.files.append(curve_figure(curves, shown.files[0].with_name("cka.png")))
+    return found
+
+
+def _over_epochs(config: CKAConfig, last: LayerCKA, shown: Shown) -> None:
+    from rib.analysis.figures import epochs_figure
+
+    folder, made = epoch_cka(config, config.datasets[0])
+    table = read_layers(folder / "cka_epochs.csv")
+    epochs_figure(table, last.facts, folder / "cka_epochs.png")
+    shown.files += [put_in_front(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
+    shown.tables["cka/epochs"] = table
+    shown.new |= made
+    for epoch, mean in table.groupby("epoch")["cka"].mean().items():
+        print(f"after epoch {epoch}: mean CKA {mean:.3f}")
+
+
+def _stir(config: CKAConfig, shown: Shown) -> None:
+    from rib.analysis.stir import shared_invariances
+
+    folder, made = shared_invariances(config, config.datasets[0])
+    shown.files.append(put_in_front(folder, "stir.csv", "stir.csv"))
+    shown.tables["stir"] = pd.read_csv(shown.files[-1])
+    shown.new |= made
+    for row in shown.tables["stir"].itertuples():
+        print(f"STIR({row.model} | {row.given}) {row.stir:.3f}, CKA {row.cka:.3f}, residual {row.residual:.3f}")
 
 
 def _say(dataset: str, one: LayerCKA) -> None:
