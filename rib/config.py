@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.errors import RibError
-from rib.schema import Config, RecipeConfig
+from rib.schema import CKAConfig, Config, RecipeConfig
 
 C = TypeVar("C")
 
@@ -332,7 +332,7 @@ def _fields(schema: Any, path: str) -> list[str]:
 
 @cache
 def _all_keys() -> tuple[str, ...]:
-    """Every dotted key of the default train config."""
+    """Every dotted key of the default train config, and what an analysis has beside it."""
     cfg = _compose("train")
 
     def walk(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -342,9 +342,9 @@ def _all_keys() -> tuple[str, ...]:
             if isinstance(child, DictConfig) and not child._is_none():
                 yield from walk(child, f"{prefix}{key}.")
 
-    return tuple(walk(cfg))
+    return (*walk(cfg), *_fields(CKAConfig, ""))
 
 
 def _nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, sorted({*candidates} - {name}), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else ""

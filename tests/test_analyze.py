@@ -19,7 +19,7 @@ from rib.analysis import cka as cka_module
 from rib.analysis.compare import compare as compare_models
 from rib.analysis.figures import by_block, curve_figure
 from rib.analysis.stir import invert, stir
-from rib.config import _compose, checked, compose, options
+from rib.config import _compose, checked, compose, options, stored
 from rib.errors import RibError
 from rib.models.adapters import add_low_rank, merge_low_rank, plain_weights, sites
 from rib.models.classifier import Classifier
@@ -112,6 +112,18 @@ def test_the_same_question_is_answered_from_the_folder_without_torch(asked, run,
     assert (run.folder / "analysis" / "cka.csv").read_bytes() == first
     analyze(asked(images=44))
     assert len(list((run.folder / "analysis" / "cka").iterdir())) == 2
+
+
+def test_a_run_made_before_an_option_was_there_can_still_be_read(run):
+    file = run.folder / "config.yaml"
+    config = stored(file)
+    assert config.checkpoint.keep_epochs
+    file.write_text(file.read_text().replace("  keep_epochs: true\n", ""))
+    assert not stored(file).checkpoint.keep_epochs
+    assert stored(file).model == config.model
+    file.write_text("model: 3\n")
+    with pytest.raises(RibError, match=r"cannot read .*config\.yaml as the config of a run"):
+        stored(file)
 
 
 def test_images_come_in_no_order_of_classes_and_no_batch_is_small(asked):
