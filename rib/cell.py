@@ -28,7 +28,7 @@ LAST_LINES = 12
 
 
 def answer_cell(folder: Path) -> None:
-    """Make a cell's run, or find it made; says in the log which, with the run's folder.
+    """Make a cell's run, or find it made; who makes it says so in the log.
 
     Raises:
         RibError: For whatever the user can mend.
@@ -38,20 +38,18 @@ def answer_cell(folder: Path) -> None:
     from rib.launch import rank, say
     from rib.pipeline import answer
     from rib.question import ask
-    from rib.store import RunStore, TakenOverError, view_of
+    from rib.store import RunStore, TakenOverError
 
     config = stored(folder / CONFIG)
     progress.report_to(folder / PROGRESS)
     store = RunStore(config.paths.runs)
     question = ask(config)
-    there = view_of(store.place(question), question) is not None
     try:
-        run = answer(question, store)
+        answer(question, store)
     except TakenOverError as error:
         say(f"{error}; waiting for it")
-        run, there = answer(question, store), True
+        answer(question, store)
     if rank() == 0:
-        say(f"{'found' if there else 'made'} {run.folder}")
         (folder / PROGRESS).unlink(missing_ok=True)
         (folder / FAILED).unlink(missing_ok=True)
 

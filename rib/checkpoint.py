@@ -1,4 +1,4 @@
-"""What a killed fit goes on from."""
+"""What a killed fit goes on from, and the weights of every epoch where they are to stay."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+
+from rib.models.adapters import plain_weights
+from rib.weights import save_weights
 
 
 class Resume(L.Callback):
@@ -49,3 +52,20 @@ class Resume(L.Callback):
         if trainer.is_global_zero:
             os.replace(temporary, self.file)
         self._saved = time.monotonic()
+
+
+class KeepEpochs(L.Callback):
+    """Writes the weights as they are at the end of each epoch, by the plain architecture's names, in float32.
+
+    Args:
+        folder: For ``1.safetensors``, ``2.safetensors``, ...
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, from rank zero."""
+        if trainer.is_global_zero:
+            backbone: Any = pl_module.model.backbone  # type: ignore[union-attr]
+            save_weights(plain_weights(backbone), self.folder / f"{trainer.current_epoch + 1}.safetensors")

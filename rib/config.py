@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.errors import RibError
-from rib.schema import Config, RecipeConfig
+from rib.schema import CKAConfig, Config, RecipeConfig
 
 C = TypeVar("C")
 
@@ -109,18 +109,6 @@ def checked(cfg: DictConfig, schema: type[C]) -> C:
     return result
 
 
-def stored(file: Path) -> Config:
-    """The config that a run was made with, from its folder's config.yaml.
-
-    Raises:
-        RibError: If the file is damaged, or of a version of rib that knew other options.
-    """
-    try:
-        return checked(cast("DictConfig", OmegaConf.load(file)), Config)
-    except Exception as error:
-        raise RibError(f"{file} cannot be read by this version of rib ({error})") from error
-
-
 def not_default(config: object, config_name: str) -> list[str]:
     """Dotted names of what a command says otherwise than its yaml file: ``["suite.name", "seed"]``."""
     default = _flat(_plain(checked(_compose(config_name), type(config))))
@@ -173,6 +161,19 @@ def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
         if isinstance(error.__cause__, RibError):
             raise error.__cause__ from None
         raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
+
+
+def stored(file: Path) -> Config:
+    """The config that a run was made with, from its config.yaml; options that came later have their defaults.
+
+    Raises:
+        RibError: If the file is damaged, or of a version of rib that knew other options.
+    """
+    later = {key: node for key, node in _defaults().items() if key not in OPEN_NODES}
+    try:
+        return checked(cast("DictConfig", OmegaConf.merge(later, OmegaConf.load(file))), Config)
+    except Exception as error:  # whatever yaml makes of a damaged file
+        raise RibError(f"{file} cannot be read by this version of rib ({error})") from error
 
 
 def to_yaml(config: object) -> str:
@@ -372,7 +373,7 @@ def _fields(schema: Any, path: str) -> list[str]:
 
 @cache
 def _all_keys() -> tuple[str, ...]:
-    """Every dotted key of the default train config."""
+    """Every dotted key of the default train config, and what an analysis has beside it."""
     cfg = _compose("train")
 
     def walk(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -382,9 +383,9 @@ def _all_keys() -> tuple[str, ...]:
             if isinstance(child, DictConfig) and not child._is_none():
                 yield from walk(child, f"{prefix}{key}.")
 
-    return tuple(walk(cfg))
+    return (*walk(cfg), *_fields(CKAConfig, ""))
 
 
 def _nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, sorted({*candidates} - {name}), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else ""

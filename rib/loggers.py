@@ -39,24 +39,44 @@ SECONDS_TO_FINISH = 60.0
 
 
 @dataclass(frozen=True)
-class Report:
-    """A table of many runs, as a dashboard may know it.
+class Exhibit:
+    """What is shown of finished runs besides themselves: a grid's table, an analysis.
 
     Attributes:
-        facts: What the table is of, its ``data`` and ``suite`` among them.
-        table: Its rows, every number.
-        numbers: Those that sweeps are compared by.
-        figures: Pictures.
-        folder: Where W&B's files go.
+        kind: ``report``, ``cka``: W&B's job type.
+        group: W&B's group.
+        name: For people.
+        tags: Besides the dashboard's own.
+        facts: What it is of.
+        tables: Rows by name.
+        figures: PNG files.
+        numbers: Those that are compared.
+        folder: Where the dashboard's own files go.
         cache: ``paths.cache``.
     """
 
+    kind: str
+    group: str
+    name: str
+    tags: Sequence[str]
     facts: Mapping[str, Any]
-    table: DataFrame
-    numbers: Mapping[str, float]
+    tables: Mapping[str, DataFrame]
     figures: Sequence[Path]
+    numbers: Mapping[str, float]
     folder: Path
     cache: str | None
+
+
+def show(logger: Mapping[str, Any], exhibit: Exhibit) -> None:
+    """Show an exhibit where a config's ``logger`` asks; a dashboard that fails takes nothing from what is finished."""
+    if "_target_" not in logger:
+        return
+    try:
+        instantiate(logger).show(exhibit)
+    except RibError:
+        raise
+    except Exception as error:
+        say(f"the {exhibit.kind} is finished, but the dashboard does not show all of it: {error}")
 
 
 class Dashboard:
@@ -77,13 +97,8 @@ class Dashboard:
     def close(self, failed: bool) -> None:
         """End; ``failed`` where the run was not finished."""
 
-    def report(self, report: Report) -> None:
-        """Show a table of many runs, from its beginning to its end.
-
-        Raises:
-            RibError: If this dashboard shows single runs only.
-        """
-        raise RibError(f"{type(self).__name__} shows no reports; expected logger=wandb or logger=none")
+    def show(self, exhibit: Exhibit) -> None:
+        """Show something about finished runs, from its beginning to its end."""
 
 
 @contextmanager
@@ -187,21 +202,22 @@ class WandB(Dashboard):
         self._show("datasets", columns, rows, figures)
         self.run.summary.update(summary(metrics))
 
-    def report(self, report: Report) -> None:
-        """A W&B run of its own in the report's folder: the table, the figures, mRI by model and method."""
-        _quieten(report.cache)
+    def show(self, exhibit: Exhibit) -> None:
+        """A W&B run of its own in the exhibit's folder: tables, figures, the main numbers in the summary."""
+        _quieten(exhibit.cache)
         self.about |= {
-            "group": "report",
-            "job_type": "report",
-            "name": f"report: {report.facts['data']}, suite {report.facts['suite']}",
-            "tags": [*self.tags, report.facts["data"], report.facts["suite"]],
-            "config": shareable(report.facts),
-            "dir": str(report.folder),
+            "group": exhibit.group,
+            "job_type": exhibit.kind,
+            "name": exhibit.name,
+            "tags": [*self.tags, *exhibit.tags],
+            "config": shareable(exhibit.facts),
+            "dir": str(exhibit.folder),
         }
-        self.run = self._begin(report.folder)
-        rows = report.table.astype(object).where(report.table.notna(), None).to_numpy().tolist()
-        self._show("mRI_table", list(report.table.columns), rows, report.figures)
-        self.run.summary.update(dict(report.numbers))
+        self.run = self._begin(exhibit.folder)
+        for number, (name, table) in enumerate(exhibit.tables.items()):
+            rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+            self._show(name, list(table.columns), rows, [] if number else exhibit.figures)
+        self.run.summary.update(dict(exhibit.numbers))
         self.close(failed=False)
 
     def _show(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], figures: Sequence[Path]) -> None:
@@ -210,7 +226,7 @@ class WandB(Dashboard):
         table: Any = wandb.Table(list(columns), list(rows))
         # Bound before it is logged it is a file of the run; else W&B makes an artifact of it, staged elsewhere on this
         # machine, under a path that is then in the run's record.
-        table.bind_to_run(self.run, name, "summary")
+        table.bind_to_run(self.run, name.replace("/", "_"), "summary")
         self.run.log({name: table, **{f"figures/{file.stem}": wandb.Image(str(file)) for file in figures}})
 
     def close(self, failed: bool) -> None:
@@ -231,26 +247,39 @@ class TensorBoard(Dashboard):
 
     def open(self, question: Question, run: Run) -> None:
         """Begin, or go on where a killed process stopped."""
+        self._begin(run.folder)
+        self.logger, self.facts = self.board, facts(question, run)
+
+    def _begin(self, folder: Path) -> None:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         try:
-            self.board = TensorBoardLogger(run.folder, name="tensorboard", version="", default_hp_metric=False)
+            self.board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
         except ModuleNotFoundError as error:
             raise RibError("logger=tensorboard needs a package that is not there: pip install tensorboard") from error
-        self.logger, self.facts = self.board, facts(question, run)
 
     def publish(self, metrics: Mapping[str, Any], figures: Sequence[Path]) -> None:
         """RI and accuracies as scalars beside the config (HPARAMS); the figures as images."""
+        self.board.log_hyperparams(self.facts, summary(metrics))
+        self._add_images(figures)
+
+    def _add_images(self, figures: Sequence[Path]) -> None:
         import numpy as np
         from PIL import Image
 
-        self.board.log_hyperparams(self.facts, summary(metrics))
         for file in figures:
             self.board.experiment.add_image(f"figures/{file.stem}", np.asarray(Image.open(file)), dataformats="HWC")
 
     def close(self, failed: bool) -> None:
         """Write what is left."""
         self.board.finalize("failed" if failed else "success")
+
+    def show(self, exhibit: Exhibit) -> None:
+        """Figures and main numbers, in ``tensorboard`` in the exhibit's folder."""
+        self._begin(exhibit.folder)
+        self.board.log_metrics(dict(exhibit.numbers))
+        self._add_images(exhibit.figures)
+        self.close(failed=False)
 
 
 def facts(question: Question, run: Run) -> dict[str, Any]:

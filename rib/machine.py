@@ -8,6 +8,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rib.allocator import keep_memory
@@ -118,9 +119,25 @@ def environment() -> dict[str, Any]:
 
 def free_memory(fabric: Fabric) -> int:
     """Bytes that models may take: free on this process's GPU, or its share of what its machine has available."""
-    import psutil
     import torch
 
     if fabric.device.type == "cuda":
         return torch.cuda.mem_get_info(fabric.device)[0]
-    return int(psutil.virtual_memory().available) // fabric.world_size
+    return available_memory() // fabric.world_size
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take: what the system calls available, and within a container's own limit."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    return free if limit is None or used is None else min(free, limit - used)
+
+
+def _number(file: str) -> int | None:
+    """What a file of the system holds; None where it is not there, or says that there is no limit."""
+    try:
+        return int(Path(file).read_text())
+    except (OSError, ValueError):
+        return None

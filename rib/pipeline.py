@@ -97,6 +97,7 @@ def answer(question: Question, store: RunStore) -> Run:
         make(question, work, before, parts, store)
         if claim is not None:
             store.publish(work, place, claim, force)
+            say(f"made {place.folder}")
     return place
 
 
@@ -236,7 +237,7 @@ def _train(
     from lightning.pytorch.loggers import CSVLogger
 
     from rib.callbacks import TrainingProgress
-    from rib.checkpoint import Resume
+    from rib.checkpoint import KeepEpochs, Resume
     from rib.data.labels import LabelSpace
     from rib.merging import method_of
     from rib.module import FineTuner
@@ -269,6 +270,7 @@ def _train(
         memo=Memo(store.root / "memo", facts, store.claims),
     )
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
+    kept = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
     title = f"{question.start.name}: {question.method} on {source.spec.title}"
     arguments: dict[str, Any] = {
         **config.trainer,
@@ -277,7 +279,12 @@ def _train(
         "precision": recipe.precision,
         "accumulate_grad_batches": config.accumulate,
         "gradient_clip_val": config.clip,
-        "callbacks": [*methods, Resume(run.checkpoint, config.checkpoint.every_minutes), TrainingProgress(title)],
+        "callbacks": [
+            *methods,
+            *kept,
+            Resume(run.checkpoint, config.checkpoint.every_minutes),
+            TrainingProgress(title),
+        ],
         "plugins": trainer_plugins(),
         "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
         "default_root_dir": run.folder,

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from rib.comparable import Result, comparable, what_differs
-from rib.config import checked, conf_dir, instantiate, shipped_nodes
+from rib.config import checked, conf_dir, shipped_nodes
 from rib.errors import RibError
 from rib.launch import launch, quietly, say
 from rib.schema import ReportConfig
@@ -119,13 +119,22 @@ def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, A
         logger: The config's ``logger`` node; nothing happens where it names no class.
         cache: ``paths.cache``.
     """
-    from rib.loggers import Report
+    from rib.loggers import Exhibit, show
 
-    if "_target_" in logger:
-        pictures = [file for file in files if file.suffix == ".png"]
-        instantiate(logger).report(
-            Report(table.facts, table.frame(), table.numbers, pictures, files[0].resolve().parent, cache)
-        )
+    about = table.facts
+    exhibit = Exhibit(
+        kind="report",
+        group="report",
+        name=f"report: {about['data']}, suite {about['suite']}",
+        tags=[about["data"], about["suite"]],
+        facts=about,
+        tables={"mRI_table": table.frame()},
+        figures=[file for file in files if file.suffix == ".png"],
+        numbers=table.numbers,
+        folder=files[0].resolve().parent,
+        cache=cache,
+    )
+    show(logger, exhibit)
 
 
 def main() -> None:

@@ -145,9 +145,10 @@ class PredictionsConfig:
 
 @dataclass
 class CheckpointConfig:
-    """How often an unfinished run is saved."""
+    """How often an unfinished run is saved, and whether the weights of every epoch stay; in no key."""
 
     every_minutes: float
+    keep_epochs: bool
 
 
 @dataclass
@@ -267,6 +268,61 @@ class ReportConfig:
     logger: dict[str, Any]
     out: str | None
     sources: list[str] | None
+
+
+@dataclass
+class ShownConfig:
+    """Where the images of an analysis come from; root null: where the run's own came from."""
+
+    root: str | None = None
+    workers: int | None = None
+
+
+@dataclass
+class AnalyzeConfig:
+    """One question to `rib.analyze`: what every analysis reads.
+
+    Attributes:
+        run: Folder of a finished run.
+        analysis: Its name.
+        against: Folder of another run; null: the `pretrained` run behind it.
+        device: torch's name for it; null: a GPU where there is one.
+        force: Make it again although it is there.
+    """
+
+    run: str
+    analysis: str = "drift"
+    against: str | None = None
+    device: str | None = None
+    force: bool = False
+    data: ShownConfig = field(default_factory=ShownConfig)
+    paths: PathsConfig = field(default_factory=lambda: PathsConfig("runs", None))
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class InversionConfig:
+    """How images are found that a model cannot tell from given ones (`rib.analysis.stir`)."""
+
+    images: int = 64
+    steps: int = 200
+    lr: float = 0.05
+
+
+@dataclass
+class CKAConfig(AnalyzeConfig):
+    """CKA layer by layer; the values are explained in ``conf/analysis/cka.yaml``."""
+
+    analysis: str = "cka"
+    datasets: list[str] = field(default_factory=lambda: ["imagenet_val"])
+    images: int = 2000
+    seed: int = 0
+    tokens: str | None = None
+    estimator: str = "minibatch"
+    batch_size: int = 32
+    checkpoints: bool = False
+    stir: bool = False
+    inversion: InversionConfig = field(default_factory=InversionConfig)
 
 
 @dataclass

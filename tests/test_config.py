@@ -117,7 +117,7 @@ def test_every_file_of_conf_composes(choice):
 
 
 def test_every_folder_of_conf_is_known_to_the_tests():
-    tested_elsewhere = {"model", "method", "experiment", "pretrain", "hydra", "study"}
+    tested_elsewhere = {"analysis", "model", "method", "experiment", "pretrain", "hydra", "study"}
     here = {"dataset", "suite", "optimizer", "trainer", "logger", "paths", "data"}
     assert {p.name for p in Path(conf_dir()).iterdir() if p.is_dir() and any(p.iterdir())} <= here | tested_elsewhere
 

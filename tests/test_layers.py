@@ -12,13 +12,14 @@ import pytest
 import rib
 
 ROOT = Path(rib.__file__).parent
-MAINS = {"train", "report", "search", "benchmark", "evaluate", "pretrain", "data.__main__"}
+MAINS = {"train", "analyze", "report", "search", "benchmark", "evaluate", "pretrain", "data.__main__"}
 HYDRA = MAINS | {"config", "launch", "sweep"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),
     **dict.fromkeys(("methods", "module"), 1),
     **dict.fromkeys(("results", "question", "store"), 2),
     "pipeline": 3,
+    "analysis": 3,
 }
 
 
@@ -54,13 +55,15 @@ def test_no_module_imports_a_layer_above_its_own(name):
         assert allowed or LAYER.get(part, -1) <= mine, f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize("name", ["weights", "data.labels", "models.classifier", "models.zoo", "metrics.robustness"])
+@pytest.mark.parametrize(
+    "name", ["weights", "data.labels", "models.classifier", "models.zoo", "metrics.robustness", "metrics.cka"]
+)
 def test_these_import_no_lightning(name):
     code = f"import sys, rib.{name}; sys.exit(any(m.startswith('lightning.pytorch') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["question", "store", "results", "tables", "config", "pipeline"])
+@pytest.mark.parametrize("name", ["question", "store", "results", "tables", "config", "pipeline", "analysis"])
 def test_these_import_no_torch(name):
     code = f"import sys, rib.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

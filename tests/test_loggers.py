@@ -26,12 +26,13 @@ import wandb
 from wandb.proto import wandb_internal_pb2
 
 import rib.figures  # noqa: F401 - matplotlib lists fonts in the home folder when it is first imported
+from rib.analysis import analyze
 from rib.config import compose
 from rib.errors import RibError
 from rib.loggers import Dashboard, WandB, shareable
 from rib.pipeline import finetune
 from rib.report import report
-from rib.schema import PathsConfig, ReportConfig
+from rib.schema import AnalyzeConfig, PathsConfig, ReportConfig
 from rib.store import Run, RunStore
 
 SHORT = ("epochs=1", "batch_size=26", "data.limit=60", "suite.targets=[imagenet_a,imagenet_r]", "model=mini_tiny")
@@ -191,11 +192,17 @@ def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(
     assert [p.name for p in machine.rglob("*") if p.is_file()] == []
 
 
-def test_tensorboard_shows_no_reports(ask_for, store, cache):
+def test_tensorboard_shows_a_reports_numbers(ask_for, store, cache):
+    reason = "the optional package tensorboard is not installed"
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason=reason)
     finetune(ask_for(*SHORT))
-    logger = compose("logger=tensorboard").logger
-    with pytest.raises(RibError, match="TensorBoard shows no reports; expected logger=wandb or logger=none"):
-        report(ReportConfig(PathsConfig(str(store), str(cache)), logger, None, None))
+    logger, out = compose("logger=tensorboard").logger, store.parent / "out"
+    report(ReportConfig(PathsConfig(str(store), str(cache)), logger, str(out), None))
+    events = accumulator.EventAccumulator(str(out / "tensorboard"), {"images": 0, "scalars": 0})
+    events.Reload()
+    (event,) = events.Scalars("mRI/mini_tiny/finetune/value")
+    assert event.value == pytest.approx(pd.read_csv(out / "summary.csv")["mri"].iloc[0])
+    assert "figures/summary" in events.Tags()["images"]
 
 
 def test_a_run_from_the_store_is_not_shown_again_and_pretrained_is_shown(ask_for, store):
@@ -213,6 +220,27 @@ def test_a_run_from_the_store_is_not_shown_again_and_pretrained_is_shown(ask_for
     assert len(list(store.rglob("*.wandb"))) == 2
     assert Written(again).summary["RI"] == again.metrics()["robustness_improvement"]["value"]
     assert all(torch.equal(weights[name], value) for name, value in again.weights().items())
+
+
+def test_an_analysis_is_a_wandb_run_of_its_own_and_is_shown_once(ask_for, store, cache, machine):
+    run = finetune(ask_for(*SHORT))
+    config = AnalyzeConfig(
+        str(run.folder), paths=PathsConfig(str(store), str(cache)), logger=compose("logger=wandb").logger
+    )
+    for _ in range(2):
+        file = analyze(config)
+    written = Written(Run(run.folder / "analysis"))
+    assert (written.run.run_group, written.run.job_type) == ("mini_tiny/imagenet_r", "drift")
+    assert written.run.display_name == f"drift of finetune {run.key[:6]}"
+    with file.open() as stream:
+        drift = {f"drift/{row['layer']}": float(row["drift"]) for row in csv.DictReader(stream)}
+    assert {key: written.summary[key] for key in drift} == pytest.approx(drift, rel=1e-6)
+    assert written.media("figures/drift").read_bytes() == file.with_suffix(".png").read_bytes()
+    table = json.loads(written.media("drift").read_text())
+    assert table["columns"] == ["layer", "drift", "distance", "parameters"]
+    for kept in (written.file, *(f for f in (written.folder / "files").rglob("*") if f.is_file())):
+        found = [word for word in private(store, cache, run.folder) if word.encode() in kept.read_bytes()]
+        assert not found, kept
 
 
 def test_wandb_disabled_by_its_own_variable_writes_nothing(ask_for, store, monkeypatch, capsys):

@@ -94,6 +94,10 @@ class RIBDataModule(L.LightningDataModule):
         size = self.evaluation_batch_size
         return self._loader(self._images(tree), _chunks(range(rank, len(tree), world), size))
 
+    def batches_of(self, tree: ImageTree, batches: Sequence[Sequence[int]]) -> DataLoader[Batch]:
+        """Given places of any images, batch by batch in that order."""
+        return self._loader(self._images(tree), batches)
+
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
         """A seeded selection of source images, not augmented, for what a method wants to know about the start model.
 

@@ -106,6 +106,10 @@ class ImageTree:
         rule = f"holdout {fraction} seed {seed}"
         return self._select(np.flatnonzero(~held), f"without {rule}"), self._select(np.flatnonzero(held), rule)
 
+    def sample(self, count: int, seed: int) -> Ints:
+        """Places of ``count`` images (all, where there are fewer) in a seeded random order that paths alone decide."""
+        return np.argsort(_dice(self.paths, f"sample {seed}"), kind="stable")[:count]
+
     def _select(self, index: Ints, rule: str) -> ImageTree:
         if len(index) == len(self):
             return self

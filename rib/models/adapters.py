@@ -138,6 +138,19 @@ def merge_low_rank(network: nn.Module) -> None:
                 module.register_parameter(other, parameter)
 
 
+def plain_weights(network: nn.Module) -> dict[str, Tensor]:
+    """A network's weights under the names of the plain network, with every update folded in and the network as it is.
+
+    Order is not kept.
+    """
+    state: dict[str, Tensor] = {n: t for n, t in network.state_dict().items() if ".parametrizations." not in f".{n}"}
+    for name, module in network.named_modules():
+        if parametrize.is_parametrized(module):
+            for weight in module.parametrizations:
+                state[f"{name}.{weight}"] = getattr(module, weight).detach()
+    return state
+
+
 class BorderPrompt(nn.Module):
     """A trainable frame of pixels, added to normalised images; inside it nothing changes.
 

@@ -1,0 +1,28 @@
+"""What happened inside the model: CKA layer by layer, its course over training, shared invariances, distance moved.
+
+An analysis of a run lands in its folder: every variant in ``analysis/NAME/<key>/``, the latest one beside them as
+``analysis/NAME.csv`` and ``.png``. The same question again is answered from there, without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rib.analysis.cka import LayerCKA, layer_cka
+from rib.analysis.drift import layer_drift
+from rib.schema import AnalyzeConfig, CKAConfig
+
+__all__ = ["LayerCKA", "analyze", "layer_cka", "layer_drift"]
+
+
+def analyze(config: AnalyzeConfig) -> Path:
+    """Do what ``python -m rib.analyze`` was asked for; returns the table's file.
+
+    Raises:
+        RibError: For whatever the user can mend.
+    """
+    if isinstance(config, CKAConfig):
+        from rib.analysis.report import cka_report
+
+        return cka_report(config)
+    return layer_drift(config)

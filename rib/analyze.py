@@ -1,0 +1,28 @@
+"""``python -m rib.analyze``: what fine-tuning did inside a model (``analysis=cka``, ``analysis=drift``)."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from rib.config import checked, conf_dir
+from rib.launch import launch, quietly
+from rib.schema import AnalyzeConfig, CKAConfig
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="analyze")
+@quietly
+def _main(cfg: DictConfig) -> None:
+    config = checked(cfg, CKAConfig if cfg.analysis == "cka" else AnalyzeConfig)
+    from rib.analysis import analyze
+
+    print(analyze(config).resolve())
+
+
+def main() -> None:
+    """Entry point of ``rib-analyze``."""
+    launch(_main)
+
+
+if __name__ == "__main__":
+    main()
