@@ -40,7 +40,7 @@ def main(kills: int) -> None:
     dice, victims = random.Random(0), Counter[str]()
     for number in range(kills):
         grid = grids.start(store, cache, *CELLS, "retry=1")
-        moment = dice.uniform(2, 10)
+        moment = dice.uniform(3, 14)
         time.sleep(moment)
         alive = grid.poll() is None
         victim = grids.kill_one_of(dice, grid) if alive else "nothing: it was done"

@@ -166,9 +166,20 @@ class RunStore:
         return self.run(question.catalog.kind, question.start.name, question.source_name, question.method, key)
 
     def finished(self, **where: object) -> list[Run]:
-        """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``."""
-        runs = [Run(file.parent) for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")) if _is_run(file)]
-        return [r for r in runs if all((r.metrics() or {}).get(k) == v for k, v in where.items())]
+        """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``.
+
+        One whose metrics.json is damaged is left out and said.
+        """
+        found = []
+        for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
+            try:
+                metrics = _read_json(file) if _is_run(file) else None
+            except DamagedError as error:
+                say(f"left out: {error}")
+                continue
+            if metrics is not None and all(metrics.get(k) == v for k, v in where.items()):
+                found.append(Run(file.parent))
+        return found
 
     def one(self, **where: object) -> Run:
         """The only finished run that agrees.

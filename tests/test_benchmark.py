@@ -62,6 +62,7 @@ def test_the_same_again_makes_nothing(made, cache):
     assert json.loads(status.stdout)["counts"] == {"done": 3, "running": 0, "failed": 0, "refused": 0, "missing": 0}
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_recorded_and_takes_what_needs_it_along_and_nothing_else(store, cache):
     axes = "axes={optimizer.lr:[0.001,1e30]}"
     done = grids.run(store, cache, "sources=[imagenet_a]", "methods=[finetune,wise_ft]", axes)
@@ -82,6 +83,7 @@ def test_a_command_line_without_a_grid_is_one_sentence(store, cache):
     assert done.stderr.startswith("rib: methods: 'ewcc' is no folder")
 
 
+@pytest.mark.slow
 def test_export_and_import_move_results_without_weights(made, tmp_path, cache):
     store, _ = made
     tar, elsewhere = tmp_path / "grid.tar.gz", tmp_path / "elsewhere"

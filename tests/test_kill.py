@@ -80,6 +80,7 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(store, cache, undist
     assert_same(undisturbed, found)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(store, cache, undisturbed):
     child = start(store, cache)
     wait_for_training(store, child)
@@ -91,6 +92,7 @@ def test_ctrl_c_says_how_to_go_on(store, cache, undisturbed):
     assert_same(undisturbed, finish(store, cache)[0])
 
 
+@pytest.mark.slow
 def test_sigterm_is_no_success(store, cache):
     child = start(store, cache)
     wait_for_training(store, child)

@@ -311,6 +311,7 @@ def test_an_ingredient_that_fails_is_named(made):
         made("+method=wise_ft", "optimizer.lr=1e30", "epochs=3")
 
 
+@pytest.mark.slow
 def test_two_processes_that_need_the_same_ingredient_make_it_once(store, cache):
     line = [sys.executable, "-m", "rib.train", *QUICK, f"paths.runs={store}", f"paths.cache={cache}", "data.root=null"]
     both = [

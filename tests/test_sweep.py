@@ -49,6 +49,7 @@ def same_weights(one: Run, other: Run) -> bool:
     return all(torch.equal(mine[name], others[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_every_failed_job_has_its_sentence_and_finished_ones_are_kept(store, cache):
     command = (*SHORT, "trainer=cpu", "optimizer.lr=1e-3,-1,x")
     done = sweep(store, cache, *command)

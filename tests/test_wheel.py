@@ -32,6 +32,7 @@ def test_it_holds_the_configs_and_the_mini_weights(wheel):
     assert "rib/py.typed" in names
 
 
+@pytest.mark.slow
 def test_it_runs_from_an_empty_folder(wheel, tmp_path, cache):
     site = tmp_path / "site"
     command = [

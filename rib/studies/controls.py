@@ -44,8 +44,9 @@ class Controls:
         lines = [f"Negative controls, mRI in points with 95 % intervals over images; {n_of(table)}."]
         for row in table.to_dict("records"):
             verdict = "" if row["control"] == "finetune" else f"; must be: {row['must']}: {_yes(row['holds'])}"
-            source = f"accuracy on the source {row['source_before']:.1f} > {row['source_after']:.1f} %"
-            lines.append(f"{row['model']}, {row['control']}: {said(row)}, {source}{verdict}.")
+            source = f", accuracy on the source {row['source_before']:.1f} > {row['source_after']:.1f} %"
+            trained = source if row["control"] != "pretrained" else ""
+            lines.append(f"{row['model']}, {row['control']}: {said(row)}{trained}{verdict}.")
         checked = table[table["control"] != "finetune"]
         lines.append(f"{int(checked['holds'].sum())} of {len(checked)} controls hold.")
         return "\n".join(lines)

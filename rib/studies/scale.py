@@ -34,7 +34,10 @@ class Scale:
         for method, curve in table.groupby("method"):
             each = ", ".join(f"{row['pretrained_on']:,}: {said(row)}" for row in curve.to_dict("records"))
             rank = curve["pretrained_on"].corr(curve["mri"], method="spearman")
-            lines.append(f"{method}: {each}; rank correlation of scale and mRI {rank:+.2f} over {len(curve)} models.")
+            trend = (
+                f"; rank correlation of scale and mRI {rank:+.2f} over {len(curve)} models" if len(curve) > 1 else ""
+            )
+            lines.append(f"{method}: {each}{trend}.")
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
