@@ -33,7 +33,7 @@ test: $(INSTALLED)  ## the quick tests (5 minutes)
 slow: $(INSTALLED)  ## the tests that take longer
 	$(BIN)/python -m pytest $(TWO) -m slow
 
-benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 7 sources, 7 methods, 3 seeds (25 minutes)
+benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 7 sources, 7 methods, 3 seeds (20 minutes)
 	$(BIN)/python -m rib.benchmark 'models=[mini_small,mini_large]' 'seeds=[0,1,2]' paths.runs=runs \
 	  'methods=[finetune,linear_probe,lp_ft,ewc,lwf,wise_ft,soup]'
 
