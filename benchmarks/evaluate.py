@@ -24,13 +24,14 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
 from rib.allocator import keep_memory
+from rib.asking import ask
 from rib.config import compose
 from rib.data import crops
 from rib.data.labels import LabelSpace
 from rib.models.zoo import build
 from rib.onepass import Entry, score_together
 from rib.pipeline import data_of
-from rib.question import Question, ask
+from rib.question import Question
 from rib.scoring import score_all
 from rib.store import Run
 from rib.weights import save_weights

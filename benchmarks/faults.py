@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rib.question import cache_dir
+from rib.asking import cache_dir
 from rib.store import RunStore
 from tests import grids
 

@@ -34,10 +34,10 @@ def answer_cell(folder: Path) -> None:
         RibError: For whatever the user can mend.
     """
     from rib import progress
+    from rib.asking import ask
     from rib.config import stored
     from rib.launch import rank, say
     from rib.pipeline import answer
-    from rib.question import ask
     from rib.store import RunStore, TakenOverError
 
     config = stored(folder / CONFIG)

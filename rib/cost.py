@@ -110,7 +110,7 @@ def _time(question: Question) -> Measured:
 
     from rib.models.classifier import Classifier
     from rib.models.zoo import build_backbone
-    from rib.question import has_gpu
+    from rib.recipe import has_gpu
 
     start = question.start
     device = torch.device("cuda" if has_gpu(str(question.config.trainer.get("accelerator", "auto"))) else "cpu")

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from rib.asking import ask
 from rib.errors import RibError
 from rib.files import file_digest
 from rib.models.zoo import build
-from rib.question import EXTERNAL, ask
+from rib.question import EXTERNAL
 from rib.schema import Config, EvaluateConfig
 from rib.store import RunStore
 from rib.task import Task, task_of

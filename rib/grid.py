@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rib import stack
+from rib.asking import Found, RefusedError, ask
 from rib.config import varied
 from rib.errors import RibError
 from rib.memo import digest_of
-from rib.question import Found, Question, RefusedError, ask
+from rib.question import Question
 from rib.schema import BenchmarkConfig, Config
 from rib.store import Run, RunStore, view_of
 

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rib.asking import cache_dir
 from rib.config import instantiate
 from rib.errors import RibError
 from rib.launch import rank, say
-from rib.question import Question, cache_dir
+from rib.question import Question
 from rib.store import Run
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rib import paper, stack, tables
+from rib.asking import ask, cache_dir
 from rib.config import instantiate, to_yaml
 from rib.errors import DivergedError, RibError
 from rib.files import file_digest, write_atomically
@@ -23,7 +24,7 @@ from rib.machine import agreed, check_batch, environment, is_known, launch_proce
 from rib.memo import Memo
 from rib.metrics import family_of
 from rib.published import show_published
-from rib.question import NUMERICS, Ingredient, Question, ask, cache_dir
+from rib.question import NUMERICS, Ingredient, Question
 from rib.results import Scored, held_out_accuracy, keep_paths, measure
 from rib.schema import BatchNorm, Config
 from rib.store import Run, RunStore, view_of

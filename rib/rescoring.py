@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rib import tables
+from rib.asking import ask
 from rib.config import not_default, stored, to_yaml
 from rib.errors import RibError
 from rib.external import external_task
 from rib.launch import rank, say
 from rib.machine import agreed, environment, free_memory, launch_processes
 from rib.pipeline import data_of, fit, publish
-from rib.question import Question, ask
+from rib.question import Question
 from rib.schema import EvaluateConfig
 from rib.store import Run, RunStore, view_of
 from rib.task import Task, Trees, in_order, task_of

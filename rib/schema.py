@@ -2,7 +2,7 @@
 
 Hydra composes yaml files and the command line; `rib.config` checks the result against these classes (so that
 ``+methd=ewc`` is an error, with the nearest right name) and hands on a `Config`, which is never changed. The values
-``null`` in ``epochs``, ``optimizer.lr``, ``optimizer.warmup_steps`` and ``precision`` are settled by `rib.question`
+``null`` in ``epochs``, ``optimizer.lr``, ``optimizer.warmup_steps`` and ``precision`` are settled by `rib.recipe`
 from the kind of data and the machine.
 """
 

@@ -20,13 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rib.asking import ask
 from rib.config import varied
 from rib.errors import DivergedError, RibError
 from rib.launch import rank, say
 from rib.machine import agreed
 from rib.memo import digest_of
 from rib.pipeline import answer
-from rib.question import Question, ask
+from rib.question import Question
 from rib.schema import Config, SearchConfig
 from rib.stack import name_of
 from rib.store import RunStore, view_of

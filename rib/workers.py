@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rib import cell
 from rib.data.crops import cores
 from rib.errors import RibError
-from rib.question import has_gpu
+from rib.recipe import has_gpu
 
 IMPORTED_ONCE = ["rib.pipeline", "rib.merging", "rib.data.datamodule", "rib.callbacks", "lightning.fabric", "timm"]
 """Modules that the server has before cells are forked from it: on two cores they would cost more than a mini cell."""

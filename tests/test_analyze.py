@@ -19,13 +19,13 @@ from rib.analysis import cka as cka_module
 from rib.analysis.compare import compare as compare_models
 from rib.analysis.figures import by_block, curve_figure
 from rib.analysis.stir import invert, stir
+from rib.asking import ask
 from rib.config import _compose, checked, compose, options, stored
 from rib.errors import RibError
 from rib.models.adapters import add_low_rank, merge_low_rank, plain_weights, sites
 from rib.models.classifier import Classifier
 from rib.models.mini import build_mini
 from rib.pipeline import finetune
-from rib.question import ask
 from rib.schema import AnalyzeConfig, CKAConfig, InversionConfig, PathsConfig
 from rib.store import Run
 from rib.weights import StoredWeights, equal

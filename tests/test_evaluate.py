@@ -255,7 +255,7 @@ def test_two_files_of_one_name_are_refused(old, ask_evaluate, elsewhere, tmp_pat
 
 def test_what_a_null_came_to_where_the_run_was_made_holds_here(ask_for, ask_evaluate, store, monkeypatch):
     with monkeypatch.context() as there:
-        there.setattr("rib.question.has_gpu", lambda accelerator: True)
+        there.setattr("rib.recipe.has_gpu", lambda accelerator: True)
         run = finetune(ask_for("model=mini_tiny", *QUICK, *OLD))
     assert run.metrics()["protocol"]["precision"] == "bf16-mixed"
     evaluate(ask_evaluate(f"runs={run.folder}", *NEW))

@@ -17,7 +17,7 @@ HYDRA = MAINS | {"config", "launch", "sweep"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),
     **dict.fromkeys(("methods", "module"), 1),
-    **dict.fromkeys(("results", "question", "store"), 2),
+    **dict.fromkeys(("results", "recipe", "question", "asking", "store"), 2),
     "pipeline": 3,
     "analysis": 3,
 }
@@ -63,7 +63,7 @@ def test_these_import_no_lightning(name):
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["question", "store", "results", "tables", "config", "pipeline", "analysis"])
+@pytest.mark.parametrize("name", ["question", "asking", "store", "results", "tables", "config", "pipeline", "analysis"])
 def test_these_import_no_torch(name):
     code = f"import sys, rib.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -13,11 +13,11 @@ import pytest
 import timm
 import torch
 
+from rib.asking import ask, find_data
 from rib.data.images import scan
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
 from rib.pipeline import finetune
-from rib.question import ask, find_data
 from rib.store import RunStore
 from rib.weights import average, equal, interpolate, save_weights
 

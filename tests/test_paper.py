@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rib.asking import ask
 from rib.errors import RibError
 from rib.pipeline import finetune
-from rib.question import ask
 
 QUICK = ("model=mini_tiny", "data.limit=40", "epochs=1")
 
@@ -86,7 +86,7 @@ def test_the_experiment_turns_all_of_them_on_and_leaves_the_recipe(question):
 
 
 def test_on_a_gpu_the_experiment_trains_in_float16(question, monkeypatch):
-    monkeypatch.setattr("rib.question.has_gpu", lambda accelerator: True)
+    monkeypatch.setattr("rib.recipe.has_gpu", lambda accelerator: True)
     assert question("experiment=paper").recipe.precision == "16-mixed"
     assert question().recipe.precision == "bf16-mixed"
 

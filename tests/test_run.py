@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from rib.asking import ask
 from rib.errors import RibError
 from rib.pipeline import finetune
-from rib.question import ask
 from rib.results import read_paths
 from rib.weights import distance
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from rib import tuning
+from rib.asking import ask
 from rib.config import _compose, accept_method, checked
 from rib.data.transform import read_image
 from rib.errors import RibError
 from rib.models.zoo import build
 from rib.pipeline import finetune
-from rib.question import ask
 from rib.results import read_paths
 from rib.schema import SearchConfig
 from rib.store import RunStore

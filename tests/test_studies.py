@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from rib.asking import ask
 from rib.config import _compose, checked, instantiate
 from rib.errors import RibError
 from rib.grid import make_plan
 from rib.pipeline import answer, finetune
-from rib.question import ask
 from rib.schema import BenchmarkConfig
 from rib.store import RunStore
 from rib.studies.base import Made, rows, write_study

@@ -20,11 +20,11 @@ from hydra.core.utils import setup_globals
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 
+from rib.asking import ask
 from rib.config import conf_dir
 from rib.errors import RibError
 from rib.launch import rank
 from rib.machine import launch_processes, trainer_plugins
-from rib.question import ask
 from rib.store import Run, RunStore
 from rib.weights import distance
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from rib.asking import ask
 from rib.data.catalog import Catalog, real
 from rib.errors import RibError
-from rib.question import ask
 from tests.data.trees import few, fill
 
 SUITE = ("suite.targets=[imagenet_a,imagenet_r,objectnet]", "suite.reported=[]")

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rib.asking import cache_dir, find_data
 from rib.config import stored
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, scan
 from rib.errors import RibError
 from rib.models.zoo import Start, find_start
-from rib.question import cache_dir, find_data
 from rib.schema import AnalyzeConfig, Config
 from rib.stack import NO_WEIGHTS
 from rib.store import Run

@@ -32,8 +32,8 @@ def check(config: DataCommandConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from rib.asking import find_data
     from rib.data.check import survey
-    from rib.question import find_data
 
     catalog, root = find_data(config)
     table = Table(title=f"Datasets under {root}", title_justify="left")
@@ -58,9 +58,9 @@ def sheet(config: DataCommandConfig) -> None:
     Raises:
         RibError: If none is.
     """
+    from rib.asking import find_data
     from rib.data.images import MissingDatasetError, scan
     from rib.data.sheet import write_sheet
-    from rib.question import find_data
 
     catalog, root = find_data(config)
     trees = {}

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from rib import stack
+from rib.asking import ask
 from rib.config import conf_dir, options, shipped_nodes
 from rib.merging import method_of
 from rib.methods.base import Method
 from rib.module import FineTuner
 from rib.pipeline import finetune
-from rib.question import ask
 from rib.store import RunStore
 from rib.weights import equal
 

@@ -1,0 +1,89 @@
+"""Optimization with nothing left open: what null comes to, from the kind of data and the machine."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rib.data.catalog import Catalog
+from rib.errors import RibError
+from rib.schema import Config
+
+SETTLED = {
+    "epochs": "epochs",
+    "optimizer.lr": "lr",
+    "optimizer.warmup_steps": "warmup_steps",
+    "precision": "precision",
+}
+"""Options that may be null, and where the recipe holds what they come to."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimization with nothing left open.
+
+    Attributes:
+        epochs: Passes over the source.
+        lr: Peak learning rate.
+        warmup_steps: Optimizer steps of linear warm-up.
+        precision: Lightning's name, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        max_steps: Optimizer steps after which it ends in mid-epoch; None: at the end of the last epoch.
+    """
+
+    epochs: int
+    lr: float
+    warmup_steps: int
+    precision: str
+    max_steps: int | None = None
+
+
+def settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
+    """The recipe of a config.
+
+    Args:
+        config: As composed.
+        catalog: Whose kind of data says what null means (``recipe`` in conf/train.yaml).
+        num_images: To train on.
+
+    Raises:
+        RibError: If a number makes no sense.
+    """
+    default = config.recipe[catalog.kind]
+    epochs = default.epochs if config.epochs is None else config.epochs
+    # A method may have a rate of its own (a visual prompt's is 40), one for all or by kind of data, which gives way to
+    # the user's.
+    own = [node["lr"] for node in config.method.values() if node and node.get("lr") is not None]
+    of_kind = (rate.get(catalog.kind) if isinstance(rate, Mapping) else rate for rate in own)
+    rates = (config.optimizer.get("lr"), *of_kind)
+    lr = next((rate for rate in rates if rate is not None), default.lr)
+    for name, value in (("epochs", epochs), ("optimizer.lr", lr)):
+        if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+            raise RibError(f"{name}: expected a number of 0 or more, got {value!r}")
+    in_an_epoch = math.ceil(math.ceil(num_images / config.batch_size) / config.accumulate)
+    if config.steps is not None:
+        if config.epochs is not None or config.steps < 0:
+            raise RibError(f"steps: expected a number of 0 or more in the place of epochs, got {config.steps}")
+        epochs = math.ceil(config.steps / in_an_epoch)
+    steps = epochs * in_an_epoch if config.steps is None else config.steps
+    warmup = config.optimizer.get("warmup_steps")
+    if warmup is None:
+        warmup = default.warmup_steps
+        if warmup is None or 2 * warmup > steps:
+            warmup = round(steps / 10)
+    if not isinstance(warmup, int) or warmup < 0:
+        raise RibError(f"optimizer.warmup_steps: expected a number of steps, 0 or more, got {warmup!r}")
+    on_gpu = has_gpu(config.trainer.get("accelerator", "auto"))
+    precision = config.precision or (config.gpu_precision if on_gpu else "32-true")
+    return Recipe(epochs, float(lr), int(warmup), precision, config.steps)
+
+
+def has_gpu(accelerator: str) -> bool:
+    """Whether training will run on a CUDA GPU; torch is asked only where there may be one."""
+    if accelerator == "cpu" or (sys.platform == "linux" and not Path("/dev/nvidiactl").exists()):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
