@@ -145,7 +145,7 @@ def _show_study(config: BenchmarkConfig, plan: Plan, store: RunStore, console: C
     """What the study draws from its cells: the paragraph, and where the table and figures are."""
     from rib.studies.base import Made, write_study
 
-    done = [(cell, cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
+    done = [(cell, cell.place, metrics) for cell in plan.asked if cell.place and (metrics := cell.metrics)]
     out = store.root / "studies" / str(config.study)
     text, files = write_study(instantiate(config.draw), [Made(*one) for one in done], store, out)
     console.print(text, highlight=False)

@@ -65,12 +65,20 @@ class Cell:
 
 @dataclass
 class Plan:
-    """All cells of a grid by id, each after those that it needs."""
+    """A grid's cells.
+
+    Attributes:
+        cells: By id, each after those that it needs.
+        asked: As often as the grid asks: two values of an option that mean the same run are two entries of one id.
+    """
 
     cells: dict[str, Cell] = field(default_factory=dict)
+    asked: list[Cell] = field(default_factory=list)
 
     def add(self, cell: Cell) -> None:
         """Take in a cell; one that only others needed becomes wanted when the grid asks for it, too."""
+        if cell.wanted:
+            self.asked.append(cell)
         known = self.cells.get(cell.id)
         if known is None or (cell.wanted and not known.wanted):
             self.cells[cell.id] = cell

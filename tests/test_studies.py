@@ -40,8 +40,8 @@ def make(tmp_path_factory, cache):
         for cell in plan.cells.values():
             assert cell.question is not None
             answer(cell.question, store)
-        cells = [Made(cell, cell.place, cell.metrics) for cell in plan.wanted if cell.place and cell.metrics]
-        assert len(cells) == len(plan.wanted)
+        cells = [Made(cell, cell.place, cell.metrics) for cell in plan.asked if cell.place and cell.metrics]
+        assert len(cells) == len(plan.asked)
         return config, store, cells
 
     return made
@@ -71,7 +71,8 @@ GRIDS = {
     "paper_errata": (
         "sources=[imagenet_a]",
         "grids=[{methods:[ewc],axes:{paper.ewc:[null,identity]}},"
-        "{methods:[finetune],sources:[objectnet],axes:{paper.objectnet:[null,authors]}}]",
+        "{methods:[finetune],sources:[objectnet],axes:{paper.objectnet:[null,authors]}},"
+        "{methods:[finetune],sources:[objectnet],axes:{paper.objectnet_loss:[null,unrestricted]}}]",
         "epochs=1",
     ),
     "negative_controls": ("sources=[imagenet_a]", "epochs=2", "optimizer.lr=null"),
@@ -99,7 +100,7 @@ def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, 
 def test_an_error_costs_the_difference_of_its_two_sides(make):
     config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
     table = instantiate(config.draw).table(made, store)
-    assert len(table) == 2
+    assert len(table) == 3, "two switches whose right side is one run are two rows"
     assert np.allclose(table["difference"], table["wrong"] - table["right"])
     one = next(m for m in made if m.cell.axes.get("paper.ewc") == "identity")
     assert table["wrong"].iloc[0] == pytest.approx(one.metrics["robustness_improvement"]["value"])
