@@ -367,7 +367,8 @@ def test_online_the_service_gets_the_run_and_nothing_of_the_machine(ask_for, sto
 @pytest.mark.slow
 def test_the_command_that_is_told_sends_an_offline_run(ask_for, store, cache, tmp_path, service, monkeypatch, capsys):
     run = finetune(ask_for(*SHORT, "logger=wandb", "logger.offline=true"))
-    command = capsys.readouterr().err.splitlines()[-1].partition("to send it: ")[2]
+    said = [line for line in capsys.readouterr().err.splitlines() if "to send it: " in line]
+    command = said[-1].partition("to send it: ")[2]
     assert str(run.folder) in command
     assert Service.got == []
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
