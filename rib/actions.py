@@ -13,10 +13,10 @@ from rib import archive
 from rib.config import instantiate
 from rib.cost import Costs
 from rib.errors import RibError
-from rib.grid import Plan, make_plan
+from rib.grid import Plan, controls, make_plan
 from rib.launch import say
 from rib.memo import digest_of
-from rib.schedule import Schedule, failed_labels, stand
+from rib.schedule import Outcome, Schedule, failed_labels, stand
 from rib.schema import BenchmarkConfig
 from rib.status import show_plan, show_status
 from rib.store import RunStore
@@ -61,6 +61,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
         return
     if missing:
         Schedule(plan, store, workers, outcome).run()
+    _make_controls(plan, store, workers, outcome)
     _show_results(config, plan, store)
     if config.study is not None:
         _show_study(config, plan, store, console)
@@ -121,6 +122,19 @@ def _file(config: BenchmarkConfig) -> Path:
 
 def _console() -> Console:
     return Console(width=None if Console().is_terminal else 140)
+
+
+def _make_controls(plan: Plan, store: RunStore, workers: Workers, outcome: Outcome) -> None:
+    """Make the controls that the grid's models need, and count them in."""
+    lacking = controls(plan, store)
+    if not lacking.wanted:
+        return
+    say(f"{len(lacking.wanted)} controls: plain fine-tuning with frozen statistics of the models with BatchNorm")
+    needed = Plan({**plan.cells, **lacking.cells})
+    there = stand(needed, store)
+    made = Schedule(needed, store, workers, there).run()
+    outcome.failed |= {id: why for id, why in made.failed.items() if id in lacking.cells}
+    plan.cells |= lacking.cells
 
 
 def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:

@@ -19,7 +19,7 @@ from rib.config import varied
 from rib.errors import RibError
 from rib.memo import digest_of
 from rib.question import Question
-from rib.schema import BenchmarkConfig, Config
+from rib.schema import BatchNorm, BenchmarkConfig, Config
 from rib.store import Run, RunStore, view_of
 
 AXES = ("models", "sources", "methods", "seeds", "axes")
@@ -119,6 +119,22 @@ def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
     if len(problems) == 1 and (only := problems.pop()) is not None and not all(c.refused for c in plan.wanted):
         raise RibError(only)
     return plan
+
+
+def controls(plan: Plan, store: RunStore) -> Plan:
+    """What a finished grid lacks to be read: plain fine-tuning with frozen statistics of every model with BatchNorm.
+
+    Moving statistics alone can cost more than fine-tuning does; whether a model has any is known once it was trained.
+    """
+    lacking, found = Plan(), Found(download=False)
+    for cell in plan.wanted:
+        question, metrics = cell.question, cell.metrics
+        if question is None or metrics is None or not metrics["notes"].get("batch_norm.layers"):
+            continue
+        control = ask(replace(question.config, method={}, batch_norm=BatchNorm.frozen), found)
+        _add(lacking, store, control, f"{label_of(control)}, batch_norm=frozen", {}, wanted=True)
+    lacking.cells = {id: cell for id, cell in lacking.cells.items() if id not in plan.cells}
+    return lacking
 
 
 def label_of(question: Question) -> str:

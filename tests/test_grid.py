@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from rib.config import _compose, checked, stored, to_yaml
 from rib.cost import Costs
 from rib.errors import RibError
-from rib.grid import Plan, make_plan
+from rib.grid import Plan, controls, make_plan
 from rib.pipeline import finetune
 from rib.schedule import stand
 from rib.schema import BenchmarkConfig
@@ -140,3 +140,14 @@ def test_the_stand_and_the_cost_come_from_the_store(plan_of, ask_for, store, cac
 def test_the_benchmark_takes_what_train_takes():
     train, benchmark = (OmegaConf.to_container(_compose(name)) for name in ("train", "benchmark"))
     assert {k: v for k, v in benchmark.items() if k in train} == train
+
+
+def test_a_model_with_batch_norm_gets_its_control_once(plan_of, store, monkeypatch):
+    plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,ewc]", "seeds=[0,1]")
+    assert controls(plan, RunStore(store)).wanted == []
+    monkeypatch.setattr("rib.grid.view_of", lambda run, question: {"notes": {"batch_norm.layers": 20}})
+    lacking = controls(plan, RunStore(store)).wanted
+    assert [(c.question.method, c.question.config.seed) for c in lacking] == [("finetune", 0), ("finetune", 1)]
+    assert {str(c.question.config.batch_norm) for c in lacking} == {"frozen"}
+    plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune]", "batch_norm=frozen")
+    assert controls(plan, RunStore(store)).wanted == []
