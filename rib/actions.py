@@ -16,6 +16,7 @@ from rib.errors import RibError
 from rib.grid import Plan, controls, make_plan
 from rib.launch import say
 from rib.memo import digest_of
+from rib.question import PRETRAINED
 from rib.schedule import Outcome, Schedule, failed_labels, stand
 from rib.schema import BenchmarkConfig
 from rib.status import show_plan, show_status
@@ -143,7 +144,7 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     from rib.report import show_report, write_report
 
     done = [(cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
-    trained = [(run, metrics) for run, metrics in done if metrics["robustness_improvement"]]
+    trained = [(run, m) for run, m in done if m["robustness_improvement"] and m["method"] != PRETRAINED]
     out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
     groups = comparable(trained)
     for line in what_differs(groups):

@@ -8,7 +8,6 @@ import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -174,4 +173,4 @@ def _inside(root: Path, name: str) -> Path:
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member)
-    return BytesIO(stream.read()).getvalue() if stream is not None else b""
+    return stream.read() if stream is not None else b""

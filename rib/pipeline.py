@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     from rib.data.datamodule import RIBDataModule
     from rib.merging import Merging
+    from rib.methods.base import Method
     from rib.models.classifier import Classifier
+    from rib.module import FineTuner
 
 
 def finetune(config: Config) -> Run:
@@ -239,37 +241,14 @@ def _train(
 
     from rib.callbacks import TrainingProgress
     from rib.checkpoint import KeepEpochs, Resume
-    from rib.data.labels import LabelSpace
     from rib.merging import method_of
-    from rib.module import FineTuner
 
     config, recipe, source = question.config, question.recipe, question.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
-    optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
     methods = sorted(
         (method_of(question, name, probe) for name in stack.trained(config)), key=lambda method: method.order
     )
-    facts = {
-        "start": question.start.digest,
-        "source": source.digest,
-        "transform": str(question.start.transform),
-        "backend": config.data.image_backend,
-        "architecture": question.start.architecture,
-        "numerics": NUMERICS,
-        # What changes the start model, or which of its weights train, changes its Fisher.
-        "surgery": [(m.name, question.options_of(m.name)) for m in methods if m.order == 0 and m.name in config.method],
-        "probe": question.probe and question.probe.key,
-    }
-    module = FineTuner(
-        model,
-        LabelSpace(paper.loss_groups(config, source.spec, len(question.catalog.wnids))),
-        instantiate({**optimizer, "_partial_": True}),
-        lr=recipe.lr,
-        warmup_steps=recipe.warmup_steps,
-        seed=config.seed,
-        freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
-        memo=Memo(store.root / "memo", facts, store.claims),
-    )
+    module = _fine_tuner(question, model, methods, store)
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     kept = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
     title = f"{question.start.name}: {question.method} on {source.spec.title}"
@@ -306,6 +285,37 @@ def _train(
     module.train()
     trainer.fit(module, datamodule=data_of(question), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
+
+
+def _fine_tuner(question: Question, model: Classifier, methods: Sequence[Method], store: RunStore) -> FineTuner:
+    """What Lightning trains."""
+    from rib.data.labels import LabelSpace
+    from rib.module import FineTuner
+
+    config, recipe, source = question.config, question.recipe, question.source
+    assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
+    facts = {
+        "start": question.start.digest,
+        "source": source.digest,
+        "transform": str(question.start.transform),
+        "backend": config.data.image_backend,
+        "architecture": question.start.architecture,
+        "numerics": NUMERICS,
+        # What changes the start model, or which of its weights train, changes its Fisher.
+        "surgery": [(m.name, question.options_of(m.name)) for m in methods if m.order == 0 and m.name in config.method],
+        "probe": question.probe and question.probe.key,
+    }
+    optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
+    return FineTuner(
+        model,
+        LabelSpace(paper.loss_groups(config, source.spec, len(question.catalog.wnids))),
+        instantiate({**optimizer, "_partial_": True}),
+        lr=recipe.lr,
+        warmup_steps=recipe.warmup_steps,
+        seed=config.seed,
+        freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
+        memo=Memo(store.root / "memo", facts, store.claims),
+    )
 
 
 def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:

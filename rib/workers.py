@@ -31,13 +31,11 @@ class Worker:
         exit_code: Of its process; None while it runs, below zero the signal that killed it.
         end: Tell it to end.
         kill: End it.
-        devices: GPUs that it holds.
     """
 
     exit_code: Callable[[], int | None]
     end: Callable[[], object]
     kill: Callable[[], object]
-    devices: tuple[str, ...] = ()
 
 
 class Workers(Protocol):
@@ -86,14 +84,7 @@ class Processes:
         # No daemon: data loaders have processes of their own.
         process = self._context.Process(target=cell.work, args=(folder, self.threads, environment))
         process.start()
-
-        def exit_code() -> int | None:
-            code = process.exitcode
-            if code is not None:
-                self._give_back(devices)
-            return code
-
-        return Worker(exit_code, process.terminate, process.kill, devices)
+        return self._worker(lambda: process.exitcode, process, devices)
 
     def _command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:
         log = (folder / cell.LOG).open("ab")
@@ -103,14 +94,18 @@ class Processes:
             process = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **threads, **environment}
             )
+        return self._worker(process.poll, process, devices)
+
+    def _worker(self, ended: Callable[[], int | None], process: Any, devices: tuple[str, ...]) -> Worker:
+        """A process whose GPUs are free again when it has ended."""
 
         def exit_code() -> int | None:
-            code = process.poll()
+            code = ended()
             if code is not None:
                 self._give_back(devices)
             return code
 
-        return Worker(exit_code, process.terminate, process.kill, devices)
+        return Worker(exit_code, process.terminate, process.kill)
 
     def _take(self) -> tuple[str, ...]:
         if self._free is None:

@@ -77,6 +77,16 @@ def test_a_failed_cell_is_recorded_and_takes_what_needs_it_along_and_nothing_els
     assert "it failed before; retry=1 tries again" in again.stderr
 
 
+def test_what_is_not_trained_is_a_cell_and_no_row(made, cache):
+    store, _ = made
+    done = grids.run(store, cache, "sources=[imagenet_a]", "methods=[pretrained,finetune]")
+    assert done.returncode == 0, done.stderr
+    table = next(file for file in (store / "grids").glob("*/summary.csv") if "ewc" not in file.read_text())
+    assert "pretrained" not in table.read_text()
+    alone = grids.run(store, cache, "methods=[pretrained]")
+    assert alone.returncode == 0, alone.stderr
+
+
 def test_a_command_line_without_a_grid_is_one_sentence(store, cache):
     done = grids.run(store, cache, "methods=[ewcc]")
     assert (done.returncode, done.stdout) == (1, "")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import SERIES
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said
+from rib.studies.base import Made, n_of, rows, said, tidy
 
 
 class Against:
@@ -58,9 +58,7 @@ class Against:
         below.set_xscale("log")
         below.set_xlabel(self.title, fontsize=8)
         for axes in (above, below):
-            axes.tick_params(labelsize=8)
-            axes.grid(lw=0.4, alpha=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
+            tidy(axes)
         figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
         return {"against": figure}
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.figures import save
@@ -85,6 +86,19 @@ def rows(made: Sequence[Made], store: RunStore) -> list[dict[str, Any]]:
         (summary,) = summarise(results, store, catalog_of(group[0].metrics["data"]["kind"]))
         found.append({"model": summary.model, "method": summary.method, **group[0].cell.axes, **numbers(summary)})
     return found
+
+
+def is_of(one: Made, row: Mapping[str, Any]) -> bool:
+    """Whether a cell is one of those behind a row of `rows`."""
+    facts = {"model": one.metrics["model"], "method": one.metrics["method"], **one.cell.axes}
+    return all(row[key] == value for key, value in facts.items())
+
+
+def tidy(axes: Axes, along: Literal["both", "x"] = "both") -> None:
+    """Small ticks, a light grid, no box."""
+    axes.tick_params(axis=along, labelsize=8)
+    axes.grid(axis=along, lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def numbers(summary: Summary) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import GAIN, LOSS
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said
+from rib.studies.base import Made, n_of, rows, said, tidy
 
 Row = Mapping[Any, Any]
 
@@ -63,9 +63,7 @@ class Controls:
             range(len(table)), [f"{r['model']}, {r['control']}" for r in table.to_dict("records")], fontsize=8
         )
         axes.axvline(0, color="black", lw=0.8)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.grid(axis="x", lw=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes, "x")
         axes.set_xlabel(f"mRI, percentage points, 95 % over images; {n_of(table)}; a cross would not hold", fontsize=8)
         return {"controls": figure}
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rib.figures import GAIN, LOSS
 from rib.metrics.comparison import holm, mean_robustness_difference
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows
+from rib.studies.base import Made, n_of, rows, tidy
 from rib.summary import changes_of
 from rib.tables import catalog_of
 
@@ -56,9 +56,7 @@ class Errata:
         names = [f"{r['switch'].removeprefix('paper.')}: {r['method']}, {r['model']}" for r in table.to_dict("records")]
         axes.set_yticks(range(len(names)), names[::-1], fontsize=8)
         axes.axvline(0, color="black", lw=0.8)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.grid(axis="x", lw=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes, "x")
         axes.set_xlabel(
             f"mRI wrong minus right, percentage points, 95 % over images\nfilled: p < 0.05 after Holm; {n_of(table)}",
             fontsize=8,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import SERIES
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said
+from rib.studies.base import Made, n_of, rows, said, tidy
 from rib.studies.size import SIZE
 
 
@@ -25,8 +25,7 @@ class Scale:
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """One row a model and method."""
-        found = [{"pretrained_on": self.pretrained_on[row["model"]], **row} for row in rows(made, store)]
-        return pd.DataFrame(found).sort_values(["method", "pretrained_on"], ignore_index=True)
+        return _by_scale(self.pretrained_on, made, store).sort_values(["method", "pretrained_on"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """Each method's models in order, and Spearman's rank correlation of scale and mRI."""
@@ -54,9 +53,7 @@ class Scale:
         axes.set_xscale("log")
         axes.set_xlabel(f"pretraining images; {n_of(table)}", fontsize=8)
         axes.set_ylabel("mRI, percentage points\nband: 95 % over images, bar: over seeds", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(lw=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
         figure.legend(loc="outside upper left", ncols=3, fontsize=8, frameon=False)
         return {"scale": figure}
 
@@ -73,8 +70,7 @@ class Map:
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """One row a model and size."""
-        found = [{"pretrained_on": self.pretrained_on[row["model"]], **row} for row in rows(made, store)]
-        return pd.DataFrame(found).sort_values(["pretrained_on", SIZE], ignore_index=True)
+        return _by_scale(self.pretrained_on, made, store).sort_values(["pretrained_on", SIZE], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """The corners of the map, and how many of its cells gain."""
@@ -104,3 +100,8 @@ class Map:
         axes.set_ylabel("pretraining images", fontsize=8)
         figure.colorbar(shown, ax=axes).set_label("mRI, percentage points", fontsize=8)
         return {"map": figure}
+
+
+def _by_scale(pretrained_on: Mapping[str, int], made: Sequence[Made], store: RunStore) -> pd.DataFrame:
+    """A study's rows with the pretraining images of their model."""
+    return pd.DataFrame([{"pretrained_on": pretrained_on[row["model"]], **row} for row in rows(made, store)])

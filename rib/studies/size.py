@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import SERIES
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said
+from rib.studies.base import Made, is_of, n_of, rows, said, tidy
 
 SIZE = "data.images_per_class"
 
@@ -30,7 +30,7 @@ class Size:
         """One row a model, method, other axes and size, with the subsets' digests."""
         found = rows(made, store)
         for row in found:
-            row["images"] = next(len(m.cell.question.source or ()) for m in made if m.cell.question and _same(m, row))
+            row["images"] = next(len(m.cell.question.source or ()) for m in made if m.cell.question and is_of(m, row))
             row["length"] = " ".join(f"{k}={row[k]}" for k in ("epochs", "steps") if row.get(k) is not None)
         return pd.DataFrame(found).sort_values(["model", "method", "images"], ignore_index=True)
 
@@ -69,9 +69,7 @@ class Size:
         below.set_xscale("log")
         below.set_xlabel("images a class fine-tuned on", fontsize=8)
         for axes in (above, below):
-            axes.tick_params(labelsize=8)
-            axes.grid(lw=0.4, alpha=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
+            tidy(axes)
         figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
         return {"size": figure}
 
@@ -101,8 +99,3 @@ class Size:
 
 def _val(row: Mapping[Any, Any]) -> str:
     return f"val {row['val_before']:.1f} > {row['val_after']:.1f} %"
-
-
-def _same(one: Made, row: Mapping[str, Any]) -> bool:
-    facts = {"model": one.metrics["model"], "method": one.metrics["method"], **one.cell.axes}
-    return all(row[key] == value for key, value in facts.items())

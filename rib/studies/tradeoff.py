@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import SERIES
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said
+from rib.studies.base import Made, is_of, n_of, rows, said, tidy
 from rib.weights import StoredWeights, distance
 
 
@@ -31,7 +31,7 @@ class Tradeoff:
         found = []
         for row in rows(made, store):
             method = row["method"]
-            group = [m for m in made if _is_of(m, row)]
+            group = [m for m in made if is_of(m, row)]
             along = self.strength.get(method)
             rest = {k: v for k, v in group[0].cell.axes.items() if k != along}
             found.append(
@@ -84,18 +84,11 @@ class Tradeoff:
             axes.plot(plain["source_before"], [0] * len(plain), "+", color="black", ms=9, label="pretrained")
             axes.set_title(f"{model}; {n_of(table)}", fontsize=9, loc="left")
             axes.set_xlabel("accuracy on the source, %", fontsize=8)
-            axes.tick_params(labelsize=8)
-            axes.grid(lw=0.4, alpha=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
+            tidy(axes)
         figure.axes[0].set_ylabel("mRI, percentage points", fontsize=8)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8, frameon=False)
         return {"tradeoff": figure}
-
-
-def _is_of(one: Made, row: Mapping[str, Any]) -> bool:
-    facts = {"model": one.metrics["model"], "method": one.metrics["method"], **one.cell.axes}
-    return all(row[key] == value for key, value in facts.items())
 
 
 def _moved(one: Made, store: RunStore) -> float:
