@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rib.errors import RibError
-from rib.files import write_atomically
+from rib.files import unfinished, write_atomically
 from rib.progress import progress
 from rib.store import Run, RunStore
 
@@ -54,7 +54,7 @@ def pack(store: RunStore, file: Path) -> int:
     runs = store.finished()
     if not runs:
         raise RibError(f"paths.runs: expected finished runs in {store.root}, found none")
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = unfinished(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(temporary, "w:gz" if file.name.endswith("gz") else "w") as tar:

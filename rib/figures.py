@@ -6,6 +6,7 @@ figure. Sizes are in inches at which text is 8 to 9 points, one column to a page
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from rib.files import write_atomically
 from rib.summary import PLAIN, Summary, method_label
 from rib.tables import curve_rows, title_of, with_interval, world
 
@@ -29,14 +31,14 @@ def draw_run(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     """A run's own figures, in its ``figures/``: change.png, and loss.png where it trained."""
     out = folder / "figures"
     out.mkdir(exist_ok=True)
-    drawn = [_save(change_figure(metrics), out / "change.png")]
+    drawn = [save(change_figure(metrics), out / "change.png")]
     if "curve" in metrics:
-        drawn.append(_save(curve_figure(metrics), out / "curve.png"))
+        drawn.append(save(curve_figure(metrics), out / "curve.png"))
     logs = sorted(
         (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
     )
     if logs:
-        drawn.append(_save(loss_figure(logs, metrics), out / "loss.png"))
+        drawn.append(save(loss_figure(logs, metrics), out / "loss.png"))
     return drawn
 
 
@@ -266,15 +268,9 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, file: Path) -> Path:
-    """Write a picture whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp.png")
-    figure.savefig(temporary, dpi=160)
-    temporary.replace(file)
-    return file
-
-
 def save(figure: Figure, file: Path) -> Path:
-    """Write a figure as PNG, making its folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return _save(figure, file)
+    """Write a figure as PNG, whole or not at all, making its folder."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=160)
+    write_atomically(file, picture.getvalue())
+    return file

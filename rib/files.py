@@ -9,6 +9,11 @@ from pathlib import Path
 from rib.errors import RibError
 
 
+def unfinished(file: Path) -> Path:
+    """A name beside ``file`` that no other writer has, on this machine or another: a cluster's nodes share numbers."""
+    return file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Put a file in its place by a rename, making its folder.
 
@@ -16,7 +21,7 @@ def write_atomically(file: Path, content: bytes) -> None:
         RibError: If it cannot be written; an older file of that name is as it was.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = unfinished(file)
     try:
         with temporary.open("wb") as stream:
             stream.write(content)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from rib.comparable import Result, comparable, what_differs
 from rib.config import checked, conf_dir, shipped_nodes
 from rib.errors import RibError
+from rib.files import write_atomically
 from rib.launch import launch, quietly, say
 from rib.schema import ReportConfig
 from rib.store import RunStore
@@ -91,15 +92,15 @@ def write_report(
     metrics = [m for _, m in results]
     console.print(tables.comparison_table(metrics))
     files = [out / f"runs{suffix}.csv"]
-    pd.DataFrame(tables.comparison_rows(metrics)).to_csv(files[0], index=False)
+    write_atomically(files[0], pd.DataFrame(tables.comparison_rows(metrics)).to_csv(index=False).encode())
     table = None
     if inside := [(run, m) for run, m in results if m["source"] in asked or not asked]:
         table = paper_table(inside, store, asked)
         console.print(*table.rich(), sep="\n")
         summary = out / f"summary{suffix}.csv"
-        table.frame().to_csv(summary, index=False)
-        summary.with_suffix(".md").write_text(table.markdown())
-        summary.with_suffix(".tex").write_text(table.latex())
+        write_atomically(summary, table.frame().to_csv(index=False).encode())
+        write_atomically(summary.with_suffix(".md"), table.markdown().encode())
+        write_atomically(summary.with_suffix(".tex"), table.latex().encode())
         figures.save(figures.summary_figure(table), summary.with_suffix(".png"))
         files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
     if len({method_label(m) for m in metrics}) <= len(figures.SERIES):

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from rib.data.images import ImageTree
 from rib.data.transform import Transform, augmentation, read_image
+from rib.files import unfinished
 from rib.memo import digest_of
 from rib.progress import progress
 
@@ -82,7 +83,7 @@ def _publish(crops: Pixels, file: Path) -> None:
     for left in file.parent.glob("*.tmp"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
             left.unlink(missing_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}.tmp")  # a cluster's nodes share numbers
+    temporary = unfinished(file)
     try:
         with temporary.open("wb") as stream:
             np.save(stream, crops)
