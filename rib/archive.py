@@ -19,8 +19,8 @@ from rib.store import Run, RunStore
 LEFT_OUT = ("weights.safetensors", "last.ckpt", "epochs", "log", "wandb", "tensorboard")
 """What of a run's folder stays where it was made."""
 
-NOT_COMPARED = ("seconds",)
-"""What of metrics.json differs between two makings of one run."""
+NOT_COMPARED = ("seconds", "trained_on")
+"""What of metrics.json differs between two makings of one run, or is newer than some: the fingerprint covers it."""
 
 
 @dataclass

@@ -112,7 +112,7 @@ def ask(config: Config, found: Found | None = None) -> Question:
 def _ingredient(question: Question, label: str, part: Config | Path, found: Found) -> Ingredient:
     """What a run is made from: a question of its own, or a finished run's folder."""
     where = f"method.{question.merged}.ingredients: {part if isinstance(part, Path) else label}"
-    held_out = (question.config.data.holdout, question.config.data.subset_seed)
+    held_out = (question.config.data.holdout, _subset_seed(question.config))
 
     def check_held_out(source: str, trained_without: tuple[float, int]) -> None:
         """What chooses must be unseen by every ingredient of the same source, or of the same photographs."""
@@ -134,7 +134,7 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
 
     if isinstance(part, Config):
         if PRETRAINED not in part.method:
-            check_held_out(part.dataset.name, (part.data.holdout, part.data.subset_seed))
+            check_held_out(part.dataset.name, (part.data.holdout, _subset_seed(part)))
         asked = question.of_pretrained() if PRETRAINED in part.method else ask(part, found)
         return Ingredient(label, asked, None, asked.training_key, asked.source_name)
     file = part / "metrics.json"
@@ -148,6 +148,7 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
             "only runs of one start can be put together"
         )
     seed = metrics["options"].get("data.subset_seed", 0)
+    seed = metrics["seed"] if seed is None else seed
     check_held_out(metrics["source"], (metrics["protocol"]["holdout"] or 0.0, seed))
     return Ingredient(label, None, part, metrics["fingerprint"], metrics["source"])
 
@@ -201,13 +202,18 @@ def cache_dir(given: str | None) -> Path:
 def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | None]:
     """The images that train, and those kept from training."""
     held_out = None
-    data = config.data
+    data, seed = config.data, _subset_seed(config)
     if not 0 <= data.holdout < 1:
         raise RibError(f"data.holdout: expected a fraction from 0 to below 1, got {data.holdout}")
     if data.holdout > 0:
-        source, held_out = source.holdout(data.holdout, data.subset_seed)
+        source, held_out = source.holdout(data.holdout, seed)
     if data.images_per_class is not None:
-        source = source.images_per_class(data.images_per_class, data.subset_seed)
+        source = source.images_per_class(data.images_per_class, seed)
     if data.shuffled_labels:
-        source = source.shuffled_labels(data.subset_seed)
+        source = source.shuffled_labels(seed)
     return source, held_out
+
+
+def _subset_seed(config: Config) -> int:
+    """Which images a subset or a hold-out takes: the same at every training seed unless that is to vary as well."""
+    return config.seed if config.data.subset_seed is None else config.data.subset_seed

@@ -67,7 +67,7 @@ def compose(*overrides: str) -> Config:
         RibError: For anything misspelt, with the nearest right spelling.
     """
     try:
-        return checked(_compose("train", *accept_method(list(overrides))), Config)
+        return checked(_compose("train", *accept(list(overrides))), Config)
     except (HydraException, OmegaConfBaseException) as error:
         raise RibError(explain(error)) from error
 
@@ -83,9 +83,19 @@ def _compose(config_name: str, *overrides: str) -> DictConfig:
         GlobalHydra.instance().hydra = running
 
 
-def accept_method(arguments: list[str]) -> list[str]:
-    """``method=ewc`` means ``+method=ewc``: the group is not in the defaults list, so that ``+`` is Hydra's way."""
-    return [f"+{a}" if re.match(r"method=", a) else a for a in arguments]
+def accept(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra wants them.
+
+    ``method=ewc`` means ``+method=ewc``: the group is not in the defaults list, so that ``+`` is Hydra's way. A grid's
+    ``axes={...}`` takes the place of a study's, which Hydra would add to it.
+    """
+    accepted: list[str] = []
+    for argument in arguments:
+        if re.match(r"axes=", argument):
+            accepted += ["axes=null", argument]
+        else:
+            accepted.append(f"+{argument}" if re.match(r"method=", argument) else argument)
+    return accepted
 
 
 def checked(cfg: DictConfig, schema: type[C]) -> C:
@@ -129,9 +139,9 @@ def varied(config: Config, overrides: list[str], where: str) -> Config:
     groups = {key for key in (o.partition("=")[0] for o in overrides) if Path(conf_dir(), key).is_dir()}
     try:
         plain = cast("DictConfig", OmegaConf.create(_plain(config)))
-        composed = _compose("train", *(o for o in overrides if o.partition("=")[0] in groups))
-        for group in groups:
-            plain[group] = composed[group]
+        if groups:
+            composed = _compose("train", *(o for o in overrides if o.partition("=")[0] in groups))
+            plain.update({group: composed[group] for group in groups})
         for override in OverridesParser.create().parse_overrides(overrides):
             key = str(override.key_or_group).lstrip("+")
             if key not in groups:

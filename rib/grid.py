@@ -172,7 +172,7 @@ def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Con
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
     sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
-    axes: Mapping[str, Any] = grid["axes"] or {}
+    axes = _axes(grid["axes"] or {}, base)
     for name, listed in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
         if not isinstance(listed, list) or not listed:
             raise RibError(f"{name}: expected a list of values, got {listed!r}")
@@ -192,6 +192,16 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
                 yield f"{cell.model.name}, {names} on {source}, seed {seed}{said}", values, cell
     if lost := axes.keys() - used:
         raise RibError(f"axes: {min(lost)} is an option of no method in methods={grid['methods']}")
+
+
+def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
+    """The axes of this world: one that is null is none, and one may list its values by the kind of data."""
+    kind = "mini" if base.data.root is None else "user"
+    by_kind = {
+        name: listed[kind] if isinstance(listed, Mapping) and kind in listed else listed
+        for name, listed in given.items()
+    }
+    return {name: listed for name, listed in by_kind.items() if listed is not None}
 
 
 def _spelt(value: object) -> str:

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rib.config import accept_method, explain
+from rib.config import accept, explain
 from rib.errors import RibError
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def launch(main: Callable[[], None]) -> None:
     """
     # On a busy machine OpenMP's spinning threads wait for one another: a mini run of 6 s took 65 s beside two others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.argv[1:] = accept_method(sys.argv[1:])
+    sys.argv[1:] = accept(sys.argv[1:])
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}
     try:

@@ -366,6 +366,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         "fingerprint": question.training_key,
         "data": {"kind": question.catalog.kind, "digest": question.data_digest},
         "protocol": question.protocol,
+        "trained_on": question.trained_on,
         **measured(),
         "seconds": {"fit": fitted["seconds"], "evaluate": scoring["seconds"]},
         "num_parameters": fitted["num_parameters"],

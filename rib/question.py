@@ -243,6 +243,11 @@ class Question:
         }
 
     @property
+    def trained_on(self) -> dict[str, Any] | None:
+        """How many images trained the weights, and the digest of just these: of a subset, not of the whole dataset."""
+        return None if self.source is None else {"num_images": len(self.source), "digest": self.source.digest}
+
+    @property
     def switches(self) -> dict[str, Any]:
         """What sets this run apart from the benchmark as it is meant: permissions, incomplete datasets."""
         found: dict[str, Any] = paper.switches(self.config) if self.source is not None else {}

@@ -116,7 +116,7 @@ class DataConfig:
     root: str | None
     limit: int | None
     images_per_class: int | None
-    subset_seed: int
+    subset_seed: int | None
     shuffled_labels: bool
     holdout: float
     augment: Augment

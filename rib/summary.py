@@ -125,18 +125,21 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
     return sorted(summaries, key=lambda s: (s.model, -s.over_images.value))
 
 
-def changes_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> dict[Cell, list[Changes]]:
+def changes_of(
+    results: Sequence[Result], store: RunStore, catalog: Catalog, datasets: Sequence[str] | None = None
+) -> dict[Cell, list[Changes]]:
     """What fine-tuning did to every image of every target, by source and seed.
 
     Args:
         results: Runs of one model with one method and settings.
         store: Where they are.
         catalog: Their world.
+        datasets: Other scored datasets in the place of the targets.
 
     Raises:
         RibError: If the `pretrained` run behind a result is gone.
     """
-    return _Reader(store, catalog).changes(results)
+    return _Reader(store, catalog, datasets).changes(results)
 
 
 def _plain_row(
@@ -216,6 +219,7 @@ class _Reader:
 
     store: RunStore
     catalog: Catalog
+    datasets: Sequence[str] | None = None
     _before: dict[tuple[str, str, str], Predictions] = field(default_factory=dict)
     _paths: dict[str, list[str]] = field(default_factory=dict)
 
@@ -228,7 +232,7 @@ class _Reader:
         kind, model, start = metrics["data"]["kind"], metrics["model"], metrics["before"]
         pretrained = self.store.run(kind, model, "none", "pretrained", start)
         found = []
-        for name in metrics["robustness_improvement"]["targets"]:
+        for name in self.datasets or metrics["robustness_improvement"]["targets"]:
             key, images = metrics["scores"][name]["key"], metrics["scores"][name]["images"]
             if (start, name, key) not in self._before:
                 if not pretrained.predictions_file(name, key).is_file():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from rib.config import _compose, checked, stored, to_yaml
+from rib.config import _compose, accept, checked, stored, to_yaml
 from rib.cost import Costs
 from rib.errors import RibError
 from rib.grid import Plan, controls, make_plan
@@ -24,7 +25,7 @@ from tests.test_hub import look_at
 def plan_of(store, cache):
     def plan(*overrides: str) -> Plan:
         given = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
-        return make_plan(checked(_compose("benchmark", *given), BenchmarkConfig), RunStore(store))
+        return make_plan(checked(_compose("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(store))
 
     return plan
 
@@ -59,6 +60,32 @@ def test_several_grids_are_one(plan_of):
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", grids)
     assert [cell.question.method for cell in plan.wanted] == ["finetune"] * 3 + ["ewc"] * 2
     assert plan.wanted[-1].question.config.method["ewc"]["fisher"] == "identity"
+
+
+def test_an_axis_lists_its_values_by_the_kind_of_data_and_one_that_is_null_is_none(plan_of):
+    axes = "axes={data.images_per_class:{mini:[1,2],user:[300]},steps:[3],epochs:null}"
+    plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", axes)
+    assert [dict(cell.axes) for cell in plan.wanted] == [{"data.images_per_class": n, "steps": 3} for n in (1, 2)]
+
+
+def test_axes_take_the_place_of_a_studys(plan_of):
+    study = ("study=size_study", "models=[mini_small]", "seeds=[0]")
+    plan = plan_of(*study, "axes={data.images_per_class:[4],epochs:[2]}")
+    assert [dict(cell.axes) for cell in plan.wanted] == [{"data.images_per_class": 4, "epochs": 2}]
+    switched = plan_of(*study, "axes.steps=null", "axes.epochs=[5]")
+    assert [dict(cell.axes)["epochs"] for cell in switched.wanted] == [5] * 6
+    assert not any("steps" in cell.axes for cell in switched.wanted)
+
+
+def test_a_studys_seeds_draw_images_of_their_own_nested_in_each(plan_of):
+    plan = plan_of("study=size_study", "models=[mini_small]", "seeds=[0,1]")
+    drawn = {
+        (cell.axes["data.images_per_class"], cell.question.config.seed): cell.question.source for cell in plan.wanted
+    }
+    assert drawn[5, 0].digest != drawn[5, 1].digest
+    for seed in (0, 1):
+        assert set(drawn[1, seed].paths) < set(drawn[5, seed].paths) < set(drawn[20, seed].paths)
+        assert (np.bincount(drawn[5, seed].labels) == 5).all()
 
 
 @pytest.mark.parametrize(

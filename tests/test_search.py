@@ -14,7 +14,7 @@ import torch
 
 from rib import tuning
 from rib.asking import ask
-from rib.config import _compose, accept_method, checked
+from rib.config import _compose, accept, checked
 from rib.data.transform import read_image
 from rib.errors import RibError
 from rib.models.zoo import build
@@ -47,7 +47,7 @@ def searched(store, cache):
     """Searches as the command line would, in this test's own store; gives the rows of trials.csv."""
 
     def run(*overrides: str) -> list[dict[str, str]]:
-        given = accept_method([*overrides, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu"])
+        given = accept([*overrides, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu"])
         config = checked(_compose("search", *given, "data.root=null"), SearchConfig)
         folder = tuning.search(config, given)
         assert (folder / "trials.png").is_file()

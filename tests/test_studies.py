@@ -9,15 +9,17 @@ import pandas as pd
 import pytest
 import torch
 
+from rib.analysis.cka import layer_cka
 from rib.asking import ask
-from rib.config import _compose, checked, instantiate
+from rib.config import _compose, accept, checked, instantiate
 from rib.errors import RibError
 from rib.grid import make_plan
+from rib.metrics.rank import rank_correlation
 from rib.pipeline import answer, finetune
-from rib.schema import BenchmarkConfig
+from rib.schema import BenchmarkConfig, CKAConfig, PathsConfig
 from rib.store import RunStore
 from rib.studies.base import Made, rows, write_study
-from rib.studies.size import SIZE, Size
+from rib.studies.size import Size
 from rib.weights import distance, equal
 
 QUICK = (
@@ -35,7 +37,7 @@ def make(tmp_path_factory, cache):
 
     def made(*overrides: str) -> tuple[BenchmarkConfig, RunStore, list[Made]]:
         given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *QUICK, *overrides)
-        config, store = checked(_compose("benchmark", *given), BenchmarkConfig), RunStore(root)
+        config, store = checked(_compose("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(root)
         plan = make_plan(config, store)
         for cell in plan.cells.values():
             assert cell.question is not None
@@ -75,6 +77,13 @@ GRIDS = {
         "{methods:[finetune],sources:[objectnet],axes:{paper.objectnet_loss:[null,unrestricted]}}]",
         "epochs=1",
     ),
+    "cka_study": (
+        "sources=[imagenet_a,imagenet_r]",
+        "seeds=[0]",
+        "models=[mini_tiny,mini_small]",
+        "methods=[finetune,visual_prompt]",
+        "epochs=1",
+    ),
     "negative_controls": ("sources=[imagenet_a]", "epochs=2", "optimizer.lr=null"),
 }
 
@@ -97,6 +106,28 @@ def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, 
             assert row["mri"].iloc[0] == pytest.approx(m.metrics["robustness_improvement"]["value"], abs=1e-9)
 
 
+def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_named(make):
+    config, store, made = make("study=cka_study", *QUICK, *GRIDS["cka_study"])
+    study = instantiate(config.draw)
+    table = study.table(made, store)
+    for one in made:
+        here = table[(table[["model", "method", "source"]] == [one.metrics[k] for k in table.columns[1:4]]).all(axis=1)]
+        assert (here["ri"] == one.metrics["robustness_improvement"]["value"]).all()
+        if one.metrics["method"] == "visual_prompt":
+            assert list(here["layer"]) == [""]
+            continue
+        paths = PathsConfig(config.paths.runs, config.paths.cache)
+        alone = layer_cka(CKAConfig(run=str(one.run.folder), images=500, paths=paths))
+        assert not alone.made, "the study and the command ask the same question"
+        assert list(here["layer"]) == list(alone.table["layer"])
+        assert np.array_equal(here["cka"], alone.table["cka"])
+    text = study.paragraph(table)
+    left = "mini_tiny, visual_prompt, mini_small, visual_prompt (its prompt lies beside the weights"
+    assert f"Left out: {left}" in text
+    cells = table[table["method"] == "finetune"].groupby(["curve", "source"]).agg({"cka": "mean", "ri": "first"})
+    assert f"rank correlation of RI and mean CKA {rank_correlation(cells['cka'], cells['ri'])}" in text
+
+
 def test_an_error_costs_the_difference_of_its_two_sides(make):
     config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
     table = instantiate(config.draw).table(made, store)
@@ -117,11 +148,25 @@ def test_the_controls_that_must_be_exact_are(make):
 
 
 def test_the_crossing_is_where_a_line_on_a_log_scale_says(make):
-    found = [{SIZE: 1, "low": -5, "mri": -4, "high": -3}, {SIZE: 100, "low": -2, "mri": 0, "high": 1}]
+    found = [{"a_class": 1, "low": -5, "mri": -4, "high": -3}, {"a_class": 100, "low": -2, "mri": 0, "high": 1}]
     said = Size(threshold=-2.0)._crossing(found)
     assert said == "worse than -2 points below 10 images a class [3.16, 100]"
     assert Size(threshold=-9)._crossing(found) == "no size is worse than -9 points"
     assert Size(threshold=5)._crossing(found) == "every size is worse than 5 points"
+
+
+def test_the_digest_of_a_subset_is_in_the_result_and_in_the_studys_table(make):
+    config, store, made = make("study=size_study", *QUICK, *GRIDS["size_study"])
+    table = instantiate(config.draw).table(made, store)
+    for one in made:
+        count = one.cell.axes["data.images_per_class"]
+        trained_on = one.metrics["trained_on"]
+        assert trained_on == {"num_images": min(60, 40 * count), "digest": one.cell.question.source.digest}
+        row = table[table["data.images_per_class"] == count].iloc[0]
+        assert (row["images"], row["a_class"]) == (min(60, 40 * count), min(1.5, count))
+        assert row["digests"] == trained_on["digest"]
+        on_val = one.metrics["accuracy"]["imagenet_val"]["change"]
+        assert row[["val_change", "val_low", "val_high"]].tolist() == pytest.approx(list(on_val.values()))
 
 
 def test_steps_take_the_place_of_epochs(ask_for):

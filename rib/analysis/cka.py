@@ -87,10 +87,7 @@ def layer_cka(config: CKAConfig, dataset: str | None = None) -> LayerCKA:
     Raises:
         RibError: For whatever the user can mend.
     """
-    pair = Pair.of(config)
-    facts = pair.facts(dataset or config.datasets[0])
-    make = partial(pair.make, facts["dataset"])
-    return LayerCKA(*answered(pair.one.run, "cka", facts, make, config.force))
+    return Pair.of(config).layer_cka(dataset)
 
 
 def epoch_cka(config: CKAConfig, dataset: str) -> Variant:
@@ -156,6 +153,12 @@ class Pair:
         if kinds[0] != kinds[1]:
             raise RibError(f"against: expected a run on {kinds[0]} data like {config.run}, got one on {kinds[1]} data")
         return cls(config, one, other)
+
+    def layer_cka(self, dataset: str | None = None) -> LayerCKA:
+        """As the function of this name, for two runs already found."""
+        facts = self.facts(dataset or self.config.datasets[0])
+        make = partial(self.make, facts["dataset"])
+        return LayerCKA(*answered(self.one.run, "cka", facts, make, self.config.force))
 
     def tree(self, dataset: str) -> ImageTree:
         """The dataset's images, of which there must be enough."""

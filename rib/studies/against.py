@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import SERIES
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said, tidy
+from rib.studies.base import Made, log_ticks, n_of, rows, said, tidy
 
 
 class Against:
@@ -30,14 +30,15 @@ class Against:
         return pd.DataFrame(rows(made, store)).sort_values(["model", "method", self.option], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """For each curve: its best value, its ends, and whether any value gains robustness."""
-        lines = [f"mRI against {self.title}, points with 95 % intervals over images; {n_of(table)}."]
+        """For each curve: its ends, its best value, and whether any value gains robustness."""
+        lines = [f"mRI against {self.title}, points, 95 % over images, and accuracy on the source; {n_of(table)}."]
         for (model, method), group in table.groupby(["model", "method"]):
             curve = group.to_dict("records")
             best, gains = max(curve, key=lambda row: row["mri"]), sum(row["low"] > 0 for row in curve)
+            told = f"best at {best[self.option]:g}" if best in (curve[0], curve[-1]) else f"best {self._point(best)}"
             lines.append(
-                f"{model}, {method}: best {self._point(best)}; at the ends {self._point(curve[0])} and "
-                f"{self._point(curve[-1])}; {gains} of {len(curve)} values gain robustness (interval above 0)."
+                f"{model}, {method}: {self._point(curve[0])} to {self._point(curve[-1])}; {told}; "
+                f"{gains} of {len(curve)} values gain robustness (interval above 0)."
             )
         return "\n".join(lines)
 
@@ -53,10 +54,10 @@ class Against:
             below.plot(curve[self.option], curve["source_after"], color=colour, marker=marker, ms=4, lw=1.2)
             below.axhline(curve["source_before"].iloc[0], color=colour, lw=0.8, ls=":")
         above.axhline(0, color="black", lw=0.8)
-        above.set_ylabel(f"mRI, percentage points\n{n_of(table)}; band: 95 % over images", fontsize=8)
+        above.set_ylabel("mRI, percentage points\nband: 95 % over images", fontsize=8)
         below.set_ylabel("accuracy on the source, %\ndotted: before", fontsize=8)
-        below.set_xscale("log")
-        below.set_xlabel(self.title, fontsize=8)
+        log_ticks(below, table[self.option])
+        below.set_xlabel(f"{self.title}; {n_of(table)}", fontsize=8)
         for axes in (above, below):
             tidy(axes)
         figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
@@ -64,7 +65,7 @@ class Against:
 
     def _point(self, row: Mapping[Hashable, Any]) -> str:
         source = f"{row['source_before']:.1f} > {row['source_after']:.1f} %"
-        return f"{said(row)} at {row[self.option]:g} (accuracy on the source {source})"
+        return f"{said(row)} at {row[self.option]:g} (source {source})"
 
     def _line(self, axes: Axes, curve: pd.DataFrame, colour: str, marker: str, label: str) -> None:
         x = curve[self.option]

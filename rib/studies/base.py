@@ -6,7 +6,7 @@ that all of it can be made again from table.csv.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from rib.figures import save
 from rib.files import write_atomically
@@ -99,6 +100,14 @@ def tidy(axes: Axes, along: Literal["both", "x"] = "both") -> None:
     axes.tick_params(axis=along, labelsize=8)
     axes.grid(axis=along, lw=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def log_ticks(axes: Axes, values: Iterable[float]) -> None:
+    """A log scale whose ticks are the values that were tried, in plain figures."""
+    ticks = sorted(set(values))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{value:,.6g}" for value in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def numbers(summary: Summary) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Controls:
         )
         axes.axvline(0, color="black", lw=0.8)
         tidy(axes, "x")
-        axes.set_xlabel(f"mRI, percentage points, 95 % over images; {n_of(table)}; a cross would not hold", fontsize=8)
+        about = f"mRI, percentage points, 95 % over images; {n_of(table)}"
+        axes.set_xlabel(f"{about}\na cross would be a control that does not hold", fontsize=8)
         return {"controls": figure}
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.figures import GAIN, LOSS
+from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, tidy
+from rib.studies.base import Made, n_of, tidy
 from rib.summary import changes_of
 from rib.tables import catalog_of
 
@@ -69,19 +71,26 @@ class Errata:
         catalog = catalog_of(right[0].metrics["data"]["kind"])
         changes = [changes_of([(one.run, one.metrics) for one in side], store, catalog) for side in (wrong, right)]
         against = mean_robustness_difference(*changes)
-        (good,), (bad,) = rows(right, store), rows(wrong, store)
         half = 1.96 * against.error
         return {
             "switch": switch,
             "value": wrong[0].cell.axes[switch],
             "model": model,
             "method": method,
-            "right": good["mri"],
-            "wrong": bad["mri"],
+            "right": _mri(right),
+            "wrong": _mri(wrong),
             "difference": against.difference,
             "difference_low": against.difference - half,
             "difference_high": against.difference + half,
             "p": against.p,
-            "num_sources": good["num_sources"],
-            "num_seeds": good["num_seeds"],
+            "num_sources": len({one.metrics["source"] for one in right}),
+            "num_seeds": len({one.metrics["seed"] for one in right}),
         }
+
+
+def _mri(side: Sequence[Made]) -> float:
+    """The mean of RI over sources, each the mean of its seeds."""
+    by_source: dict[str, list[float]] = {}
+    for one in side:
+        by_source.setdefault(one.metrics["source"], []).append(one.metrics["robustness_improvement"]["value"])
+    return mean_robustness_improvement({source: fmean(values) for source, values in by_source.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from statistics import fmean
 from typing import Any
 
@@ -54,40 +55,51 @@ class Tradeoff:
             lines.append(f"{model}: plain fine-tuning {_point(plain)}.")
             for curve in dict.fromkeys(row["curve"] for row in records if row["method"] != "finetune"):
                 here = [row for row in records if row["curve"] == curve]
+                moved = self._moved(here)
                 as_good = [row for row in here if row["source_after"] >= plain["source_after"]]
                 if as_good:
                     best = max(as_good, key=lambda row: row["mri"])
-                    lines.append(f"  {curve}: as good on the source at {best['strength']:g}, {_point(best)}.")
+                    lines.append(f"  {curve}: as good on the source at {best['strength']:g}, {_point(best)}; {moved}.")
                 else:
                     best = max(here, key=lambda row: row["source_after"])
-                    lines.append(
-                        f"  {curve}: never as good on the source; nearest {best['strength']:g}, {_point(best)}."
-                    )
+                    point = f"{best['strength']:g}, {_point(best)}"
+                    lines.append(f"  {curve}: never as good on the source; nearest {point}; {moved}.")
         return "\n".join(lines)
+
+    def _moved(self, curve: Sequence[Mapping[Any, Any]]) -> str:
+        """``from 0.1 to 1000: distance moved 0.75 to 0.053, ewc.capped_share 0 to 0.42``."""
+        shown = {"distance moved": "distance", **{note: note for note in self.notes}}
+        ends = curve[0], curve[-1]
+        told = [
+            f"{name} {ends[0][column]:.2g} to {ends[1][column]:.2g}"
+            for name, column in shown.items()
+            if not any(isnan(end[column]) for end in ends)
+        ]
+        return f"from {ends[0]['strength']:g} to {ends[1]['strength']:g}: {', '.join(told)}"
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """A panel a model."""
         models = list(dict.fromkeys(table["model"]))
-        figure = Figure(figsize=(0.8 + 3.8 * len(models), 3.9), layout="constrained")
+        figure = Figure(figsize=(4.8, 0.9 + 3.0 * len(models)), layout="constrained")
         curves = [c for c in dict.fromkeys(table["curve"]) if c != "finetune"]
-        for axes, model in zip(figure.subplots(1, len(models), squeeze=False).flat, models, strict=True):
+        for axes, model in zip(figure.subplots(len(models), 1, squeeze=False).flat, models, strict=True):
             of_model = table[table["model"] == model]
             for number, curve in enumerate(curves):
                 here = of_model[of_model["curve"] == curve]
                 colour, marker = SERIES[number % len(SERIES)], "os^Dv<>"[number % 7]
-                axes.plot(here["source_after"], here["mri"], color=colour, marker=marker, ms=4, lw=1.2, label=curve)
-                for end in (here.iloc[0], here.iloc[-1]):
-                    place = (end["source_after"], end["mri"])
-                    axes.annotate(f"{end['strength']:g}", place, (4, 4), textcoords="offset points", fontsize=7)
+                first, last = here.iloc[0], here.iloc[-1]
+                label = f"{curve}, {first['strength']:g} to {last['strength']:g}"
+                axes.plot(here["source_after"], here["mri"], color=colour, marker=marker, ms=4, lw=1.2, label=label)
+                axes.plot(first["source_after"], first["mri"], marker, mfc="white", mec=colour, ms=6)
             plain = of_model[of_model["curve"] == "finetune"]
             axes.plot(plain["source_after"], plain["mri"], "*", color="black", ms=10, label="finetune")
             axes.plot(plain["source_before"], [0] * len(plain), "+", color="black", ms=9, label="pretrained")
             axes.set_title(f"{model}; {n_of(table)}", fontsize=9, loc="left")
-            axes.set_xlabel("accuracy on the source, %", fontsize=8)
+            axes.set_ylabel("mRI, percentage points", fontsize=8)
             tidy(axes)
-        figure.axes[0].set_ylabel("mRI, percentage points", fontsize=8)
+        axes.set_xlabel("accuracy on the source, %; open: the first strength", fontsize=8)
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8, frameon=False)
+        figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=8, frameon=False)
         return {"tradeoff": figure}
 
 

@@ -394,6 +394,12 @@ def test_a_part_keeps_each_images_label(tree):
         assert all(label_of[path] == label for path, label in zip(part.paths, part.labels, strict=True))
 
 
+def test_what_a_seed_draws_is_the_same_on_every_machine(tree):
+    part = tree.images_per_class(2, seed=7)
+    drawn = [path.rsplit("_", 1)[-1] for path in part.paths]
+    assert drawn == [f"{number}.JPEG" for pair in ((4, 6), (5, 6), (3, 5), (2, 4), (2, 3)) for number in pair]
+
+
 def test_another_seed_is_another_part_and_the_same_seed_the_same(tree):
     one, same, other = (tree.images_per_class(2, seed) for seed in (0, 0, 1))
     assert one.paths == same.paths != other.paths

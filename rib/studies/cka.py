@@ -1,0 +1,221 @@
+"""Does the shift of representations predict the loss of robustness? CKA of every cell with its start, beside its RI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from rib.analysis.cka import Pair
+from rib.analysis.figures import OUTPUT, WIDTH, by_block
+from rib.analysis.subject import Subject
+from rib.figures import SERIES
+from rib.metrics.rank import rank_correlation
+from rib.progress import progress
+from rib.question import PRETRAINED
+from rib.schema import CKAConfig, PathsConfig, ShownConfig
+from rib.stack import NO_WEIGHTS
+from rib.store import RunStore
+from rib.studies.base import Made, tidy
+from rib.tables import title_of
+
+MARKERS = "os^Dv<>"
+
+
+class Shift:
+    """CKA by layer of every finished cell, and RI against its mean.
+
+    Args:
+        dataset: Whose images are shown to the models.
+        images: At most, a seeded sample.
+    """
+
+    def __init__(self, dataset: str = "imagenet_val", images: int = 500) -> None:
+        self.dataset, self.images = dataset, images
+
+    def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
+        """One row a cell and layer; a cell that cannot be analysed has one row that says why.
+
+        ``cka`` 0 to 1 with the ends of its jackknife (``cka_low``, ``cka_high``); ``ri`` of the cell in percentage
+        points with its interval over images.
+        """
+        cells = [one for one in made if one.metrics["method"] != PRETRAINED]
+        found: list[dict[str, Any]] = []
+        with progress("CKA of cells with their start", len(cells), "cells") as advance:
+            for one in cells:
+                found += self._cell(one, store)
+                advance(1, "")
+        return pd.DataFrame(found)
+
+    def paragraph(self, table: pd.DataFrame) -> str:
+        """Each curve's mean CKA, and the rank correlation of RI and mean CKA, within each and over all."""
+        points = _points(table)
+        about = _shown(self.dataset, points) if len(points) else self.dataset
+        lines = [f"Mean debiased linear CKA of all layers with the start, on {about}; {_n(table)}."]
+        for curve, group in points.groupby("curve", sort=False):
+            within = rank_correlation(list(group["cka"]), list(group["ri"]))
+            said = f"; rank correlation of RI and CKA over its sources {within}" if within else ""
+            lines.append(f"{curve}: CKA {_mean(list(group['cka']))}, RI {fmean(group['ri']):+.2f} points{said}.")
+        pooled = rank_correlation(list(points["cka"]), list(points["ri"]))
+        if pooled:
+            lines.append(
+                f"Over all models and sources: rank correlation of RI and mean CKA {pooled}; 1 would be: the less "
+                "it shifts, the less is lost. Interval: Bonett and Wright, pairs taken as independent."
+            )
+        for note, group in table[table["layer"] == ""].groupby("note"):
+            names = ", ".join(dict.fromkeys(group["curve"]))
+            lines.append(f"Left out: {names} ({note}).")
+        return "\n".join(lines)
+
+    def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
+        """CKA by layer, a panel a curve and a line a source; RI against mean CKA."""
+        points = _points(table)
+        if points.empty:
+            return {}
+        return {"layers": self._layers(table[table["layer"] != ""]), "shift": _scatter(points, _n(table))}
+
+    def _layers(self, table: pd.DataFrame) -> Figure:
+        curves, kind = list(dict.fromkeys(table["curve"])), table["kind"].iloc[0]
+        sources = list(dict.fromkeys(table["source"]))
+        columns = min(2, len(curves))
+        lines = -(-len(curves) // columns)
+        figure = Figure(figsize=(WIDTH, 1.0 + 2.1 * lines), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        for axes in grid.flat[len(curves) :]:
+            axes.set_visible(False)
+        for axes, curve in zip(grid.flat, curves, strict=False):
+            here = table[table["curve"] == curve]
+            for number, source in enumerate(sources):
+                of_source = here[here["source"] == source]
+                means = of_source.groupby("layer", sort=False)["cka"].mean()
+                style: dict[str, Any] = {"color": SERIES[number % 7], "marker": MARKERS[number % 7]}
+                axes.plot(range(len(means)), means, **style, ms=3, lw=1, label=title_of(source, kind))
+            _name(axes, list(dict.fromkeys(here["layer"])))
+            axes.set_title(curve, fontsize=8, loc="left")
+            tidy(axes)
+            axes.tick_params(labelsize=7)
+        figure.supylabel(f"debiased linear CKA with the start\n{_shown(self.dataset, table)}; {_n(table)}", fontsize=8)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7, frameon=False)
+        return figure
+
+    def _cell(self, one: Made, store: RunStore) -> list[dict[str, Any]]:
+        m, improvement = one.metrics, one.metrics["robustness_improvement"]
+        facts = {
+            "curve": _curve(one),
+            "model": m["model"],
+            "method": m["method"],
+            **one.cell.axes,
+            "source": m["source"],
+            "seed": m["seed"],
+            "ri": improvement["value"],
+            "ri_low": improvement["low"],
+            "ri_high": improvement["high"],
+        }
+        none = {"layer": "", "cka": float("nan"), "cka_low": float("nan"), "cka_high": float("nan"), "images": 0}
+        reason = next((NO_WEIGHTS[part] for part in m["method"].split("+") if part in NO_WEIGHTS), None)
+        if reason:
+            return [{**facts, **none, "note": reason, "kind": m["data"]["kind"]}]
+        found = self._pair(one, store).layer_cka()
+        return [
+            {
+                **facts,
+                "layer": layer,
+                "cka": cka,
+                "cka_low": low,
+                "cka_high": high,
+                "images": found.facts["images"],
+                "note": note,
+                "kind": m["data"]["kind"],
+            }
+            for layer, cka, low, high, note in found.table.itertuples(index=False)
+        ]
+
+    def _pair(self, one: Made, store: RunStore) -> Pair:
+        """The cell and its start, as the question after them has them: no config is read again from the store."""
+        question = one.cell.question
+        assert question is not None, "a finished cell was asked"
+        before = question.of_pretrained()
+        start = store.place(before)
+        c = question.config
+        config = CKAConfig(
+            run=str(one.run.folder),
+            datasets=[self.dataset],
+            images=self.images,
+            data=ShownConfig(c.data.root, c.data.workers),
+            paths=PathsConfig(c.paths.runs, c.paths.cache),
+        )
+        metrics = start.metrics()
+        assert metrics is not None, "a finished cell has a start"
+        return Pair(config, Subject(one.run, dict(one.metrics), c), Subject(start, metrics, replace(before.config)))
+
+
+def _curve(one: Made) -> str:
+    """``mini_small``, or with its method and values of the axes where it is not plain fine-tuning alone."""
+    m, axes = one.metrics, one.cell.axes
+    method = [] if m["method"] == "finetune" else [m["method"]]
+    return ", ".join([m["model"], *method, *(f"{name.split('.')[-1]} {value}" for name, value in axes.items())])
+
+
+def _points(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a curve and source: RI and mean CKA of all layers, means over seeds."""
+    layers = table[table["cka"].notna()]
+    keys = ["curve", "source", "kind"]
+    cells = layers.groupby([*keys, "seed"], sort=False)[["cka", "ri", "images"]].mean().reset_index()
+    return cells.groupby(keys, sort=False)[["cka", "ri", "images"]].mean().reset_index()
+
+
+def _mean(values: Sequence[float]) -> str:
+    """``0.812 [0.701, 0.923]``: over sources, Student's t."""
+    mean = fmean(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _shown(dataset: str, table: pd.DataFrame) -> str:
+    """``ImageNet val, 240 images``."""
+    return f"{title_of(dataset, table['kind'].iloc[0])}, {int(table['images'].max())} images"
+
+
+def _n(table: pd.DataFrame) -> str:
+    sources, seeds = table["source"].nunique(), table["seed"].nunique()
+    return f"{sources} source{'s' * (sources > 1)}, {seeds} seed{'s' * (seeds > 1)}"
+
+
+def _name(axes: Axes, layers: Sequence[str]) -> None:
+    """Ticks at the ends of blocks where there are blocks, else at some layers."""
+    blocks = by_block(layers)
+    ends = [i for i, (_, part) in enumerate(blocks or []) if part == OUTPUT]
+    if blocks and ends:
+        axes.set_xticks(ends, [str(blocks[i][0]) for i in ends])
+        axes.set_xlabel("end of block", fontsize=7)
+    else:
+        shown = np.unique(np.linspace(0, len(layers) - 1, min(8, len(layers))).astype(int))
+        axes.set_xticks(shown, [layers[i] for i in shown], rotation=90)
+
+
+def _scatter(points: pd.DataFrame, n: str) -> Figure:
+    figure = Figure(figsize=(4.6, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (curve, group) in enumerate(points.groupby("curve", sort=False)):
+        axes.plot(
+            group["cka"], group["ri"], MARKERS[number % 7], color=SERIES[number % 7], ms=5, ls="none", label=curve
+        )
+    axes.axhline(0, color="black", lw=0.8)
+    axes.set_xlabel(f"mean CKA of all layers with the start; a point a source; {n}", fontsize=8)
+    axes.set_ylabel("RI, percentage points", fontsize=8)
+    pooled = rank_correlation(list(points["cka"]), list(points["ri"]))
+    if pooled:
+        axes.set_title(f"rank correlation {pooled}, 95 %", fontsize=8, loc="left")
+    tidy(axes)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
+    return figure
