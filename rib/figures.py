@@ -176,7 +176,8 @@ def summary_figure(table: PaperTable) -> Figure:
         for place, row in enumerate(here):
             _mri(axes, place, row)
         sources = _span([len(row.improvement) for row in here])
-        n = f"{sources} of {len(table.asked)} sources, {_span([len(row.seeds) for row in here])} seeds"
+        seeds = _span([len(row.seeds) for row in here])
+        n = f"{sources} of {len(table.asked)} sources, {seeds} seed{'s' * (seeds != '1')}"
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(range(len(here)), [table.label(row) for row in here], fontsize=8)
         axes.set_ylim(-0.7, len(here) - 0.3)

@@ -22,7 +22,7 @@ from rib.errors import RibError
 from rib.results import interval_dict
 from rib.store import RunStore
 from rib.summary import LEVEL, Summary, labelled, summarise
-from rib.tables import catalog_of, points, title_of, with_interval, world
+from rib.tables import before_after, catalog_of, points, title_of, with_interval, world
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -138,14 +138,14 @@ class PaperTable:
             with_interval(interval_dict(row.over_images)) + ("*" if row.stands else ""),
             seeds + (f" ({len(row.seeds)})" if row.over_seeds else ""),
             f"{len(row.improvement)} of {len(self.asked)}",
-            f"{100 * row.val_before:.1f} > {100 * row.val_after:.1f}",
+            before_after(100 * row.val_before, 100 * row.val_after),
         ]
 
     def cost_cells(self, row: Summary) -> list[str]:
         """The second table's: accuracy on the sources, and what a run took."""
         return [
             *self.cells(row)[: 2 + len(self.axes)],
-            f"{100 * row.source_before:.1f} > {100 * row.source_after:.1f}",
+            before_after(100 * row.source_before, 100 * row.source_after),
             f"{row.seconds:.1f}",
             f"{row.made_from} run{'s' * (row.made_from > 1)}" if row.made_from else "",
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def points(value: float) -> str:
 def with_interval(value: Mapping[str, float]) -> str:
     """``+1.23 [+0.40, +2.05]``."""
     return f"{points(value['value'])} [{points(value['low'])}, {points(value['high'])}]"
+
+
+def before_after(before: float, after: float) -> str:
+    """``34.6 > 62.5`` percent; a dataset that no suite scores has no number."""
+    return "not scored" if isnan(after) else f"{before:.1f} > {after:.1f}"
 
 
 def world(metrics: Mapping[str, Any]) -> str:
@@ -134,8 +140,8 @@ def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             row["method"] + (f" ({row['options']})" if row["options"] else ""),
             str(row["seed"]),
             with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),
-            f"{row['source_before']:.1f} > {row['source_after']:.1f}",
-            f"{row['val_before']:.1f} > {row['val_after']:.1f}",
+            before_after(row["source_before"], row["source_after"]),
+            before_after(row["val_before"], row["val_after"]),
             f"{row['seconds']:.1f}",
         )
     return table

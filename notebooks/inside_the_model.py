@@ -1,0 +1,103 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Inside the model
+#
+# What fine-tuning changed, layer by layer: the representation of images (linear CKA with the start: 1 where nothing has
+# changed, 0 where nothing is left) and the weights (distance from the start). Plain fine-tuning beside EWC.
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Image
+
+from rib.analysis.cka import layer_cka
+from rib.analysis.drift import layer_drift
+from rib.analysis.figures import heat_figure
+from rib.config import compose
+from rib.pipeline import finetune
+from rib.schema import AnalyzeConfig, CKAConfig
+
+RUNS = os.environ.get("RIB_RUNS", "runs")
+
+# %%
+configs = {
+    method: compose("model=mini_large", "dataset=imagenet_r", f"+method={method}", f"paths.runs={RUNS}")
+    for method in ("finetune", "ewc")
+}
+runs = {method: finetune(config) for method, config in configs.items()}
+paths = configs["ewc"].paths
+{method: run.metrics()["robustness_improvement"]["value"] for method, run in runs.items()}
+
+# %% [markdown]
+# ## CKA by layer
+#
+# The debiased estimator on all images of mini's ImageNet val, which no run was trained on. Bars are 95 % by a jackknife
+# over disjoint batches: resampling images with repetition would push CKA up.
+
+# %%
+found = {method: layer_cka(CKAConfig(run=str(run.folder), images=500, paths=paths)) for method, run in runs.items()}
+tables = {method: one.table.set_index("layer") for method, one in found.items()}
+pd.concat({method: table[["cka", "low", "high"]] for method, table in tables.items()}, axis=1).round(3)
+
+# %%
+figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+for (method, table), colour, marker in zip(tables.items(), ("#D55E00", "#0072B2"), "os", strict=True):
+    bars = [table["cka"] - table["low"], table["high"] - table["cka"]]
+    ax.errorbar(range(len(table)), table["cka"], bars, color=colour, marker=marker, ms=4, lw=1.2, label=method)
+ax.set_xticks(range(len(table)), table.index, rotation=90, fontsize=7)
+ax.set_ylabel(f"debiased linear CKA, n = {found['ewc'].facts['images']}", fontsize=8)
+ax.legend(fontsize=8, frameon=False)
+ax.grid(lw=0.4, alpha=0.5)
+
+# %% [markdown]
+# Every layer against every layer, after plain fine-tuning (upwards) and before (to the right).
+
+# %%
+one = found["finetune"]
+Image(heat_figure(one.arrays, one.facts, one.folder / "cka_heatmap.png"), width=480)
+
+# %% [markdown]
+# ## Distance of the weights by layer
+#
+# In percent of the length of the start's weights. A layer can move far and still represent images as before, and the
+# other way round.
+
+# %%
+drift = pd.concat(
+    {
+        method: pd.read_csv(layer_drift(AnalyzeConfig(run=str(run.folder), paths=paths))).set_index("layer")["drift"]
+        for method, run in runs.items()
+    },
+    axis=1,
+)
+(100 * drift).round(1)
+
+# %%
+figure, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
+for (method, table), colour, marker in zip(tables.items(), ("#D55E00", "#0072B2"), "os", strict=True):
+    both = table.join(drift[method], how="inner")
+    ax.plot(100 * both[method], both["cka"], marker, color=colour, ms=5, label=method)
+ax.set_xlabel("distance of a layer's weights, % of the start's length", fontsize=8)
+ax.set_ylabel("debiased linear CKA of its output", fontsize=8)
+ax.legend(fontsize=8, frameon=False)
+ax.grid(lw=0.4, alpha=0.5)
+
+# %%
+for method, one in found.items():
+    least = one.table.loc[one.table["cka"].idxmin()]
+    ri = runs[method].metrics()["robustness_improvement"]["value"]
+    print(f"{method}: RI {ri:+.2f} points, mean CKA {one.mean:.3f}, least {least['cka']:.3f} at {least['layer']}")
