@@ -18,7 +18,6 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
-from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(file.stem for file in HERE.glob("*.py"))
@@ -28,10 +27,7 @@ def execute(name: str, runs: Path) -> nbformat.NotebookNode:
     """A notebook made again from its script, with what its cells show."""
     notebook = jupytext.read(HERE / f"{name}.py")
     with tempfile.TemporaryDirectory() as folder:
-        # Sockets in the file system: what goes over TCP could be read by others on a shared machine.
-        private = Config({"KernelManager": {"transport": "ipc"}})
-        place = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=900, kernel_name="python3", resources=place, config=private).execute()
+        NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{name.replace('_', '-')}-{number}"
         cell.metadata.pop("execution", None)
