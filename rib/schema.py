@@ -55,6 +55,19 @@ class TransformConfig:
 
 
 @dataclass
+class PretrainingConfig:
+    """What a model had seen, for the studies that ask whether that matters; it changes no number of a run.
+
+    Attributes:
+        images: How many images or image-text pairs, before any fine-tuning on ImageNet-1k; of DataComp its pool.
+        objective: ``supervised``, ``contrastive``, in the order in which they came.
+    """
+
+    images: int | None = None
+    objective: str | None = None
+
+
+@dataclass
 class ModelConfig:
     """Which pretrained model, from which library.
 
@@ -69,6 +82,7 @@ class ModelConfig:
         weights: Local file that takes the place of all of these.
         transform: What differs from the checkpoint's own.
         published: Top-1 in percent by dataset, to compare an evaluation with.
+        pretraining: What it had seen.
     """
 
     name: str
@@ -81,6 +95,7 @@ class ModelConfig:
     weights: str | None = None
     transform: TransformConfig = field(default_factory=TransformConfig)
     published: dict[str, float] = field(default_factory=dict)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
 
 
 @dataclass

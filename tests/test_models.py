@@ -16,7 +16,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from rib.config import compose, conf_dir, options
+from rib.config import compose, conf_dir, flat_changes, options
 from rib.data import catalog, mini
 from rib.data.transform import read_image
 from rib.errors import RibError
@@ -109,6 +109,14 @@ def test_published_accuracies_are_in_the_header_as_in_the_config(name):
     assert f"model={name} " in header or name.startswith("mini_")
     for value in published.values():
         assert f"{value:.2f}" in header
+
+
+def test_every_model_says_what_it_had_seen_and_it_is_no_option_of_a_run():
+    named = [shipped(name).pretraining for name in options("model") if name not in ("timm", "open_clip")]
+    assert all(seen.images and seen.objective for seen in named)
+    assert flat_changes(compose("model=mini_small", "model.pretraining.images=1")) == {}
+    kinds = {shipped(name).pretraining.objective for name in options("model") if name.startswith("zeroshot_")}
+    assert kinds == {"contrastive"}
 
 
 def published_by_libraries(config: ModelConfig) -> dict[str, float]:

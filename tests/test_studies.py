@@ -169,6 +169,20 @@ def test_the_digest_of_a_subset_is_in_the_result_and_in_the_studys_table(make):
         assert row[["val_change", "val_low", "val_high"]].tolist() == pytest.approx(list(on_val.values()))
 
 
+def test_what_a_model_had_seen_places_it_and_another_objective_is_another_line(make):
+    models = "models=[mini_tiny,'mini_small model.pretraining.objective=contrastive',"
+    models += "'mini_medium model.pretraining.images=null']"
+    config, store, made = make("study=pretraining_scale", *QUICK, *GRIDS["pretraining_scale"], models)
+    study = instantiate(config.draw)
+    table = study.table(made, store).set_index("model")
+    assert table["pretrained_on"].to_dict() == {"mini_tiny": 2000, "mini_small": 8000, "mini_medium": 0}
+    text = study.paragraph(table.reset_index())
+    assert "finetune, supervised: mini_tiny 2,000: " in text
+    assert "finetune, contrastive: mini_small 8,000: " in text
+    assert "Left out: mini_medium, of which model.pretraining.images is not given." in text
+    assert set(study.figures(table.reset_index())) == {"scale"}
+
+
 def test_steps_take_the_place_of_epochs(ask_for):
     quick = ("model=mini_tiny", "data.limit=40", "suite.targets=[imagenet_a]", "suite.reported=[]", "batch_size=16")
     question = ask(ask_for(*quick, "steps=5"))
