@@ -37,7 +37,8 @@ STUDIES = {
     "size_study": (
         "Are small fine-tuning sets the cause?",
         "The paper: the size of the fine-tuning set is the main determinant: CLIP models fine-tuned on subsets of "
-        "ImageNet lose more the smaller the subset, those pretrained on less keep what they had. Its sizes are not published.",
+        "ImageNet lose more the smaller the subset, those pretrained on less keep what they had. Its sizes are not "
+        "published.",
     ),
     "pretraining_by_finetuning": (
         "Pretraining by fine-tuning: where is nothing lost?",

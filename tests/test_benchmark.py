@@ -27,6 +27,7 @@ def made(tmp_path_factory, cache):
     return store, done
 
 
+@pytest.mark.slow
 def test_a_grid_makes_every_cell_once_and_shows_its_table(made):
     store, done = made
     assert set(grids.made(store).values()) == {1}
@@ -42,6 +43,7 @@ def test_a_grid_makes_every_cell_once_and_shows_its_table(made):
     assert grids.unfinished(store) == []
 
 
+@pytest.mark.slow
 def test_a_cell_is_what_train_makes(made, cache, ask_for):
     store, _ = made
     quick = [o for o in grids.QUICK if not o.startswith(("models", "trainer", "data.root"))]
@@ -52,6 +54,7 @@ def test_a_cell_is_what_train_makes(made, cache, ask_for):
         assert ours == theirs or ours[0] == "seconds"
 
 
+@pytest.mark.slow
 def test_the_same_again_makes_nothing(made, cache):
     store, _ = made
     before = grids.made(store)
@@ -77,6 +80,7 @@ def test_a_failed_cell_is_recorded_and_takes_what_needs_it_along_and_nothing_els
     assert "it failed before; retry=1 tries again" in again.stderr
 
 
+@pytest.mark.slow
 def test_what_is_not_trained_is_a_cell_and_no_row(made, cache):
     store, _ = made
     done = grids.run(store, cache, "sources=[imagenet_a]", "methods=[pretrained,finetune]")
@@ -114,6 +118,7 @@ def test_export_and_import_move_results_without_weights(made, tmp_path, cache):
     assert run.metrics() == metrics
 
 
+@pytest.mark.slow
 def test_prune_removes_what_nobody_goes_on_with(store, cache):
     left = store / "mini" / "mini_small" / "imagenet_a" / "ewc" / "0123456789abcdef.gone.1.2"
     left.mkdir(parents=True)
@@ -176,6 +181,7 @@ def test_cells_go_to_a_cluster_in_dependency_order(store, cache):
     assert sum("made " in log for log in logs) == 3
 
 
+@pytest.mark.slow
 def test_the_modules_of_the_server_exist():
     from rib.workers import IMPORTED_ONCE
 

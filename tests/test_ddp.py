@@ -33,6 +33,7 @@ def train(store: Path, cache: Path, *overrides: str) -> tuple[Run, Run]:
     return run, RunStore(store).one(method="pretrained")
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_score_as_one_does(tmp_path, cache):
     one, one_before = train(tmp_path / "one", cache, "trainer=cpu")
     two, two_before = train(tmp_path / "two", cache, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -50,6 +51,7 @@ def test_two_processes_train_and_score_as_one_does(tmp_path, cache):
     assert list((tmp_path / "two" / "claims").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(tmp_path, cache):
     line = [sys.executable, "-m", "rib.train", *ARGUMENTS, f"paths.runs={tmp_path}", f"paths.cache={cache}"]
     more = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=25"]

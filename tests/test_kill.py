@@ -68,6 +68,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return finish(tmp_path_factory.mktemp("undisturbed") / "runs", cache)[0]
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(store, cache, undisturbed):
     child = start(store, cache)
     wait_for_training(store, child)

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from rib.store import Run
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
+@pytest.mark.slow
 def test_the_readmes_own_method_runs(tmp_path, cache):
     text = README.read_text().split("## Your own method")[1].split("\n## ")[0]
     code, command = re.findall(r"```(?:python|bash)\n(.*?)```", text, re.DOTALL)

@@ -67,6 +67,7 @@ def test_ewc_of_strength_zero_is_plain_fine_tuning_bit_for_bit(ask_for, fisher):
     assert not equal(plain.weights(), start_weights(ask_for))
 
 
+@pytest.mark.slow
 def test_the_distance_from_the_start_shrinks_as_ewc_grows_stronger(ask_for):
     start = start_weights(ask_for)
     moved, capped = [], []

@@ -88,7 +88,10 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize("name", GRIDS)
+QUICKEST = ("pretraining_scale", "size_study")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICKEST else pytest.param(n, marks=pytest.mark.slow) for n in GRIDS])
 def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, name):
     config, store, made = make(f"study={name}", *QUICK, *GRIDS[name])
     text, files = write_study(instantiate(config.draw), made, store, tmp_path)
