@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -22,6 +22,9 @@ from rib.schema import BenchmarkConfig
 from rib.status import show_plan, show_status
 from rib.store import RunStore
 from rib.workers import Jobs, Processes, Workers
+
+if TYPE_CHECKING:
+    from rib.studies.base import Study
 
 Launcher = Mapping[str, Any]
 """Hydra's node of how jobs are launched; submitit's where the user chose a cluster."""
@@ -52,6 +55,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     store, console = RunStore(config.paths.runs), _console()
     workers = _workers(config, launcher, store)
     plan = make_plan(config, store)
+    study = _study(config, plan)
     outcome = stand(plan, store, forgive=config.retry and not config.plan_only)
     costs = Costs(store)
     missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id)]
@@ -64,8 +68,8 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
         Schedule(plan, store, workers, outcome).run()
     _make_controls(plan, store, workers, outcome)
     _show_results(config, plan, store)
-    if config.study is not None:
-        _show_study(config, plan, store, console)
+    if study is not None:
+        _show_study(study, str(config.study), plan, store, console)
     if outcome.failed:
         wanted = sum(cell.id in outcome.failed for cell in plan.wanted)
         say(f"{wanted} of {len(plan.wanted)} cells have no result; retry=1 tries failed ones again:")
@@ -156,12 +160,24 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
             show_report(table, files, config.logger, config.paths.cache)
 
 
-def _show_study(config: BenchmarkConfig, plan: Plan, store: RunStore, console: Console) -> None:
+def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
+    """The study that was asked for, which can be drawn from this grid: seen before anything is made."""
+    if config.study is None:
+        return None
+    study: Study = instantiate(config.draw)
+    study.check([cell for cell in plan.asked if cell.question is not None])
+    return study
+
+
+def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: Console) -> None:
     """What the study draws from its cells: the paragraph, and where the table and figures are."""
     from rib.studies.base import Made, write_study
 
-    done = [(cell, cell.place, metrics) for cell in plan.asked if cell.place and (metrics := cell.metrics)]
-    out = store.root / "studies" / str(config.study)
-    text, files = write_study(instantiate(config.draw), [Made(*one) for one in done], store, out)
-    console.print(text, highlight=False)
+    done = [(cell, cell.place, m) for cell in plan.asked if cell.place and (m := cell.metrics)]
+    made = [Made(*one) for one in done if one[2]["robustness_improvement"] is not None]
+    if not made:
+        say(f"no cell of {name} is finished and has an RI, so that there is nothing to draw")
+        return
+    text, files = write_study(study, made, store, store.root / "studies" / name)
+    console.print(text, highlight=False, markup=False)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)

@@ -179,7 +179,8 @@ def stored(file: Path) -> Config:
     Raises:
         RibError: If the file is damaged, or of a version of rib that knew other options.
     """
-    later = {key: node for key, node in _defaults().items() if key not in OPEN_NODES}
+    # Not of the model, whose defaults are another one's.
+    later = {key: node for key, node in _defaults().items() if key not in (*OPEN_NODES, "model")}
     try:
         return checked(cast("DictConfig", OmegaConf.merge(later, OmegaConf.load(file))), Config)
     except Exception as error:  # whatever yaml makes of a damaged file
@@ -369,6 +370,8 @@ def _explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
         prefix = f"{parent}." if parent else ""
         return f"{where}: there is no such option{_nearest(key, _fields(schema, parent), prefix)}"
     message = str(error.msg or error).split("\n")[0]
+    if "not a ListConfig" in message:
+        return f"{where}: expected a list, {where}=[..]"
     if "missing mandatory value" in message:
         return f"{where}: it has no default; give {where}=VALUE"
     return f"{where}: {message[:1].lower()}{message[1:]}" if where else message

@@ -175,7 +175,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
     axes = _axes(grid["axes"] or {}, base)
     for name, listed in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
         if not isinstance(listed, list) or not listed:
-            raise RibError(f"{name}: expected a list of values, got {listed!r}")
+            raise RibError(f"{name}: expected a list of at least one value, got {listed!r}")
     used: set[str] = set()
     for model, names in itertools.product(grid["models"], grid["methods"]):
         name, *more = shlex.split(model)
@@ -197,11 +197,15 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
 def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
     """The axes of this world: one that is null is none, and one may list its values by the kind of data."""
     kind = "mini" if base.data.root is None else "user"
-    by_kind = {
-        name: listed[kind] if isinstance(listed, Mapping) and kind in listed else listed
-        for name, listed in given.items()
-    }
-    return {name: listed for name, listed in by_kind.items() if listed is not None}
+    found = {}
+    for name, listed in given.items():
+        if isinstance(listed, Mapping) and set(listed) != {"mini", "user"}:
+            each = "one for each kind of data, {mini: [..], user: [..]}"
+            raise RibError(f"axes.{name}: expected a list, or {each}, got {dict(listed)}")
+        values = listed[kind] if isinstance(listed, Mapping) else listed
+        if values is not None:
+            found[name] = values
+    return found
 
 
 def _spelt(value: object) -> str:

@@ -153,6 +153,9 @@ class Question:
             }
             if self.probe is not None:
                 facts["probe"] = self.probe.key
+            if self._draws and c.data.subset_seed is None:
+                # At seed 0 the images are those of subset_seed=0, but the run is one of those whose images vary.
+                facts["subset_seed"] = "seed"
         elif EXTERNAL in c.method:
             facts |= {"external": c.method[EXTERNAL]["digest"], "source": self.source_name}
         return digest_of(facts)
@@ -206,6 +209,8 @@ class Question:
     def options(self) -> dict[str, Any]:
         """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
         changed = flat_changes(self.config)
+        if not self._draws:
+            changed.pop("data.subset_seed", None)
         if self.recipe is None or self.source is None:
             return {k: v for k, v in changed.items() if k.startswith((*READ_BY_PRETRAINED, f"method.{EXTERNAL}.name"))}
         usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
@@ -244,8 +249,19 @@ class Question:
 
     @property
     def trained_on(self) -> dict[str, Any] | None:
-        """How many images trained the weights, and the digest of just these: of a subset, not of the whole dataset."""
-        return None if self.source is None else {"num_images": len(self.source), "digest": self.source.digest}
+        """How many images trained the weights, and the digest of just these: of a subset, not of the whole dataset.
+
+        None where nothing was trained; what a run is made from says it for itself.
+        """
+        if self.source is None or self.ingredients:
+            return None
+        return {"num_images": len(self.source), "digest": self.source.digest}
+
+    @property
+    def _draws(self) -> bool:
+        """Whether ``data.subset_seed`` decides anything."""
+        data = self.config.data
+        return data.images_per_class is not None or data.holdout > 0 or data.shuffled_labels
 
     @property
     def switches(self) -> dict[str, Any]:

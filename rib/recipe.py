@@ -64,8 +64,12 @@ def settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
             raise RibError(f"{name}: expected a number of 0 or more, got {value!r}")
     in_an_epoch = math.ceil(math.ceil(num_images / config.batch_size) / config.accumulate)
     if config.steps is not None:
-        if config.epochs is not None or config.steps < 0:
-            raise RibError(f"steps: expected a number of 0 or more in the place of epochs, got {config.steps}")
+        if config.epochs is not None:
+            raise RibError(
+                f"steps and epochs: expected one of them, got {config.steps} and {config.epochs}; null is none"
+            )
+        if config.steps < 0:
+            raise RibError(f"steps: expected a number of 0 or more, got {config.steps}")
         epochs = math.ceil(config.steps / in_an_epoch)
     steps = epochs * in_an_epoch if config.steps is None else config.steps
     warmup = config.optimizer.get("warmup_steps")

@@ -60,7 +60,7 @@ class PretrainingConfig:
 
     Attributes:
         images: How many images or image-text pairs, before any fine-tuning on ImageNet-1k; of DataComp its pool.
-        objective: ``supervised``, ``contrastive``, in the order in which they came.
+        objective: ``supervised``, ``contrastive``; ``contrastive, then supervised``.
     """
 
     images: int | None = None

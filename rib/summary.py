@@ -125,6 +125,21 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
     return sorted(summaries, key=lambda s: (s.model, -s.over_images.value))
 
 
+def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> Summary:
+    """Results of one model and method as one row, whatever else differs between them; compared with nothing.
+
+    Raises:
+        RibError: If the `pretrained` run behind a result is gone.
+    """
+    return _summary(results[0][1]["model"], results, changes_of(results, store, catalog), None)
+
+
+def counted(results: Sequence[Result]) -> list[Result]:
+    """The results that a mean over sources is taken over: those of seeds that have every source, if there are any."""
+    used, _ = _used((m["source"], m["seed"]) for _, m in results)
+    return [(run, m) for run, m in results if (m["source"], m["seed"]) in used]
+
+
 def changes_of(
     results: Sequence[Result], store: RunStore, catalog: Catalog, datasets: Sequence[str] | None = None
 ) -> dict[Cell, list[Changes]]:

@@ -56,6 +56,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     # A kernel shows pictures only where nobody has chosen another backend, as the Makefile has.
     os.environ.pop("MPLBACKEND", None)
+    os.environ.pop("RIB_DATA", None)  # they are about the built-in data
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("RIB_RUNS", folder)
         for name in sys.argv[2:] or NAMES:

@@ -12,14 +12,16 @@ import torch
 from rib.analysis.cka import layer_cka
 from rib.asking import ask
 from rib.config import _compose, accept, checked, instantiate
+from rib.data import mini
 from rib.errors import RibError
-from rib.grid import make_plan
+from rib.grid import Cell, make_plan
 from rib.metrics.rank import rank_correlation
 from rib.pipeline import answer, finetune
 from rib.schema import BenchmarkConfig, CKAConfig, PathsConfig
 from rib.store import RunStore
 from rib.studies.base import Made, rows, write_study
 from rib.studies.size import Size
+from rib.summary import summarise
 from rib.weights import distance, equal
 
 QUICK = (
@@ -49,9 +51,24 @@ def make(tmp_path_factory, cache):
     return made
 
 
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory, cache):
+    """The cells of a grid that is not made, with its config."""
+    root = tmp_path_factory.mktemp("plans") / "runs"
+
+    def planned(*overrides: str) -> tuple[BenchmarkConfig, list[Cell]]:
+        given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
+        config = checked(_compose("benchmark", *accept(list(given))), BenchmarkConfig)
+        return config, [cell for cell in make_plan(config, RunStore(root)).asked if cell.question is not None]
+
+    return planned
+
+
 def test_a_row_is_the_mean_of_its_cells(make):
     _, store, made = make("methods=[finetune]", "sources=[imagenet_a,imagenet_r]", "seeds=[0,1]", "epochs=1")
-    (row,) = rows(made, store)
+    (found,) = rows(made, store)
+    row = found.facts
+    assert len(found.made) == 4
     assert row["mri"] == pytest.approx(fmean(m.metrics["robustness_improvement"]["value"] for m in made), abs=1e-9)
     assert row["low"] < row["mri"] < row["high"]
     after = [m.metrics["accuracy"][m.metrics["source"]]["after"] for m in made]
@@ -101,7 +118,7 @@ def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, 
     assert not any(word in text for word in ("nan", "None"))
     assert all(file.stat().st_size > 1000 for file in files if file.suffix == ".png")
     assert any(file.suffix == ".png" for file in files)
-    if "mri" in table and name != "negative_controls":
+    if "mri" in table and name not in ("negative_controls", "cka_study"):  # one source, so that mRI is RI
         for m in made:
             row = table[(table["method"] == m.metrics["method"])]
             for axis, value in m.cell.axes.items():
@@ -114,7 +131,8 @@ def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_n
     study = instantiate(config.draw)
     table = study.table(made, store)
     for one in made:
-        here = table[(table[["model", "method", "source"]] == [one.metrics[k] for k in table.columns[1:4]]).all(axis=1)]
+        of = ["model", "method", "source"]
+        here = table[(table[of] == [one.metrics[name] for name in of]).all(axis=1)]
         assert (here["ri"] == one.metrics["robustness_improvement"]["value"]).all()
         if one.metrics["method"] == "visual_prompt":
             assert list(here["layer"]) == [""]
@@ -129,6 +147,101 @@ def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_n
     assert f"Left out: {left}" in text
     cells = table[table["method"] == "finetune"].groupby(["curve", "source"]).agg({"cka": "mean", "ri": "first"})
     assert f"rank correlation of RI and mean CKA {rank_correlation(cells['cka'], cells['ri'])}" in text
+
+
+def test_what_is_finished_is_drawn_and_what_lacks_its_partner_is_said(make, tmp_path):
+    for name in ("pretraining_scale", "size_study", "cka_study"):
+        config, store, made = make(f"study={name}", *QUICK, *GRIDS[name])
+        for part in filter(None, (made[:1], made[:-1])):
+            text, _ = write_study(instantiate(config.draw), part, store, tmp_path / name)
+            assert "nan" not in text
+    config, store, made = make("study=negative_controls", *QUICK, *GRIDS["negative_controls"])
+    others = [one for one in made if one.metrics["method"] != "finetune" or one.cell.axes]
+    text, _ = write_study(instantiate(config.draw), others, store, tmp_path / "controls")
+    assert "not checked" in text
+
+
+@pytest.mark.slow
+def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path):
+    config, store, made = make("study=ewc_study", *QUICK, *GRIDS["ewc_study"])
+    text, _ = write_study(instantiate(config.draw), made[1:], store, tmp_path / "ewc")
+    assert "plain fine-tuning is not finished" in text
+    config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
+    assert len(instantiate(config.draw).table(made[1:], store)) == 2
+    with pytest.raises(RibError, match="no switch has both of its sides finished"):
+        instantiate(config.draw).table(made[:1], store)
+
+
+@pytest.mark.parametrize(
+    ("study", "overrides", "sentence"),
+    [
+        ("lr_study", ("axes={batch_size:[16]}",), "axes: this study is drawn over optimizer.lr, which mini_tiny"),
+        ("size_study", ("axes={steps:[3]}",), "axes: this study is drawn over data.images_per_class, which"),
+        ("ewc_study", ("grids=[{methods:[ewc],axes:{method.ewc.strength:[1]}}]",), "compares with finetune, which is"),
+        ("ewc_study", ("grids=[{methods:[finetune]},{methods:[ewc]}]",), "axes: the curve of ewc is drawn over"),
+        ("ewc_study", ("grids=[{methods:[finetune,lwf]}]",), "has no curve; draw.strength names that of ewc, wise_ft"),
+        ("ewc_study", ("grids=[{methods:[finetune,visual_prompt]}]",), "how far visual_prompt moved cannot be told"),
+        ("negative_controls", ("grids=[{methods:[ewc]}]",), "compares with finetune, which is not among its cells"),
+        ("paper_errata", ("grids=[{methods:[ewc]}]",), "needs one paper.* switch in each cell, mini_tiny, ewc on"),
+        ("cka_study", ("draw.images=2",), "images: expected at least 4"),
+        ("cka_study", ("draw.dataset=imagenet_w",), "draw.dataset: there is no 'imagenet_w'; expected any of imagenet"),
+        ("cka_study", ("methods=[pretrained]",), "methods: a study needs cells that are fine-tuned, got none"),
+    ],
+)
+def test_a_grid_that_a_study_cannot_draw_is_refused_before_anything_is_made(plan, study, overrides, sentence):
+    config, cells = plan(f"study={study}", *QUICK, "sources=[imagenet_a]", *overrides)
+    with pytest.raises(RibError) as error:
+        instantiate(config.draw).check(cells)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("study", GRIDS)
+def test_a_studys_own_grid_can_be_drawn(plan, study):
+    config, cells = plan(f"study={study}")
+    instantiate(config.draw).check(cells)
+
+
+def test_two_starts_under_one_name_and_axes_that_do_not_run_along_are_curves_of_their_own(make):
+    lr = "axes={data.images_per_class:[1,2],steps:[3],optimizer.lr:[0.001,0.01]}"
+    models = "models=[mini_tiny,'mini_tiny model.transform.crop_pct=0.8']"
+    config, store, made = make("study=size_study", *QUICK, "sources=[imagenet_v2]", "seeds=[0]", models, lr)
+    study = instantiate(config.draw)
+    table = study.table(made, store)
+    assert (table.groupby("curve").size() == 2).all()
+    assert table["curve"].nunique() == 4
+    assert study.paragraph(table).count("with 1 a class") == 4
+    assert sorted(table["a_class"].unique()) == [1.0, 1.5]
+
+
+def test_a_run_made_before_with_the_same_images_is_not_one_of_those_whose_images_vary(make):
+    seeds = ("sources=[imagenet_v2]", "seeds=[0,1]", "axes={data.images_per_class:[1],steps:[3]}")
+    _, _, fixed = make("methods=[finetune]", *QUICK, *seeds)
+    _, store, made = make("study=size_study", *QUICK, *seeds)
+    assert fixed[0].cell.question.source.digest == made[0].cell.question.source.digest
+    assert {one.run.key for one in fixed}.isdisjoint(one.run.key for one in made)
+    assert [one.metrics["options"]["data.subset_seed"] for one in made] == [None, None]
+    assert len(summarise([one.result for one in made], store, mini.catalog())) == 1
+
+
+def test_what_no_suite_scores_is_said_to_be_so(make, tmp_path):
+    grid = ("sources=[imagenet_v2]", "seeds=[0]", "axes={data.images_per_class:[1,2],steps:[3]}", "suite.reported=[]")
+    config, store, made = make("study=size_study", *QUICK, *grid)
+    text, _ = write_study(instantiate(config.draw), made, store, tmp_path)
+    assert text.count("val not scored") == 2
+
+
+@pytest.mark.parametrize(
+    ("mris", "said"),
+    [
+        ((-4, -3, -2), "every size is worse than -1 points"),
+        ((-4, 0, -3), "2 of 3 sizes are worse than -1 points, not the smallest ones alone"),
+        ((0, 0, -3), "1 of 3 sizes are worse than -1 points, not the smallest ones alone"),
+        ((0, 0, 0), "no size is worse than -1 points"),
+    ],
+)
+def test_a_curve_that_does_not_rise_has_no_crossing(mris, said):
+    records = [{"a_class": 10**i, "low": m - 1, "mri": m, "high": m + 1} for i, m in enumerate(mris)]
+    assert Size()._crossing(records) == said
 
 
 def test_an_error_costs_the_difference_of_its_two_sides(make):
@@ -180,8 +293,8 @@ def test_what_a_model_had_seen_places_it_and_another_objective_is_another_line(m
     table = study.table(made, store).set_index("model")
     assert table["pretrained_on"].to_dict() == {"mini_tiny": 2000, "mini_small": 8000, "mini_medium": 0}
     text = study.paragraph(table.reset_index())
-    assert "finetune, supervised: mini_tiny 2,000: " in text
-    assert "finetune, contrastive: mini_small 8,000: " in text
+    assert "supervised, finetune: mini_tiny (2k) " in text
+    assert "contrastive, finetune: mini_small (8k) " in text
     assert "Left out: mini_medium, of which model.pretraining.images is not given." in text
     assert set(study.figures(table.reset_index())) == {"scale"}
 
@@ -198,7 +311,7 @@ def test_steps_take_the_place_of_epochs(ask_for):
     whole = finetune(ask_for(*quick, "steps=6", "optimizer.warmup_steps=0"))
     same = finetune(ask_for(*quick, "epochs=2", "optimizer.warmup_steps=0"))
     assert equal(whole.weights(), same.weights())
-    with pytest.raises(RibError, match="steps: expected a number of 0 or more in the place of epochs"):
+    with pytest.raises(RibError, match="steps and epochs: expected one of them, got 5 and 1"):
         ask(ask_for(*quick, "steps=5", "epochs=1"))
 
 

@@ -146,7 +146,7 @@ class Pair:
         Raises:
             RibError: For whatever the user can mend.
         """
-        _check(config)
+        check(config)
         one = Subject.of(config.run, config)
         other = Subject.of(config.against or one.before, config, "against")
         kinds = [subject.metrics["data"]["kind"] for subject in (one, other)]
@@ -262,7 +262,12 @@ class Pair:
         return (images for images, _, _ in data.batches_of(tree, [batch.tolist() for batch in places]))
 
 
-def _check(config: CKAConfig) -> None:
+def check(config: CKAConfig) -> None:
+    """See that what is asked makes sense, whatever the runs.
+
+    Raises:
+        RibError: If a value is not what it should be.
+    """
     for name, known in CHOICES.items():
         if (value := getattr(config, name)) not in known:
             raise RibError(f"{name}: expected one of {', '.join(str(k or 'null') for k in known)}, got {value!r}")

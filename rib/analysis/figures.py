@@ -17,11 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from rib.figures import GAIN, NEUTRAL, SERIES, save
+from rib.figures import GAIN, NEUTRAL, save, style
 from rib.tables import title_of
 
 WIDTH = 5.2
-MARKERS = "osD^v"
 OUTPUT = "block output"
 ROOM = 24
 """Names of layers that fit beside a heat map."""
@@ -80,8 +79,8 @@ def _curve(axes: Axes, table: pd.DataFrame) -> None:
         for number, kind in enumerate(kinds):
             here = [i for i, (_, part) in enumerate(blocks) if part == kind]
             x = np.array([blocks[i][0] for i in here]) + 0.09 * (number - (len(kinds) - 1) / 2)
-            style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
-            axes.errorbar(x, table["cka"].iloc[here], errors[:, here], **style, ms=3.5, lw=1, elinewidth=1, label=kind)
+            line: dict[str, Any] = {**style(number), "ms": 3.5, "lw": 1, "elinewidth": 1, "label": kind}
+            axes.errorbar(x, table["cka"].iloc[here], errors[:, here], **line)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for place, (layer, note) in enumerate(zip(table["layer"], table["note"], strict=True)):
         if note:

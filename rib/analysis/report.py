@@ -36,7 +36,10 @@ def cka_report(config: CKAConfig) -> Path:
     Raises:
         RibError: For whatever the user can mend.
     """
-    run, shown = Pair.of(config).one.run, Shown()
+    pair = Pair.of(config)
+    run, shown = pair.one.run, Shown()
+    if config.checkpoints:
+        _ = pair.one.epochs  # refused before anything is made
     found = _on_each_dataset(config, shown)
     if config.checkpoints:
         _over_epochs(config, found[0], shown)

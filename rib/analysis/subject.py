@@ -56,6 +56,10 @@ class Subject:
                 raise RibError(
                     f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}"
                 )
+        if not run.weights_file.is_file():
+            raise RibError(
+                f"{where}: {folder} has no weights, as after an import; make it again with force=true to look into it"
+            )
         made = stored(run.folder / "config.yaml")
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from scipy import stats
 
 LEAST = 4
-"""Pairs below which a rank correlation has no interval."""
+"""Pairs below which a rank correlation is not told."""
 
 
 class Correlation(NamedTuple):
@@ -21,8 +21,8 @@ class Correlation(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        if isnan(self.low):
-            return f"{self.value:+.2f} (all in order, which leaves no interval; n = {self.n})"
+        if isnan(self.low):  # only there: the value itself is a number
+            return f"{self.value:+.2f} (all in order, no interval; n = {self.n})"
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}] (n = {self.n})"
 
 
@@ -38,9 +38,10 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | No
         y: One number a pair.
 
     Returns:
-        None for fewer than four pairs, or where one side is constant.
+        None for fewer than four pairs of two numbers, or where one side is constant.
     """
-    n = len(x)
+    pairs = [(a, b) for a, b in zip(x, y, strict=True) if not (isnan(a) or isnan(b))]
+    x, y, n = [a for a, _ in pairs], [b for _, b in pairs], len(pairs)
     if n < LEAST or len(set(x)) == 1 or len(set(y)) == 1:
         return None
     r = float(stats.spearmanr(x, y).statistic)

@@ -6,15 +6,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rib.figures import SERIES
+from rib.figures import style
+from rib.grid import Cell
 from rib.store import RunStore
-from rib.studies.base import Made, log_ticks, n_of, rows, said, tidy
+from rib.studies.base import Made, Study, draw_curve, log_ticks, n_of, name_curves, need_axis, rows, said, tidy
+from rib.tables import before_after
 
 
-class Against:
+class Against(Study):
     """A curve of mRI over the values of one option.
 
     Args:
@@ -25,20 +26,30 @@ class Against:
     def __init__(self, option: str, title: str) -> None:
         self.option, self.title = option, title
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Every cell has a value of the option."""
+        super().check(cells)
+        need_axis(cells, self.option, "this study")
+
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a model, method and value."""
-        return pd.DataFrame(rows(made, store)).sort_values(["model", "method", self.option], ignore_index=True)
+        """One row a curve and value."""
+        found = rows(made, store)
+        name_curves(found, [self.option])
+        return pd.DataFrame([row.facts for row in found]).sort_values(["curve", self.option], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """For each curve: its ends, its best value, and whether any value gains robustness."""
-        lines = [f"mRI against {self.title}, points, 95 % over images, and accuracy on the source; {n_of(table)}."]
-        for (model, method), group in table.groupby(["model", "method"]):
-            curve = group.to_dict("records")
-            best, gains = max(curve, key=lambda row: row["mri"]), sum(row["low"] > 0 for row in curve)
-            told = f"best at {best[self.option]:g}" if best in (curve[0], curve[-1]) else f"best {self._point(best)}"
+        lines = [
+            f"mRI against {self.title}, points, 95 % over images; accuracy on the source; {n_of(table, named=True)}."
+        ]
+        for curve, group in table.groupby("curve"):
+            points = group.to_dict("records")
+            first, last, best = points[0], points[-1], max(points, key=lambda row: row["mri"])
+            told = f"best at {best[self.option]:g}" if best in (first, last) else f"best {self._point(best)}"
+            gains = sum(row["low"] > 0 for row in points)
+            ends = " to ".join(dict.fromkeys([self._point(first), self._point(last)]))
             lines.append(
-                f"{model}, {method}: {self._point(curve[0])} to {self._point(curve[-1])}; {told}; "
-                f"{gains} of {len(curve)} values gain robustness (interval above 0)."
+                f"{curve}: {ends}; {told}; {gains} of {len(points)} values gain robustness (interval above 0)."
             )
         return "\n".join(lines)
 
@@ -46,13 +57,12 @@ class Against:
         """MRI over the option, and under it the accuracy on the source, which is what fine-tuning is for."""
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        curves = list(table.groupby(["model", "method"]))
-        for number, ((model, method), curve) in enumerate(curves):
-            colour, marker = SERIES[number % len(SERIES)], "os^Dv<>"[number % 7]
-            label = f"{model}, {method}" if len(set(table["method"])) > 1 else str(model)
-            self._line(above, curve, colour, marker, label)
-            below.plot(curve[self.option], curve["source_after"], color=colour, marker=marker, ms=4, lw=1.2)
-            below.axhline(curve["source_before"].iloc[0], color=colour, lw=0.8, ls=":")
+        for number, (label, curve) in enumerate(table.groupby("curve")):
+            look = style(number)
+            draw_curve(above, self.option, curve, number, str(label))
+            line: dict[str, Any] = {**look, "ms": 4, "lw": 1.2}
+            below.plot(curve[self.option], curve["source_after"], **line)
+            below.axhline(curve["source_before"].iloc[0], color=look["color"], lw=0.8, ls=":")
         above.axhline(0, color="black", lw=0.8)
         above.set_ylabel("mRI, percentage points\nband: 95 % over images", fontsize=8)
         below.set_ylabel("accuracy on the source, %\ndotted: before", fontsize=8)
@@ -64,12 +74,5 @@ class Against:
         return {"against": figure}
 
     def _point(self, row: Mapping[Hashable, Any]) -> str:
-        source = f"{row['source_before']:.1f} > {row['source_after']:.1f} %"
-        return f"{said(row)} at {row[self.option]:g} (source {source})"
-
-    def _line(self, axes: Axes, curve: pd.DataFrame, colour: str, marker: str, label: str) -> None:
-        x = curve[self.option]
-        axes.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
-        axes.plot(x, curve["mri"], color=colour, marker=marker, ms=4, lw=1.4, label=label)
-        if (curve["num_seeds"] > 1).all():
-            axes.vlines(x, curve["seeds_low"], curve["seeds_high"], color=colour, lw=0.9)
+        source = before_after(row["source_before"], row["source_after"])
+        return f"{said(row)} at {row[self.option]:g} (source {source} %)"

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
-from rib.analysis.cka import Pair
+from rib.analysis.cka import Pair, check
 from rib.analysis.figures import OUTPUT, WIDTH, by_block
 from rib.analysis.subject import Subject
-from rib.figures import SERIES
+from rib.errors import RibError
+from rib.figures import style
+from rib.grid import Cell
+from rib.metrics import seed_interval
 from rib.metrics.rank import rank_correlation
 from rib.progress import progress
 from rib.question import PRETRAINED
 from rib.schema import CKAConfig, PathsConfig, ShownConfig
 from rib.stack import NO_WEIGHTS
 from rib.store import RunStore
-from rib.studies.base import Made, tidy
+from rib.studies.base import Made, Row, Study, n_of, name_curves, rows, said, tidy
 from rib.tables import title_of
 
-MARKERS = "os^Dv<>"
 
-
-class Shift:
+class Shift(Study):
     """CKA by layer of every finished cell, and RI against its mean.
 
     Args:
@@ -40,31 +38,52 @@ class Shift:
     def __init__(self, dataset: str = "imagenet_val", images: int = 500) -> None:
         self.dataset, self.images = dataset, images
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """The dataset and the number of images can be analysed."""
+        super().check(cells)
+        if not isinstance(self.images, int):
+            raise RibError(f"draw.images: expected a number, got {self.images!r}")
+        check(CKAConfig(run="", images=self.images))
+        methods = {cell.question.method for cell in cells if cell.question is not None} - {PRETRAINED}
+        if all(set(method.split("+")) & NO_WEIGHTS.keys() for method in methods):
+            raise RibError(f"methods: none of {', '.join(methods)} has weights of its own to look into")
+        known = next(cell.question.catalog.specs for cell in cells if cell.question is not None)
+        if self.dataset not in known:
+            raise RibError(f"draw.dataset: there is no {self.dataset!r}; expected any of {', '.join(known)}")
+
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """One row a cell and layer; a cell that cannot be analysed has one row that says why.
 
-        ``cka`` 0 to 1 with the ends of its jackknife (``cka_low``, ``cka_high``); ``ri`` of the cell in percentage
-        points with its interval over images.
+        ``cka`` 0 to 1 with the ends of its jackknife (``cka_low``, ``cka_high``); ``ri`` of the cell and ``mri`` of its
+        curve in percentage points, with their intervals over images.
         """
-        cells = [one for one in made if one.metrics["method"] != PRETRAINED]
-        found: list[dict[str, Any]] = []
+        found = rows([one for one in made if one.metrics["method"] != PRETRAINED], store)
+        name_curves(found, [])
+        cells = [(row, one) for row in found for one in row.made]
+        table: list[dict[str, Any]] = []
         with progress("CKA of cells with their start", len(cells), "cells") as advance:
-            for one in cells:
-                found += self._cell(one, store)
+            for row, one in cells:
+                table += self._cell(row, one, store)
                 advance(1, "")
-        return pd.DataFrame(found)
+        return pd.DataFrame(table)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """Each curve's mean CKA, and the rank correlation of RI and mean CKA, within each and over all."""
         points = _points(table)
         about = _shown(self.dataset, points) if len(points) else self.dataset
-        lines = [f"Mean debiased linear CKA of all layers with the start, on {about}; {_n(table)}."]
+        lines = [
+            f"Mean debiased linear CKA of all layers with the start, on {about}, 95 % over sources by Student's t; "
+            f"mRI in points, 95 % over images; {n_of(table, named=True)}."
+        ]
         for curve, group in points.groupby("curve", sort=False):
             within = rank_correlation(list(group["cka"]), list(group["ri"]))
-            said = f"; rank correlation of RI and CKA over its sources {within}" if within else ""
-            lines.append(f"{curve}: CKA {_mean(list(group['cka']))}, RI {fmean(group['ri']):+.2f} points{said}.")
+            trend = f"; rank correlation of RI and CKA over its sources {within}" if within else ""
+            mri = said(table[table["curve"] == curve].iloc[0].to_dict())
+            lines.append(f"{curve}: CKA {_mean(list(group['cka']))}, mRI {mri}{trend}.")
         pooled = rank_correlation(list(points["cka"]), list(points["ri"]))
-        if pooled:
+        if pooled is None:
+            lines.append(f"{len(points)} models and sources are too few, or too much alike, for a rank correlation.")
+        else:
             lines.append(
                 f"Over all models and sources: rank correlation of RI and mean CKA {pooled}; 1 would be: the less "
                 "it shifts, the less is lost. Interval: Bonett and Wright, pairs taken as independent."
@@ -79,7 +98,7 @@ class Shift:
         points = _points(table)
         if points.empty:
             return {}
-        return {"layers": self._layers(table[table["layer"] != ""]), "shift": _scatter(points, _n(table))}
+        return {"layers": self._layers(table[table["layer"] != ""]), "shift": _scatter(points, n_of(table))}
 
     def _layers(self, table: pd.DataFrame) -> Figure:
         curves, kind = list(dict.fromkeys(table["curve"])), table["kind"].iloc[0]
@@ -95,24 +114,35 @@ class Shift:
             for number, source in enumerate(sources):
                 of_source = here[here["source"] == source]
                 means = of_source.groupby("layer", sort=False)["cka"].mean()
-                style: dict[str, Any] = {"color": SERIES[number % 7], "marker": MARKERS[number % 7]}
-                axes.plot(range(len(means)), means, **style, ms=3, lw=1, label=title_of(source, kind))
+                line: dict[str, Any] = {**style(number), "ms": 3, "lw": 1, "label": title_of(source, kind)}
+                axes.plot(range(len(means)), means, **line)
             _name(axes, list(dict.fromkeys(here["layer"])))
             axes.set_title(curve, fontsize=8, loc="left")
             tidy(axes)
             axes.tick_params(labelsize=7)
-        figure.supylabel(f"debiased linear CKA with the start\n{_shown(self.dataset, table)}; {_n(table)}", fontsize=8)
+        n = f"{_shown(self.dataset, table)}; {n_of(table)}"
+        figure.supylabel("debiased linear CKA with the start", fontsize=8)
+        figure.supxlabel(n, fontsize=8)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7, frameon=False)
         return figure
 
-    def _cell(self, one: Made, store: RunStore) -> list[dict[str, Any]]:
+    def _cell(self, row: Row, one: Made, store: RunStore) -> list[dict[str, Any]]:
         m, improvement = one.metrics, one.metrics["robustness_improvement"]
+        shared = (
+            "curve",
+            "model",
+            "method",
+            *one.cell.axes,
+            "mri",
+            "low",
+            "high",
+            "num_sources",
+            "num_seeds",
+            "sources",
+        )
         facts = {
-            "curve": _curve(one),
-            "model": m["model"],
-            "method": m["method"],
-            **one.cell.axes,
+            **{name: row.facts[name] for name in shared},
             "source": m["source"],
             "seed": m["seed"],
             "ri": improvement["value"],
@@ -121,9 +151,13 @@ class Shift:
         }
         none = {"layer": "", "cka": float("nan"), "cka_low": float("nan"), "cka_high": float("nan"), "images": 0}
         reason = next((NO_WEIGHTS[part] for part in m["method"].split("+") if part in NO_WEIGHTS), None)
-        if reason:
+        if reason is None:
+            try:
+                found = self._pair(one, store).layer_cka()
+            except RibError as error:  # weights that an import left behind, a layer that no hook reaches
+                reason = str(error)
+        if reason is not None:
             return [{**facts, **none, "note": reason, "kind": m["data"]["kind"]}]
-        found = self._pair(one, store).layer_cka()
         return [
             {
                 **facts,
@@ -154,14 +188,7 @@ class Shift:
         )
         metrics = start.metrics()
         assert metrics is not None, "a finished cell has a start"
-        return Pair(config, Subject(one.run, dict(one.metrics), c), Subject(start, metrics, replace(before.config)))
-
-
-def _curve(one: Made) -> str:
-    """``mini_small``, or with its method and values of the axes where it is not plain fine-tuning alone."""
-    m, axes = one.metrics, one.cell.axes
-    method = [] if m["method"] == "finetune" else [m["method"]]
-    return ", ".join([m["model"], *method, *(f"{name.split('.')[-1]} {value}" for name, value in axes.items())])
+        return Pair(config, Subject(one.run, dict(one.metrics), c), Subject(start, metrics, before.config))
 
 
 def _points(table: pd.DataFrame) -> pd.DataFrame:
@@ -173,22 +200,14 @@ def _points(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(values: Sequence[float]) -> str:
-    """``0.812 [0.701, 0.923]``: over sources, Student's t."""
-    mean = fmean(values)
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    """``0.812 [0.701, 0.923]``: over sources, Student's t, at most 1."""
+    over = seed_interval(values)
+    return f"{values[0]:.3f}" if over is None else f"{over.value:.3f} [{over.low:.3f}, {min(over.high, 1):.3f}]"
 
 
 def _shown(dataset: str, table: pd.DataFrame) -> str:
     """``ImageNet val, 240 images``."""
     return f"{title_of(dataset, table['kind'].iloc[0])}, {int(table['images'].max())} images"
-
-
-def _n(table: pd.DataFrame) -> str:
-    sources, seeds = table["source"].nunique(), table["seed"].nunique()
-    return f"{sources} source{'s' * (sources > 1)}, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _name(axes: Axes, layers: Sequence[str]) -> None:
@@ -197,7 +216,7 @@ def _name(axes: Axes, layers: Sequence[str]) -> None:
     ends = [i for i, (_, part) in enumerate(blocks or []) if part == OUTPUT]
     if blocks and ends:
         axes.set_xticks(ends, [str(blocks[i][0]) for i in ends])
-        axes.set_xlabel("end of block", fontsize=7)
+        axes.set_xlabel("end of block; between: attn.proj, mlp.fc1, mlp.fc2", fontsize=7)
     else:
         shown = np.unique(np.linspace(0, len(layers) - 1, min(8, len(layers))).astype(int))
         axes.set_xticks(shown, [layers[i] for i in shown], rotation=90)
@@ -207,15 +226,14 @@ def _scatter(points: pd.DataFrame, n: str) -> Figure:
     figure = Figure(figsize=(4.6, 3.9), layout="constrained")
     axes = figure.add_subplot()
     for number, (curve, group) in enumerate(points.groupby("curve", sort=False)):
-        axes.plot(
-            group["cka"], group["ri"], MARKERS[number % 7], color=SERIES[number % 7], ms=5, ls="none", label=curve
-        )
+        points_of: dict[str, Any] = {**style(number), "ms": 5, "ls": "none", "label": curve}
+        axes.plot(group["cka"], group["ri"], **points_of)
     axes.axhline(0, color="black", lw=0.8)
     axes.set_xlabel(f"mean CKA of all layers with the start; a point a source; {n}", fontsize=8)
     axes.set_ylabel("RI, percentage points", fontsize=8)
     pooled = rank_correlation(list(points["cka"]), list(points["ri"]))
     if pooled:
-        axes.set_title(f"rank correlation {pooled}, 95 %", fontsize=8, loc="left")
+        axes.set_title(f"rank correlation {pooled}", fontsize=8, loc="left")
     tidy(axes)
     figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     return figure

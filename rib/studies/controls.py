@@ -8,9 +8,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.errors import RibError
 from rib.figures import GAIN, LOSS
+from rib.grid import Cell
+from rib.question import PRETRAINED
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, rows, said, tidy
+from rib.studies.base import Made, Study, n_of, rows, said, tidy, unknown
+from rib.summary import PLAIN
+from rib.tables import before_after
 
 Row = Mapping[Any, Any]
 
@@ -27,28 +32,38 @@ CONTROLS: Mapping[str, tuple[str, Callable[[Row, Row], bool]]] = {
 """What each control must show, in words and as a check against plain fine-tuning."""
 
 
-class Controls:
+class Controls(Study):
     """A row a model and control: mRI, and whether it is as it must be."""
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Plain fine-tuning is there to compare with."""
+        super().check(cells)
+        if not any(cell.question is not None and cell.question.method == PLAIN for cell in cells):
+            raise RibError(f"methods: this study compares with {PLAIN}, which is not among its cells")
+        if all(cell.question is None or _control(_facts(cell)) == PLAIN for cell in cells):
+            raise RibError(f"grids: expected a control beside {PLAIN}, one of {', '.join(CONTROLS)}; got none")
+
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a model and control, plain fine-tuning among them."""
-        found = [{"control": _control(row), **row} for row in rows(made, store)]
-        plain = {row["model"]: row for row in found if row["control"] == "finetune"}
+        """One row a model and control, plain fine-tuning among them; ``holds`` is empty where it cannot be checked."""
+        found = [{"control": _control(row.facts), **row.facts} for row in rows(made, store)]
+        plain = {row["model"]: row for row in found if row["control"] == PLAIN}
         for row in found:
-            must, holds = CONTROLS.get(row["control"], ("", lambda row, plain: True))
-            row["must"], row["holds"] = must, holds(row, plain[row["model"]])
+            row["must"], holds = CONTROLS.get(row["control"], ("", lambda row, plain: True))
+            reads_source = row["control"] == "shuffled labels" and unknown(row["source_after"])
+            checked = row["model"] in plain and not reads_source
+            row["holds"] = holds(row, plain[row["model"]]) if checked else None
         return pd.DataFrame(found).sort_values(["model", "mri"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """A line a control."""
-        lines = [f"Negative controls, mRI in points with 95 % intervals over images; {n_of(table)}."]
+        lines = [f"Negative controls, mRI in points with 95 % intervals over images; {_n(table, named=True)}."]
         for row in table.to_dict("records"):
-            verdict = "" if row["control"] == "finetune" else f"; must be: {row['must']}: {_yes(row['holds'])}"
-            source = f", accuracy on the source {row['source_before']:.1f} > {row['source_after']:.1f} %"
+            verdict = "" if row["control"] == PLAIN else f"; must be: {row['must']}: {_yes(row['holds'])}"
+            source = f", accuracy on the source {before_after(row['source_before'], row['source_after'])} %"
             trained = source if row["control"] != "pretrained" else ""
             lines.append(f"{row['model']}, {row['control']}: {said(row)}{trained}{verdict}.")
-        checked = table[table["control"] != "finetune"]
-        lines.append(f"{int(checked['holds'].sum())} of {len(checked)} controls hold.")
+        checked = table[(table["control"] != PLAIN) & table["holds"].notna()]["holds"]
+        lines.append(f"{sum(map(bool, checked))} of {len(checked)} controls hold.")
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
@@ -56,17 +71,23 @@ class Controls:
         figure = Figure(figsize=(5.2, 1.0 + 0.26 * len(table)), layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(table.to_dict("records")):
-            colour = GAIN if row["holds"] else LOSS
+            holds = row["holds"] is None or bool(row["holds"])
+            colour = GAIN if holds else LOSS
             axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=4, alpha=0.4)
-            axes.plot(row["mri"], place, "o" if row["holds"] else "X", color=colour, ms=5)
+            axes.plot(row["mri"], place, "o" if holds else "X", color=colour, ms=5)
         axes.set_yticks(
             range(len(table)), [f"{r['model']}, {r['control']}" for r in table.to_dict("records")], fontsize=8
         )
         axes.axvline(0, color="black", lw=0.8)
         tidy(axes, "x")
-        about = f"mRI, percentage points, 95 % over images; {n_of(table)}"
+        about = f"mRI, percentage points, 95 % over images; {_n(table)}"
         axes.set_xlabel(f"{about}\na cross would be a control that does not hold", fontsize=8)
         return {"controls": figure}
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    assert cell.question is not None, "only what can be asked is looked at"
+    return {"method": cell.question.method, **cell.axes}
 
 
 def _control(row: Mapping[str, Any]) -> str:
@@ -79,5 +100,10 @@ def _control(row: Mapping[str, Any]) -> str:
     return str(row["method"])
 
 
-def _yes(holds: bool) -> str:
-    return "it is" if holds else "IT IS NOT"
+def _n(table: pd.DataFrame, named: bool = False) -> str:
+    """Of what was trained: `pretrained` has no source."""
+    return n_of(table[table["control"] != PRETRAINED], named)
+
+
+def _yes(holds: bool | None) -> str:
+    return "not checked" if holds is None else "it is" if holds else "IT IS NOT"

@@ -9,17 +9,27 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.errors import RibError
 from rib.figures import GAIN, LOSS
+from rib.grid import Cell
 from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
 from rib.store import RunStore
-from rib.studies.base import Made, n_of, tidy
-from rib.summary import changes_of
+from rib.studies.base import Made, Study, n_of, tidy
+from rib.summary import changes_of, counted
 from rib.tables import catalog_of
 
 
-class Errata:
+class Errata(Study):
     """Pairs of cells that differ in one ``paper.*`` switch alone (`rib.paper` says what each does)."""
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Every cell stands on one side of one switch."""
+        super().check(cells)
+        for cell in cells:
+            if len(switches := [axis for axis in cell.axes if axis.startswith("paper.")]) != 1:
+                found = ", ".join(switches) or "none"
+                raise RibError(f"axes: this study needs one paper.* switch in each cell, {cell.label} has {found}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """One row a model, method and switch: mRI right and wrong, their difference and its p-value after Holm."""
@@ -28,7 +38,13 @@ class Errata:
             (switch,) = (key for key in one.cell.axes if key.startswith("paper."))
             sides = pairs.setdefault((one.metrics["model"], one.metrics["method"], switch), [[], []])
             sides[bool(one.cell.axes[switch])].append(one)
-        found = [self._row(*key, sides[0], sides[1], store) for key, sides in pairs.items() if all(sides)]
+        found = []
+        for key, sides in pairs.items():
+            right, wrong = _paired(*sides)
+            if right:
+                found.append(self._row(*key, right, wrong, store))
+        if not found:
+            raise RibError("no switch has both of its sides finished, so that there is nothing to draw")
         adjusted = holm([row["p"] for row in found])
         return pd.DataFrame([{**row, "p_holm": p} for row, p in zip(found, adjusted, strict=True)])
 
@@ -84,8 +100,18 @@ class Errata:
             "difference_high": against.difference + half,
             "p": against.p,
             "num_sources": len({one.metrics["source"] for one in right}),
+            "sources": " ".join(sorted({one.metrics["source"] for one in right})),
             "num_seeds": len({one.metrics["seed"] for one in right}),
         }
+
+
+def _paired(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], list[Made]]:
+    """Both sides without the cells that are finished on one alone, and without incomplete seeds."""
+    places = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
+    both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in places[0] & places[1]]
+    kept = {(m["source"], m["seed"]) for _, m in counted([one.result for one in both])}
+    found = [[one for one in side if (one.metrics["source"], one.metrics["seed"]) in kept] for side in (right, wrong)]
+    return found[0], found[1]
 
 
 def _mri(side: Sequence[Made]) -> float:

@@ -4,52 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from rib.figures import SERIES
+from rib.grid import Cell
 from rib.metrics.rank import rank_correlation
+from rib.question import PRETRAINED
 from rib.store import RunStore
-from rib.studies.base import Made, is_of, log_ticks, n_of, rows, said, tidy
-from rib.studies.size import drawn
+from rib.studies.base import (
+    Made,
+    Row,
+    Study,
+    draw_curve,
+    drawn,
+    log_ticks,
+    n_of,
+    name_curves,
+    need_axis,
+    rows,
+    said,
+    short,
+    tidy,
+)
+from rib.studies.size import SIZE
 
-LINE = ["method", "objective"]
-"""What is one line: models that differ in how much they saw, not in what they were trained to do."""
 
-
-class Scale:
-    """mRI against the number of pretraining images (``model.pretraining``), a line a method and objective."""
+class Scale(Study):
+    """mRI against the number of pretraining images (``model.pretraining``), a line an objective and method."""
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """One row a model and method."""
-        return _by_scale(made, store).sort_values([*LINE, "pretrained_on"], ignore_index=True)
+        found = _rows(made, store)
+        name_curves(found, [], ("method", "objective"))
+        table = pd.DataFrame([row.facts for row in found])
+        return table.sort_values(["curve", "pretrained_on"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """Each line's models in order, and Spearman's rank correlation of scale and mRI."""
-        lines = [f"mRI by pretraining images, points with 95 % intervals over images; {n_of(table)}."]
-        for (method, objective), curve in _known(table).groupby(LINE):
+        lines = [f"mRI by pretraining images, points with 95 % intervals over images; {n_of(table, named=True)}."]
+        for label, curve in _known(table).groupby("curve"):
             points = curve.to_dict("records")
-            each = ", ".join(f"{row['model']} {row['pretrained_on']:,}: {said(row)}" for row in points)
+            each = ", ".join(f"{row['model']} ({short(row['pretrained_on'])}) {said(row)}" for row in points)
             rank = rank_correlation(list(curve["pretrained_on"]), list(curve["mri"]))
             trend = f"; rank correlation of scale and mRI {rank}" if rank else ""
-            lines.append(f"{method}, {objective}: {each}{trend}.")
+            lines.append(f"{label}: {each}{trend}.")
         return "\n".join([*lines, *_left_out(table)])
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """A line a method and objective."""
+        """A line an objective and method."""
         known = _known(table)
         if known.empty:
             return {}
         figure = Figure(figsize=(4.6, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        for number, ((method, objective), curve) in enumerate(known.groupby(LINE)):
-            colour, x = SERIES[number % len(SERIES)], curve["pretrained_on"]
-            label = f"{method}, {objective}"
-            axes.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
-            axes.plot(x, curve["mri"], color=colour, marker="os^Dv<>"[number % 7], ms=4, lw=1.4, label=label)
-            if (curve["num_seeds"] > 1).all():
-                axes.vlines(x, curve["seeds_low"], curve["seeds_high"], color=colour, lw=0.9)
+        for number, (label, curve) in enumerate(known.groupby("curve")):
+            draw_curve(axes, "pretrained_on", curve, number, str(label))
         axes.axhline(0, color="black", lw=0.8)
         log_ticks(axes, known["pretrained_on"])
         axes.set_xlabel(f"pretraining images; {n_of(table)}", fontsize=8)
@@ -59,50 +70,59 @@ class Scale:
         return {"scale": figure}
 
 
-class Map:
+class Map(Study):
     """mRI over pretraining images (``model.pretraining``) and fine-tuning images a class."""
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Every cell has a size."""
+        super().check(cells)
+        need_axis(cells, SIZE, "this study")
+
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a model and size."""
-        return _by_scale(made, store).sort_values(["pretrained_on", "a_class"], ignore_index=True)
+        """One row a curve (a model, and what else differs) and size."""
+        found = _rows(made, store)
+        name_curves(found, [SIZE])
+        table = pd.DataFrame([{**row.facts, **drawn(row)} for row in found])
+        return table.sort_values(["pretrained_on", "curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """The corners of the map, and how many of its cells gain."""
+        """How many cells of the map gain, and the ends of its outer rows."""
         known = _known(table)
         gains = int((known["low"] > 0).sum())
         lines = [
             f"mRI in points with 95 % intervals over images: {gains} of {len(known)} cells gain robustness (interval "
-            f"above 0); {n_of(table)}."
+            f"above 0); {n_of(table, named=True)}."
         ]
-        models = list(dict.fromkeys(known["model"]))
-        for model in dict.fromkeys([*models[:1], *models[-1:]]):
-            curve = known[known["model"] == model].to_dict("records")
-            seen = f"{model}, {curve[0]['pretrained_on']:,} pretraining images"
-            each = ", ".join(f"{said(row)} with {row['a_class']:.5g} a class" for row in (curve[0], curve[-1]))
-            lines.append(f"{seen}: {each}.")
+        curves = list(dict.fromkeys(known["curve"]))
+        for label in dict.fromkeys([*curves[:1], *curves[-1:]]):
+            curve = known[known["curve"] == label].to_dict("records")
+            ends = dict.fromkeys((0, len(curve) - 1))
+            each = ", ".join(f"{said(curve[i])} with {curve[i]['a_class']:.5g} a class" for i in ends)
+            lines.append(f"{label}, {short(curve[0]['pretrained_on'])} pretraining images: {each}.")
         return "\n".join([*lines, *_left_out(table)])
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """A heat map with the contour of no change."""
+        """A heat map with the contour of no change; what is not there yet is white."""
         known = _known(table)
         if known.empty:
             return {}
-        rows_of = known["model"] + "\n" + known["pretrained_on"].map("{:,}".format)
-        grid = known.assign(row=rows_of).pivot_table(index="row", columns="a_class", values="mri", sort=False)
+        label = known["curve"] + "\n" + known["pretrained_on"].map(short)
+        grid = known.assign(label=label).pivot_table(index="label", columns="a_class", values="mri", sort=False)
         grid = grid[sorted(grid.columns)]
-        figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+        values = grid.to_numpy()
+        figure = Figure(figsize=(4.6, 1.6 + 0.45 * len(grid)), layout="constrained")
         axes = figure.add_subplot()
-        most = float(abs(grid.to_numpy()).max())
-        shown = axes.imshow(grid, cmap="RdBu", vmin=-most, vmax=most, origin="lower", aspect="auto")
-        for i, row in enumerate(grid.to_numpy()):
-            for j, value in enumerate(row):
-                colour = "white" if abs(value) > 0.6 * most else "black"
-                text = axes.annotate(f"{value:+.1f}", (j, i), ha="center", va="center", fontsize=8, color=colour)
-                text.set_path_effects([withStroke(linewidth=2.5, foreground=shown.to_rgba(value))])
-        if grid.to_numpy().min() < 0 < grid.to_numpy().max() and min(grid.shape) > 1:
-            axes.contour(grid, levels=[0], colors="black", linewidths=1.2)
+        most = max(float(np.nanmax(abs(values))), 1e-9)
+        shown = axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, origin="lower", aspect="auto")
+        for i, j in zip(*np.nonzero(~np.isnan(values)), strict=True):
+            value = values[i, j]
+            colour = "white" if abs(value) > 0.6 * most else "black"
+            text = axes.annotate(f"{value:+.1f}", (j, i), ha="center", va="center", fontsize=8, color=colour)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground=shown.to_rgba(value))])
+        if np.nanmin(values) < 0 < np.nanmax(values) and min(grid.shape) > 1:
+            axes.contour(np.ma.masked_invalid(values), levels=[0], colors="black", linewidths=1.2)
             axes.set_title("line: mRI = 0", fontsize=8, loc="left")
-        axes.set_xticks(range(grid.shape[1]), [f"{size:.5g}" for size in grid.columns], fontsize=8)
+        axes.set_xticks(range(grid.shape[1]), [f"{size:.4g}" for size in grid.columns], fontsize=8)
         axes.set_yticks(range(grid.shape[0]), list(grid.index), fontsize=8)
         axes.set_xlabel(f"images a class fine-tuned on; {n_of(table)}", fontsize=8)
         axes.set_ylabel("model and its pretraining images", fontsize=8)
@@ -110,16 +130,15 @@ class Map:
         return {"map": figure}
 
 
-def _by_scale(made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-    """A study's rows with what their models had seen; 0 images where ``model.pretraining`` does not say."""
-    found = []
-    for row in rows(made, store):
-        question = next(one.cell.question for one in made if is_of(one, row))
+def _rows(made: Sequence[Made], store: RunStore) -> list[Row]:
+    """Rows of what was trained, with what their models had seen; 0 images where ``model.pretraining`` does not say."""
+    found = rows([one for one in made if one.metrics["method"] != PRETRAINED], store)
+    for row in found:
+        question = row.made[0].cell.question
         assert question is not None, "a finished cell was asked"
         seen = question.config.model.pretraining
-        told = {"pretrained_on": seen.images or 0, "objective": seen.objective or "objective unknown"}
-        found.append({**row, **told, **drawn(row, made)})
-    return pd.DataFrame(found)
+        row.facts.update(pretrained_on=seen.images or 0, objective=seen.objective or "objective unknown")
+    return found
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,13 +10,18 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.figures import SERIES
+from rib.errors import RibError
+from rib.figures import style
+from rib.grid import Cell
+from rib.stack import NO_WEIGHTS
 from rib.store import RunStore
-from rib.studies.base import Made, is_of, n_of, rows, said, tidy
+from rib.studies.base import Made, Study, n_of, name_curves, need_axis, rows, said, tidy, unknown
+from rib.summary import PLAIN
+from rib.tables import before_after
 from rib.weights import StoredWeights, distance
 
 
-class Tradeoff:
+class Tradeoff(Study):
     """Curves of methods whose strength or alpha is varied, with plain fine-tuning as a point.
 
     Args:
@@ -27,38 +32,59 @@ class Tradeoff:
     def __init__(self, strength: Mapping[str, str], notes: Sequence[str] = ()) -> None:
         self.strength, self.notes = strength, notes
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Every method but plain fine-tuning has a curve to be on, and weights whose distance can be told."""
+        super().check(cells)
+        methods = {cell.question.method: cell for cell in cells if cell.question is not None}
+        if PLAIN not in methods:
+            raise RibError(f"methods: this study compares with {PLAIN}, which is not among {', '.join(methods)}")
+        for method, cell in methods.items():
+            if lacking := next((part for part in method.split("+") if part in NO_WEIGHTS), None):
+                raise RibError(f"methods: how far {lacking} moved cannot be told: {NO_WEIGHTS[lacking]}")
+            if method != PLAIN and method not in self.strength:
+                known = ", ".join(self.strength)
+                raise RibError(f"methods: {cell.label} has no curve; draw.strength names that of {known}")
+        for method, option in self.strength.items():
+            own = [cell for cell in cells if cell.question is not None and cell.question.method == method]
+            need_axis(own, option, f"the curve of {method}")
+
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """One row a setting: its curve, its place on it, distance moved, notes, accuracy on the source, mRI."""
-        found = []
-        for row in rows(made, store):
-            method = row["method"]
-            group = [m for m in made if is_of(m, row)]
-            along = self.strength.get(method)
-            rest = {k: v for k, v in group[0].cell.axes.items() if k != along}
-            found.append(
-                {
-                    **row,
-                    "curve": " ".join([method, *(str(value) for value in rest.values())]),
-                    "strength": group[0].cell.axes[along] if along else float("nan"),
-                    "distance": fmean(_moved(m, store) for m in group),
-                    **{note: fmean(m.metrics["notes"].get(note, float("nan")) for m in group) for note in self.notes},
-                }
-            )
-        return pd.DataFrame(found).sort_values(["model", "curve", "strength"], ignore_index=True)
+        found = rows(made, store)
+        name_curves(found, list(self.strength.values()), ("method",))
+        table = []
+        for row in found:
+            along = self.strength.get(row.facts["method"])
+            notes = {note: [m.metrics["notes"].get(note, float("nan")) for m in row.made] for note in self.notes}
+            place = {
+                "strength": row.facts[along] if along else float("nan"),
+                "distance": fmean(_moved(m, store) for m in row.made),
+                **{note: fmean(values) for note, values in notes.items()},
+            }
+            table.append({**row.facts, **place})
+        return pd.DataFrame(table).sort_values(["model", "curve", "strength"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """For each model: plain fine-tuning, and of each curve the best point that is as good on the source."""
-        lines = [f"Accuracy on the source against mRI, points with 95 % intervals over images; {n_of(table)}."]
+        """Plain fine-tuning, and of each curve the point nearest the start that is as good on the source.
+
+        Strengths are compared at what they reach on the source: taking the best mRI would choose on targets.
+        """
+        lines = [f"Accuracy on the source against mRI, points, 95 % over images; {n_of(table, named=True)}."]
         for model, of_model in table.groupby("model"):
             records = of_model.to_dict("records")
-            plain = next(row for row in records if row["method"] == "finetune")
+            plain = next((row for row in records if row["method"] == PLAIN), None)
+            if plain is None:
+                lines.append(f"{model}: plain fine-tuning is not finished, so that there is nothing to compare with.")
+                continue
             lines.append(f"{model}: plain fine-tuning {_point(plain)}.")
-            for curve in dict.fromkeys(row["curve"] for row in records if row["method"] != "finetune"):
+            for curve in dict.fromkeys(row["curve"] for row in records if row["method"] != PLAIN):
                 here = [row for row in records if row["curve"] == curve]
                 moved = self._moved(here)
                 as_good = [row for row in here if row["source_after"] >= plain["source_after"]]
-                if as_good:
-                    best = max(as_good, key=lambda row: row["mri"])
+                if unknown(plain["source_after"]):
+                    lines.append(f"  {curve}: accuracy on the source is not scored; {moved}.")
+                elif as_good:
+                    best = min(as_good, key=lambda row: row["distance"])
                     lines.append(f"  {curve}: as good on the source at {best['strength']:g}, {_point(best)}; {moved}.")
                 else:
                     best = max(here, key=lambda row: row["source_after"])
@@ -81,17 +107,19 @@ class Tradeoff:
         """A panel a model."""
         models = list(dict.fromkeys(table["model"]))
         figure = Figure(figsize=(4.8, 0.9 + 3.0 * len(models)), layout="constrained")
-        curves = [c for c in dict.fromkeys(table["curve"]) if c != "finetune"]
+        curves = list(dict.fromkeys(table[table["method"] != PLAIN]["curve"]))
         for axes, model in zip(figure.subplots(len(models), 1, squeeze=False).flat, models, strict=True):
             of_model = table[table["model"] == model]
             for number, curve in enumerate(curves):
                 here = of_model[of_model["curve"] == curve]
-                colour, marker = SERIES[number % len(SERIES)], "os^Dv<>"[number % 7]
+                if here.empty:
+                    continue
+                colour, marker = style(number).values()
                 first, last = here.iloc[0], here.iloc[-1]
                 label = f"{curve}, {first['strength']:g} to {last['strength']:g}"
                 axes.plot(here["source_after"], here["mri"], color=colour, marker=marker, ms=4, lw=1.2, label=label)
                 axes.plot(first["source_after"], first["mri"], marker, mfc="white", mec=colour, ms=6)
-            plain = of_model[of_model["curve"] == "finetune"]
+            plain = of_model[of_model["method"] == PLAIN]
             axes.plot(plain["source_after"], plain["mri"], "*", color="black", ms=10, label="finetune")
             axes.plot(plain["source_before"], [0] * len(plain), "+", color="black", ms=9, label="pretrained")
             axes.set_title(f"{model}; {n_of(table)}", fontsize=9, loc="left")
@@ -112,4 +140,4 @@ def _moved(one: Made, store: RunStore) -> float:
 
 
 def _point(row: Mapping[Any, Any]) -> str:
-    return f"source {row['source_before']:.1f} > {row['source_after']:.1f} %, mRI {said(row)}"
+    return f"source {before_after(row['source_before'], row['source_after'])} %, mRI {said(row)}"
