@@ -122,7 +122,9 @@ class Shift(Study):
             axes.tick_params(labelsize=7)
         n = f"{_shown(self.dataset, table)}; {n_of(table)}"
         figure.supylabel("debiased linear CKA with the start", fontsize=8)
-        figure.supxlabel(n, fontsize=8)
+        inside = "end of block; between: attn.proj, mlp.fc1, mlp.fc2\n"
+        in_blocks = all(by_block(list(dict.fromkeys(table[table["curve"] == curve]["layer"]))) for curve in curves)
+        figure.supxlabel((inside if in_blocks else "") + n, fontsize=8)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7, frameon=False)
         return figure
@@ -216,7 +218,6 @@ def _name(axes: Axes, layers: Sequence[str]) -> None:
     ends = [i for i, (_, part) in enumerate(blocks or []) if part == OUTPUT]
     if blocks and ends:
         axes.set_xticks(ends, [str(blocks[i][0]) for i in ends])
-        axes.set_xlabel("end of block; between: attn.proj, mlp.fc1, mlp.fc2", fontsize=7)
     else:
         shown = np.unique(np.linspace(0, len(layers) - 1, min(8, len(layers))).astype(int))
         axes.set_xticks(shown, [layers[i] for i in shown], rotation=90)
