@@ -58,6 +58,8 @@ def launch(main: Callable[[], None]) -> None:
             raise
         sys.exit(f"rib: {explain(error)}")
     except Exception as error:
+        if not wants_traceback and str(error).startswith("Config group override must be"):
+            sys.exit("rib: an option that names a file of conf/ (study, model, dataset, ...) takes a name, got null")
         if wants_traceback or type(error).__name__ != "UncompletedJobError":
             raise
         sys.exit("rib: a job was killed before it could end (out of memory, a time limit); what else runs goes on")
