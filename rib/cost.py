@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rib.files import write_atomically
 from rib.grid import Cell
@@ -35,6 +36,26 @@ class Measured:
     score: float
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What a finished run took.
+
+    Attributes:
+        fit: Seconds of training.
+        evaluate: Seconds of scoring.
+        shown: Images that training saw, each as often as it saw it; None for what is not trained, or not known.
+    """
+
+    fit: float
+    evaluate: float
+    shown: int | None
+
+    def seconds(self, shown: int | None) -> float:
+        """Of a run like it that sees so many images."""
+        more = shown / self.shown if shown is not None and self.shown else 1.0
+        return more * self.fit + self.evaluate
+
+
 class Costs:
     """Expected seconds and bytes of cells.
 
@@ -44,19 +65,21 @@ class Costs:
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
-        self._taken: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._taken: defaultdict[tuple[Any, ...], list[Taken]] = defaultdict(list)
         for run in store.finished():
             if (m := run.metrics()) is not None:
-                seconds = m["seconds"]["fit"] + m["seconds"]["evaluate"]
-                for key in ((m["model"], m["method"], m["source"]), (m["model"], m["method"])):
-                    self._taken[key].append(seconds)
+                epochs, trained = m["protocol"]["epochs"], m.get("trained_on")
+                shown = epochs * trained["num_images"] if epochs is not None and trained else None
+                taken = Taken(m["seconds"]["fit"], m["seconds"]["evaluate"], shown)
+                for key in _keys(m["model"], m["method"], m["source"], shown):
+                    self._taken[key].append(taken)
 
     def seconds(self, question: Question) -> float | None:
         """Of one cell: what such cells took here, else what a calibration says; None where nothing is known."""
-        keys = ((question.start.name, question.method, question.source_name), (question.start.name, question.method))
-        for key in keys:
+        shown = _shown(question)
+        for key in _keys(question.start.name, question.method, question.source_name, shown):
             if taken := self._taken.get(key):
-                return fmean(taken)
+                return fmean(one.seconds(shown) for one in taken)
         measured = _read(self._file(question))
         return None if measured is None else _estimate(question, measured)
 
@@ -93,11 +116,20 @@ def total(seconds: Sequence[float | None], jobs: int) -> float | None:
     return sum(known) / max(1, jobs) if len(known) == len(seconds) else None
 
 
+def _keys(model: str, method: str, source: str, shown: int | None) -> tuple[tuple[Any, ...], ...]:
+    """What a cell is like, the most alike first."""
+    return (model, method, source, shown), (model, method, source), (model, method)
+
+
+def _shown(question: Question) -> int | None:
+    if not question.trains or question.source is None or question.recipe is None:
+        return None
+    return question.recipe.epochs * len(question.source)
+
+
 def _estimate(question: Question, measured: Measured) -> float:
     scored = sum(len(tree) for tree in question.scored.values()) * measured.score
-    if not question.trains or question.source is None or question.recipe is None:
-        return scored
-    return scored + question.recipe.epochs * len(question.source) * measured.train
+    return scored + (_shown(question) or 0) * measured.train
 
 
 def _read(file: Path) -> Measured | None:

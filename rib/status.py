@@ -52,7 +52,9 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
         seconds = total([costs.seconds(question) for question in missing], jobs)
         about = "time unknown: nothing like it has been measured here" if seconds is None else f"about {spell(seconds)}"
         size = sum(costs.num_bytes(question) for question in missing)
-        console.print(f"to make: {len(missing)} runs, {about} with {jobs} side by side", highlight=False)
+        console.print(
+            f"to make: {len(missing)} runs, {about} with {jobs} side by side, starting apart", highlight=False
+        )
         console.print(f"disk: {size / 1e9:.2f} GB in {costs.store.root}", highlight=False)
     for label, reason in failed_labels(plan, outcome):
         console.print(f"failed: {label}: {reason}", highlight=False, soft_wrap=True)

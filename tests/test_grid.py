@@ -159,6 +159,8 @@ def test_the_stand_and_the_cost_come_from_the_store(plan_of, ask_for, store, cac
     taken = run.metrics()["seconds"]
     assert costs.seconds(finetuned.question) == taken["fit"] + taken["evaluate"]
     assert costs.seconds(merged.question) is None
+    longer = plan_of(*one[:2], "methods=[finetune]", *short, "epochs=3").wanted[0].question
+    assert costs.seconds(longer) == pytest.approx(3 * taken["fit"] + taken["evaluate"])
     assert 0.9 < costs.num_bytes(finetuned.question) / run.weights_file.stat().st_size < 1.2
     report = look(plan, RunStore(store), costs)
     assert report["counts"] == {"done": 1, "running": 0, "failed": 0, "refused": 0, "missing": 1}
