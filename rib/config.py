@@ -285,7 +285,7 @@ def _check_method(name: str, node: object) -> None:
         return
     if "_target_" not in node and name not in WITHOUT_TARGET:
         raise RibError(
-            f"method.{name}: expected a class named in _target_, found none{_nearest(name, options('method'))}"
+            f"method.{name}: expected a class named in _target_, found none{nearest(name, options('method'))}"
         )
     _check_node("method", node, f"method.{name}")
 
@@ -302,7 +302,7 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
     for key, value in node.items():
         if key not in {"_target_", *accepted}:
             raise RibError(
-                f"{where}.{key}: there is no such option{_nearest(key, accepted - {'_target_'}, f'{where}.')}"
+                f"{where}.{key}: there is no such option{nearest(key, accepted - {'_target_'}, f'{where}.')}"
             )
         if (group, key) == ("method", "lr"):
             _check_rate(value, f"{where}.lr")
@@ -348,7 +348,7 @@ def explain(error: Exception) -> str:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group:
             known = ", ".join(error.options)
-            return f"{group}={name}: there is no such {group}{_nearest(name, error.options)}; known: {known}"
+            return f"{group}={name}: there is no such {group}{nearest(name, error.options)}; known: {known}"
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = str(found[1]).lstrip("+")
@@ -357,7 +357,7 @@ def explain(error: Exception) -> str:
             return f"{key}: no method {methods[key]} was chosen; give +method={methods[key]} with it"
         named = [f"logger.{k}" for node in shipped_nodes("logger").values() for k in node if k != "_target_"]
         candidates = [*_all_keys(), *methods, *named, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
-        return f"{key}: there is no such option{_nearest(key, candidates)}"
+        return f"{key}: there is no such option{nearest(key, candidates)}"
     if isinstance(error, OmegaConfBaseException):
         return _explain_omegaconf(error, Config)
     return " ".join(text.split())
@@ -368,7 +368,7 @@ def _explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
     if isinstance(error, ConfigKeyError):
         parent, _, key = where.rpartition(".")
         prefix = f"{parent}." if parent else ""
-        return f"{where}: there is no such option{_nearest(key, _fields(schema, parent), prefix)}"
+        return f"{where}: there is no such option{nearest(key, _fields(schema, parent), prefix)}"
     message = str(error.msg or error).split("\n")[0]
     if "not a ListConfig" in message:
         return f"{where}: expected a list, {where}=[..]"
@@ -399,6 +399,7 @@ def _all_keys() -> tuple[str, ...]:
     return (*walk(cfg), *_fields(CKAConfig, ""))
 
 
-def _nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
+def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
+    """``; did you mean NAME?`` for the candidate most like a name, or nothing."""
     close = difflib.get_close_matches(name, sorted({*candidates} - {name}), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rib.config import method_node, options, varied
+from rib.config import method_node, nearest, options, varied
 from rib.data.catalog import Catalog
 from rib.errors import RibError
 from rib.schema import Config
@@ -168,8 +168,11 @@ def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:
     for name in names.split("+"):
         node = method_node(name)
         if node is None:
-            known = ", ".join(options("method"))
-            raise RibError(f"{where}: {text!r} is no folder of a run, and {name} no method of rib; known: {known}")
+            meant = nearest(name, options("method"))
+            raise RibError(
+                f"{where}: {text!r} is no folder of a run, and {name} no method of rib"
+                f"{meant}; known: {', '.join(options('method'))}"
+            )
         nodes[name] = node
     return nodes
 
