@@ -72,6 +72,7 @@ def test_a_curve_in_one_pass_equals_runs_of_their_own(made):
     assert (curve.folder / "figures" / "curve.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_curve_is_scored_again_where_it_stopped(made, monkeypatch):
     whole = made("+method=wise_ft", "method.wise_ft.curve=[0,1]")
     expected = (whole.folder / "metrics.json").read_text()

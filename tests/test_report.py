@@ -97,6 +97,7 @@ def test_a_source_with_more_seeds_weighs_no_more(grid, ask_for):
     assert summary.over_images.value == pytest.approx(np.mean(list(summary.improvement.values())))
 
 
+@pytest.mark.slow
 def test_another_suite_has_a_table_of_its_own(ask_for, store, tmp_path, capsys):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1")
     for suite in ("seven", "paper"):

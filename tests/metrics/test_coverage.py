@@ -45,6 +45,7 @@ def test_coverage(world: World) -> None:
     assert 0.94 <= coverage(world, 4000) <= 0.96
 
 
+@pytest.mark.slow
 def test_resampling_each_set_alone_covers_too_little() -> None:
     assert coverage(WORLDS["correlated_sets_and_sources"], 150, alone=True) < 0.85
 
