@@ -165,7 +165,8 @@ def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
     figure.legend(handles=handles, loc="outside upper left", ncols=ncols, fontsize=8, frameon=False)
     seeds = len({m["seed"] for m in trained})
     each = f", a line a seed ({seeds})" if seeds > 1 else ""
-    figure.supxlabel(f"change in percentage points, 95 % over images only{each}; {world(trained[0])}", fontsize=8)
+    about = f"change in percentage points, 95 % over images only{each}; {world(trained[0])}"
+    figure.supxlabel(textwrap.fill(about, int(CHARACTERS * figure.get_figwidth())), fontsize=8)
     return figure
 
 
