@@ -42,7 +42,7 @@ class Shift(Study):
         """The dataset and the number of images can be analysed."""
         super().check(cells)
         if not isinstance(self.images, int):
-            raise RibError(f"draw.images: expected a number, got {self.images!r}")
+            raise RibError(f"draw.images: expected a whole number, got {self.images!r}")
         check(CKAConfig(run="", images=self.images))
         methods = {cell.question.method for cell in cells if cell.question is not None} - {PRETRAINED}
         if all(set(method.split("+")) & NO_WEIGHTS.keys() for method in methods):
