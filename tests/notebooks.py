@@ -32,12 +32,23 @@ def execute(name: str, runs: Path) -> nbformat.NotebookNode:
         cell.id = f"{name.replace('_', '-')}-{number}"
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            cell.outputs = joined([out for out in cell.outputs if out.get("name") != "stderr"])
             for out in cell.outputs:
                 for part in (out, out.get("data", {})):
                     part |= {kind: shown(kind, content, runs) for kind, content in part.items()}
     notebook.metadata.pop("language_info", None)
     return notebook
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What was printed in one go as one output: where it is cut depends on what stderr said in between."""
+    found: list[nbformat.NotebookNode] = []
+    for out in outputs:
+        if found and out.output_type == found[-1].output_type == "stream":
+            found[-1].text += out.text
+        else:
+            found.append(out)
+    return found
 
 
 def shown(kind: str, content: Any, runs: Path) -> Any:
