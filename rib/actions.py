@@ -68,13 +68,13 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
         Schedule(plan, store, workers, outcome).run()
     _make_controls(plan, store, workers, outcome)
     _show_results(config, plan, store)
-    if study is not None:
-        _show_study(study, str(config.study), plan, store, console)
+    drawn = study is None or _show_study(study, str(config.study), plan, store, console)
     if outcome.failed:
         wanted = sum(cell.id in outcome.failed for cell in plan.wanted)
         say(f"{wanted} of {len(plan.wanted)} cells have no result; retry=1 tries failed ones again:")
         for label, reason in failed_labels(plan, outcome):
             say(f"  {label}: {reason}")
+    if outcome.failed or not drawn:
         sys.exit(1)
 
 
@@ -165,19 +165,25 @@ def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
     if config.study is None:
         return None
     study: Study = instantiate(config.draw)
-    study.check([cell for cell in plan.asked if cell.question is not None])
+    if asked := [cell for cell in plan.asked if cell.question is not None]:  # else the plan says why there is none
+        study.check(asked)
     return study
 
 
-def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: Console) -> None:
-    """What the study draws from its cells: the paragraph, and where the table and figures are."""
+def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: Console) -> bool:
+    """What the study draws from its cells: the paragraph, and where the table and figures are; False if it cannot."""
     from rib.studies.base import Made, write_study
 
     done = [(cell, cell.place, m) for cell in plan.asked if cell.place and (m := cell.metrics)]
     made = [Made(*one) for one in done if one[2]["robustness_improvement"] is not None]
     if not made:
         say(f"no cell of {name} is finished and has an RI, so that there is nothing to draw")
-        return
-    text, files = write_study(study, made, store, store.root / "studies" / name)
+        return False
+    try:
+        text, files = write_study(study, made, store, store.root / "studies" / name)
+    except RibError as error:  # said here, so that why cells failed is still told after it
+        say(f"{name} cannot be drawn: {error}")
+        return False
     console.print(text, highlight=False, markup=False)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
+    return True

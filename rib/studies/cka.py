@@ -156,7 +156,7 @@ class Shift(Study):
         if reason is None:
             try:
                 found = self._pair(one, store).layer_cka()
-            except RibError as error:  # weights that an import left behind, a layer that no hook reaches
+            except RibError as error:  # as where an import left the weights behind
                 reason = str(error)
         if reason is not None:
             return [{**facts, **none, "note": reason, "kind": m["data"]["kind"]}]

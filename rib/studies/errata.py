@@ -85,7 +85,7 @@ class Errata(Study):
         self, model: str, method: str, switch: str, right: list[Made], wrong: list[Made], store: RunStore
     ) -> dict[str, Any]:
         catalog = catalog_of(right[0].metrics["data"]["kind"])
-        changes = [changes_of([(one.run, one.metrics) for one in side], store, catalog) for side in (wrong, right)]
+        changes = [changes_of([one.result for one in side], store, catalog) for side in (wrong, right)]
         against = mean_robustness_difference(*changes)
         half = 1.96 * against.error
         return {
