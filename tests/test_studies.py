@@ -20,6 +20,7 @@ from rib.pipeline import answer, finetune
 from rib.schema import BenchmarkConfig, CKAConfig, PathsConfig
 from rib.store import RunStore
 from rib.studies.base import Made, rows, write_study
+from rib.studies.cka import Shift
 from rib.studies.size import Size
 from rib.summary import summarise
 from rib.weights import distance, equal
@@ -242,6 +243,20 @@ def test_what_no_suite_scores_is_said_to_be_so(make, tmp_path):
 def test_a_curve_that_does_not_rise_has_no_crossing(mris, said):
     records = [{"a_class": 10**i, "low": m - 1, "mri": m, "high": m + 1} for i, m in enumerate(mris)]
     assert Size()._crossing(records) == said
+
+
+def test_a_cell_whose_weights_are_gone_is_a_row_that_says_so(make):
+    _, store, made = make("study=cka_study", *QUICK, *GRIDS["cka_study"])
+    one = next(one for one in made if one.metrics["method"] == "finetune")
+    aside = one.run.weights_file.with_suffix(".aside")
+    one.run.weights_file.rename(aside)
+    try:
+        table = Shift(images=40).table([one], store)
+    finally:
+        aside.rename(one.run.weights_file)
+    assert table["layer"].tolist() == [""]
+    assert "cannot read" in table["note"].item()
+    assert Shift(images=40).figures(table) == {}
 
 
 def test_an_error_costs_the_difference_of_its_two_sides(make):
