@@ -89,8 +89,9 @@ def ask(config: Config, found: Found | None = None) -> Question:
             if not config.data.allow_incomplete:
                 raise
             say(f"left out: {error}")
+    digests = cache / "digests"
     if PRETRAINED in config.method or EXTERNAL in config.method:
-        return Question(config, catalog, start, None, scored, None)
+        return Question(config, catalog, start, None, scored, None, records=digests)
     name = config.dataset.name
     spec = catalog[name]
     if not spec.may_train and config.data.objectnet_training != PERMISSION:
@@ -100,7 +101,7 @@ def ask(config: Config, found: Found | None = None) -> Question:
         )
     source, held_out = _subset(scored[name] if name in scored else tree(name), config)
     recipe = settle(config, catalog, len(source))
-    question = Question(config, catalog, start, source, scored, recipe, held_out)
+    question = Question(config, catalog, start, source, scored, recipe, held_out, records=digests)
     if stack.merged(config) is not None:
         parts = tuple(_ingredient(question, label, part, found) for label, part in stack.ingredients(config, catalog))
         return replace(question, ingredients=parts)

@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rib.config import checked, conf_dir
+from rib.config import asked, conf_dir
 from rib.launch import launch, quietly
 from rib.schema import BenchmarkConfig
 
@@ -17,7 +17,7 @@ from rib.schema import BenchmarkConfig
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = checked(cfg, BenchmarkConfig)
+    config = asked(cfg, BenchmarkConfig)
     from rib.actions import act
 
     launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)

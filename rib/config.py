@@ -11,7 +11,8 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -33,7 +34,7 @@ C = TypeVar("C")
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys belong to a class that is named in them, not to the schema."""
 
-READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}, "method": {"ingredients", "lr", "reestimate"}}
+READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}, "method": {"ingredients", "lr", "reestimate", "version"}}
 """Keys that any class in a node may have beside its arguments, since rib reads them itself."""
 
 WITHOUT_TARGET = ("finetune", "pretrained")
@@ -67,7 +68,7 @@ def compose(*overrides: str) -> Config:
         RibError: For anything misspelt, with the nearest right spelling.
     """
     try:
-        return checked(_compose("train", *accept(list(overrides))), Config)
+        return _with_given(checked(_compose("train", *accept(list(overrides))), Config), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise RibError(explain(error)) from error
 
@@ -119,10 +120,25 @@ def checked(cfg: DictConfig, schema: type[C]) -> C:
     return result
 
 
+def asked(cfg: DictConfig, schema: type[C]) -> C:
+    """The checked config of a running main, with the names of what its command line says in ``given``.
+
+    Raises:
+        RibError: As `checked`.
+    """
+    return _with_given(checked(cfg, schema), HydraConfig.get().overrides.task)
+
+
+def _with_given(config: C, overrides: Iterable[str]) -> C:
+    names = [override.partition("=")[0].lstrip("+") for override in overrides]
+    kept: list[str] = getattr(config, "given")  # noqa: B009 - every schema that a run is made from has it
+    return cast("C", replace(cast("Any", config), given=sorted({*kept, *names})))
+
+
 def not_default(config: object, config_name: str) -> list[str]:
     """Dotted names of what a command says otherwise than its yaml file: ``["suite.name", "seed"]``."""
-    default = _flat(_plain(checked(_compose(config_name), type(config))))
-    return [key for key, value in _flat(_plain(config)).items() if value != default.get(key)]
+    default = flat(checked(_compose(config_name), type(config)))
+    return [key for key, value in flat(config).items() if value != default.get(key) and key != "given"]
 
 
 def varied(config: Config, overrides: list[str], where: str) -> Config:
@@ -146,7 +162,7 @@ def varied(config: Config, overrides: list[str], where: str) -> Config:
             key = str(override.key_or_group).lstrip("+")
             if key not in groups:
                 OmegaConf.update(plain, key, override.value(), force_add=True)
-        return checked(plain, Config)
+        return _with_given(checked(plain, Config), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise RibError(f"{where}: {explain(error)}") from error
     except RibError as error:
@@ -219,10 +235,9 @@ def flat_changes(config: Config) -> dict[str, Any]:
     for name, options_ in config.method.items():
         default = shipped_nodes("method").get(name, {})
         changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
-    default = {k: v for k, v in _flat(_defaults()).items() if not k.startswith("model.")}
-    default |= _flat(shipped_nodes("model").get(config.model.name, {}).get("transform"), "model.transform.")
-    flat = _flat(_plain(config))
-    for key, value in flat.items():
+    default = {k: v for k, v in flat(_defaults()).items() if not k.startswith("model.")}
+    default |= flat(shipped_nodes("model").get(config.model.name, {}).get("transform") or {}, "model.transform.")
+    for key, value in flat(config).items():
         counts = key.partition(".")[0] in OPTIONS or key.startswith(ALSO_OPTIONS)
         if counts and key not in NOT_OPTIONS and value != default.get(key):
             changes[key] = value
@@ -239,10 +254,15 @@ def _defaults() -> Any:
     return _plain(checked(_compose("train"), Config))
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix[:-1]: node}
-    return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a dataclass or of nested dictionaries by dotted names, enums as their values."""
+    found: dict[str, Any] = {}
+    for key, value in (node if isinstance(node, dict) else asdict(node)).items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
+    return found
 
 
 def options(group: str) -> list[str]:
@@ -297,7 +317,7 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
     for shipped in shipped_nodes(group).values():
         if shipped.get("_target_") == node.get("_target_"):
             known = {**shipped, **known}
-    accepted = set(known) if known or "_target_" not in node else _arguments(node["_target_"], where)
+    accepted = set(known) if known or "_target_" not in node else arguments(node["_target_"], where)
     accepted |= READ_BY_RIB.get(group, set())
     for key, value in node.items():
         if key not in {"_target_", *accepted}:
@@ -330,15 +350,23 @@ def _same_kind(value: object, shipped: object) -> bool:
     return isinstance(value, int | float if isinstance(shipped, float) else type(shipped))
 
 
-def _arguments(target: str, where: str) -> set[str]:
-    """Names that a user's own class takes."""
+def arguments(target: str, where: str) -> set[str]:
+    """Names that a user's own class takes.
+
+    Raises:
+        RibError: If it cannot be imported.
+    """
     from hydra.utils import get_object
 
+    from rib.user_code import user_code
+
+    user_code(target)
     try:
         parameters = inspect.signature(get_object(target)).parameters
     except Exception as error:
         reason = " ".join(str(error).split())
         raise RibError(f"{where}._target_: cannot import {target!r} ({reason})") from error
+    user_code(target)  # from now on a change of its file would go unnoticed by Python, and is refused
     return set(parameters)
 
 

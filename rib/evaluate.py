@@ -5,7 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import checked, conf_dir
+from rib.config import asked, conf_dir
 from rib.launch import launch, quietly, rank
 from rib.schema import EvaluateConfig
 
@@ -13,7 +13,7 @@ from rib.schema import EvaluateConfig
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = checked(cfg, EvaluateConfig)
+    config = asked(cfg, EvaluateConfig)
     from rib.rescoring import evaluate
 
     runs = evaluate(config)

@@ -20,6 +20,7 @@ from rib.errors import RibError
 from rib.memo import digest_of
 from rib.question import Question
 from rib.schema import BatchNorm, BenchmarkConfig, Config
+from rib.spec import fisher_key
 from rib.store import Run, RunStore, view_of
 
 AXES = ("models", "sources", "methods", "seeds", "axes")
@@ -152,7 +153,7 @@ def _add(
     before = [] if question.source is None else [question.of_pretrained()]
     needs = tuple(dict.fromkeys(_add(plan, store, part, label_of(part), {}) for part in (*before, *asked)))
     place = store.place(question)
-    suite = (question.config.suite.name, question.config.experiment)
+    suite = [question.suite, question.protocol["targets"], question.protocol["reported"], question.config.experiment]
     cell_id = digest_of([place.key, suite, question.score_keys])
     plan.add(Cell(cell_id, label, question, place, needs, wanted, values))
     return cell_id
@@ -220,6 +221,7 @@ def _fishers(cell: Cell) -> Iterator[Sequence[object]]:
         return
     ewc = question.config.method.get("ewc")
     if ewc and ewc.get("fisher") != "identity":
-        facts = [ewc.get(option) for option in ("samples", "seed", "labels")]
-        adapters = [name for name in stack.ADAPTERS if name in question.config.method]
-        yield [question.start.digest, question.source.digest, facts, adapters]
+        yield [
+            fisher_key(question, question.probe.key if question.probe else None),
+            *(ewc.get(option) for option in ("samples", "seed", "labels")),
+        ]

@@ -19,7 +19,7 @@ from rib.config import instantiate
 from rib.errors import RibError
 from rib.launch import rank, say
 from rib.question import Question
-from rib.store import Run
+from rib.store import Run, view_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -114,7 +114,7 @@ def shown(question: Question, run: Run) -> Iterator[list[Logger]]:
         dashboard.close(failed=True)
         raise
     try:
-        if metrics := run.metrics(question.config.suite.name):
+        if metrics := view_of(run, question):
             dashboard.publish(metrics, sorted((run.folder / "figures").glob("*.png")))
         dashboard.close(failed=False)
     except Exception as error:  # of whatever kind: the run is finished, its view is not worth losing that
@@ -154,7 +154,7 @@ class WandB(Dashboard):
             "group": f"{question.start.name}/{question.source_name}",
             "job_type": question.method,
             "name": f"{question.method}{seed} {run.key[:6]}",
-            "tags": [*self.tags, question.catalog.kind, question.config.suite.name],
+            "tags": [*self.tags, question.catalog.kind, question.suite],
             "config": facts(question, run),
             "dir": str(run.folder),
         }

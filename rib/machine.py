@@ -61,6 +61,25 @@ def several_processes(config: Config) -> bool:
     return config.trainer.get("devices", 1) not in (1, "1") or config.trainer.get("num_nodes", 1) != 1
 
 
+def num_processes(config: Config) -> int:
+    """Processes that a run's Trainer asks for on all nodes; what says "all devices" is counted here."""
+    if not several_processes(config):
+        return 1
+    devices = config.trainer.get("devices", 1)
+    if isinstance(devices, list):
+        each = len(devices)
+    elif isinstance(devices, str) and "," in devices:
+        each = len([place for place in devices.split(",") if place.strip()])
+    else:
+        each = -1 if devices == "auto" else int(devices)
+    if each < 0:
+        import torch
+
+        on_cpu = config.trainer.get("accelerator", "auto") == "cpu"
+        each = 1 if on_cpu else max(1, torch.cuda.device_count())
+    return each * int(config.trainer.get("num_nodes", 1))
+
+
 def processes_exist() -> bool:
     """Whether this run's processes were started already, by torchrun, by srun, or by Lightning."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning's own rule

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from rib.config import instantiate
+from rib.config import READ_BY_RIB, arguments, instantiate
 from rib.data.datamodule import RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.errors import RibError
@@ -182,6 +182,10 @@ def method_of(question: Question, name: str, probe: Run | None = None) -> Any:
         name: Of the method.
         probe: The linear probe that it starts from, if it does and is about to.
     """
-    node = {k: v for k, v in question.options_of(name).items() if k != "reestimate"}
+    node = dict(question.config.method[name])
+    for key in READ_BY_RIB["method"] & node.keys():
+        if key != "version" or key not in arguments(node["_target_"], f"method.{name}"):
+            del node[key]
+    node.pop("probe", None)
     more = {"probe": probe and str(probe.weights_file)} if "probe" in question.config.method[name] else {}
     return instantiate(node, **more)

@@ -66,14 +66,31 @@ def applied(config: Config) -> Config:
         if value is not None and method.get(name):
             default = shipped_nodes("method")[name]
             untouched = {k: v for k, v in known[value].items() if method[name].get(k) == default.get(k)}
-            method[name] = {**method[name], **untouched}
+            said = {k for k in untouched if f"method.{name}.{k}" in config.given}
+            method[name] = {**method[name], **{k: v for k, v in untouched.items() if k not in said}}
     for name, only in DATA.items():
         if getattr(config.paper, name) not in (None, only):
             raise RibError(f"paper.{name}: expected {only} or null, got {getattr(config.paper, name)!r}")
     data = config.data
-    if config.paper.objectnet is not None and data.label_rule == LabelRule.max:
+    untouched_rule = data.label_rule == LabelRule.max and "data.label_rule" not in config.given
+    if config.paper.objectnet is not None and untouched_rule:
         data = replace(data, label_rule=LabelRule.authors)
     return replace(config, method=method, data=data)
+
+
+def kept(config: Config) -> dict[str, Any]:
+    """Options that the command line holds at their defaults against a switch, by flat name.
+
+    To say of a run only what is not default would leave these out, and the switch would seem to have been followed.
+    """
+    found: dict[str, Any] = {}
+    for name, known in METHODS.items():
+        switched = known.get(getattr(config.paper, name) or "", {})
+        node = config.method.get(name) or {}
+        found |= {f"method.{name}.{k}": node[k] for k, v in switched.items() if k in node and node[k] != v}
+    if config.paper.objectnet is not None and config.data.label_rule != LabelRule.authors:
+        found["data.label_rule"] = str(config.data.label_rule)
+    return found
 
 
 def read(config: Config, spec: DatasetSpec) -> DatasetSpec:

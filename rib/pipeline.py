@@ -8,6 +8,7 @@ the others; rank zero alone writes.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,10 +25,12 @@ from rib.machine import agreed, check_batch, environment, is_known, launch_proce
 from rib.memo import Memo
 from rib.metrics import family_of
 from rib.published import show_published
-from rib.question import NUMERICS, Ingredient, Question
+from rib.question import Ingredient, Question
 from rib.results import Scored, held_out_accuracy, keep_paths, measure
 from rib.schema import BatchNorm, Config
-from rib.store import Run, RunStore, view_of
+from rib.spec import fisher_key
+from rib.store import Run, RunStore, out_of_date, view_of, weights_digest
+from rib.user_code import copy_code, installed_versions
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from rib.methods.base import Method
     from rib.models.classifier import Classifier
     from rib.module import FineTuner
+
+MADE_FROM = "made_from.json"
+"""In a run's folder: digests of the weights of the runs that it needs, as they were when it was begun."""
 
 
 def finetune(config: Config) -> Run:
@@ -93,6 +99,7 @@ def answer(question: Question, store: RunStore) -> Run:
     with store.claim(place, needed) as claim:
         if claim is not None:
             store.recover(place)
+        force = force or agreed(question.config, lambda: _is_old(question, place))
         # Another process may have made it while this one waited.
         if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
             return place
@@ -102,6 +109,35 @@ def answer(question: Question, store: RunStore) -> Run:
             store.publish(work, place, claim, force)
             say(f"made {place.folder}")
     return place
+
+
+def _is_old(question: Question, run: Run) -> bool:
+    """Whether a finished run was made from others that hold other weights by now, which is said."""
+    views = run.views() if run.metrics() is not None else []
+    changed = next(filter(None, (out_of_date(view, question, run) for view in views)), None)
+    if changed is not None:
+        say(f"{run.folder} is out of date: {changed} has other weights than those that it was made from; made again")
+    return changed is not None
+
+
+def _begin(question: Question, run: Run, parts: Sequence[Run]) -> None:
+    """Write down what is made and from what; what was begun from other weights of these runs is thrown away."""
+    made_from = {"weights": [weights_digest(part) for part in parts]}
+    if parts and run.metrics() is None and run.read_json(MADE_FROM) not in (None, made_from):
+        shutil.rmtree(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "config.yaml").write_text(to_yaml(question.config))
+    record_code(question, run)
+    if parts and run.metrics() is None:
+        run.write_json(MADE_FROM, made_from)
+
+
+def record_code(question: Question, run: Run) -> None:
+    """Keep what a run was made with: versions in env.json, and the user's own files in code/."""
+    nodes = [question.config.method, question.config.optimizer]
+    about = environment()
+    run.write_json("env.json", about | {"versions": about["versions"] | installed_versions(nodes)})
+    copy_code(nodes, run.folder / "code")
 
 
 def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
@@ -144,9 +180,7 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
     """
     fabric = launch_processes(question.config)
     if fabric.is_global_zero:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "config.yaml").write_text(to_yaml(question.config))
-        run.write_json("env.json", environment())
+        _begin(question, run, parts)
     merging = None
     if question.ingredients:
         from rib.merging import Merging
@@ -245,10 +279,10 @@ def _train(
 
     config, recipe, source = question.config, question.recipe, question.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
-    methods = sorted(
-        (method_of(question, name, probe) for name in stack.trained(config)), key=lambda method: method.order
-    )
-    module = _fine_tuner(question, model, methods, store)
+    # By class attribute, then by name: the order of the command decides nothing.
+    named = [method_of(question, name, probe) for name in sorted(stack.trained(config))]
+    methods = sorted(named, key=lambda method: method.order)
+    module = _fine_tuner(question, model, methods, store, probe)
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     kept = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
     title = f"{question.start.name}: {question.method} on {source.spec.title}"
@@ -287,24 +321,16 @@ def _train(
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
-def _fine_tuner(question: Question, model: Classifier, methods: Sequence[Method], store: RunStore) -> FineTuner:
+def _fine_tuner(
+    question: Question, model: Classifier, methods: Sequence[Method], store: RunStore, probe: Run | None
+) -> FineTuner:
     """What Lightning trains."""
     from rib.data.labels import LabelSpace
     from rib.module import FineTuner
 
     config, recipe, source = question.config, question.recipe, question.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
-    facts = {
-        "start": question.start.digest,
-        "source": source.digest,
-        "transform": str(question.start.transform),
-        "backend": config.data.image_backend,
-        "architecture": question.start.architecture,
-        "numerics": NUMERICS,
-        # What changes the start model, or which of its weights train, changes its Fisher.
-        "surgery": [(m.name, question.options_of(m.name)) for m in methods if m.order == 0 and m.name in config.method],
-        "probe": question.probe and question.probe.key,
-    }
+    facts = {"fisher": fisher_key(question, weights_digest(probe) if probe else None)}
     optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
     return FineTuner(
         model,
@@ -362,7 +388,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         "method": question.method,
         "options": question.options,
         "seed": question.config.seed if question.source is not None else None,
-        "suite": question.config.suite.name,
+        "suite": question.suite,
         "fingerprint": question.training_key,
         "data": {"kind": question.catalog.kind, "digest": question.data_digest},
         "protocol": question.protocol,
@@ -382,12 +408,21 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         metrics["curve"] = [{"label": label, **measured(label)} for label in labels]
         tables.write_curve(metrics, run.folder / "curve.csv")
     if question.ingredients:
-        metrics["ingredients"] = [
-            {"label": part.label, "source": part.source, "fingerprint": part.key} for part in question.ingredients
-        ]
+        metrics["ingredients"] = _used(question, run)
         metrics["best_ingredient"] = _best_ingredient(question, metrics, parts)
+    if question.probe is not None:
+        metrics["probe"] = _used(question, run)[0]
     figures.draw_run(metrics, run.folder)
     write_atomically(run.view_file(metrics), (json.dumps(metrics, indent=1) + "\n").encode())
+
+
+def _used(question: Question, run: Run) -> list[dict[str, str | None]]:
+    """Which weights of which runs were used: another making of the same run may have others."""
+    weights = (run.read_json(MADE_FROM) or {})["weights"]
+    return [
+        {"label": part.label, "source": part.source, "fingerprint": part.key, "weights": digest}
+        for part, digest in zip(question.needs, weights, strict=True)
+    ]
 
 
 def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequence[Run]) -> dict[str, Any]:

@@ -1,30 +1,28 @@
 """What exactly is asked, and the keys under which the answer is stored.
 
-The *training key* covers what changes the weights, and nothing else: not the model's name but the digest of its
-weights, not the number of devices but the batch of the whole job. The *score key* of a dataset covers what changes a
-model's predictions on it, so that a new target is scored later without training. How a config becomes a question is
-`rib.asking`. No torch is imported here: a question already answered is answered at once.
+`rib.spec` resolves a question into one flat dictionary, of which `rib.keys` makes the *training key*, which names a
+run's weights, and the *score key* of each dataset, which names a model's predictions on it, so that a new target is
+scored later without training. How a config becomes a question is `rib.asking`. No torch is imported here: a question
+already answered is answered at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rib import paper, stack
-from rib.config import flat_changes, shipped_recipes
+from rib import paper, spec, stack
+from rib.config import flat_changes, shipped_nodes, shipped_recipes
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, counts
+from rib.keys import NUMERICS, Kind, is_neutral, key_of
 from rib.memo import digest_of
 from rib.models.zoo import Start
 from rib.recipe import SETTLED, Recipe, settle
 from rib.schema import Config
-
-NUMERICS = 1
-"""Raised when a change of the code changes numbers; part of both keys, so that old results are never mixed in."""
 
 READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.")
 """Options that matter where nothing is trained."""
@@ -71,6 +69,7 @@ class Question:
         held_out: The part of the source that ``data.holdout`` keeps from training; None where all of it trains.
         ingredients: Runs that a merged one is made from; empty for one that trains.
         probe: The linear probe that training starts from, or None.
+        records: Folder with what is known of the content of files; None keeps nothing.
     """
 
     config: Config
@@ -82,6 +81,7 @@ class Question:
     held_out: ImageTree | None = None
     ingredients: tuple[Ingredient, ...] = ()
     probe: Ingredient | None = None
+    records: Path | None = None
 
     @property
     def method(self) -> str:
@@ -103,62 +103,34 @@ class Question:
         """Every run that must be there before this one is made."""
         return (*self.ingredients, *((self.probe,) if self.probe else ()))
 
-    def options_of(self, method: str) -> dict[str, Any]:
-        """What of a method's node is in the key: not the runs that it names, whose own keys are, and not its rate."""
-        return {k: v for k, v in self.config.method[method].items() if k not in ("ingredients", "lr", "probe")}
-
     @property
     def source_name(self) -> str:
         """``imagenet_r``, or ``none``; of weights made elsewhere, what they are said to be fine-tuned on."""
-        return self.config.dataset.name if self.source is not None or EXTERNAL in self.config.method else "none"
+        return self.config.dataset.name if self.source is not None or self.external is not None else "none"
+
+    @property
+    def external(self) -> dict[str, Any] | None:
+        """Name and digest of weights that were made elsewhere."""
+        return self.config.method.get(EXTERNAL)
+
+    @property
+    def kind(self) -> Kind:
+        """How its weights come about, which decides what is in their key."""
+        if self.ingredients:
+            return "merged"
+        if self.source is not None:
+            return "trained"
+        return "pretrained" if self.external is None else "external"
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """Everything that was resolved, by flat name."""
+        return spec.spec_of(self)
 
     @cached_property
     def training_key(self) -> str:
-        """Sixteen hex digits; what a run does not read is not in it."""
-        c = self.config
-        facts: dict[str, Any] = {
-            "numerics": NUMERICS,
-            "start": self.start.digest,
-            "architecture": self.start.architecture,
-            "limit": c.data.limit,
-        }
-        if self.ingredients and self.merged is not None and self.source is not None:
-            # What the ingredients were trained on and with is in their keys. Source images also set BatchNorm's
-            # statistics anew, and what is kept out of training chooses.
-            facts |= {
-                "method": {self.merged: self.options_of(self.merged)},
-                "ingredients": [(part.key, part.source) for part in self.ingredients],
-                "source": self.source.digest,
-                "held_out": self.held_out and self.held_out.digest,
-                "transform": asdict(self.start.transform),
-                "image_backend": c.data.image_backend,
-                "batch_norm": c.batch_norm,
-            }
-        elif self.source is not None and self.recipe is not None:
-            facts |= {
-                "source": self.source.digest,
-                "space": paper.loss_groups(c, self.source.spec, len(self.catalog.wnids)),
-                "transform": asdict(self.start.transform),
-                "image_backend": c.data.image_backend,
-                "augment": c.data.augment,
-                "method": {name: _by_content(self.options_of(name)) for name in stack.trained(c)},
-                "optimizer": {k: v for k, v in c.optimizer.items() if k not in ("lr", "warmup_steps")},
-                "recipe": {k: v for k, v in asdict(self.recipe).items() if v is not None},
-                "sync_batchnorm": c.trainer.get("sync_batchnorm", False),
-                "batch_size": c.batch_size,
-                "accumulate": c.accumulate,
-                "clip": c.clip,
-                "batch_norm": c.batch_norm,
-                "seed": c.seed,
-            }
-            if self.probe is not None:
-                facts["probe"] = self.probe.key
-            if self._draws and c.data.subset_seed is None:
-                # At seed 0 the images are those of subset_seed=0, but the run is one of those whose images vary.
-                facts["subset_seed"] = "seed"
-        elif EXTERNAL in c.method:
-            facts |= {"external": c.method[EXTERNAL]["digest"], "source": self.source_name}
-        return digest_of(facts)
+        """Sixteen hex digits that name the weights."""
+        return key_of(self.spec, self.kind)
 
     @property
     def choosing(self) -> str | None:
@@ -180,20 +152,7 @@ class Question:
     @cached_property
     def score_keys(self) -> dict[str, str]:
         """One key for each of `images`."""
-        common = {
-            "numerics": NUMERICS,
-            "transform": asdict(self.start.transform),
-            "image_backend": self.config.data.image_backend,
-            "precision": self.config.evaluation.precision,
-            "logits": self.config.predictions.logits,
-        }
-        keys = {}
-        for name, tree in self.images.items():
-            facts = {**common, "images": tree.digest, "space": tree.spec.groups}
-            if self.catalog[tree.spec.name].precropped and not tree.spec.precropped:
-                facts["cropped_again"] = True
-            keys[name] = digest_of(facts)
-        return keys
+        return {name: spec.score_key(self.spec, tree) for name, tree in self.images.items()}
 
     @cached_property
     def data_digest(self) -> str:
@@ -209,8 +168,12 @@ class Question:
     def options(self) -> dict[str, Any]:
         """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
         changed = flat_changes(self.config)
-        if not self._draws:
+        if not self.draws_subset:
             changed.pop("data.subset_seed", None)
+        changed |= {name: node for name, node in paper.kept(self.config).items() if name not in changed}
+        changed |= spec.content_options(self)
+        if not is_neutral("trainer.strategy", strategy := self.spec["trainer.strategy"]):
+            changed["trainer.strategy"] = strategy
         if self.recipe is None or self.source is None:
             return {k: v for k, v in changed.items() if k.startswith((*READ_BY_PRETRAINED, f"method.{EXTERNAL}.name"))}
         usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
@@ -233,7 +196,7 @@ class Question:
         return {
             "numerics": NUMERICS,
             "experiment": c.experiment,
-            "precision": recipe.precision if recipe else c.precision if EXTERNAL in c.method else None,
+            "precision": recipe.precision if recipe else c.precision if self.external is not None else None,
             "evaluation_precision": c.evaluation.precision,
             "epochs": recipe and recipe.epochs,
             "lr": recipe and recipe.lr,
@@ -243,9 +206,27 @@ class Question:
             "label_rule": str(c.data.label_rule),
             "image_backend": str(c.data.image_backend),
             "limit": c.data.limit,
+            "identity": self.identity,
+            "processes": self.spec["processes"],
+            "targets": sorted(c.suite.targets),
+            "reported": sorted(c.suite.reported),
             "holdout": c.data.holdout if recipe else None,
             "switches": self.switches,
         }
+
+    @property
+    def suite(self) -> str:
+        """The suite's name; with a star where its datasets are not those of rib's own suite of that name."""
+        asked, shipped = self.config.suite, shipped_nodes("suite").get(self.config.suite.name)
+        names = ("targets", "reported")
+        same = shipped is None or all(sorted(shipped[name]) == sorted(getattr(asked, name)) for name in names)
+        return asked.name if same else f"{asked.name}*"
+
+    @property
+    def identity(self) -> str:
+        """By what images are told apart: ``content``, ``listing`` (names and sizes) of some dataset, or ``pixels``."""
+        trees = [*self.images.values(), *filter(None, (self.source,))]
+        return " and ".join(sorted({tree.identity for tree in trees})) or "content"
 
     @property
     def trained_on(self) -> dict[str, Any] | None:
@@ -258,7 +239,7 @@ class Question:
         return {"num_images": len(self.source), "digest": self.source.digest}
 
     @property
-    def _draws(self) -> bool:
+    def draws_subset(self) -> bool:
         """Whether ``data.subset_seed`` decides anything."""
         data = self.config.data
         return data.images_per_class is not None or data.holdout > 0 or data.shuffled_labels
@@ -288,15 +269,3 @@ class Question:
         config = replace(self.config, method={PRETRAINED: {}}, force=False)
         held_out = None if self.choosing in self.scored else self.held_out
         return replace(self, config=config, source=None, recipe=None, held_out=held_out, ingredients=(), probe=None)
-
-
-def _by_content(options: dict[str, Any]) -> dict[str, Any]:
-    """A method's options with folders told by the names and sizes of their files, not by their place."""
-
-    def content(folder: Path) -> str:
-        return digest_of(
-            sorted((str(f.relative_to(folder)), f.stat().st_size) for f in folder.rglob("*") if f.is_file())
-        )
-
-    folders = {k: Path(v).expanduser() for k, v in options.items() if isinstance(v, str) and "/" in v}
-    return options | {k: content(folder) for k, folder in folders.items() if folder.is_dir()}

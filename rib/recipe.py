@@ -21,6 +21,10 @@ SETTLED = {
 """Options that may be null, and where the recipe holds what they come to."""
 
 
+SHORT_NAMES = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+"""What Lightning takes in the place of a precision's full name."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Optimization with nothing left open.
@@ -79,9 +83,17 @@ def settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
             warmup = round(steps / 10)
     if not isinstance(warmup, int) or warmup < 0:
         raise RibError(f"optimizer.warmup_steps: expected a number of steps, 0 or more, got {warmup!r}")
-    on_gpu = has_gpu(config.trainer.get("accelerator", "auto"))
-    precision = config.precision or (config.gpu_precision if on_gpu else "32-true")
-    return Recipe(epochs, float(lr), int(warmup), precision, config.steps)
+    return Recipe(epochs, float(lr), int(warmup), runs_in(config), config.steps)
+
+
+def runs_in(config: Config) -> str:
+    """The precision that training will run in, under Lightning's full name: its CPU has no float16."""
+    accelerator = config.trainer.get("accelerator", "auto")
+    on_gpu = has_gpu(accelerator)
+    asked = config.precision or (config.gpu_precision if on_gpu else "32-true")
+    precision = SHORT_NAMES.get(asked, asked)
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not on_gpu and sys.platform != "darwin")
+    return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
 
 
 def has_gpu(accelerator: str) -> bool:

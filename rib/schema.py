@@ -190,7 +190,12 @@ class PathsConfig:
 
 @dataclass
 class Config:
-    """One question to `rib.train`, as composed; read-only by convention."""
+    """One question to `rib.train`, as composed; read-only by convention.
+
+    Attributes:
+        given: Names of what the command line says (filled in by `rib.config`): a switch of ``paper`` changes defaults,
+            and what was said is none, whatever its value.
+    """
 
     model: ModelConfig
     dataset: DatasetConfig
@@ -218,6 +223,7 @@ class Config:
     seed: int
     force: bool
     keep_memory: bool
+    given: list[str]
 
 
 @dataclass

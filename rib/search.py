@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rib.config import checked, conf_dir
+from rib.config import asked, conf_dir
 from rib.launch import launch, quietly, rank
 from rib.schema import SearchConfig
 
@@ -14,7 +14,7 @@ from rib.schema import SearchConfig
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = checked(cfg, SearchConfig)
+    config = asked(cfg, SearchConfig)
     from rib.tuning import search
 
     folder = search(config, list(HydraConfig.get().overrides.task))

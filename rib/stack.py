@@ -34,6 +34,9 @@ NO_WEIGHTS = {
 }
 """Methods whose runs cannot be averaged, and why."""
 
+LEAVE_THE_START = ("ewc", "l2sp", "lwf", "ldifs", "spd", "ftp", "surgical", "layer_decay", "ema")
+"""Methods of rib that change neither the start model nor which of its weights train (their ``order`` is above 0)."""
+
 HOLDING = ("ewc", "l2sp", "spd", "ftp")
 """Methods that hold each trained weight near its start."""
 

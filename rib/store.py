@@ -30,7 +30,7 @@ from rib.predictions import Predictions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rib.question import Question
+    from rib.question import Ingredient, Question
 
 
 class TakenOverError(RibError):
@@ -66,37 +66,27 @@ class Run:
         """Where an unfinished fit goes on from."""
         return self.folder / "last.ckpt"
 
-    def metrics_file(self, suite: str) -> Path:
-        """``metrics.json`` holds the suite first asked for, ``metrics.<suite>.json`` any other."""
-        first = self.folder / "metrics.json"
-        if first.is_file() and _read_json(first).get("suite") != suite:
-            return self.folder / f"metrics.{suite}.json"
-        return first
-
     def views(self) -> list[dict[str, Any]]:
         """Every metrics file of this run, the one first asked for first: other suites, other ways of scoring."""
         return [_read_json(file) for file in sorted(self.folder.glob("metrics*.json"), key=lambda f: (len(f.name), f))]
 
     def view_file(self, metrics: Mapping[str, Any]) -> Path:
         """Where metrics go: in the place of those that answer the same question, else beside whatever is there."""
-
-        def asked(view: Mapping[str, Any]) -> tuple[Any, ...]:
-            return view["suite"], view["protocol"]["experiment"], view["scores"]
-
         views = {file: _read_json(file) for file in self.folder.glob("metrics*.json")}
-        same = next((file for file, view in views.items() if asked(view) == asked(metrics)), None)
+        same = next((file for file, view in views.items() if _answers(view) == _answers(metrics)), None)
         if same is not None or not views:
             return same or self.folder / "metrics.json"
-        suite, taken = metrics["suite"], {file.name for file in views}
-        beside = f"metrics.{suite}.json"
-        if beside not in taken and self.metrics_file(suite).name == beside:
-            return self.folder / beside
-        return self.folder / f"metrics.{suite}.{digest_of(metrics['scores'])}.json"
+        suite = metrics["suite"].replace("*", "_changed")
+        beside = self.folder / f"metrics.{suite}.json"
+        if beside not in views and all(view["suite"] != metrics["suite"] for view in views.values()):
+            return beside
+        return self.folder / f"metrics.{suite}.{digest_of(_answers(metrics))}.json"
 
     def metrics(self, suite: str | None = None) -> dict[str, Any] | None:
-        """What metrics.json says of a suite (default: the one first asked for), or None if it is not there."""
-        file = self.folder / "metrics.json" if suite is None else self.metrics_file(suite)
-        return _read_json(file) if file.is_file() else None
+        """What the run's metrics say of a suite (default: the one first asked for), or None if they are not there."""
+        if suite is None:
+            return self.read_json("metrics.json")
+        return next((view for view in self.views() if view["suite"] == suite), None)
 
     def predictions_file(self, dataset: str, score_key: str, variant: str | None = None) -> Path:
         """One file a dataset and way of scoring; those of a curve's other models lie in folders beside."""
@@ -351,12 +341,53 @@ def _read_json(file: Path) -> dict[str, Any]:
 def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for.
 
-    None where it has none, or they are damaged.
+    None where it has none, or they are damaged, or what the run was made from has other weights by now. Of weights
+    from elsewhere also where they go by another name or precision now: these are written anew, nothing is scored.
     """
-    asked = (question.config.suite.name, question.config.experiment, question.scores)
+    protocol = question.protocol
+    wanted = (question.suite, protocol["targets"], protocol["reported"], protocol["experiment"], question.scores)
     try:
-        views = run.views()
+        view = next((view for view in run.views() if _answers(view) == wanted), None)
     except DamagedError:
         return None
-    made = ((view, (view["suite"], view["protocol"]["experiment"], view["scores"])) for view in views)
-    return next((view for view, of in made if of == asked), None)
+    if view is None or out_of_date(view, question, run) is not None:
+        return None
+    if question.external is not None:
+        said = (question.options, protocol["precision"])
+        return view if (view["options"], view["protocol"]["precision"]) == said else None
+    return view
+
+
+def out_of_date(view: Mapping[str, Any], question: Question, run: Run) -> str | None:
+    """The first run that another was made from and that holds other weights by now; one that is gone is none.
+
+    Args:
+        view: What the metrics of the run say.
+        question: What it answers.
+        run: Its folder, in the store of those that it was made from.
+    """
+    used = [*view.get("ingredients", ()), *filter(None, (view.get("probe"),))]
+    for part, then in zip(question.needs, used, strict=True):
+        now = weights_digest(part_of(part, RunStore(run.folder.parents[4])))
+        if now is not None and now != then["weights"]:
+            return part.label
+    return None
+
+
+def part_of(part: Ingredient, store: RunStore) -> Run:
+    """Where the run lies, or would, that another is made from."""
+    if part.folder is not None:
+        return Run(part.folder)
+    assert part.question is not None, "an ingredient is a folder or a question"
+    return store.place(part.question)
+
+
+def weights_digest(run: Run) -> str | None:
+    """Of a finished run's weights, as written; None where there is no such run, or it has none."""
+    return (run.read_json("fit.json") or {}).get("weights") if run.metrics() is not None else None
+
+
+def _answers(view: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a metrics file answers; two that answer the same never lie beside one another."""
+    protocol = view["protocol"]
+    return view["suite"], protocol.get("targets"), protocol.get("reported"), protocol["experiment"], view["scores"]

@@ -103,7 +103,7 @@ def recorded(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
             _requeue(stop)
             raise
         else:
-            _write(file, {**facts, **_outcome(made, cfg.suite.name)})
+            _write(file, {**facts, **_outcome(made, cfg)})
 
     return run
 
@@ -196,8 +196,10 @@ def _facts(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _outcome(run: Run, suite: str) -> dict[str, Any]:
-    metrics = run.metrics(suite) or {}
+def _outcome(run: Run, cfg: DictConfig) -> dict[str, Any]:
+    wanted = {name: sorted(cfg.suite[name]) for name in ("targets", "reported")}
+    views = [view for view in run.views() if wanted.items() <= view["protocol"].items()]
+    metrics = next((view for view in views if view["protocol"]["experiment"] == cfg.experiment), {})
     names = ("model", "source", "method", "seed", "robustness_improvement")
     return {**{name: metrics.get(name) for name in names}, "folder": str(run.folder.resolve())}
 

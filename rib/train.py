@@ -9,7 +9,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import checked, conf_dir
+from rib.config import asked, conf_dir
 from rib.launch import launch, quietly, rank
 from rib.schema import Config
 from rib.store import Run
@@ -20,7 +20,7 @@ from rib.sweep import in_own_process, needs_own_process, recorded
 @recorded
 @quietly
 def _main(cfg: DictConfig) -> Run:
-    config = checked(cfg, Config)
+    config = asked(cfg, Config)
     from rib.pipeline import finetune, stored
 
     if needs_own_process(config) and stored(config) is None:

@@ -22,6 +22,7 @@ from rib.data.images import ImageTree
 from rib.errors import RibError
 from rib.progress import progress
 from rib.schema import CKAConfig
+from rib.store import weights_digest
 
 if TYPE_CHECKING:
     from rib.analysis.compare import Batches, Comparison
@@ -176,6 +177,7 @@ class Pair:
         return {
             "run": self.one.metrics["fingerprint"],
             "against": self.other.metrics["fingerprint"],
+            "weights": [weights_digest(subject.run) for subject in (self.one, self.other)],
             "transforms": [asdict(subject.start.transform) for subject in (self.one, self.other)],
             "dataset": dataset,
             "digest": tree.digest,

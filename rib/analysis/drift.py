@@ -11,6 +11,7 @@ from rib.analysis.place import answered, put_in_front, write_table
 from rib.analysis.subject import Subject, labels
 from rib.errors import RibError
 from rib.schema import AnalyzeConfig
+from rib.store import weights_digest
 
 EMBEDDING, HEAD = "embedding", "head"
 
@@ -33,7 +34,11 @@ def layer_drift(config: AnalyzeConfig) -> Path:
 
     one = Subject.of(config.run, config)
     other = Subject.of(config.against or one.before, config, "against")
-    facts = {"run": one.metrics["fingerprint"], "against": other.metrics["fingerprint"]}
+    facts = {
+        "run": one.metrics["fingerprint"],
+        "against": other.metrics["fingerprint"],
+        "weights": [weights_digest(subject.run) for subject in (one, other)],
+    }
 
     def make(folder: Path) -> dict[str, Any]:
         table = drift_table(one, other)

@@ -54,6 +54,7 @@ class ImageTree:
     labels: Ints
     digest: str
     incomplete: Mapping[str, int | None] | None = None
+    identity: str = "content"
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -49,7 +49,8 @@ class Method(L.Callback):
     """Base of every fine-tuning method; see the module's docstring for its five moments.
 
     Attributes:
-        order: Place in a stack, low first: 0 changes the model (adapters), 1 regularizes, 2 averages.
+        order: Place in a stack, low first: -1 changes the start weights, 0 the network or which of its weights train
+            (adapters), 1 regularizes, 2 averages. Methods of one place follow one another by name.
     """
 
     order: ClassVar[int] = 1

@@ -35,7 +35,7 @@ class LPFT(Method):
         RibError: If there is no probe, or it does not fit the model.
     """
 
-    order: ClassVar[int] = 0
+    order: ClassVar[int] = -1
 
     def __init__(self, probe: str | Path | None = None) -> None:
         self.probe = probe

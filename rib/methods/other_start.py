@@ -36,7 +36,7 @@ class OtherStart(Method):
         RibError: For any other part.
     """
 
-    order: ClassVar[int] = 0
+    order: ClassVar[int] = -1
 
     def __init__(self, shuffled: Literal["head", "all"] = "head", seed: int = 0) -> None:
         if shuffled not in ("head", "all"):

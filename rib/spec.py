@@ -1,0 +1,204 @@
+"""A fully resolved run: one flat dictionary in which nothing is left open and nothing depends on where things lie.
+
+Every option of the config is in it under its own name, unless `rib.keys.SETTLED` says as what else it is: images,
+weights and folders by the digest of their content, rib's own methods by their registered names, the user's code by what
+it does, null by what it came to. `rib.keys` makes the keys of it. No torch, unless there is more than one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rib import paper, stack
+from rib.config import WITHOUT_TARGET, flat, shipped_nodes
+from rib.content import file_digest_of, folder_digest_of
+from rib.data.images import ImageTree
+from rib.keys import METHOD_SETTLED, NUMERICS, SETTLED, is_neutral, key_of, named_in
+from rib.machine import num_processes
+from rib.schema import BatchNorm, Config
+from rib.user_code import targets, user_code
+
+if TYPE_CHECKING:
+    from rib.models.zoo import Start
+    from rib.question import Question
+
+READS_FILES: Mapping[str, tuple[str, ...]] = {"method.lwf.inputs": ("source", "augmented")}
+"""Options of rib's own methods that may be a folder or a file, with the words that are none."""
+
+
+def spec_of(question: Question) -> dict[str, Any]:
+    """Everything that a run was resolved to, by flat name."""
+    config, start, recipe = question.config, question.start, question.recipe
+    options = {name: value for name, value in flat(config).items() if named_in(SETTLED, name) is None}
+    return {
+        **options,
+        "numerics": NUMERICS,
+        "start": start.digest,
+        "library": start.library,
+        "architecture": start.architecture,
+        **{f"transform.{name}": value for name, value in asdict(start.transform).items()},
+        **_source(question),
+        "epochs": recipe and recipe.epochs,
+        "optimizer.lr": recipe and recipe.lr,
+        "optimizer.warmup_steps": recipe and recipe.warmup_steps,
+        "precision": recipe and recipe.precision,
+        "steps": recipe and recipe.max_steps,
+        "optimizer.code": _code(config.optimizer),
+        "trainer.strategy": _strategy(config),
+        "methods": methods_of(question),
+        "ingredients": [(part.key, part.source) for part in question.ingredients],
+        "probe": question.probe and question.probe.key,
+        # What chooses among ingredients does so by accuracies, which the precision of scoring may change.
+        "chosen_at": config.evaluation.precision if question.ingredients and question.held_out is not None else None,
+        "external": question.external and [question.external["digest"], question.source_name],
+        "processes": _processes(question),
+    }
+
+
+def score_key(spec: Mapping[str, Any], tree: ImageTree) -> str:
+    """The key of a model's predictions on one dataset, beside the key of its weights."""
+    return key_of({**spec, **_images("images", tree)}, "score")
+
+
+def fisher_key(question: Question, probe: str | None) -> str:
+    """What an EWC Fisher depends on besides the options of EWC itself.
+
+    Args:
+        question: The run that wants it.
+        probe: Digest of the weights of the linear probe that it starts from; None where it starts from the model.
+    """
+    spec = {**question.spec, "surgery": methods_of(question, surgery=True), "probe": probe}
+    return key_of(spec, "fisher")
+
+
+def methods_of(question: Question, surgery: bool = False) -> list[list[Any]]:
+    """The methods of a stack that decide its weights, in one order whatever the order of the command.
+
+    Args:
+        question: Whose stack; of a run that is made from others, the one that makes it.
+        surgery: Only what may change the start model, or which of its weights train, before a Fisher is estimated.
+
+    Returns:
+        For each its registered name or class, its options, and the digests of the user's code.
+    """
+    names = [question.merged] if question.ingredients and question.merged else sorted(stack.trained(question.config))
+    found: list[list[Any]] = []
+    for name in names:
+        node = question.config.method[name]
+        registered = registered_name(node)
+        if not (surgery and registered in stack.LEAVE_THE_START):
+            defaults = shipped_nodes("method")[registered] if registered else {}
+            options = {key: value for key, value in {**defaults, **node}.items() if key not in METHOD_SETTLED}
+            told = {key: _by_content(registered, key, value, question.records) for key, value in options.items()}
+            written = {k: v for k, v in told.items() if not (registered and is_neutral(f"method.{registered}.{k}", v))}
+            found.append([registered or node["_target_"], written, _code(node)])
+    return found
+
+
+def content_options(question: Question) -> dict[str, Any]:
+    """What options leave unsaid of a run: digests of the files that they name, and of the user's code, by flat name."""
+    config, found = question.config, {}
+    nodes = {f"method.{name}": node for name, node in config.method.items() if node and "_target_" in node}
+    for where, node in {**nodes, "optimizer": config.optimizer}.items():
+        if code := _code(node):
+            found[f"{where}.code"] = " ".join(code)
+        for key, value in node.items():
+            told = _by_content(registered_name(node), key, value, question.records)
+            if where in nodes and key not in METHOD_SETTLED and told != value:
+                found[f"{where}.{key}.content"] = told
+    return found
+
+
+def registered_name(node: Mapping[str, Any]) -> str | None:
+    """The name of one of rib's own methods by its class, whatever a config calls it; None for the user's."""
+    return _registered().get(node.get("_target_", ""))
+
+
+@cache
+def _registered() -> dict[str, str]:
+    """Names of rib's own methods by their classes: the tree may change, and keys may not."""
+    return {node["_target_"]: name for name, node in shipped_nodes("method").items() if name not in WITHOUT_TARGET}
+
+
+def _images(name: str, tree: ImageTree) -> dict[str, Any]:
+    """What decides what a dataset's images and labels are to a model."""
+    return {
+        f"{name}.images": tree.digest,
+        f"{name}.classes": tree.spec.groups,
+        f"{name}.border": tree.spec.border,
+        f"{name}.precropped": tree.spec.precropped,
+    }
+
+
+def _source(question: Question) -> dict[str, Any]:
+    """The images that train, those that are kept from it, and the classes of the loss."""
+    config, source = question.config, question.source
+    if source is None:
+        return {}
+    groups = paper.loss_groups(config, source.spec, len(question.catalog.wnids))
+    return {
+        **_images("source", source),
+        "held_out.images": question.held_out and question.held_out.digest,
+        "loss.classes": groups,
+        # At seed 0 the images are those of subset_seed=0, but the run is one of those whose images vary.
+        "data.subset_seed": "seed" if question.draws_subset and config.data.subset_seed is None else None,
+    }
+
+
+def _strategy(config: Config) -> str:
+    """How weights are held: FSDP has a rounding of its own; whoever holds all of them computes the same."""
+    strategy = str(config.trainer.get("strategy", "auto"))
+    return "replicated" if strategy == "auto" or strategy.startswith("ddp") else strategy
+
+
+def _processes(question: Question) -> int:
+    """How many processes train, where that changes more than rounding; else 1."""
+    config = question.config
+    if not question.trains or (count := num_processes(config)) == 1:
+        return 1
+    theirs = any(_code(node) for node in [config.optimizer, *stack.trained(config).values()])
+    moves = config.batch_norm == BatchNorm.update and not config.trainer.get("sync_batchnorm", False)
+    return count if theirs or _varies(question.start, moves) else 1
+
+
+@cache
+def _varies(start: Start, batch_norm_moves: bool) -> bool:
+    """Whether a network draws numbers, or moves statistics, in each process for itself."""
+    import torch
+
+    from rib.models.randomness import depends_on_processes
+    from rib.models.zoo import build_backbone
+
+    with torch.device("meta"):
+        return depends_on_processes(build_backbone(start), batch_norm_moves)
+
+
+def _by_content(registered: str | None, key: str, value: Any, records: Path | None) -> Any:
+    """A method's option with files and folders told by their content.
+
+    Of rib's own methods those of `READS_FILES` may be one; of the user's any text that names something on the disk.
+    """
+    if isinstance(value, dict):
+        return {k: _by_content(registered, key, child, records) for k, child in value.items()}
+    if isinstance(value, list):
+        return [_by_content(registered, key, child, records) for child in value]
+    words = READS_FILES.get(f"method.{registered}.{key}", (value,)) if registered else ("",)
+    if not isinstance(value, str) or value in words:
+        return value
+    place = Path(value).expanduser()
+    try:
+        if place.is_dir():
+            return {"content": folder_digest_of(place, records)}
+        return {"content": file_digest_of(place, records)} if place.is_file() else value
+    except OSError:  # a text too long for a name
+        return value
+
+
+def _code(node: Mapping[str, Any]) -> list[str]:
+    """Digests of the user's code behind a node."""
+    found = (user_code(target) for target in dict.fromkeys(targets(node)))
+    return [code.digest for code in found if code is not None]
