@@ -170,15 +170,22 @@ class Pair:
             raise RibError(f"datasets: expected at least {LEAST} images of {dataset}, found {len(tree)}")
         return tree
 
-    def facts(self, dataset: str) -> dict[str, Any]:
-        """Everything that changes the numbers, and nothing else."""
+    def facts(self, dataset: str, images: int | None = None) -> dict[str, Any]:
+        """Everything that changes the numbers, and nothing else.
+
+        Args:
+            dataset: Whose images both models see.
+            images: How many of them; None: as the config says.
+        """
         c, tree = self.config, self.tree(dataset)
+        sample = np.sort(tree.sample(images or c.images, c.seed))
         return {
             "run": self.one.metrics["fingerprint"],
             "against": self.other.metrics["fingerprint"],
+            "weights": [subject.weights_digest for subject in (self.one, self.other)],
             "transforms": [asdict(subject.start.transform) for subject in (self.one, self.other)],
             "dataset": dataset,
-            "digest": tree.digest,
+            "digest": tree.part(sample, f"sample {len(sample)} seed {c.seed}").digest,
             "image_backend": str(self.one.config.data.image_backend),
             "images": min(c.images, len(tree)),
             "seed": c.seed,

@@ -33,7 +33,8 @@ def layer_drift(config: AnalyzeConfig) -> Path:
 
     one = Subject.of(config.run, config)
     other = Subject.of(config.against or one.before, config, "against")
-    facts = {"run": one.metrics["fingerprint"], "against": other.metrics["fingerprint"]}
+    subjects = {"run": one, "against": other}
+    facts = {name: [subject.metrics["fingerprint"], subject.weights_digest] for name, subject in subjects.items()}
 
     def make(folder: Path) -> dict[str, Any]:
         table = drift_table(one, other)

@@ -47,7 +47,7 @@ def test_what_changes_a_pixel_has_a_file_of_its_own(tree, tmp_path):
         (tree, replace(T, crop_pct=1.0), "torchvision"),
         (tree, replace(T, interpolation="bilinear"), "torchvision"),
         (replace(tree, spec=replace(tree.spec, border=2)), T, "torchvision"),
-        (replace(tree, digest="another"), T, "torchvision"),
+        (replace(tree, drawn="another"), T, "torchvision"),
         (tree.limit(3), T, "torchvision"),
     ]
     for variant in variants:
