@@ -76,8 +76,9 @@ def ask(config: Config, found: Found | None = None) -> Question:
 
     def tree(name: str) -> ImageTree:
         spec = paper.read(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
-        facts = ["images", name, asdict(config.data), asdict(config.paper)]
-        listed = found.once(facts, lambda: scan(spec, root, records, config.data.rescan, config.data.allow_incomplete))
+        data = config.data
+        facts = ["images", name, asdict(data), asdict(config.paper)]
+        listed = found.once(facts, lambda: scan(spec, root, records, data.rescan, data.allow_incomplete, data.identity))
         return listed if config.data.limit is None else listed.limit(config.data.limit)
 
     wanted = dict.fromkeys([*config.suite.targets, *config.suite.reported])

@@ -19,51 +19,37 @@ import zipfile
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rib.errors import RibError
 from rib.files import write_atomically
+from rib.machine import cores
 from rib.memo import digest_of
 from rib.progress import progress
 
 RACY_NS = 2_000_000_000
 """What changed less than this before it was read may have changed again within one tick of its clock."""
 
-NETWORK = frozenset(
-    {
-        "nfs",
-        "nfs3",
-        "nfs4",
-        "cifs",
-        "smbfs",
-        "smb2",
-        "smb3",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "beegfs_nodev",
-        "ceph",
-        "9p",
-        "afs",
-        "glusterfs",
-        "pvfs2",
-        "orangefs",
-        "panfs",
-        "wekafs",
-        "davfs",
-        "ncpfs",
-        "coda",
-    }
+NETWORK = (
+    *("nfs", "nfs3", "nfs4", "cifs", "smbfs", "smb2", "smb3", "lustre", "gpfs", "beegfs", "beegfs_nodev", "ceph"),
+    *("9p", "afs", "glusterfs", "pvfs2", "orangefs", "panfs", "wekafs", "davfs", "ncpfs", "coda"),
 )
 """File systems where looking at a file is a message to another machine; so is whatever FUSE calls ``fuse.NAME``."""
 
 WIDTH = 16
 """Bytes kept of each SHA-256."""
+
+INODE = 2**63 - 1
+"""Bits of an inode's number that a column holds; some file systems use one more."""
+
+LARGE = 2**22
+"""Bytes of a file that is read in pieces."""
 
 CHUNK = 256
 """Files that a thread takes at a time."""
@@ -118,27 +104,19 @@ def files_digest(
         RibError: If a file is gone or cannot be read.
     """
     states = _folder_states(folder, paths) if by_folder else file_states(folder, paths)
-    digests = np.zeros((len(paths), WIDTH), dtype=np.uint8)
-    read = np.zeros(len(paths), dtype=np.int64)
-    kept = _load(record)
-    if kept.paths:
-        rows = kept.rows(paths)
-        changed = np.maximum(kept.states[:, 1], kept.states[:, 2])
-        holds = (rows >= 0) & (kept.states[rows] == states).all(axis=1)
-        holds &= ((kept.read > changed + RACY_NS) & (kept.read >= since))[rows]
-        digests[holds], read[holds] = kept.digests[rows[holds]], kept.read[rows[holds]]
-    to_read = np.flatnonzero(read == 0)
-    if not len(to_read):
+    digests, read = _kept(record, paths, states, since)
+    if read.all():
         return digests
-    del kept
-    try:
+    with _turn(record):
+        digests, read = _kept(record, paths, states, since)  # another process may have read them meanwhile
         saved = time.monotonic()
-        for _ in _read_all(folder, paths, to_read, digests, read, title):
-            if time.monotonic() - saved > SAVE_SECONDS:
-                _save(record, paths, states, digests, read)
-                saved = time.monotonic()
-    finally:
-        _save(record, paths, states, digests, read)
+        try:
+            for _ in _read_all(folder, paths, digests, read, title):
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    _save(record, paths, states, digests, read)
+                    saved = time.monotonic()
+        finally:
+            _save(record, paths, states, digests, read)
     return digests
 
 
@@ -151,7 +129,8 @@ def file_digest_of(file: Path, records: Path | None) -> str:
     """
     file = file.resolve()
     record = None if records is None else records / f"file-{digest_of(str(file))}.npz"
-    return files_digest(file.parent, [file.name], record, file.name)[0].tobytes().hex()[:16]
+    found: bytes = files_digest(file.parent, [file.name], record, file.name)[0].tobytes()
+    return found.hex()[:16]
 
 
 def folder_digest_of(folder: Path, records: Path | None) -> str:
@@ -187,10 +166,10 @@ def file_states(folder: Path, paths: Sequence[str]) -> Ints:
     try:
         for path in paths:
             s = stat(base + path)
-            found.extend((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino & 0x7FFF_FFFF_FFFF_FFFF))
+            found.extend((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino & INODE))
     except OSError as error:
         raise _unreadable(error) from error
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
+    return np.frombuffer(found, dtype=np.int64).reshape(-1, 4)
 
 
 def is_network(folder: Path) -> bool:
@@ -203,11 +182,6 @@ def is_network(folder: Path) -> bool:
     return kind in NETWORK or kind.startswith("fuse.")
 
 
-def cores() -> int:
-    """Cores that this process may use; a cluster's job often has fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _folder_states(folder: Path, paths: Sequence[str]) -> Ints:
     """For each file the state of the folder it lies in."""
     row_of: dict[str, int] = {}
@@ -216,34 +190,63 @@ def _folder_states(folder: Path, paths: Sequence[str]) -> Ints:
     return states
 
 
-def _read_all(
-    folder: Path, paths: Sequence[str], places: Ints, digests: Digests, read: Ints, title: str
-) -> Iterator[None]:
-    """Fill in the digests of some files and when they were read, yielding now and then."""
+def _kept(record: Path | None, paths: Sequence[str], states: Ints, since: int) -> tuple[Digests, Ints]:
+    """Digests that still hold, (N, 16), and when those files were read, (N,), 0 where none holds."""
+    digests = np.zeros((len(paths), WIDTH), dtype=np.uint8)
+    read = np.zeros(len(paths), dtype=np.int64)
+    kept = _load(record)
+    if kept.paths:
+        rows = kept.rows(paths)
+        changed = np.maximum(kept.states[:, 1], kept.states[:, 2])
+        holds = (rows >= 0) & (kept.states[rows] == states).all(axis=1)
+        holds &= ((kept.read > changed + RACY_NS) & (kept.read >= since))[rows]
+        digests[holds], read[holds] = kept.digests[rows[holds]], kept.read[rows[holds]]
+    return digests, read
+
+
+def _read_all(folder: Path, paths: Sequence[str], digests: Digests, read: Ints, title: str) -> Iterator[None]:
+    """Fill in the digests of files that were not read, and when they were; yields now and then."""
+    missing = np.flatnonzero(read == 0).tolist()
 
     def work(first: int) -> int:
-        chunk = places[first : first + CHUNK].tolist()
+        chunk = missing[first : first + CHUNK]
         for place in chunk:
             begun = time.time_ns()
-            digests[place] = np.frombuffer(_digest(f"{folder}/{paths[place]}"), np.uint8)
+            digests[place] = np.frombuffer(_digest(Path(folder, paths[place])), np.uint8)
             read[place] = begun
         return len(chunk)
 
-    with progress(f"reading {title}", len(places), "files") as advance:
-        pool = ThreadPoolExecutor(cores())
-        try:
-            for done in pool.map(work, range(0, len(places), CHUNK)):
+    pool = ThreadPoolExecutor(cores())
+    try:
+        with progress(f"reading {title}", len(missing), "files") as advance:
+            for done in pool.map(work, range(0, len(missing), CHUNK)):
                 advance(done, "")
                 yield
-        finally:
-            pool.shutdown(cancel_futures=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _digest(file: str) -> bytes:
+@contextmanager
+def _turn(record: Path | None) -> Iterator[None]:
+    """Let one process read and the others wait for its record; all read where there are no locks to be had."""
+    from filelock import FileLock
+
+    lock = None if record is None else FileLock(record.with_suffix(".lock"))
+    with suppress(OSError, NotImplementedError):
+        if record is not None and lock is not None:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     try:
-        with Path(file).open("rb", buffering=0) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size > 2**22:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _digest(file: Path) -> bytes:
+    try:
+        with file.open("rb", buffering=0) as stream:
+            if os.fstat(stream.fileno()).st_size > LARGE:
                 return hashlib.file_digest(stream, "sha256").digest()[:WIDTH]
             return hashlib.sha256(stream.readall()).digest()[:WIDTH]
     except OSError as error:
@@ -267,10 +270,9 @@ def _load(record: Path | None) -> _Record:
             found = _Record(paths, columns["states"], columns["digests"], columns["read"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return nothing
-    shapes = (found.states.shape, found.digests.shape, found.read.shape)
-    types = (found.states.dtype, found.digests.dtype, found.read.dtype)
-    n = len(paths)
-    fits = shapes == ((n, 4), (n, WIDTH), (n,)) and types == (np.int64, np.uint8, np.int64)
+    parts: tuple[tuple[NDArray[Any], str, tuple[int, ...]], ...]
+    parts = ((found.states, "int64", (4,)), (found.digests, "uint8", (WIDTH,)), (found.read, "int64", ()))
+    fits = all(column.dtype.name == kind and column.shape == (len(paths), *each) for column, kind, each in parts)
     return found if fits else nothing
 
 
@@ -280,10 +282,11 @@ def _save(record: Path | None, paths: Sequence[str], states: Ints, digests: Dige
         return
     others = _load(record).but(paths)
     known = np.flatnonzero(read)
+    names = [paths[place] for place in known.tolist()]
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        paths=np.frombuffer(joined([*(paths[i] for i in known), *others.paths]), dtype=np.uint8),
+        paths=np.frombuffer(joined([*names, *others.paths]), dtype=np.uint8),
         states=np.concatenate([states[known], others.states]),
         digests=np.concatenate([digests[known], others.digests]),
         read=np.concatenate([read[known], others.read]),

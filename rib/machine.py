@@ -136,6 +136,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def cores() -> int:
+    """Cores that this process may use; a cluster's job often has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def free_memory(fabric: Fabric) -> int:
     """Bytes that models may take: free on this process's GPU, or its share of what its machine has available."""
     import torch

@@ -43,6 +43,13 @@ class LabelRule(StrEnum):
     authors = "authors"
 
 
+class Identity(StrEnum):
+    """By what images are told in keys: path, size and content, or path and size alone."""
+
+    content = "content"
+    listing = "listing"
+
+
 @dataclass
 class TransformConfig:
     """A checkpoint's evaluation transform; null means: ask the checkpoint."""
@@ -138,6 +145,7 @@ class DataConfig:
     image_backend: ImageBackend
     label_rule: LabelRule
     workers: int | None
+    identity: Identity | None
     rescan: bool
     allow_incomplete: bool
     objectnet_training: str | None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rib import cell
-from rib.data.crops import cores
 from rib.errors import RibError
+from rib.machine import cores
 from rib.recipe import has_gpu
 
 IMPORTED_ONCE = ["rib.pipeline", "rib.merging", "rib.data.datamodule", "rib.callbacks", "lightning.fabric", "timm"]

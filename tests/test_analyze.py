@@ -6,21 +6,26 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from rib import content
 from rib.analysis import analyze, layer_cka
 from rib.analysis import cka as cka_module
+from rib.analysis.cka import Pair
 from rib.analysis.compare import compare as compare_models
 from rib.analysis.figures import by_block, curve_figure
 from rib.analysis.stir import invert, stir
+from rib.analysis.subject import Subject
 from rib.asking import ask
 from rib.config import _compose, checked, compose, options, stored
+from rib.data.identity import Telling
 from rib.errors import RibError
 from rib.models.adapters import add_low_rank, merge_low_rank, plain_weights, sites
 from rib.models.classifier import Classifier
@@ -252,6 +257,31 @@ def test_stir_stands_beside_cka(asked):
     assert list(table.columns) == ["model", "given", "stir", "low", "high", "cka", "residual", "images"]
     assert list(table["model"]) == list(table["given"])[::-1]
     assert table["cka"][0] == pytest.approx(table["cka"][1])
+
+
+def test_a_run_made_again_under_its_key_is_analysed_again(asked, run):
+    """With ``force=true`` and another library, say; what it is compared with does not lie in its own folder."""
+    (before,) = run.folder.parents[2].glob("none/pretrained/*")
+
+    def analysed():
+        return [pd.read_csv(analyze(config)) for config in (asked(images=40), asked(AnalyzeConfig))]
+
+    first = analysed()
+    weights = Run(before).weights()
+    shaken = {n: t + 0.1 * torch.randn(t.shape, generator=torch.Generator().manual_seed(0)) for n, t in weights.items()}
+    save_file(shaken, Run(before).weights_file)
+    assert not any(one.equals(other) for one, other in zip(first, analysed(), strict=True))
+
+
+def test_an_analysis_reads_only_the_images_that_it_shows(asked, run, monkeypatch):
+    tree = Subject.of(run.folder, asked()).tree("imagenet_val")
+    real = replace(tree, drawn=None, telling=Telling())
+    read = []
+    monkeypatch.setattr(Subject, "tree", lambda self, dataset: real)
+    monkeypatch.setattr(content, "_digest", lambda file: read.append(file) or b"x" * 16)
+    Pair.of(asked(images=40)).facts("imagenet_val")
+    images = {file for file in read if file.suffix != ".safetensors"}
+    assert images == {real.folder / real.paths[place] for place in real.sample(40, 0)}
 
 
 def test_drift_is_the_distance_of_each_layers_weights(asked, run):

@@ -197,6 +197,18 @@ def test_whoever_loses_the_rename_uses_the_winners(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.glob("mini-v*") if p.is_dir()] == [root.name]
 
 
+@pytest.mark.parametrize("file", ["digests.json", "contents.json"])
+@pytest.mark.parametrize("damage", [None, "", "{", "[]"])
+def test_a_root_that_does_not_say_what_was_drawn_is_drawn_anew(tmp_path, monkeypatch, file, damage):
+    """As one of an older version does, or one whose files were cut short."""
+    monkeypatch.setattr(build, "NAMES", ())
+    root = build.ensure(tmp_path)
+    (root / "stranger").touch()
+    assert (build.ensure(tmp_path) / "stranger").exists()
+    (root / file).unlink() if damage is None else (root / file).write_text(damage)
+    assert not (build.ensure(tmp_path) / "stranger").exists()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_shipped_weights_fit(name):
     assert weights_file(name).stat().st_size <= 2e6

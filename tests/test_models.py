@@ -16,13 +16,16 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from rib import content
 from rib.config import compose, conf_dir, flat_changes, options
 from rib.data import catalog, mini
 from rib.data.transform import read_image
 from rib.errors import RibError
+from rib.files import file_digest
 from rib.models.zoo import build, build_backbone, find_start
 from rib.pipeline import finetune
 from rib.schema import ModelConfig
+from tests.data.trees import replaced_in_place
 
 TINY_TIMM = "test_vit.r160_in1k"
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "facts" / "models.json"
@@ -151,6 +154,38 @@ def test_mini_takes_a_file_of_weights_too(ask_for, tmp_path):
     start = find_start(compose("model=mini_tiny", f"model.weights={tmp_path / 'mine.safetensors'}").model)
     loaded = build(start, 1000).backbone.state_dict()
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in changed.items())
+
+
+def test_weights_replaced_in_place_are_other_weights(tmp_path, monkeypatch):
+    """A checkpoint written anew under its name, with its old time, by the very next command or in the same process."""
+    monkeypatch.setattr(content, "RACY_NS", 0)
+    file = tmp_path / "mine.safetensors"
+    save_file({"a": torch.zeros(3)}, file)
+    model = compose("model=mini_tiny", f"model.weights={file}").model
+    first = find_start(model, tmp_path / "cache").digest
+    assert first == find_start(model, tmp_path / "cache").digest == find_start(model).digest == file_digest(file)[:16]
+    replaced_in_place(file)
+    assert find_start(model, tmp_path / "cache").digest == file_digest(file)[:16] != first
+
+
+def test_weights_are_read_once_for_all_commands(tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "RACY_NS", 0)
+    file = tmp_path / "mine.safetensors"
+    save_file({"a": torch.zeros(3)}, file)
+    model = compose("model=mini_tiny", f"model.weights={file}").model
+    first = find_start(model, tmp_path / "cache").digest
+    monkeypatch.setattr(content, "_digest", lambda file: pytest.fail("read again"))
+    assert find_start(model, tmp_path / "cache").digest == first
+
+
+def test_only_the_hubs_own_cache_is_trusted_by_the_name_of_a_file(tmp_path):
+    told = []
+    for folder in ("models--timm--some/blobs", "mine/blobs"):
+        file = tmp_path / folder / ("ab" * 32)
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"anything")
+        told.append(find_start(compose("model=mini_tiny", f"model.weights={file}").model).digest)
+    assert told == ["ab" * 8, file_digest(file)[:16]]
 
 
 def test_a_timm_model_has_its_own_transform_and_trains(ask_for, timm_weights):

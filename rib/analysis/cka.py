@@ -22,7 +22,6 @@ from rib.data.images import ImageTree
 from rib.errors import RibError
 from rib.progress import progress
 from rib.schema import CKAConfig
-from rib.store import weights_digest
 
 if TYPE_CHECKING:
     from rib.analysis.compare import Batches, Comparison
@@ -171,16 +170,22 @@ class Pair:
             raise RibError(f"datasets: expected at least {LEAST} images of {dataset}, found {len(tree)}")
         return tree
 
-    def facts(self, dataset: str) -> dict[str, Any]:
-        """Everything that changes the numbers, and nothing else."""
+    def facts(self, dataset: str, images: int | None = None) -> dict[str, Any]:
+        """Everything that changes the numbers, and nothing else.
+
+        Args:
+            dataset: Whose images both models see.
+            images: How many of them; None: as the config says.
+        """
         c, tree = self.config, self.tree(dataset)
+        sample = np.sort(tree.sample(images or c.images, c.seed))
         return {
             "run": self.one.metrics["fingerprint"],
             "against": self.other.metrics["fingerprint"],
-            "weights": [weights_digest(subject.run) for subject in (self.one, self.other)],
+            "weights": [subject.weights_digest for subject in (self.one, self.other)],
             "transforms": [asdict(subject.start.transform) for subject in (self.one, self.other)],
             "dataset": dataset,
-            "digest": tree.digest,
+            "digest": tree.part(sample, f"sample {len(sample)} seed {c.seed}").digest,
             "image_backend": str(self.one.config.data.image_backend),
             "images": min(c.images, len(tree)),
             "seed": c.seed,

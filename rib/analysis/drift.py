@@ -11,7 +11,6 @@ from rib.analysis.place import answered, put_in_front, write_table
 from rib.analysis.subject import Subject, labels
 from rib.errors import RibError
 from rib.schema import AnalyzeConfig
-from rib.store import weights_digest
 
 EMBEDDING, HEAD = "embedding", "head"
 
@@ -34,11 +33,8 @@ def layer_drift(config: AnalyzeConfig) -> Path:
 
     one = Subject.of(config.run, config)
     other = Subject.of(config.against or one.before, config, "against")
-    facts = {
-        "run": one.metrics["fingerprint"],
-        "against": other.metrics["fingerprint"],
-        "weights": [weights_digest(subject.run) for subject in (one, other)],
-    }
+    subjects = {"run": one, "against": other}
+    facts = {name: [subject.metrics["fingerprint"], subject.weights_digest] for name, subject in subjects.items()}
 
     def make(folder: Path) -> dict[str, Any]:
         table = drift_table(one, other)

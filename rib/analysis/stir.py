@@ -41,7 +41,7 @@ def shared_invariances(config: CKAConfig, dataset: str) -> Variant:
     pair = Pair.of(config)
     if pair.one.start.transform.size != pair.other.start.transform.size:
         raise RibError("stir: expected two models that see images of one size; compare others without stir=true")
-    facts = {**pair.facts(dataset), "inversion": vars(config.inversion)}
+    facts = {**pair.facts(dataset, config.inversion.images), "inversion": vars(config.inversion)}
     for unread in ("images", "tokens", "estimator", "batch_size"):
         del facts[unread]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rib.asking import cache_dir, find_data
 from rib.config import stored
+from rib.content import file_digest_of
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, scan
 from rib.errors import RibError
@@ -92,11 +93,16 @@ class Subject:
     @cached_property
     def start(self) -> Start:
         """The network with the run's own weights in the place of the checkpoint's."""
-        return replace(find_start(self.config.model), weights=self.run.weights_file)
+        return replace(find_start(self.config.model, cache_dir(self.config.paths.cache)), weights=self.run.weights_file)
 
     @cached_property
     def _data(self) -> tuple[Catalog, Path]:
         return find_data(self.config)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Of the content: a run that was made again may have other weights under its old key."""
+        return file_digest_of(self.run.weights_file, cache_dir(self.config.paths.cache) / "digests")
 
     @property
     def catalog(self) -> Catalog:
@@ -112,7 +118,7 @@ class Subject:
         catalog, root = self._data
         records = self.run.folder.absolute().parents[4] / "datasets"
         data = self.config.data
-        return scan(catalog[dataset], root, records, data.rescan, data.allow_incomplete)
+        return scan(catalog[dataset], root, records, data.rescan, data.allow_incomplete, data.identity)
 
     def model(self, weights: Path | None = None) -> Classifier:
         """The model with the run's final weights, or with those in a file; in eval mode, on the CPU."""

@@ -1,7 +1,9 @@
 """Decoded images, kept: the paper's recipe has no augmentation, so every epoch would decode the same pixels again.
 
 A flat array on disk, mapped into memory: exactly the bytes that decoding gives, for datasets whose crops fit the
-budget (all of mini; small sources of real data). Larger ones are decoded as they come.
+budget (all of mini; small sources of real data). Larger ones are decoded as they come. Its name covers what the files
+hold at this moment (where only names and sizes tell images: their times and inodes), so that no array is ever of other
+bytes, whatever asks for it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from torch.utils.data import Dataset
 
 from rib.data.images import ImageTree
 from rib.data.transform import Transform, augmentation, read_image
+from rib.errors import RibError
 from rib.files import unfinished
+from rib.machine import cores
 from rib.memo import digest_of
 from rib.progress import progress
 
@@ -48,12 +52,14 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
         cache: Folder for the arrays, or None.
 
     Raises:
-        RibError: If an image cannot be read.
+        RibError: If an image cannot be read, or is changed meanwhile.
     """
     if cache is None or len(tree) * 3 * transform.size**2 > BUDGET:
         return None
+    on_disk = tree.on_disk()
     facts = [
         tree.digest,
+        on_disk,
         str(tree.folder.resolve()),
         asdict(transform),
         backend,
@@ -66,6 +72,8 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
         return _load(file)
     except (OSError, ValueError, EOFError):  # not there, or cut short when the power failed
         crops = _decode_all(tree, transform, backend)
+    if tree.on_disk() != on_disk:
+        raise RibError(f"{tree.spec.title}: images in {tree.folder} were changed while they were read; run it again")
     try:
         _publish(crops, file)
     except OSError:  # a full disk, which a memory map would answer with a crash, costs time and nothing else
@@ -103,11 +111,6 @@ def _decode_all(tree: ImageTree, transform: Transform, backend: str) -> Pixels:
         for _ in pool.map(decode, range(len(tree))):
             advance(1, "")
     return crops
-
-
-def cores() -> int:
-    """Cores that this process may use; a cluster's job often has fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Images(Dataset[Batch]):

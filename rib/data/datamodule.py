@@ -11,11 +11,12 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from rib.data.crops import Batch, Images, cores, crops_of
+from rib.data.crops import Batch, Images, crops_of
 from rib.data.images import ImageTree
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
 from rib.errors import RibError
+from rib.machine import cores
 
 
 class RIBDataModule(L.LightningDataModule):

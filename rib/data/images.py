@@ -8,16 +8,18 @@ before anything trains. No torch.
 from __future__ import annotations
 
 import hashlib
-import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rib.content import Ints, columns_digest, file_states, joined
 from rib.data.catalog import DatasetSpec
 from rib.data.folders import (
     MissingDatasetError,
@@ -27,12 +29,11 @@ from rib.data.folders import (
     find_folder,
     flat_names,
 )
-from rib.data.listing import FLAT, Ints, Listing, list_folder, subfolders
+from rib.data.identity import CONTENTS, DIGESTS, RECORDS, Telling, contents_digest, drawn_digests
+from rib.data.listing import FLAT, Listing, list_folder, subfolders
 from rib.errors import RibError
+from rib.launch import say
 from rib.memo import digest_of
-
-DIGESTS = "digests.json"
-"""In a root whose images are drawn: {dataset: digest of pixels}, used instead of names and sizes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,20 +45,59 @@ class ImageTree:
         folder: Where the paths begin.
         paths: Relative, with forward slashes, sorted.
         labels: Class of each image, 0..C-1, shape (N,).
-        digest: Changes when an image, a label's folder or the selection does.
+        drawn: Digest of what was drawn, with the rules that chose a part of it; None: the files tell.
         incomplete: Images and classes found and expected, where some are missing on disk; None where none is.
+        sizes: Bytes of each file when its folder was listed, (N,).
+        telling: How the files tell.
     """
 
     spec: DatasetSpec
     folder: Path
     paths: tuple[str, ...]
     labels: Ints
-    digest: str
+    drawn: str | None = None
     incomplete: Mapping[str, int | None] | None = None
-    identity: str = "content"
+    sizes: Ints | None = None
+    telling: Telling = field(default_factory=Telling)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def identity(self) -> str:
+        """By what these images are told from others: ``pixels`` (drawn), ``content`` or ``listing`` (sizes)."""
+        return self.telling.kind if self.drawn is None else "pixels"
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits that change with these images or their labels; reads files that were not read before.
+
+        Raises:
+            RibError: If a file is gone or cannot be read.
+        """
+        return self._told() if self.drawn is None else self.drawn
+
+    def on_disk(self) -> str:
+        """Changes when any byte of these images may have; what is made of them holds for as long as it does not.
+
+        Raises:
+            RibError: If they are not those any more that the digest tells.
+        """
+        if self.identity == "pixels":
+            return contents_digest(self.telling.contents(self.folder, self.paths, self.spec.title))
+        if self._told() != self.digest:
+            raise RibError(
+                f"{self.spec.title}: images in {self.folder} were changed after this command began; run it again"
+            )
+        return self.digest if self.identity == "content" else self._states()
+
+    def _states(self) -> str:
+        return columns_digest(file_states(self.folder, self.paths).tobytes())
+
+    def _told(self) -> str:
+        column = self.telling.column(self.folder, self.paths, self.sizes, self.spec.title)
+        columns = columns_digest(joined(self.paths), column, self.labels.astype("<i8").tobytes())
+        return digest_of([self.spec.name, self.identity, columns])
 
     def limit(self, count: int) -> ImageTree:
         """At most ``count`` images, spread evenly over classes (and the cells of ImageNet-C).
@@ -72,9 +112,9 @@ class ImageTree:
         dice = _dice(self.paths, "limit")
         if self.spec.cells:
             order = _across_cells([path.rsplit("/", 2)[0] for path in self.paths], self.labels, dice)
-            return self._select(np.sort(order[:count]), f"limit {count} across cells")
+            return self.part(np.sort(order[:count]), f"limit {count} across cells")
         order = np.lexsort((dice, _rank_within(self.labels, dice)))
-        return self._select(np.sort(order[:count]), f"limit {count}")
+        return self.part(np.sort(order[:count]), f"limit {count}")
 
     def images_per_class(self, count: int, seed: int) -> ImageTree:
         """``count`` images of each class (all, where there are fewer); a smaller count selects a part of a larger one.
@@ -85,13 +125,12 @@ class ImageTree:
         if count < 1:
             raise RibError(f"data.images_per_class: expected at least 1 image, got {count}")
         rank = _rank_within(self.labels, _dice(self.paths, f"images_per_class {seed}"))
-        return self._select(np.flatnonzero(rank < count), f"images_per_class {count} seed {seed}")
+        return self.part(np.flatnonzero(rank < count), f"images_per_class {count} seed {seed}")
 
     def shuffled_labels(self, seed: int) -> ImageTree:
         """The same images with one another's labels: a control that nothing can be learnt from but by heart."""
         order = np.argsort(_dice(self.paths, f"shuffled_labels {seed}"))
-        digest = digest_of([self.digest, f"shuffled_labels seed {seed}"])
-        return replace(self, labels=self.labels[order], digest=digest)
+        return replace(self, labels=self.labels[order], drawn=self._drawn_by(f"shuffled_labels seed {seed}"))
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageTree, ImageTree]:
         """What remains for training, and a fraction of each class kept out of it (rounded; a class keeps one image).
@@ -105,17 +144,21 @@ class ImageTree:
         if not held.any() or held.all():
             raise RibError(f"data.holdout: {fraction} of {len(self)} images of {self.spec.title} leaves one side empty")
         rule = f"holdout {fraction} seed {seed}"
-        return self._select(np.flatnonzero(~held), f"without {rule}"), self._select(np.flatnonzero(held), rule)
+        return self.part(np.flatnonzero(~held), f"without {rule}"), self.part(np.flatnonzero(held), rule)
 
     def sample(self, count: int, seed: int) -> Ints:
         """Places of ``count`` images (all, where there are fewer) in a seeded random order that paths alone decide."""
         return np.argsort(_dice(self.paths, f"sample {seed}"), kind="stable")[:count]
 
-    def _select(self, index: Ints, rule: str) -> ImageTree:
+    def part(self, index: Ints, rule: str) -> ImageTree:
+        """The images in some places, rising; what was drawn is told by its rule, all else by the images chosen."""
         if len(index) == len(self):
             return self
-        paths = tuple(self.paths[i] for i in index)
-        return replace(self, paths=paths, labels=self.labels[index], digest=digest_of([self.digest, rule]))
+        paths, sizes = tuple(self.paths[i] for i in index), None if self.sizes is None else self.sizes[index]
+        return replace(self, paths=paths, labels=self.labels[index], sizes=sizes, drawn=self._drawn_by(rule))
+
+    def _drawn_by(self, rule: str) -> str | None:
+        return None if self.drawn is None else digest_of([self.drawn, rule])
 
 
 def scan(
@@ -124,6 +167,7 @@ def scan(
     records: Path | None = None,
     rescan: bool = False,
     allow_incomplete: bool = False,
+    identity: str | None = None,
 ) -> ImageTree:
     """List a dataset's images and check them against the catalog.
 
@@ -131,13 +175,15 @@ def scan(
         spec: From the catalog.
         root: The data root.
         records: Folder to keep listings in, or None.
-        rescan: List again although no folder's time has changed.
+        rescan: List again although no folder has changed, and read again what was read before.
         allow_incomplete: Go on with what is there; folders that are no class are left out.
+        identity: How images are told that were not drawn; None: by ``content``, those of ImageNet-C by ``listing``.
 
     Raises:
         MissingDatasetError: If its folder is not there, or has no image.
         RibError: If classes or images are missing or unknown, in one sentence.
     """
+    begun = time.time_ns()
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)
     known, strangers = class_of_folder(spec, folder)
@@ -159,14 +205,10 @@ def scan(
     fault = fault or short
     if fault is not None and not (allow_incomplete and len(labels)):
         raise RibError(fault)
-    # What was drawn is told by its pixels, unless something of it is gone.
-    drawn = _drawn_digest(spec, root) if fault is None else None
-    digest = drawn or kept.digest(spec.name)
-    if spec.labels:
-        digest = digest_of([digest, spec.labels])
-    if flat:
-        digest = digest_of([digest, labels.tolist()])
-    return ImageTree(spec, folder, kept.paths(), labels, digest, counts(spec, labels) if short else None)
+    telling = Telling.of(spec, folder, identity, records, begun if rescan else 0)
+    incomplete = counts(spec, labels) if short else None
+    tree = ImageTree(spec, folder, kept.paths(), labels, None, incomplete, kept.sizes, telling)
+    return _as_drawn(tree, root) if fault is None else tree
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
@@ -233,9 +275,22 @@ def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
     return wrong and f"expected {each:,} images in {wrong}, found {found[wrong]:,}"
 
 
-def _drawn_digest(spec: DatasetSpec, root: Path) -> str | None:
-    file = root / DIGESTS
-    return json.loads(file.read_text()).get(spec.name) if file.is_file() else None
+def _as_drawn(tree: ImageTree, root: Path) -> ImageTree:
+    """A whole dataset that was drawn is told by its pixels, as long as its files hold what was written then."""
+    spec, digests = tree.spec, drawn_digests(root)
+    if digests is None or spec.name not in digests[DIGESTS]:
+        return tree
+    telling = Telling.of(spec, tree.folder, "content", root / RECORDS, tree.telling.since)
+    if contents_digest(telling.contents(tree.folder, tree.paths, spec.title)) != digests[CONTENTS].get(spec.name):
+        say(
+            f"{spec.title}: images in {tree.folder} are not those that were drawn there; results are of the images as "
+            f"they are, and no others' (delete {root} to have all drawn anew)"
+        )
+        return tree
+    drawn = digests[DIGESTS][spec.name]
+    if spec.labels:
+        drawn = digest_of([drawn, spec.labels])
+    return replace(tree, drawn=drawn, telling=telling)
 
 
 def _dice(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:

@@ -5,7 +5,6 @@ ImageNet-C is 3.75 million files in 75,000 folders: names and sizes are kept as 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import time
@@ -16,8 +15,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rib.content import INODE, RACY_NS, Ints, joined
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
 from rib.files import write_atomically
@@ -27,16 +26,14 @@ from rib.progress import progress
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Image files, whatever the case of their ending; everything else in a class folder is ignored."""
 
-RACY_NS = 2_000_000_000
-"""A folder changed less than this before it was listed may change again within one tick of its clock."""
-
 ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
 """ImageNet-C's tars unpack to noise/gaussian_noise/..., blur/..., which some keep and some flatten."""
 
 FLAT = ""
 """Stands for the dataset's folder itself among its class folders, where images lie flat in it."""
 
-Ints = NDArray[np.int64]
+State = tuple[int, int, int]
+"""Of a folder: when it was changed last, when anything about it was (nobody can put that back), and its inode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +44,7 @@ class Listing:
         folders: Relative to the dataset's folder, in the order of their paths.
         counts: Images in each folder, (F,).
         names: File names, a folder's after another's, N in all.
-        sizes: Bytes of each file, (N,).
+        sizes: Bytes of each file when its folder was listed, (N,).
     """
 
     folders: tuple[str, ...]
@@ -73,12 +70,6 @@ class Listing:
         parts = zip(self.folders, pairwise(ends), strict=True)
         return tuple(f"{folder}/{name}" for folder, (i, j) in parts for name in self.names[i:j])
 
-    def digest(self, dataset: str) -> str:
-        """Sixteen hex digits of every path and size."""
-        names = hashlib.sha256(_joined(self.names)).hexdigest()
-        sizes = hashlib.sha256(self.sizes.astype("<i8").tobytes()).hexdigest()
-        return digest_of([dataset, self.folders, self.counts.tolist(), names, sizes])
-
 
 def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, rescan: bool = False) -> Listing:
     """Every image by class folder.
@@ -87,29 +78,29 @@ def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, re
         spec: From the catalog.
         folder: From `rib.data.folders.find_folder`.
         records: Folder to keep listings in, or None.
-        rescan: List again although no folder's time has changed.
+        rescan: List again although no folder has changed.
 
     Raises:
         RibError: If a file is a link to nowhere.
     """
-    times = dict(sorted(_class_folders(spec, folder), key=lambda pair: f"{pair[0]}/"))
+    states = dict(sorted(_class_folders(spec, folder), key=lambda pair: f"{pair[0]}/"))
     name = f"{spec.name}-{digest_of([str(folder.resolve()), spec.rule, spec.cells])}.npz"
     record = None if records is None else records / name
-    kept = None if record is None or rescan else _read(record, times)
+    kept = None if record is None or rescan else _read(record, states)
     if kept is not None:
         return kept
     begun = time.time_ns()
     counts, names, sizes = [], [], []
-    with progress(f"listing {spec.title}", len(times), "folders") as advance:
-        for name in times:
+    with progress(f"listing {spec.title}", len(states), "folders") as advance:
+        for name in states:
             files = _image_files(folder / name)
             counts.append(len(files))
             names += [file for file, _ in files]
             sizes += [size for _, size in files]
             advance(1, "")
-    listing = Listing(tuple(times), np.array(counts, dtype=np.int64), names, np.array(sizes, dtype=np.int64))
-    if record is not None and max(times.values(), default=0) < begun - RACY_NS:
-        _write(record, listing, times)
+    listing = Listing(tuple(states), np.array(counts, dtype=np.int64), names, np.array(sizes, dtype=np.int64))
+    if record is not None and max((modified for modified, _, _ in states.values()), default=0) < begun - RACY_NS:
+        _write(record, listing, states)
     return listing
 
 
@@ -123,19 +114,23 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield from (e for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def _class_folders(spec: DatasetSpec, folder: Path) -> Iterator[tuple[str, int]]:
-    """Relative names of the folders that hold images, and when each was changed last, ns."""
+def _class_folders(spec: DatasetSpec, folder: Path) -> Iterator[tuple[str, State]]:
+    """Relative names of the folders that hold images, and the state of each."""
     if spec.rule == "corruption":
         for cell in spec.cells:
             places = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]
             place = next((p for p in places if (folder / p).is_dir()), None)
             if place is not None:
-                yield from ((f"{place}/{e.name}", e.stat().st_mtime_ns) for e in _entries(folder / place))
+                yield from ((f"{place}/{e.name}", _state(e.stat())) for e in _entries(folder / place))
         return
-    found = [(e.name, e.stat().st_mtime_ns) for e in _entries(folder)]
+    found = [(e.name, _state(e.stat())) for e in _entries(folder)]
     if not found and spec.synset_files:
-        found = [(FLAT, folder.stat().st_mtime_ns)]
+        found = [(FLAT, _state(folder.stat()))]
     yield from found
+
+
+def _state(found: os.stat_result) -> State:
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino & INODE
 
 
 def _image_files(folder: Path) -> list[tuple[str, int]]:
@@ -150,29 +145,24 @@ def _image_files(folder: Path) -> list[tuple[str, int]]:
         raise RibError(f"{error.filename} is a link to a file that is not there; mend or remove it") from error
 
 
-def _joined(names: list[str] | tuple[str, ...]) -> bytes:
-    """Names in one piece; no name of a file holds a zero byte."""
-    return "\0".join(names).encode(errors="surrogateescape")
-
-
-def _write(record: Path, listing: Listing, times: dict[str, int]) -> None:
+def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        folders=np.frombuffer(_joined(listing.folders), dtype=np.uint8),
-        times=np.array(list(times.values()), dtype=np.int64),
+        folders=np.frombuffer(joined(listing.folders), dtype=np.uint8),
+        states=np.array(list(states.values()), dtype=np.int64),
         counts=listing.counts,
-        names=np.frombuffer(_joined(listing.names), dtype=np.uint8),
+        names=np.frombuffer(joined(listing.names), dtype=np.uint8),
         sizes=listing.sizes,
     )
     write_atomically(record, buffer.getvalue())
 
 
-def _read(record: Path, times: dict[str, int]) -> Listing | None:
-    """What a record holds, unless it is of folders with other times, or damaged."""
+def _read(record: Path, states: dict[str, State]) -> Listing | None:
+    """What a record holds, unless it is of folders in another state, or damaged."""
     try:
         with record.open("rb") as stream, np.load(stream, allow_pickle=False) as columns:
-            if columns["times"].tolist() != list(times.values()):
+            if list(map(tuple, columns["states"].tolist())) != list(states.values()):
                 return None
             folders, names = (
                 columns[column].tobytes().decode(errors="surrogateescape").split("\0")
@@ -181,5 +171,5 @@ def _read(record: Path, times: dict[str, int]) -> Listing | None:
             listing = Listing(tuple(folders), columns["counts"], names, columns["sizes"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    fits = listing.folders == tuple(times) and int(listing.counts.sum()) == len(names) == len(listing.sizes)
+    fits = listing.folders == tuple(states) and int(listing.counts.sum()) == len(names) == len(listing.sizes)
     return listing if fits else None

@@ -10,13 +10,12 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rib.content import file_digest_of
 from rib.data.transform import Transform
 from rib.errors import RibError
-from rib.files import file_digest, write_atomically
 from rib.memo import digest_of
 from rib.models.checkpoints import Checkpoint, num_outputs, open_clip_checkpoint, timm_checkpoint
 from rib.models.hub import check, fetch, is_cached, record
@@ -176,9 +175,7 @@ def _weights(model: ModelConfig, known: Checkpoint, cache: Path | None, download
             name, sha256, size = record(known.name, known.repo, known.files)
             return Path(known.repo, name), sha256[:16], size
         file = fetch(known.name, known.repo, known.files)
-    there = file.stat()
-    records = cache and cache / "digests"
-    return file, _file_digest(file.resolve(), there.st_mtime_ns, there.st_size, records), there.st_size
+    return file, _file_digest(file.resolve(), cache and cache / "digests"), file.stat().st_size
 
 
 def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
@@ -232,17 +229,9 @@ def _outline(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
     return [(name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in state.items()]
 
 
-@cache
-def _file_digest(file: Path, modified: int, size: int, records: Path | None) -> str:
-    """Of the content, read once for each time and size that a file has.
-
-    The hub's cache names a file by its SHA-256, which its download has checked.
-    """
-    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
+def _file_digest(file: Path, records: Path | None) -> str:
+    """Of the content; the hub's cache names a file by its SHA-256, which its download has checked."""
+    hub = file.parent.name == "blobs" and file.parents[1].name.startswith("models--")
+    if hub and re.fullmatch("[0-9a-f]{64}", file.name):
         return file.name[:16]
-    if records is None:
-        return file_digest(file)[:16]
-    record_of = records / digest_of([str(file), modified, size])
-    if not record_of.is_file():
-        write_atomically(record_of, file_digest(file)[:16].encode())
-    return record_of.read_text()
+    return file_digest_of(file, records)

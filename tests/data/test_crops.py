@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import ImageOps
 
 from rib.data import crops
 from rib.data.crops import Images, crops_of
+from rib.data.identity import Telling
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
-from tests.data.trees import picture, pictures
+from tests.data.trees import photograph, picture, pictures
 
 T = Transform(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
@@ -47,12 +49,60 @@ def test_what_changes_a_pixel_has_a_file_of_its_own(tree, tmp_path):
         (tree, replace(T, crop_pct=1.0), "torchvision"),
         (tree, replace(T, interpolation="bilinear"), "torchvision"),
         (replace(tree, spec=replace(tree.spec, border=2)), T, "torchvision"),
-        (replace(tree, digest="another"), T, "torchvision"),
+        (replace(tree, drawn="another"), T, "torchvision"),
         (tree.limit(3), T, "torchvision"),
     ]
     for variant in variants:
         crops_of(*variant, cache)
     assert len(list(cache.iterdir())) == len(variants)
+
+
+@pytest.mark.parametrize("kind", ["content", "listing", "pixels"])
+def test_an_image_replaced_in_place_is_decoded_again_however_images_are_told(tree, tmp_path, kind):
+    """Other bytes of the same size, with the old time: only the content tells, or the time that nobody can set."""
+    tree = replace(
+        tree, drawn="of pixels" if kind == "pixels" else None, telling=Telling(kind.replace("pixels", "content"))
+    )
+    file = tree.folder / tree.paths[2]
+    cache, kept = tmp_path / "cache", file.read_bytes()
+    first = crops_of(tree, T, "torchvision", cache).clone()
+    found = file.stat()
+    other = (tree.folder / tree.paths[3]).read_bytes()
+    size = max(len(kept), len(other))
+    for content in (kept, other):
+        time.sleep(0.02)
+        file.write_bytes(content.ljust(size, b"\0"))  # what follows a JPEG's end is ignored
+        os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+        now = replace(tree, labels=tree.labels)  # as the next command finds it
+        crops = crops_of(now, T, "torchvision", cache).clone()
+    assert torch.equal(crops[2], first[3])
+    assert torch.equal(crops[[0, 1, 3, 4, 5, 6]], first[[0, 1, 3, 4, 5, 6]])
+
+
+@pytest.mark.parametrize("kind", ["content", "listing", "pixels"])
+def test_an_image_changed_while_it_is_read_is_told_and_nothing_is_kept(tree, tmp_path, monkeypatch, kind):
+    tree = replace(
+        tree, drawn="of pixels" if kind == "pixels" else None, telling=Telling(kind.replace("pixels", "content"))
+    )
+    read = crops.read_image
+
+    def and_change(file, *options):
+        found = read(file, *options)
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+        return found
+
+    monkeypatch.setattr(crops, "read_image", and_change)
+    with pytest.raises(RibError, match=r"were changed .*; run it again"):
+        crops_of(tree, T, "torchvision", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_images_changed_after_their_key_was_taken_are_told(tree, tmp_path):
+    tree = replace(tree, drawn=None)
+    assert tree.digest
+    photograph(tree.folder / tree.paths[0], 99)
+    with pytest.raises(RibError, match="were changed after this command began; run it again"):
+        crops_of(tree, T, "torchvision", tmp_path / "cache")
 
 
 def test_over_budget_or_without_a_cache_there_are_none(tree, tmp_path, monkeypatch):

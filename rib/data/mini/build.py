@@ -23,7 +23,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from rib.data.identity import CONTENTS, DIGESTS, contents_digest, drawn_digests
+from rib.data.images import scan
 from rib.data.mini.sets import NAMES, documents, pictures
+from rib.data.mini.specs import catalog
 
 DRAWING_VERSION = 2
 """Raised with every change that moves a pixel."""
@@ -51,7 +54,7 @@ def ensure(cache: Path) -> Path:
 
 
 def _whole(root: Path) -> bool:
-    return (root / "digests.json").is_file()
+    return drawn_digests(root) is not None
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def draw(root: Path, names: tuple[str, ...]) -> dict[str, str]:
         names: Which datasets.
 
     Returns:
-        Their digests, also written to ``digests.json``.
+        Their digests, also written to `DIGESTS`; beside them those of the files, by which a change shows.
     """
     found = {}
     total = sum(len(pictures(name)) for name in names)
@@ -118,7 +121,10 @@ def draw(root: Path, names: tuple[str, ...]) -> dict[str, str]:
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
-    (root / "digests.json").write_text(json.dumps(found, indent=1) + "\n")
+    trees = {name: scan(catalog()[name], root) for name in names}
+    contents = {n: contents_digest(t.telling.contents(t.folder, t.paths, t.spec.title)) for n, t in trees.items()}
+    for name, digests_of in ((CONTENTS, contents), (DIGESTS, found)):
+        (root / name).write_text(json.dumps(digests_of, indent=1) + "\n")
     return found
 
 
