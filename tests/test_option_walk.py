@@ -137,6 +137,7 @@ WALK: dict[str, Row] = {
     "data.image_backend": Row("", "pil", "TSF"),
     "data.label_rule": Row("dataset=objectnet", "authors", "TSF"),
     "data.workers": Row("", "1", ""),
+    "data.identity": Row(ROOT, "listing", "TSF"),
     "data.rescan": Row("", "true", ""),
     "data.allow_incomplete": Row("", "true", ""),
     "data.objectnet_training": Row("dataset=objectnet", "i_have_permission", ""),
