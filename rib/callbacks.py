@@ -1,4 +1,4 @@
-"""Progress while training; checkpoints are `rib.checkpoint`, methods are `rib.methods`."""
+"""How long training goes on, and its progress; checkpoints are `rib.checkpoint`, methods are `rib.methods`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,34 @@ from typing import Any
 import lightning.pytorch as L
 
 from rib.progress import Advance, progress
+
+
+class StopAfter(L.Callback):
+    """Ends a fit in mid-epoch, after a number of optimizer steps.
+
+    In the place of Lightning's ``max_steps``, with which a fit that was saved at an epoch's end goes on *behind* that
+    epoch's last batch: numbers of batches, draws and accumulated groups are then those of no epoch.
+
+    Args:
+        steps: Of the optimizer, over all epochs.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A fit that was saved after its last step has none to go."""
+        self._look(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop where it is time to."""
+        self._look(trainer)
+
+    def _look(self, trainer: L.Trainer) -> None:
+        if trainer.global_step >= self.steps:
+            trainer.should_stop = True
 
 
 class TrainingProgress(L.Callback):
@@ -25,7 +53,9 @@ class TrainingProgress(L.Callback):
         self._stack = ExitStack()
         self._advance: Advance | None = None
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Show the bar at the first batch, which knows where a resumed fit goes on."""
         if self._advance is None:
             done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
@@ -54,11 +84,21 @@ class TrainingProgress(L.Callback):
         self._stack.close()
 
 
+def total_steps(trainer: L.Trainer) -> int:
+    """Optimizer steps of a whole fit; the last one of an epoch may gather fewer batches than the others."""
+    return min([int(trainer.estimated_stepping_batches), *_limits(trainer)])
+
+
 def total_batches(trainer: L.Trainer) -> int:
-    """Batches of a whole fit; the last step of an epoch may gather fewer than others, and ``max_steps`` counts steps."""
+    """Batches of a whole fit."""
     per_epoch, accumulate = int(trainer.num_training_batches), trainer.accumulate_grad_batches
-    whole = per_epoch * (trainer.max_epochs or 0)
-    if trainer.max_steps < 0:
-        return whole
-    epochs, steps = divmod(trainer.max_steps, -(-per_epoch // accumulate))
-    return min(whole, epochs * per_epoch + min(per_epoch, steps * accumulate))
+    whole = [per_epoch * (trainer.max_epochs or 0)]
+    for limit in _limits(trainer):
+        epochs, steps = divmod(limit, -(-per_epoch // accumulate))
+        whole.append(epochs * per_epoch + min(per_epoch, steps * accumulate))
+    return min(whole)
+
+
+def _limits(trainer: L.Trainer) -> list[int]:
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback.steps for callback in callbacks if isinstance(callback, StopAfter)]

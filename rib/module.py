@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from rib.callbacks import total_steps
 from rib.data.labels import LabelSpace
 from rib.data.sampler import EpochBatches
 from rib.errors import DivergedError, RibError
@@ -152,7 +153,7 @@ class FineTuner(L.LightningModule):
             raise RibError(f"optimizer: {error}") from error
         for method in self.methods:
             optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(self))
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
