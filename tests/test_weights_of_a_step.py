@@ -200,7 +200,7 @@ class Counts(Method):
 
 @pytest.mark.parametrize(
     ("batch_size", "accumulate", "stop_after", "steps"),
-    [(8, 3, None, 4), (10, 100, None, 2), (7, 4, None, 4), (8, 3, 3, 3), (8, 1, -1, 10), (8, 2, 5, 5)],
+    [(8, 3, None, 4), (10, 100, None, 2), (7, 4, None, 4), (8, 3, 3, 3), (8, 1, None, 10), (8, 2, 5, 5)],
 )
 def test_the_schedule_ends_with_the_steps_that_are_taken(batch_size, accumulate, stop_after, steps):
     method = Counts()
