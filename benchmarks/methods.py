@@ -69,7 +69,7 @@ class Bench:
         outputs = self.module.model(images)
         logits = SPACE.project(outputs)
         loss = F.cross_entropy(logits, labels)
-        penalty = self.method.penalty(self.module, Step(images, labels, outputs, logits))
+        penalty = self.method.penalty(self.module, Step(images, labels, outputs, logits, torch.arange(len(images))))
         self.optimizer.zero_grad()
         (loss if penalty is None else loss + penalty).backward()
         self.method.on_before_optimizer_step(self.trainer, self.module, self.optimizer)

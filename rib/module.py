@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -15,11 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from rib.callbacks import total_steps
 from rib.data.labels import LabelSpace
+from rib.data.sampler import EpochBatches
 from rib.errors import DivergedError, RibError
 from rib.memo import Memo, digest_of
 from rib.methods.base import Method, Step
 from rib.metrics.accuracy import SubspaceAccuracy
+from rib.models.batch_norm import takes_one_image
 from rib.models.classifier import Classifier
 
 
@@ -76,6 +79,8 @@ class FineTuner(L.LightningModule):
         self.accuracy = SubspaceAccuracy(space)
         self._optimizer = optimizer
         self._lost_at = torch.tensor(-1)
+        self._tried = False
+        self._terms: list[tuple[int, dict[str, Tensor]]] = []
         self.gathered: dict[str, Tensor] | None = None
 
     @property
@@ -93,24 +98,36 @@ class FineTuner(L.LightningModule):
                     layer.eval()
         return self
 
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Before the first step: see that BatchNorm can take the smallest batch of an epoch."""
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy)  # a shard cannot be tried alone
+        if not self._tried and not sharded and self.order is not None:
+            self._tried = True
+            if self.order.smallest_share() == 1 and not takes_one_image(self.model, batch[0]):
+                raise RibError(one_image_message(self.order))
+
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy over the source's classes plus each method's penalty, a scalar in nats an image."""
+        """Cross-entropy over the source's classes plus each method's penalty, a scalar in nats an image.
+
+        It comes with the batch's weight, so that a step follows the mean over all of its images (`EpochBatches`).
+        """
         torch.manual_seed(int(digest_of([self.seed, self.current_epoch, batch_idx, self.global_rank])[:15], 16))
-        images, labels, _ = batch
+        images, labels, places = batch
         outputs = self.model(images)
         logits = self.space.project(outputs)
-        share = self._share(labels)
-        loss = F.cross_entropy(logits.float(), labels) * share
-        self.log("loss", loss)
-        self.accuracy.update(outputs.detach(), labels)
-        step = Step(images, labels, outputs, logits, share)
+        loss = F.cross_entropy(logits.float(), labels)
+        terms = {"loss": loss}
+        own = len(labels) if self.order is None else self.order.share(batch_idx)
+        self.accuracy.update(outputs[:own].detach(), labels[:own])
+        step = Step(images, labels, outputs, logits, places)
         for method in self.methods:
             penalty = method.penalty(self, step)
             if penalty is not None:
-                self.log(f"penalty/{method.name}", penalty)
+                terms[f"penalty/{method.name}"] = penalty
                 loss = loss + penalty
+        self._log_means(terms, own, batch_idx)
         self._watch(loss.detach())
-        return loss
+        return loss * self._weight(batch_idx)
 
     def on_train_epoch_end(self) -> None:
         """Log the accuracy on the source's images as they came, a fraction, and let no lost loss pass."""
@@ -136,16 +153,35 @@ class FineTuner(L.LightningModule):
             raise RibError(f"optimizer: {error}") from error
         for method in self.methods:
             optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(self))
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
-    def _share(self, labels: Tensor) -> Tensor | float:
-        """This process's images over the mean of all processes', so that DDP's mean of means is the batch's mean."""
-        if self.trainer.world_size == 1:
+    @property
+    def order(self) -> EpochBatches | None:
+        """The order of training images; None where somebody else's loader serves them."""
+        order = getattr(self.trainer.train_dataloader, "batch_sampler", None)
+        return order if isinstance(order, EpochBatches) else None
+
+    def _weight(self, batch_idx: int) -> float:
+        """What to multiply the batch's loss by; of a loader without `EpochBatches`, all batches count the same."""
+        if self.order is None:
             return 1.0
-        counts = self.all_gather(torch.tensor(float(len(labels)), device=labels.device))
-        return len(labels) / cast("Tensor", counts).mean()
+        batches = int(self.trainer.num_training_batches)
+        return self.order.weight(batch_idx, self.trainer.accumulate_grad_batches, batches)
+
+    def _log_means(self, terms: dict[str, Tensor], images: int, batch_idx: int) -> None:
+        """Log the mean of each term over this process's images of a step, once a step."""
+        self._terms.append((images, {name: term.detach() for name, term in terms.items()}))
+        last = batch_idx + 1 >= self.trainer.num_training_batches
+        if not last and (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            return
+        counts, each = zip(*self._terms, strict=True)
+        self._terms = []
+        if len(each) > 1:
+            shares = [count / max(1, sum(counts)) for count in counts]
+            terms = {n: torch.stack([s * t[n] for s, t in zip(shares, each, strict=True)]).sum() for n in terms}
+        self.log_dict(dict(terms))
 
     def _watch(self, loss: Tensor) -> None:
         """Stop at a loss that is no number; on a GPU looked at every 20 steps, since each look waits for the device."""
@@ -161,3 +197,17 @@ class FineTuner(L.LightningModule):
                 f"the loss was no finite number at step {lost_at} (lr {lr:.3g} now, {self.lr:.3g} at its peak); "
                 "try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
+
+
+def one_image_message(order: EpochBatches) -> str:
+    """What to do where a process would train on a single image and the network cannot."""
+    reach = 16 * order.world
+    sizes = range(max(order.world, order.batch_size - reach), order.batch_size + reach + 1, order.world)
+    fine = [s for s in sizes if EpochBatches(order.num_images, s, 0, 0, order.world).smallest_share() > 1]
+    nearest = min(fine, key=lambda size: abs(size - order.batch_size), default=None)
+    other = "" if nearest is None else f"batch_size={nearest}, or "
+    return (
+        f"batch_size: expected two images or more in every batch of every process, since this network has BatchNorm "
+        f"with one value a channel and image; {order.num_images} images in batches of {order.batch_size} on "
+        f"{order.world} process{'es' * (order.world > 1)} leave one alone; say {other}batch_norm=frozen"
+    )

@@ -273,7 +273,7 @@ def _train(
     import lightning.pytorch as L
     from lightning.pytorch.loggers import CSVLogger
 
-    from rib.callbacks import TrainingProgress
+    from rib.callbacks import StopAfter, TrainingProgress
     from rib.checkpoint import KeepEpochs, Resume
     from rib.merging import method_of
 
@@ -289,13 +289,13 @@ def _train(
     arguments: dict[str, Any] = {
         **config.trainer,
         "max_epochs": recipe.epochs,
-        "max_steps": -1 if recipe.max_steps is None else recipe.max_steps,
         "precision": recipe.precision,
         "accumulate_grad_batches": config.accumulate,
         "gradient_clip_val": config.clip,
         "callbacks": [
             *methods,
             *kept,
+            *([] if recipe.max_steps is None else [StopAfter(recipe.max_steps)]),
             Resume(run.checkpoint, config.checkpoint.every_minutes),
             TrainingProgress(title),
         ],

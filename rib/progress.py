@@ -34,13 +34,14 @@ Advance = Callable[[int, str], object]
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
+def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> Iterator[Advance]:
     """Show progress on stderr, from rank zero alone.
 
     Args:
         what: "fine-tuning on ImageNet-R".
         total: Units of the whole.
         unit: Their name.
+        begun_at: Units done before, which count as done but not as speed.
 
     Yields:
         What to call as work gets done.
@@ -48,7 +49,7 @@ def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
     if rank() > 0:
         yield lambda done, note: None
     elif _report is not None:
-        yield _reports(_report, what, total, unit)
+        yield _reports(_report, what, total, unit, begun_at)
     elif sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -59,33 +60,34 @@ def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total, note="")
+            task = bar.add_task(what, total=total, completed=begun_at, note="")
             yield lambda done, note: bar.update(task, advance=done, note=note)
     else:
-        yield _lines(what, total, unit)
+        yield _lines(what, total, unit, begun_at)
 
 
-def _lines(what: str, total: int, unit: str) -> Advance:
+def _lines(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
     """Progress for a log file: a line every 30 seconds, and one at the end of what took more than a second."""
     begun = last = time.monotonic()
-    count = 0
+    count = begun_at
 
     def advance(done: int, note: str = "") -> None:
         nonlocal count, last
         count += done
         now = time.monotonic()
-        if now - last > SECONDS_BETWEEN_LINES or (count >= total and now - begun > 1):
+        complete = count - done < total <= count
+        if now - last > SECONDS_BETWEEN_LINES or (complete and now - begun > 1):
             last = now
-            rate = count / max(now - begun, 1e-9)
+            rate = (count - begun_at) / max(now - begun, 1e-9)
             speed = f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
             print(f"{what}: {count}/{total} {unit}, {speed} {note}".rstrip(), file=sys.stderr, flush=True)
 
     return advance
 
 
-def _reports(file: Path, what: str, total: int, unit: str) -> Advance:
+def _reports(file: Path, what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
     """Progress as JSON: what, done, total, unit, note, rate a second and seconds left."""
-    begun, last, count = time.monotonic(), 0.0, 0
+    begun, last, count = time.monotonic(), 0.0, begun_at
 
     def advance(done: int, note: str = "") -> None:
         nonlocal last, count
@@ -93,7 +95,7 @@ def _reports(file: Path, what: str, total: int, unit: str) -> Advance:
         now = time.monotonic()
         if now - last > 1:
             last = now
-            rate = count / max(now - begun, 1e-9)
+            rate = (count - begun_at) / max(now - begun, 1e-9)
             facts = {"what": what, "done": count, "total": total, "unit": unit, "note": note, "rate": rate}
             left = (total - count) / rate if rate else None
             with suppress(RibError):  # a full disk must not end what it tells of

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from rib.callbacks import StopAfter
 from rib.data.labels import LabelSpace
 from rib.memo import Memo
 from rib.methods.base import Method
@@ -61,11 +62,21 @@ def fit(
     precision: str = "32-true",
     freeze_batch_norm: bool = True,
     two: bool = False,
+    data: L.LightningDataModule | None = None,
+    logger: Any = False,
+    stop_after: int | None = None,
+    warmup: int = 0,
 ) -> Classifier:
     """Fine-tune ``model`` in place (momentum 0.9 for SGD, no warm-up, cosine over all steps) and return it."""
     arguments = {"lr": lr, **({"momentum": MOMENTUM} if optimizer is torch.optim.SGD else {})}
     module = FineTuner(
-        model, SPACE, partial(optimizer, **arguments), lr=lr, freeze_batch_norm=freeze_batch_norm, memo=memo
+        model,
+        SPACE,
+        partial(optimizer, **arguments),
+        lr=lr,
+        warmup_steps=warmup,
+        freeze_batch_norm=freeze_batch_norm,
+        memo=memo,
     )
     more: dict[str, Any] = {}
     if two:
@@ -74,10 +85,11 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=list(methods),
+        callbacks=[*methods, *([] if stop_after is None else [StopAfter(stop_after)])],
         accumulate_grad_batches=accumulate,
         precision=precision,
-        logger=False,
+        logger=logger,
+        log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -85,7 +97,7 @@ def fit(
         **more,
     )
     module.train()
-    trainer.fit(module, datamodule=Data(steps))
+    trainer.fit(module, datamodule=data or Data(steps))
     return model.eval()
 
 

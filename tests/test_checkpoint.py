@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rib.callbacks import StopAfter
 from rib.checkpoint import Resume
 from rib.data.datamodule import RIBDataModule
 from rib.data.images import ImageTree, scan
@@ -80,14 +81,14 @@ def quiet(monkeypatch):
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "level", logging.ERROR)
 
 
-def fit(tree, file: Path, death=None, accumulate=1, every_minutes=0.0, workers=0) -> Toy:
+def fit(tree, file: Path, death=None, accumulate=1, every_minutes=0.0, workers=0, stop_after=None, shown=()) -> Toy:
     toy = Toy(death)
     data = RIBDataModule(tree, {}, Transform(8, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3), batch_size=3, workers=workers)
     trainer = L.Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
         accumulate_grad_batches=accumulate,
-        callbacks=[Resume(file, every_minutes)],
+        callbacks=[*([] if stop_after is None else [StopAfter(stop_after)]), Resume(file, every_minutes), *shown],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -152,6 +153,16 @@ def test_killed_again_after_an_epochs_end(tree, tmp_path, undisturbed, deaths):
     found, toy, begun = fit_through(tree, tmp_path / "last.ckpt", deaths)
     assert_same(found, toy, undisturbed[1])
     assert sorted(set(begun)) == list(range(EPOCHS))  # Lightning tells every epoch's start
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 5), (2, 3), (2, 4), (1, 9)])
+def test_killed_where_steps_end_it_in_mid_epoch(tree, tmp_path, accumulate, steps):
+    options = {"accumulate": accumulate, "stop_after": steps}
+    whole = fit(tree, tmp_path / "whole.ckpt", **options)
+    assert whole.trainer.global_step == steps
+    for number, death in enumerate(STARTS + LASTS + ENDS):
+        found, toy, _ = fit_through(tree, tmp_path / f"{number}.ckpt", [death], **options)
+        assert_same(found, toy, whole)
 
 
 @pytest.mark.slow

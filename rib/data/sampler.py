@@ -29,9 +29,9 @@ class EpochBatches(Sampler[list[int]]):
     """Batches of image indices, each tagged as ``epoch * N + place``; processes share the same global batches.
 
     Rank r takes the places r, r + world, ... of each global batch. A last batch with fewer images than processes is
-    filled up from the epoch's beginning, since every process must take part in every step. A last batch that the
-    processes cannot share evenly is shared unevenly: no image is left out or seen twice, but DDP's mean over processes
-    then weighs its images a little differently than a single process would.
+    filled up from the epoch's beginning, since every process must take part in every step; what fills up counts
+    nothing. A last batch that the processes cannot share evenly is shared unevenly. `weight` makes every image of a
+    step count the same all the same.
 
     Args:
         num_images: N.
@@ -71,6 +71,38 @@ class EpochBatches(Sampler[list[int]]):
         """All indices in the order of this epoch."""
         generator = torch.Generator().manual_seed(int(digest_of(["order", self.seed, self.epoch])[:15], 16))
         return torch.randperm(self.num_images, generator=generator).tolist()
+
+    def size(self, number: int) -> int:
+        """Images of a global batch, without what fills it up."""
+        return min(self.batch_size, self.num_images - number * self.batch_size)
+
+    def share(self, number: int) -> int:
+        """Images of a global batch that are this process's; 0 if all it has fills up."""
+        return len(range(self.rank, self.size(number), self.world))
+
+    def smallest_share(self) -> int:
+        """Images, with what fills up, that some process is given in the smallest batch of an epoch."""
+        return max(1, self.size(len(self) - 1) // self.world)
+
+    def weight(self, number: int, accumulate: int = 1, batches: int | None = None) -> float:
+        """What to multiply a batch's mean loss by, so that a step follows the mean over all images of its batches.
+
+        A trainer divides each batch's loss by ``accumulate``, whatever an epoch's last group of batches holds, and
+        takes the mean over processes, whatever each of them has. Weights of a group, so divided, sum to 1.
+
+        Args:
+            number: Of the batch in its epoch, from 0.
+            accumulate: Batches whose gradients are added before a step; groups begin with the epoch.
+            batches: After which the epoch ends; None: all.
+
+        Returns:
+            accumulate * world * images of this process / images of the group over all processes; 1 exactly where all
+            batches of a group are full and shared evenly.
+        """
+        first = number - number % accumulate
+        end = min(first + accumulate, len(self) if batches is None else batches)
+        group = sum(map(self.size, range(first, end)))
+        return accumulate * self.world * self.share(number) / group
 
     def __len__(self) -> int:
         return math.ceil(self.num_images / self.batch_size)

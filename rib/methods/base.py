@@ -4,7 +4,8 @@
    restored, before DDP wraps the module and before optimizers exist, so an anchor taken here is always the start
    weights, also when a killed run goes on.
 2. ``parameter_groups(module)``: other learning rates for parts of the model.
-3. ``penalty(module, step)``: a term for the loss. `FineTuner.training_step` adds it, which puts it inside DDP's
+3. ``penalty(module, step)``: a term for the loss, a mean over this process's images of the batch or a function of the
+   weights. `FineTuner.training_step` adds it and gives the whole loss the batch's weight, which puts it inside DDP's
    forward, autocast and accumulation; ``on_before_backward`` would count it twice under accumulation.
 4. ``after_step(module)``: right after the optimizer's step (its own hook: ``on_train_batch_end`` also fires between
    accumulated batches).
@@ -34,15 +35,15 @@ class Step:
         labels: Classes of the source, shape (B,).
         outputs: All outputs of the model, shape (B, K).
         logits: The source's classes, shape (B, C).
-        share: What to multiply a mean over this process's images by, so that the mean over processes is that of the
-            whole batch; 1 unless a last batch does not divide evenly.
+        places: Which images of the source, shape (B,): with seed and epoch, what random draws for an image depend on,
+            so that they do not depend on batches or processes.
     """
 
     images: Tensor
     labels: Tensor
     outputs: Tensor
     logits: Tensor
-    share: Tensor | float = 1.0
+    places: Tensor
 
 
 class Method(L.Callback):

@@ -70,7 +70,7 @@ class LDIFS(Method):
         layers = [(_unit(now[name]) - _unit(self._before[name])).square().sum(dim=1).mean() for name in now]
         self._now.clear()
         self._before.clear()
-        return self.strength * torch.stack(layers).mean() * step.share
+        return self.strength * torch.stack(layers).mean()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Remove the hooks and let the start model go."""

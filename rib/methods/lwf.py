@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning.pytorch as L
 import torch
@@ -107,23 +107,33 @@ class LwF(Method):
         answer = (outputs.float() / self.temperature).log_softmax(dim=1)
         factor = self.temperature**2 if self.t_squared else 1.0
         divergence = F.kl_div(answer, target, reduction="batchmean", log_target=True)
-        return self.strength * factor * divergence * step.share
+        return self.strength * factor * divergence
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let the start model go."""
         self._teacher = None
 
     def _other_images(self, module: FineTuner, step: Step) -> Tensor:
-        """Images in the place of the batch: a function of seed, step and process, so that a killed run goes on."""
+        """Images in the place of the batch's: each drawn from (seed, epoch, the source image that it stands for).
+
+        So a killed run goes on, and neither processes nor batch sizes change what is drawn.
+        """
+        words = ("lwf", module.seed, module.current_epoch)
+        seeds = [int(digest_of([*words, place])[:15], 16) for place in step.places.tolist()]
         if not self._files:
-            side = step.images.shape[-1]
-            change = self._crop(side, antialias=True)
-            return torch.stack([self._augment(change(image)) for image in step.images])
-        words: Sequence[Any] = ["lwf", module.seed, module.global_step, module.global_rank]
-        generator = torch.Generator().manual_seed(int(digest_of(words)[:15], 16))
-        chosen = torch.randint(len(self._files), (len(step.images),), generator=generator).tolist()
-        read = [read_image(self._files[i], self._transform, self._backend) for i in chosen]
+            return torch.stack([self._augmented(image, seed) for image, seed in zip(step.images, seeds, strict=True)])
+        generator = torch.Generator()
+        drawn = (torch.randint(len(self._files), (), generator=generator.manual_seed(seed)) for seed in seeds)
+        read = [read_image(self._files[int(i)], self._transform, self._backend) for i in drawn]
         return torch.stack(read).to(step.images.device)
+
+    def _augmented(self, image: Tensor, seed: int) -> Tensor:
+        """A random crop, flipped or not."""
+        with torch.random.fork_rng(devices=[]):
+            # The CPU's generator alone draws crops and flips, and `FineTuner` has seeded the others for this step.
+            torch.default_generator.manual_seed(seed)
+            changed: Tensor = self._augment(self._crop(image.shape[-1], antialias=True)(image))
+            return changed
 
 
 def _images_of(folder: str) -> list[Path]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
+from rib.models.size import resampled
 from rib.weights import save_weights
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def with_head(start: Start, state: dict[str, Tensor], expected: Mapping[str, Ten
     if "logit_scale" not in state:
         return state
     tower = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
+    if start.built_for is not None:
+        tower = dict(resampled(tower, expected))
     untrained = expected["head.weight"]
     if {n: t.shape for n, t in {**tower, "head.weight": untrained}.items()} != {
         n: t.shape for n, t in expected.items()
@@ -150,21 +153,23 @@ def with_head(start: Start, state: dict[str, Tensor], expected: Mapping[str, Ten
     return {**tower, **load_file(file)}
 
 
-def build_clip(architecture: str) -> Any:
-    """Both towers, untrained."""
+def build_clip(architecture: str, size: int | None = None) -> Any:
+    """Both towers, untrained, for images of the architecture's size or of another, pixels."""
     import open_clip
 
     config = dict(open_clip.get_model_config(architecture))
+    if size is not None:
+        config["vision_cfg"] = {**config["vision_cfg"], "image_size": size}
     custom = config.pop("custom_text", False)
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
 
 
-def build_zero_shot(architecture: str, num_outputs: int) -> ZeroShot:
+def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None) -> ZeroShot:
     """The image tower with a head of ``num_outputs`` rows, both untrained; the text tower is left behind."""
     import open_clip
 
     width = open_clip.get_model_config(architecture)["embed_dim"]
-    return ZeroShot(build_clip(architecture).visual, width, num_outputs)
+    return ZeroShot(build_clip(architecture, size).visual, width, num_outputs)
 
 
 def _head(start: Start) -> Tensor:

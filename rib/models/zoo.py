@@ -19,7 +19,7 @@ from rib.errors import RibError
 from rib.memo import digest_of
 from rib.models.checkpoints import Checkpoint, num_outputs, open_clip_checkpoint, timm_checkpoint
 from rib.models.hub import check, fetch, is_cached, record
-from rib.models.mini_weights import NAMES, weights_file
+from rib.models.mini_weights import NAMES, SIDE, weights_file
 from rib.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Start:
         num_bytes: Its size.
         transform: The checkpoint's own evaluation transform.
         heads: Folder where zero-shot heads are kept; None: nowhere.
+        built_for: Side of the images that the network is built for, pixels; None: its library's own, or any.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Start:
     num_bytes: int
     transform: Transform
     heads: Path | None = None
+    built_for: int | None = None
 
 
 def find_start(model: ModelConfig, cache: Path | None = None, download: bool = True) -> Start:
@@ -77,13 +79,14 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
     else:
         raise RibError(f"model.library: expected mini, timm or open_clip, got {model.library!r}")
     transform = _settled(model, known)
+    built_for = _size_to_build(model, known, transform.size)
     weights, digest, num_bytes = _weights(model, known, cache, download)
     if model.library == "open_clip":
         from rib.models.zero_shot import sentences
 
         digest = digest_of([digest, known.architecture, sentences()])
     heads = cache and cache / "heads"
-    return Start(known.name, model.library, known.architecture, weights, digest, num_bytes, transform, heads)
+    return Start(known.name, model.library, known.architecture, weights, digest, num_bytes, transform, heads, built_for)
 
 
 def build(start: Start, outputs: int) -> Classifier:
@@ -129,10 +132,10 @@ def build_backbone(start: Start) -> nn.Module:
     if start.library == "open_clip":
         from rib.models.zero_shot import build_zero_shot
 
-        return build_zero_shot(start.architecture, num_outputs())
-    import timm
+        return build_zero_shot(start.architecture, num_outputs(), start.built_for)
+    from rib.models.size import build_timm
 
-    return timm.create_model(start.architecture, pretrained=False, num_classes=num_outputs())
+    return build_timm(start.architecture, num_outputs(), start.built_for)
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:
@@ -163,6 +166,16 @@ def _settled(model: ModelConfig, known: Checkpoint) -> Transform:
     if missing := {"size", "crop_pct", "interpolation", "mean", "std"} - settled.keys():
         raise RibError(f"model.transform: nothing known about {', '.join(sorted(missing))} of {known.name}; give them")
     return Transform(**{**settled, "mean": tuple(settled["mean"]), "std": tuple(settled["std"])})
+
+
+def _size_to_build(model: ModelConfig, known: Checkpoint, size: int) -> int | None:
+    """What the network must be built for where images are not of the checkpoint's own size; see `rib.models.size`."""
+    own = SIDE if model.library == "mini" else known.transform.get("size", size)
+    if size == own:
+        return None
+    from rib.models.size import size_to_build
+
+    return size_to_build(model.library, known.architecture, num_outputs(), own, size)
 
 
 def _weights(model: ModelConfig, known: Checkpoint, cache: Path | None, download: bool) -> tuple[Path, str, int]:
@@ -203,7 +216,9 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
 
 def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Weights under the network's own names, where a file has them under others; unchanged if nothing fits."""
-    if state.keys() == expected.keys():
+    if {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in expected.items()}:
+        return state
+    if state.keys() == expected.keys() and start.built_for is None:
         return state
     if start.library == "open_clip":
         from rib.models.zero_shot import with_head
@@ -214,11 +229,11 @@ def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, 
     if not state.keys() & expected.keys() and _outline(state) == _outline(expected):
         # The EfficientNets of PyPI: the same tensors in the same order, under the names of another library.
         return dict(zip(expected, state.values(), strict=True))
-    import timm
+    from rib.models.size import build_timm
 
-    try:  # timm knows the older names of its own networks
-        overlay: dict[str, Any] = {"state_dict": dict(state)}
-        converted = timm.create_model(start.architecture, pretrained=True, pretrained_cfg_overlay=overlay)
+    try:  # timm knows the older names of its own networks, and resamples what depends on the size of images
+        more: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
+        converted = build_timm(start.architecture, num_outputs(), start.built_for, **more)
     except Exception:
         return state
     return dict(converted.state_dict())

@@ -7,6 +7,9 @@ from pathlib import Path
 NAMES = ("mini_tiny", "mini_small", "mini_medium", "mini_large")
 """The ladder of pretraining scale, smallest first."""
 
+SIDE = 48
+"""Of the images that they are made for, pixels."""
+
 
 def weights_file(name: str) -> Path:
     """The shipped file of a model, float16 safetensors with the timm module's own keys.
