@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rib.question import Question
 
 
+TRIALS = "searches/*/trials/*"
+"""Where a store has its marks."""
+
+
 def mark_trial(question: Question, store: RunStore, folder: Path) -> None:
     """Remember that a run, and what it is made from, is about to be made for a search; not what is there already.
 
@@ -37,7 +41,7 @@ def mark_trial(question: Question, store: RunStore, folder: Path) -> None:
 
 def trials_in(store: RunStore) -> frozenset[str]:
     """Fingerprints of all trials."""
-    return frozenset(file.name for file in store.root.glob("searches/*/trials/*"))
+    return frozenset(file.name for file in store.root.glob(TRIALS))
 
 
 def without_trials(results: list[Result], store: RunStore) -> list[Result]:
