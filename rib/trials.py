@@ -8,6 +8,7 @@ none of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def trials_in(store: RunStore) -> frozenset[str]:
     return frozenset(file.name for file in store.root.glob(TRIALS))
 
 
-def without_trials(results: list[Result], store: RunStore) -> list[Result]:
+def without_trials(results: Sequence[Result], store: RunStore) -> Sequence[Result]:
     """Results of what was made for its own sake."""
     trials = trials_in(store)
     return [(run, metrics) for run, metrics in results if run.key not in trials]
