@@ -211,8 +211,8 @@ def _over_all(points: pd.DataFrame) -> str:
     if found is None:
         return "The sources that all have are too few, or too much alike, for a rank correlation over all."
     return (
-        f"Within a model, mean over {found.lines}: rank correlation of RI and mean CKA over sources {found}; 1 would "
-        "be: the less it shifts, the less is lost. Models share their sources: the interval (Bonett and Wright) counts "
+        f"Within a curve, mean over {found.lines}: rank correlation of RI and mean CKA over sources {found}; 1 would "
+        "be: the less it shifts, the less is lost. Curves share their sources: the interval (Bonett and Wright) counts "
         "a source once, p permutes whole sources."
     )
 
@@ -256,7 +256,7 @@ def _scatter(points: pd.DataFrame, n: str) -> Figure:
     axes.set_xlabel(f"mean CKA of all layers with the start; a point a source; {n}", fontsize=8)
     axes.set_ylabel("RI, percentage points", fontsize=8)
     if (found := _together(points)) is not None:
-        axes.set_title(f"rank correlation within a model, mean: {found.within}", fontsize=8, loc="left")
+        axes.set_title(f"rank correlation within a curve, mean: {found.within}", fontsize=8, loc="left")
     tidy(axes)
     figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     return figure
