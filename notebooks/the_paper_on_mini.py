@@ -94,5 +94,5 @@ for model, rows in table.groupby("model"):
     whole = better[better["mri_high"] >= 0]
     print(
         f"{model}: plain fine-tuning {plain:+.2f} points; {len(better)} of {len(rows) - 1} methods lose less "
-        f"(p < 0.05 after Holm), {len(whole)} of them lose nothing that can be told from 0"
+        f"(p < 0.05 after Holm), {len(whole)} of them lose nothing that their own intervals tell from 0"
     )

@@ -15,6 +15,7 @@ from rib.errors import RibError
 from rib.files import unfinished, write_atomically
 from rib.progress import progress
 from rib.store import Run, RunStore
+from rib.trials import TRIALS
 
 LEFT_OUT = ("weights.safetensors", "last.ckpt", "epochs", "log", "wandb", "tensorboard")
 """What of a run's folder stays where it was made."""
@@ -64,6 +65,8 @@ def pack(store: RunStore, file: Path) -> int:
                     advance(1, "")
             if (paths := store.root / "datasets" / "paths").is_dir():
                 tar.add(paths, "datasets/paths")
+            for trial in sorted(store.root.glob(TRIALS)):
+                tar.add(trial, trial.relative_to(store.root), filter=_without_weights)
         temporary.replace(file)
     except OSError as error:
         raise RibError(f"file: cannot write {file}: {error.strerror}") from error
@@ -87,6 +90,9 @@ def take_in(store: RunStore, file: Path) -> Taken:
                 raise RibError(f"file: {file} holds no run; expected what action=export wrote")
             for name in (n for n in members if n.startswith("datasets/paths/") and not (store.root / n).exists()):
                 write_atomically(_inside(store.root, name), _content(tar, members[name]))
+            new = {PurePosixPath(run).name for run in runs if Run(_inside(store.root, run)).metrics() is None}
+            for name in (n for n in members if PurePosixPath(n).match(TRIALS) and PurePosixPath(n).name in new):
+                write_atomically(_inside(store.root, name), b"")
             with progress("importing", len(runs), "runs") as advance:
                 for run in runs:
                     _take_run(store, tar, run, members, taken)

@@ -199,7 +199,7 @@ def summary_figure(table: PaperTable) -> Figure:
         axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
     about = [
         "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
-        "(square)",
+        "(square) after Holm",
         "; ".join(filter(None, (table.about, table.shared))),
     ]
     width = int(CHARACTERS * figure.get_figwidth())

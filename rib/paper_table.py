@@ -34,6 +34,10 @@ TEST = (
 )
 
 
+TRIAL = " (search trial)"
+"""Behind the method of a row that was made to choose a setting."""
+
+
 @dataclass(frozen=True)
 class PaperTable:
     """A table's rows and what is said below it.
@@ -89,10 +93,19 @@ class PaperTable:
 
     @property
     def best(self) -> set[int]:
-        """Rows with the best mRI of their model, of those that have every source."""
-        whole = [i for i, row in enumerate(self.rows) if len(row.improvement) == len(self.sources)]
+        """Rows with the best mRI of their model, of those that have every source and that no target has chosen.
+
+        mRI is of targets, so that the best of several settings of one method would be chosen on them: of these the
+        default counts, if it is there, and no trial of a search does.
+        """
+        whole = [i for i, row in enumerate(self.rows) if len(row.improvement) == len(self.sources) and self._alone(row)]
         tops = {self.rows[i].model: self.rows[i].over_images.value for i in reversed(whole)}
         return {i for i in whole if self.rows[i].over_images.value == tops[self.rows[i].model]}
+
+    def _alone(self, row: Summary) -> bool:
+        """Whether a row is its method's only setting, or its default one, and none that was tried to find a better."""
+        settings = sum((other.model, other.method) == (row.model, row.method) for other in self.rows)
+        return not row.is_trial and (settings == 1 or self.label(row) == row.method)
 
     @property
     def notes(self) -> list[str]:
@@ -104,10 +117,18 @@ class PaperTable:
             f"ImageNet val in percent, before > after; {self.about}.",
             f"No run on {', '.join(missing)}: mRI is over the sources that are there." if missing else "",
             self.shared and f"{self.shared}.",
-            "Bold: best mRI of a model.",
+            self._bold,
             f"* {TEST.format(comparisons=compared)}." if compared else "",
         ]
         return [line for line in said if line]
+
+    @property
+    def _bold(self) -> str:
+        said = "Bold: best mRI of a model" if self.best else "Nothing is bold"
+        if all(map(self._alone, self.rows)):
+            return f"{said}." if self.best else ""
+        why = "the best of several settings or of a search's trials would be chosen on targets"
+        return f"{said}; {why}, so that of a method in several settings only its default can be it."
 
     @property
     def columns(self) -> list[str]:
@@ -125,14 +146,16 @@ class PaperTable:
 
     def label(self, row: Summary) -> str:
         """A row's method with the options that not all rows share, ``ewc strength=10``."""
-        return labelled(row.method, {k: v for k, v in row.options.items() if k not in self.common})
+        label = labelled(row.method, {k: v for k, v in row.options.items() if k not in self.common})
+        return label + TRIAL * row.is_trial
 
     def cells(self, row: Summary) -> list[str]:
         """What a row says, one a column."""
-        seeds = f"[{points(row.over_seeds.low)}, {points(row.over_seeds.high)}]" if row.over_seeds else "one seed"
+        seeds = f"[{points(row.over_seeds.low)}, {points(row.over_seeds.high)}]" if row.over_seeds else _no_seeds(row)
         return [
             row.model,
-            labelled(row.method, {k: v for k, v in row.options.items() if k not in {*self.axes, *self.common}}),
+            labelled(row.method, {k: v for k, v in row.options.items() if k not in {*self.axes, *self.common}})
+            + TRIAL * row.is_trial,
             *(value_of(row, axis) for axis in self.axes),
             *(points(row.improvement[name]) if name in row.improvement else "" for name in self.sources),
             with_interval(interval_dict(row.over_images)) + ("*" if row.stands else ""),
@@ -229,6 +252,7 @@ class PaperTable:
             "source_after": 100 * row.source_after,
             "seconds": row.seconds,
             "made_from": row.made_from,
+            "is_trial": row.is_trial,
         }
 
     def _short(self, name: str) -> str:
@@ -276,6 +300,11 @@ def value_of(row: Summary, axis: str) -> str:
         return ""
     default = shipped_nodes("method").get(method, {}).get(option)
     return "default" if default is None else str(default)
+
+
+def _no_seeds(row: Summary) -> str:
+    """Why there is no interval over seeds."""
+    return "one seed" if len(row.seeds) < 2 else "seeds share runs"
 
 
 def _axes(rows: Sequence[Summary]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 from statistics import fmean
@@ -26,6 +26,7 @@ from rib.metrics import (
 from rib.predictions import Predictions
 from rib.results import Scored, read_paths
 from rib.store import Run, RunStore
+from rib.trials import trials_in
 
 PLAIN = "finetune"
 LEVEL = 0.05
@@ -47,7 +48,8 @@ class Summary:
         improvement: RI by source, the mean over seeds, percentage points.
         seeds: Seeds that have every one of these sources.
         over_images: mRI, resampling images once for all sources and seeds.
-        over_seeds: mRI, Student's t over ``seeds``; None for fewer than two.
+        over_seeds: mRI, Student's t over ``seeds``; None for fewer than two, and where seeds share a run that they are
+            made from (`model_stock` at seeds 0 and 1: both have 1), so that they are not independent.
         against_plain: mRI minus that of plain fine-tuning of the same model under the same general options, over the
             sources and seeds that both have; None where that was not run, and for plain fine-tuning itself.
         p_adjusted: Its p-value by Holm over all comparisons of the table.
@@ -57,6 +59,7 @@ class Summary:
         source_after: The same after fine-tuning, and over seeds.
         seconds: Training (or merging) and scoring of one run, the mean; its ingredients not counted.
         made_from: Runs that one is made from, the largest number; 0 for one that trains.
+        is_trial: Whether any of its runs was made by `rib.search` to choose a setting.
     """
 
     model: str
@@ -75,6 +78,7 @@ class Summary:
     source_after: float
     seconds: float
     made_from: int
+    is_trial: bool
 
     @property
     def stands(self) -> bool:
@@ -111,14 +115,14 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
         starts[model].add(start)
     reader = _Reader(store, catalog)
     plain = {row: reader.changes(rows[row]) for row in rows if row[1] == PLAIN}
-    summaries = []
+    summaries, trials = [], trials_in(store)
     for row, group in rows.items():
         model, method, start, _ = row
         changes = plain[row] if row in plain else reader.changes(group)
         other = None if method == PLAIN else _plain_row(row, rows)
         against = _against(changes, plain[other]) if other is not None else None
         name = model if len(starts[model]) == 1 else f"{model} ({start[:6]})"
-        summaries.append(_summary(name, group, changes, against))
+        summaries.append(_summary(name, group, changes, against, trials))
     compared = [s for s in summaries if s.against_plain is not None]
     adjusted = iter(holm([s.against_plain.p for s in compared if s.against_plain is not None]))
     summaries = [replace(s, p_adjusted=next(adjusted)) if s.against_plain is not None else s for s in summaries]
@@ -131,7 +135,7 @@ def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> 
     Raises:
         RibError: If the `pretrained` run behind a result is gone.
     """
-    return _summary(results[0][1]["model"], results, changes_of(results, store, catalog), None)
+    return _summary(results[0][1]["model"], results, changes_of(results, store, catalog), None, trials_in(store))
 
 
 def counted(results: Sequence[Result]) -> list[Result]:
@@ -198,13 +202,18 @@ def _used(cells: Iterable[Cell]) -> tuple[list[Cell], tuple[int, ...]]:
 
 
 def _summary(
-    model: str, group: Sequence[Result], changes: Mapping[Cell, Sequence[Changes]], against: Comparison | None
+    model: str,
+    group: Sequence[Result],
+    changes: Mapping[Cell, Sequence[Changes]],
+    against: Comparison | None,
+    trials: Collection[str],
 ) -> Summary:
     by_cell = {(m["source"], m["seed"]): m for _, m in group}
     used, complete = _used(by_cell)
     values = {cell: by_cell[cell]["robustness_improvement"]["value"] for cell in used}
     sources = dict.fromkeys(source for source, _ in used)
     counted = [by_cell[cell] for cell in used]
+    each_seed = [mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]
     absent = {"before": nan, "after": nan}
     on_source = [m["accuracy"].get(m["source"], absent) for m in counted]
     on_val = [m["accuracy"].get(IN_DISTRIBUTION, absent) for m in counted]
@@ -216,7 +225,7 @@ def _summary(
         {source: fmean(value for (s, _), value in values.items() if s == source) for source in sources},
         complete,
         mean_robustness_interval({cell: changes[cell] for cell in used}),
-        seed_interval([mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]),
+        None if _share_runs(counted) else seed_interval(each_seed),
         against,
         nan,
         val_before=fmean(entry["before"] for entry in on_val),
@@ -225,7 +234,18 @@ def _summary(
         source_after=fmean(entry["after"] for entry in on_source),
         seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in counted),
         made_from=max(len(m.get("ingredients", [])) for m in counted),
+        is_trial=any(run.key in trials for run, _ in group),
     )
+
+
+def _share_runs(counted: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a fine-tuned run is a part of what was made at two seeds."""
+    seeds_of: defaultdict[str, set[int]] = defaultdict(set)
+    for m in counted:
+        for part in m.get("ingredients", []):
+            if part["source"] != "none":
+                seeds_of[part["fingerprint"]].add(m["seed"])
+    return any(len(seeds) > 1 for seeds in seeds_of.values())
 
 
 @dataclass

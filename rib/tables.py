@@ -211,8 +211,9 @@ def curve_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def best_ingredient_table(metrics: Mapping[str, Any]) -> Table:
-    """Merged against the best of its parts that were not fine-tuned on a dataset."""
-    table = Table(title="Against the best ingredient that has not seen the dataset", title_justify="left")
+    """Merged against the best of its parts that were not fine-tuned on a dataset: best there, as nobody could know."""
+    title = "Against the ingredient that is best on the dataset itself, with hindsight, of those that have not seen it"
+    table = Table(title=title, title_justify="left")
     table.add_column("dataset")
     table.add_column("best ingredient")
     for column in ("its accuracy %", "merged %", "gain, points"):

@@ -31,6 +31,7 @@ from rib.question import Question
 from rib.schema import Config, SearchConfig
 from rib.stack import name_of
 from rib.store import RunStore, view_of
+from rib.trials import mark_trial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 
 Space = Mapping[str, tuple[float, float]]
 """Lowest and highest value of each searched option, by its name on the command line."""
+
+CAPTION = (
+    "RI is shown and has chosen nothing. The best of many is better on the images that chose it than on others. Trials "
+    "stay out of rib.report unless search_trials=true."
+)
 
 SEARCHED_BY = ("trials", "objective", "search.", "force", "data.holdout")
 """Beginnings of overrides that mean something to the search, and nothing to the setting that it finds."""
@@ -52,7 +58,7 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Path:
         overrides: The command line behind it, from which the one to give next is made.
 
     Returns:
-        The study's folder: ``journal.log``, ``trials.csv``, ``trials.png``.
+        The study's folder: ``journal.log``, ``trials.csv``, ``trials.png``, and ``trials/`` (`rib.trials`).
 
     Raises:
         RibError: If what is to choose was trained on or is a target, if there is nothing to search, or if every trial
@@ -71,6 +77,8 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Path:
     while (given := agreed(base, turn)) is not None:
         number, setting = given
         question = _asked(base, setting)
+        if study is not None:
+            mark_trial(question, store, folder)
         try:
             metrics = view_of(answer(question, store), question)
         except DivergedError as error:
@@ -257,9 +265,7 @@ def _table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str
 
     best = rows[0]
     title = f"{about}: {best['num_images']} images held out of the source, {100 * best['before']:.2f} % before training"
-    table = Table(
-        title=title, title_justify="left", caption="RI is shown and has chosen nothing", caption_justify="left"
-    )
+    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     for column in ("trial", *options, "held out %", "RI"):
         table.add_column(column, justify="right")
     for row in rows:

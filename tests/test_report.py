@@ -23,6 +23,7 @@ from rib.pipeline import finetune
 from rib.report import report
 from rib.schema import PathsConfig, ReportConfig
 from rib.store import Run, RunStore
+from rib.trials import without_trials
 
 QUICK = ("model=mini_small", "epochs=1", "data.images_per_class=2", "suite.targets=[imagenet_a,imagenet_r,imagenet_v2]")
 
@@ -259,6 +260,58 @@ def test_each_method_is_compared_with_plain_fine_tuning_at_its_own_rate(swept):
     p = frame["p"].dropna().sort_values()
     assert len(p) == 3
     assert frame["p_holm"].dropna().min() == pytest.approx(min(1, 3 * p.iloc[0]))
+
+
+def test_the_best_of_several_settings_is_not_bold_since_targets_would_choose_it(swept):
+    table = paper_table(results(swept), swept)
+    alone = [row for row in table.rows if "optimizer.lr" not in row.options]
+    assert {row.method for row in alone} == {"finetune", "ewc", "linear_probe"}
+    top = max(row.over_images.value for row in alone)
+    assert [table.rows[i] for i in sorted(table.best)] == [row for row in alone if row.over_images.value == top]
+    assert "so that of a method in several settings only its default can be it" in table.markdown()
+    others = [(run, m) for run, m in results(swept) if m["options"].get("optimizer.lr")]
+    several = [(run, {**m, "options": {**m["options"], "clip": clip}}) for clip, (run, m) in enumerate(others)]
+    several = [(run, {**m, "method": "ewc"}) for run, m in several]
+    nothing = paper_table(several, swept)
+    assert len(nothing.rows) == 2
+    assert nothing.best == set(), "no default among several settings"
+    assert "Nothing is bold; " in nothing.markdown()
+
+
+def test_a_trial_of_a_search_is_never_bold_and_is_called_one(swept):
+    table = paper_table(results(swept), swept)
+    best = min(table.best)
+    method = table.rows[best].method
+    (run,) = (r for r, m in results(swept) if m["method"] == method and "optimizer.lr" not in m["options"])
+    mark = swept.root / "searches" / "some" / "trials" / run.key
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    try:
+        marked = paper_table(results(swept), swept)
+        assert [row.is_trial for row in marked.rows].count(True) == 1
+        assert best not in marked.best
+        assert len(marked.best) > 0
+        assert f"{method} (search trial)" in marked.cells(marked.rows[best])
+        assert "of a search's trials would be chosen on targets" in marked.markdown()
+        assert without_trials(results(swept), swept) == [(r, m) for r, m in results(swept) if r.key != run.key]
+    finally:
+        shutil.rmtree(swept.root / "searches")
+
+
+def test_seeds_that_are_made_from_one_run_have_no_interval_over_seeds(grid):
+    """As Model Stock's at seeds 0 and 1: both hold the fine-tune of seed 1, so that they vary less than seeds do."""
+
+    def merged(m: dict[str, Any], *seeds: int) -> dict[str, Any]:
+        parts = [{"label": "finetune", "source": m["source"], "fingerprint": f"{m['source']} {seed}"} for seed in seeds]
+        return {**m, "ingredients": [{"label": "pretrained", "source": "none", "fingerprint": "start"}, *parts]}
+
+    trained = [(run, m) for run, m in results(grid) if m["source"] != "none"]
+    (apart,) = paper_table([(run, merged(m, m["seed"])) for run, m in trained], grid).rows
+    assert apart.over_seeds is not None
+    table = paper_table([(run, merged(m, m["seed"], m["seed"] + 1)) for run, m in trained], grid)
+    assert table.rows[0].over_seeds is None
+    assert table.rows[0].seeds == (0, 1)
+    assert "seeds share runs" in table.cells(table.rows[0])
 
 
 def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swept):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from rib import tuning
+from rib.archive import pack, take_in
 from rib.asking import ask
 from rib.config import _compose, accept, checked
 from rib.data.transform import read_image
@@ -22,6 +24,7 @@ from rib.pipeline import finetune
 from rib.results import read_paths
 from rib.schema import SearchConfig
 from rib.store import RunStore
+from rib.trials import mark_trial, trials_in
 
 QUICK = ("model=mini_small", "epochs=1", "data.images_per_class=4", "suite.reported=[]", "batch_size=32")
 SOURCE_ALONE = (*QUICK, "suite.targets=[imagenet_r]")
@@ -115,6 +118,35 @@ def test_a_search_ends_with_the_best_on_held_out_images_and_goes_on(searched, st
     assert best.key == question.training_key == rows[0]["fingerprint"]
     assert values[0] == pytest.approx(correct_by_hand(question, best) / len(question.held_out), abs=1e-12)
     assert trial == f"{whole} data.holdout=0.2"
+
+
+def test_trials_are_told_from_runs_made_for_their_own_sake(searched, store, ask_for):
+    asked = (*SOURCE_ALONE, "data.holdout=.2", "search.lr=[1e-4,3e-2]", "trials=2")
+    rows = searched(*asked)
+    assert trials_in(RunStore(store)) == {row["fingerprint"] for row in rows}
+    shutil.rmtree(store / "searches")
+    assert searched(*asked) == rows
+    assert trials_in(RunStore(store)) == set(), "what was there before a search is no trial of it"
+    own = finetune(ask_for(*SOURCE_ALONE, "data.holdout=.2", "optimizer.lr=.007"))
+    assert own.key not in trials_in(RunStore(store))
+
+
+def test_what_a_trial_is_made_from_is_a_trial_too(ask_for, store):
+    question = ask(ask_for(*SOURCE_ALONE, "+method=lp_ft"))
+    (probe,) = question.needs
+    mark_trial(question, RunStore(store), store / "searches" / "some")
+    assert trials_in(RunStore(store)) == {question.training_key, probe.key}
+
+
+def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
+    rows = searched(*SOURCE_ALONE, "data.holdout=.2", "search.lr=[1e-4,3e-2]", "trials=2")
+    pack(RunStore(store), tmp_path / "runs.tar")
+    elsewhere = RunStore(tmp_path / "elsewhere")
+    take_in(elsewhere, tmp_path / "runs.tar")
+    assert trials_in(elsewhere) == {row["fingerprint"] for row in rows}
+    shutil.rmtree(elsewhere.root / "searches")
+    take_in(elsewhere, tmp_path / "runs.tar")
+    assert trials_in(elsewhere) == set(), "they were there before"
 
 
 def test_a_trial_whose_process_is_gone_is_taken_up_as_it_was(searched, store, monkeypatch):

@@ -15,6 +15,10 @@ Percentile intervals, each family's deviations widened by sqrt(n / (n - 1)) sinc
 what it was drawn from. Simulated coverage is 94 to 96 % from 50 images a set (tests/metrics/test_coverage.py), so
 nothing finer is applied. One set alone with about seven changed images covers only 88 %, as steps of 1/n are then
 coarse and zero counts frequent; if no image changed the interval is [0, 0].
+
+Images are resampled, and not classes: other images of the same classes vary, other classes do not. And images are taken
+as independent: near-duplicates (one picture found twice on the web, frames of one video) count as two. Where every
+image has a second file that a model takes for the same, 95 % intervals cover 83 %; with four files, 67 % (same test).
 """
 
 from __future__ import annotations
@@ -137,14 +141,15 @@ def mean_robustness_interval(
     """
     families = weighted_by_family(changes)
     generator = np.random.default_rng(seed)
-    value, resampled = 0.0, np.zeros(draws)
+    value, variance, resampled = 0.0, 0.0, np.zeros(draws)
     for family in sorted(families):
         patterns = Patterns.of(families[family])
         mean = patterns.mean
         value += mean
+        variance += patterns.variance
         resampled += mean + patterns.widening * (patterns.resample(draws, generator) - mean)
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(100 * value, 100 * float(low), 100 * float(high), "images only", level)
+    return Interval(100 * value, 100 * float(low), 100 * float(high), "images only", level, 100 * sqrt(variance))
 
 
 def weighted_by_family(changes: Mapping[Any, Sequence[Changes]]) -> dict[str, list[tuple[float, Changes]]]:

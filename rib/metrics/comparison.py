@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from scipy.special import ndtr
-
 from rib.metrics.bootstrap import Changes, Patterns, weighted_by_family
+from rib.metrics.intervals import two_sided
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ def mean_robustness_difference(
     patterns = [Patterns.of(members) for _, members in sorted(families.items())]
     difference = sum(family.mean for family in patterns)
     error = sqrt(sum(family.variance for family in patterns))
-    p = 1.0 if difference == 0 else 2 * float(ndtr(-abs(difference) / error)) if error else 0.0
-    return Comparison(100 * difference, 100 * error, p)
+    return Comparison(100 * difference, 100 * error, two_sided(difference, error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rib.errors import RibError
 from rib.figures import style
 from rib.grid import Cell
 from rib.metrics import seed_interval
-from rib.metrics.rank import rank_correlation
+from rib.metrics.rank import LEAST, Shared, rank_correlation, shared_rank_correlation
 from rib.progress import progress
 from rib.question import PRETRAINED
 from rib.schema import CKAConfig, PathsConfig, ShownConfig
@@ -68,26 +69,22 @@ class Shift(Study):
         return pd.DataFrame(table)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Each curve's mean CKA, and the rank correlation of RI and mean CKA, within each and over all."""
+        """Each curve's mean CKA, and the rank correlation of RI and mean CKA over sources, within each and their mean.
+
+        A curve on fewer than six sources has its points in the place of intervals over them.
+        """
         points = _points(table)
         about = _shown(self.dataset, points) if len(points) else self.dataset
         lines = [
-            f"Mean debiased linear CKA of all layers with the start, on {about}, 95 % over sources by Student's t; "
-            f"mRI in points, 95 % over images; {n_of(table, named=True)}."
+            f"Mean debiased linear CKA of all layers with the start, on {about}, 95 % over sources by Student's t from "
+            f"{LEAST} on; mRI in points, 95 % over images only; intervals each for itself; {n_of(table, named=True)}."
         ]
         for curve, group in points.groupby("curve", sort=False):
             within = rank_correlation(list(group["cka"]), list(group["ri"]))
-            trend = f"; rank correlation of RI and CKA over its sources {within}" if within else ""
+            over = f"rank correlation of RI and CKA over its sources {within}" if within else _each(group)
             mri = said(table[table["curve"] == curve].iloc[0].to_dict())
-            lines.append(f"{curve}: CKA {_mean(list(group['cka']))}, mRI {mri}{trend}.")
-        pooled = rank_correlation(list(points["cka"]), list(points["ri"]))
-        if pooled is None:
-            lines.append(f"{len(points)} models and sources are too few, or too much alike, for a rank correlation.")
-        else:
-            lines.append(
-                f"Over all models and sources: rank correlation of RI and mean CKA {pooled}; 1 would be: the less "
-                "it shifts, the less is lost. Interval: Bonett and Wright, pairs taken as independent."
-            )
+            lines.append(f"{curve}: CKA {_mean(list(group['cka']))}, mRI {mri}; {over}.")
+        lines.append(_over_all(points))
         for note, group in table[table["layer"] == ""].groupby("note"):
             names = ", ".join(dict.fromkeys(group["curve"]))
             lines.append(f"Left out: {names} ({note}).")
@@ -194,17 +191,43 @@ class Shift(Study):
 
 
 def _points(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a curve and source: RI and mean CKA of all layers, means over seeds."""
+    """One row a curve and source: RI and mean CKA of all layers, means over seeds; 1 but for rounding is 1."""
     layers = table[table["cka"].notna()]
     keys = ["curve", "source", "kind"]
     cells = layers.groupby([*keys, "seed"], sort=False)[["cka", "ri", "images"]].mean().reset_index()
-    return cells.groupby(keys, sort=False)[["cka", "ri", "images"]].mean().reset_index()
+    return cells.groupby(keys, sort=False)[["cka", "ri", "images"]].mean().round({"cka": 9}).reset_index()
+
+
+def _together(points: pd.DataFrame) -> Shared | None:
+    """The curves' mean rank correlation of RI and mean CKA: all were fine-tuned on the same sources."""
+    curves = points.groupby("curve", sort=False)
+    return shared_rank_correlation(
+        {str(curve): dict(zip(g["source"], zip(g["cka"], g["ri"], strict=True), strict=True)) for curve, g in curves}
+    )
+
+
+def _over_all(points: pd.DataFrame) -> str:
+    found = _together(points)
+    if found is None:
+        return "The sources that all have are too few, or too much alike, for a rank correlation over all."
+    return (
+        f"Within a curve, mean over {found.lines}: rank correlation of RI and mean CKA over sources {found}; 1 would "
+        "be: the less it shifts, the less is lost. Curves share their sources: the interval (Bonett and Wright) counts "
+        "a source once, p permutes whole sources."
+    )
+
+
+def _each(group: pd.DataFrame) -> str:
+    """``CKA and RI on ImageNet-R 0.812, -26.03; ImageNet-A 0.950, -7.30``."""
+    points = group[["source", "kind", "cka", "ri"]].itertuples(index=False)
+    told = [f"{title_of(str(source), str(kind))} {cka:.3f}, {ri:+.2f}" for source, kind, cka, ri in points]
+    return f"CKA and RI on {'; '.join(told)}"
 
 
 def _mean(values: Sequence[float]) -> str:
-    """``0.812 [0.701, 0.923]``: over sources, Student's t, at most 1."""
-    over = seed_interval(values)
-    return f"{values[0]:.3f}" if over is None else f"{over.value:.3f} [{over.low:.3f}, {min(over.high, 1):.3f}]"
+    """``0.812 [0.701, 0.923]``: over sources, Student's t, at most 1; of few the mean alone."""
+    over = seed_interval(values, over="sources") if len(values) >= LEAST else None
+    return f"{fmean(values):.3f}" if over is None else f"{over.value:.3f} [{over.low:.3f}, {min(over.high, 1):.3f}]"
 
 
 def _shown(dataset: str, table: pd.DataFrame) -> str:
@@ -232,9 +255,8 @@ def _scatter(points: pd.DataFrame, n: str) -> Figure:
     axes.axhline(0, color="black", lw=0.8)
     axes.set_xlabel(f"mean CKA of all layers with the start; a point a source; {n}", fontsize=8)
     axes.set_ylabel("RI, percentage points", fontsize=8)
-    pooled = rank_correlation(list(points["cka"]), list(points["ri"]))
-    if pooled:
-        axes.set_title(f"rank correlation {pooled}", fontsize=8, loc="left")
+    if (found := _together(points)) is not None:
+        axes.set_title(f"rank correlation within a curve, mean: {found.within}", fontsize=8, loc="left")
     tidy(axes)
     figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     return figure

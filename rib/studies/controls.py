@@ -56,7 +56,8 @@ class Controls(Study):
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """A line a control."""
-        lines = [f"Negative controls, mRI in points with 95 % intervals over images; {_n(table, named=True)}."]
+        about = "mRI in points with 95 % intervals over images only, each for itself"
+        lines = [f"Negative controls, {about}; {_n(table, named=True)}."]
         for row in table.to_dict("records"):
             verdict = "" if row["control"] == PLAIN else f"; must be: {row['must']}: {_yes(row['holds'])}"
             source = f", accuracy on the source {before_after(row['source_before'], row['source_after'])} %"

@@ -51,8 +51,9 @@ class Errata(Study):
     def paragraph(self, table: pd.DataFrame) -> str:
         """One line an error."""
         lines = [
-            "What each error of the authors' code does to mRI, wrong minus right, percentage points; 95 % intervals "
-            f"and Holm-adjusted p-values over images, same images on both sides; {n_of(table)}."
+            "What each error of the authors' code does to mRI, wrong minus right, percentage points; 95 % intervals, "
+            f"each for itself, and p-values after Holm over {len(table)} pairs, over images only, the same on both "
+            f"sides; {n_of(table)}."
         ]
         lines += [
             f"{row['switch']}={row['value']}, {row['method']}, {row['model']}: {row['right']:+.2f} right, "

@@ -19,6 +19,7 @@ from rib.studies.base import (
     Study,
     draw_curve,
     drawn,
+    gaining,
     log_ticks,
     n_of,
     name_curves,
@@ -27,6 +28,7 @@ from rib.studies.base import (
     said,
     short,
     tidy,
+    with_holm,
 )
 from rib.studies.size import SIZE
 
@@ -42,13 +44,17 @@ class Scale(Study):
         return table.sort_values(["curve", "pretrained_on"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Each line's models in order, and Spearman's rank correlation of scale and mRI."""
-        lines = [f"mRI by pretraining images, points with 95 % intervals over images; {n_of(table, named=True)}."]
+        """Each line's models in order, and Spearman's rank correlation of scale and mRI over six scales or more.
+
+        What a source does to all models alike is no reason for their order, so that models are its independent points.
+        """
+        lines = [f"mRI by pretraining images, points with 95 % intervals over images only; {n_of(table, named=True)}."]
         for label, curve in _known(table).groupby("curve"):
             points = curve.to_dict("records")
             each = ", ".join(f"{row['model']} ({short(row['pretrained_on'])}) {said(row)}" for row in points)
             rank = rank_correlation(list(curve["pretrained_on"]), list(curve["mri"]))
-            trend = f"; rank correlation of scale and mRI {rank}" if rank else ""
+            few = f"; {curve['pretrained_on'].nunique()} scales are too few for a rank correlation"
+            trend = f"; rank correlation of scale and mRI {rank}" if rank else few if len(points) > 1 else ""
             lines.append(f"{label}: {each}{trend}.")
         return "\n".join([*lines, *_left_out(table)])
 
@@ -83,15 +89,14 @@ class Map(Study):
         found = _rows(made, store)
         name_curves(found, [SIZE])
         table = pd.DataFrame([{**row.facts, **drawn(row)} for row in found])
-        return table.sort_values(["pretrained_on", "curve", "a_class"], ignore_index=True)
+        return with_holm(table).sort_values(["pretrained_on", "curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """How many cells of the map gain, and the ends of its outer rows."""
         known = _known(table)
-        gains = int((known["low"] > 0).sum())
         lines = [
-            f"mRI in points with 95 % intervals over images: {gains} of {len(known)} cells gain robustness (interval "
-            f"above 0); {n_of(table, named=True)}."
+            f"mRI in points with 95 % intervals over images only, each for itself: {gaining(known)} of {len(known)} "
+            f"cells gain robustness (p < 0.05 after Holm over {len(table)}); {n_of(table, named=True)}."
         ]
         curves = list(dict.fromkeys(known["curve"]))
         for label in dict.fromkeys([*curves[:1], *curves[-1:]]):

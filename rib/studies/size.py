@@ -61,7 +61,7 @@ class Size(Study):
 
     def paragraph(self, table: pd.DataFrame) -> str:
         """For each curve: the smallest and the largest subset, and where mRI crosses the threshold."""
-        lines = [f"mRI against images a class, points with 95 % intervals over images; {n_of(table, named=True)}."]
+        lines = [f"mRI against images a class, points with 95 % intervals over images only; {n_of(table, named=True)}."]
         for label, curve in table.groupby("curve"):
             records = curve.to_dict("records")
             first, last = records[0], records[-1]
@@ -90,19 +90,28 @@ class Size(Study):
         return {"size": figure}
 
     def _crossing(self, records: Sequence[Mapping[Any, Any]]) -> str:
-        """The size below which mRI is worse than the threshold, log-linear between sizes; its interval is mRI's own."""
+        """The size below which mRI is worse than the threshold, log-linear between sizes.
+
+        Its intervals are where the ends of mRI's cross the threshold: the sizes at which mRI cannot be told from it.
+        """
         worse = [row["mri"] < self.threshold for row in records]
-        than = f"worse than {self.threshold:g} points"
+        than = f"worse than {self.threshold:g} points by value"
         if not any(worse):
             return f"no size is {than}"
         if all(worse):
             return f"every size is {than}"
         if worse != sorted(worse, reverse=True):
             return f"{sum(worse)} of {len(worse)} sizes are {than}, not the smallest ones alone"
-        at = {name: self._last_below(records, name) for name in ("low", "mri", "high")}
-        ends = "below the smallest" if at["high"] is None else f"{at['high']:.3g}"
-        top = "above the largest" if at["low"] == inf else f"{at['low']:.3g}"
-        return f"{than} below {at['mri']:.3g} images a class [{ends}, {top}]"
+        bracket = f"{self._bracket(records)} over images only"
+        if not any(unknown(row["seeds_low"]) for row in records):
+            bracket = f"{self._bracket(records)} over images, {self._bracket(records, 'seeds_')} over seeds"
+        return f"{than} below {self._last_below(records, 'mri'):.3g} images a class {bracket}"
+
+    def _bracket(self, records: Sequence[Mapping[Any, Any]], of: str = "") -> str:
+        """``[4.1, above the largest]``."""
+        low, high = (self._last_below(records, of + name) for name in ("low", "high"))
+        ends = "below the smallest" if high is None else f"{high:.3g}"
+        return f"[{ends}, {'above the largest' if low == inf else f'{low:.3g}'}]"
 
     def _last_below(self, records: Sequence[Mapping[Any, Any]], name: str) -> float | None:
         """Where a curve last rises above the threshold; None if it is never below, inf if it ends below."""

@@ -69,7 +69,9 @@ class Tradeoff(Study):
 
         Strengths are compared at what they reach on the source: taking the best mRI would choose on targets.
         """
-        lines = [f"Accuracy on the source against mRI, points, 95 % over images; {n_of(table, named=True)}."]
+        lines = [
+            f"Accuracy on the source (by value) against mRI, points, 95 % over images only; {n_of(table, named=True)}."
+        ]
         for model, of_model in table.groupby("model"):
             records = of_model.to_dict("records")
             plain = next((row for row in records if row["method"] == PLAIN), None)

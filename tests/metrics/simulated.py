@@ -38,6 +38,8 @@ class World:
         correlation: Between the normal variables of images that show the same photograph; where above 0, half of
             what is missing to 1 is added between one image's variables under two sources.
         present: Fraction of a family's photographs that each of its sets holds.
+        copies: Files of each image, near-duplicates that a model takes for the same.
+        known: Whether the copies of an image are known to be of one original, or taken as images of their own.
     """
 
     sources: tuple[str, ...] = ("imagenet_r",)
@@ -45,6 +47,8 @@ class World:
     num_images: int = 500
     correlation: float = 0.0
     present: float = 1.0
+    copies: int = 1
+    known: bool = False
 
     def units(self, source: str) -> list[tuple[str, str]]:
         """Targets of a source as pairs of dataset and cell (empty if it has none)."""
@@ -88,7 +92,10 @@ class World:
                 lost, gained = self.rates(source, target, cell)
                 change = (latent > norm.isf(gained)).astype(np.int8) - (latent < norm.ppf(lost)).astype(np.int8)
                 rows = held[target] if self.present < 1 else np.arange(n)
-                changes[source].append(Changes(target, change[rows], rows, family, cell))
+                originals = np.repeat(rows, self.copies)
+                if not self.known:
+                    originals = originals * self.copies + np.tile(np.arange(self.copies), len(rows))
+                changes[source].append(Changes(target, np.repeat(change[rows], self.copies), originals, family, cell))
         return changes
 
 

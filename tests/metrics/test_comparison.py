@@ -63,6 +63,17 @@ def test_one_target_after_one_source_is_the_test_on_discordant_pairs() -> None:
     assert found.difference / found.error == pytest.approx(mcnemar, rel=0.03)
 
 
+@pytest.mark.parametrize("present", [1.0, 0.7])
+def test_an_intervals_p_is_that_of_a_comparison_with_nothing_done(present: float) -> None:
+    first, _ = two_methods(replace(WORLD, present=present), np.random.default_rng(3))
+    nothing = {s: [replace(c, change=np.zeros_like(c.change)) for c in targets] for s, targets in first.items()}
+    compared, interval = mean_robustness_difference(first, nothing), mean_robustness_interval(first, draws=4000)
+    found = (interval.value, interval.error, interval.p)
+    assert found == pytest.approx((compared.difference, compared.error, compared.p))
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * interval.error, rel=0.06)
+    assert mean_robustness_interval(nothing).p == 1
+
+
 def test_what_two_methods_have_in_common_does_not_count() -> None:
     """Both lose the same half of the images; the paired error is far below that of either."""
     common = np.repeat([-1, 0], 200).astype(np.int8)

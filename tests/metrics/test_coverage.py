@@ -6,10 +6,12 @@ in 99.6 % of such runs; the seed is fixed and was not chosen. The quick runs of 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from rib.metrics import mean_robustness_interval, seed_interval
+from rib.metrics import bootstrap, mean_robustness_interval, seed_interval
 from tests.metrics.simulated import SEVEN, World, separately
 
 THREE = ("imagenet_r", "imagenet_a", "imagenet_cartoon")
@@ -22,6 +24,11 @@ WORLDS = {
     "correlated_sets_and_sources": World(THREE, PAPER, num_images=300, correlation=0.6),
     "subsets_of_a_family": World(THREE, PAPER, num_images=300, correlation=0.6, present=0.7),
 }
+
+
+TWICE = World(THREE, num_images=250, correlation=0.5, copies=2)
+FOUR_TIMES = replace(TWICE, num_images=125, copies=4)
+"""As many files as elsewhere, of which each image has several."""
 
 
 def coverage(world: World, cases: int, alone: bool = False) -> float:
@@ -43,6 +50,20 @@ def test_coverage_quickly(name: str) -> None:
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_coverage(world: World) -> None:
     assert 0.94 <= coverage(world, 4000) <= 0.96
+
+
+@pytest.mark.parametrize(("world", "least", "most"), [(TWICE, 0.78, 0.88), (FOUR_TIMES, 0.60, 0.74)])
+def test_near_duplicates_taken_as_images_of_their_own_narrow_the_interval(world, least, most) -> None:
+    """83 and 67 % in the long run: 1.96 / sqrt(copies) standard errors. What `rib.metrics.bootstrap` warns of."""
+    assert least < coverage(world, 300) < most
+    assert 0.91 < coverage(replace(world, known=True), 300) < 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "percent"), [(TWICE, 83), (FOUR_TIMES, 67)])
+def test_what_is_said_of_near_duplicates_is_measured(world, percent) -> None:
+    assert 100 * coverage(world, 2000) == pytest.approx(percent, abs=2)
+    assert f"{percent} %" in (bootstrap.__doc__ or "")
 
 
 @pytest.mark.slow
