@@ -105,7 +105,7 @@ def write_report(
         files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
     if len({method_label(m) for m in metrics}) <= len(figures.SERIES):
         files.append(figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
-    for line in tables.missing_controls(metrics):
+    for line in tables.missing_controls(results):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
     return files, table

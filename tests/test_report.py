@@ -125,14 +125,16 @@ def test_only_some_sources_and_what_a_run_cost(grid, tmp_path):
     assert "| mini_small | finetune" in (tmp_path / "report" / "summary.md").read_text()
 
 
-def test_a_batch_norm_model_without_its_control_is_said():
+def test_a_batch_norm_model_without_its_control_is_said(tmp_path):
     def run(method, batch_norm, layers=5):
         notes = {"batch_norm.layers": layers} if layers else {}
-        protocol = {"batch_norm": batch_norm}
-        return {"model": "net", "source": "imagenet_r", "method": method, "protocol": protocol, "notes": notes}
+        protocol = {"batch_norm": batch_norm, "experiment": None, "precision": "32-true"}
+        of = {"model": "mini_tiny", "source": "imagenet_a", "method": method, "suite": "seven", "seed": 0}
+        # No config.yaml lies in its folder: what its metrics tell is said.
+        return Run(tmp_path / "none"), {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
 
     (line,) = tables.missing_controls([run("ewc", "update"), run("finetune", "update")])
-    assert "python -m rib.train +method=finetune batch_norm=frozen model=net dataset=imagenet_r" in line
+    assert line.endswith("python -m rib.train model=mini_tiny dataset=imagenet_a data.limit=60 batch_norm=frozen")
     assert tables.missing_controls([run("ewc", "update"), run("finetune", "frozen")]) == []
     assert tables.missing_controls([run("ewc", "update", layers=0)]) == []
 
