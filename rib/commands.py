@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -194,8 +194,7 @@ class _Command:
             node = dict(_leaves(plain[group]))
             under = dict(_leaves(shipped_nodes(group)["auto"])) if group == "trainer" else {}
             files = {name: {**under, **dict(_leaves(file))} for name, file in shipped_nodes(group).items()}
-            usual = OmegaConf.to_container(default[group], resolve=True)
-            assert isinstance(usual, dict), "a group is a block"
+            usual = cast("dict[str, Any]", OmegaConf.to_container(default[group], resolve=True))
             near, name = min((_distance(file, node), name) for name, file in files.items())
             if near < _distance(dict(_leaves(usual)), node):
                 chosen.append(f"{group}={name}")

@@ -131,10 +131,11 @@ def test_a_batch_norm_model_without_its_control_is_said(tmp_path):
         protocol = {"batch_norm": batch_norm, "experiment": None, "precision": "32-true"}
         of = {"model": "mini_tiny", "source": "imagenet_a", "method": method, "suite": "seven", "seed": 0}
         # No config.yaml lies in its folder: what its metrics tell is said.
-        return Run(tmp_path / "none"), {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
+        return Run(tmp_path / "mini/mini_tiny/imagenet_a" / method / "key"), {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
 
     (line,) = tables.missing_controls([run("ewc", "update"), run("finetune", "update")])
-    assert line.endswith("python -m rib.train model=mini_tiny dataset=imagenet_a data.limit=60 batch_norm=frozen")
+    said = f"model=mini_tiny dataset=imagenet_a data.limit=60 paths.runs={tmp_path} batch_norm=frozen"
+    assert line.endswith(f"control: python -m rib.train {said}")
     assert tables.missing_controls([run("ewc", "update"), run("finetune", "frozen")]) == []
     assert tables.missing_controls([run("ewc", "update", layers=0)]) == []
 
