@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.files import unfinished, write_atomically
+from rib.metrics_file import AGAIN, check
 from rib.progress import progress
 from rib.store import Run, RunStore
 
@@ -144,7 +145,7 @@ def _without_weights(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], taken: Taken) -> None:
     run = Run(_inside(store.root, name))
-    theirs = json.loads(_content(tar, members[f"{name}/metrics.json"]))
+    theirs = _metrics(_content(tar, members[f"{name}/metrics.json"]), name)
     with store.claim(run) as claim:
         ours = next((view for view in run.views() if view["scores"] == theirs.get("scores")), None)
         if run.metrics() is not None:
@@ -158,6 +159,21 @@ def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[st
         write_atomically(work.folder / "metrics.json", _content(tar, members[f"{name}/metrics.json"]))
         store.publish(work, run, claim)
         taken.new.append(name)
+
+
+def _metrics(content: bytes, name: str) -> dict[str, Any]:
+    """What a tar's metrics.json says, which is what one has to say."""
+    try:
+        metrics = json.loads(content)
+    except ValueError:
+        metrics = None
+    if not isinstance(metrics, dict):
+        raise RibError(f"file: {name}/metrics.json in it is damaged; export it again")
+    try:
+        check(Path(name, "metrics.json"), metrics)
+    except DamagedError as error:
+        raise RibError(f"file: {str(error).removesuffix(AGAIN)}export it again") from error
+    return metrics
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:

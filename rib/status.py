@@ -14,7 +14,9 @@ from rich.table import Table
 
 from rib.cell import PROGRESS
 from rib.cost import Costs, total
+from rib.errors import RibError
 from rib.grid import Cell, Plan
+from rib.metrics_file import read
 from rib.schedule import Outcome, cell_folder, failed_labels, stand
 from rib.store import RunStore
 
@@ -127,8 +129,8 @@ def spell(seconds: float) -> str:
 
 def _progress(cell: Cell, store: RunStore, owner: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        told = json.loads((cell_folder(store, cell) / PROGRESS).read_text())
-    except (OSError, ValueError):
+        told = read(cell_folder(store, cell) / PROGRESS)
+    except (OSError, RibError):
         told = {}
     return {"label": cell.label, "host": owner["host"], "pid": owner["pid"], **told}
 

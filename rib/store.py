@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rib.claims import Claim, Claims
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.files import file_digest, write_atomically
 from rib.launch import rank, say
 from rib.memo import digest_of
+from rib.metrics_file import read as _read_json
 from rib.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
 class TakenOverError(RibError):
     """Another process took this one for dead, and has gone on with what it was making."""
-
-
-class DamagedError(RibError):
-    """A file of the store does not hold what was written to it."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +165,13 @@ class RunStore:
     def finished(self, **where: object) -> list[Run]:
         """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``.
 
-        One whose metrics.json is damaged is left out and said.
+        One whose metrics.json is damaged, or of a version whose files this one cannot read, is left out and said.
         """
         found = []
         for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
             try:
                 metrics = _read_json(file) if _is_run(file) else None
-            except DamagedError as error:
+            except RibError as error:
                 say(f"left out: {error}")
                 continue
             if metrics is not None and all(metrics.get(k) == v for k, v in where.items()):
@@ -339,13 +336,6 @@ def _taken_over(run: Run) -> TakenOverError:
 def _is_run(metrics: Path) -> bool:
     """Leaves out what is unfinished (``<key>.<claim>``)."""
     return "." not in metrics.parent.name
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", json.loads(file.read_text()))
-    except ValueError as error:
-        raise DamagedError(f"cannot read {file} ({error}); delete it and give the command again") from error
 
 
 def view_of(run: Run, question: Question) -> dict[str, Any] | None:

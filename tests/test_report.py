@@ -131,7 +131,8 @@ def test_a_batch_norm_model_without_its_control_is_said(tmp_path):
         protocol = {"batch_norm": batch_norm, "experiment": None, "precision": "32-true"}
         of = {"model": "mini_tiny", "source": "imagenet_a", "method": method, "suite": "seven", "seed": 0}
         # No config.yaml lies in its folder: what its metrics tell is said.
-        return Run(tmp_path / "mini/mini_tiny/imagenet_a" / method / "key"), {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
+        metrics = {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
+        return Run(tmp_path / "mini/mini_tiny/imagenet_a" / method / "key"), metrics
 
     (line,) = tables.missing_controls([run("ewc", "update"), run("finetune", "update")])
     said = f"model=mini_tiny dataset=imagenet_a data.limit=60 paths.runs={tmp_path} batch_norm=frozen"

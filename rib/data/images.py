@@ -234,7 +234,15 @@ def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
 
 def _drawn_digest(spec: DatasetSpec, root: Path) -> str | None:
     file = root / DIGESTS
-    return json.loads(file.read_text()).get(spec.name) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        digests = json.loads(file.read_text())
+    except ValueError:
+        digests = None
+    if not isinstance(digests, dict):
+        raise RibError(f"{file} is damaged; delete {root} and give the command again, which draws it anew")
+    return digests.get(spec.name)
 
 
 def _dice(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
