@@ -7,11 +7,13 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rib import __version__
 from rib.allocator import keep_memory
+from rib.config import conf_dir
 from rib.errors import RibError
 from rib.schema import Config
 
@@ -107,14 +109,31 @@ def environment() -> dict[str, Any]:
     """What env.json lists: versions and the kind of machine, no name and no path."""
     import torch
 
-    packages = ("rib", "torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
+    packages = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
     cuda = torch.cuda.is_available()
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            "rib": f"{__version__}{' (checkout)' if _is_checkout() else ''}",
+            **{name: _version(name) for name in packages},
+        },
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _is_checkout() -> bool:
+    """Whether this code lies in a folder that anybody may have changed, on PYTHONPATH or installed with ``-e``."""
+    return Path(conf_dir()).parent != Path(__file__).resolve().parent
+
+
+def _version(distribution: str) -> str:
+    """Of an installed distribution; of one that was put on the path without its metadata nothing is known."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def free_memory(fabric: Fabric) -> int:
