@@ -13,7 +13,7 @@ from typing import Any
 
 from rib.errors import DamagedError, RibError
 from rib.files import unfinished, write_atomically
-from rib.metrics_file import AGAIN, check
+from rib.metrics_file import AGAIN, check, is_older
 from rib.progress import progress
 from rib.store import Run, RunStore
 
@@ -32,11 +32,13 @@ class Taken:
         new: Runs taken in.
         known: Runs that were there already, with the same numbers.
         clashes: Runs that were there with other numbers; theirs were not taken.
+        older: Those of ``new`` that an older version of rib has made.
     """
 
     new: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     clashes: list[str] = field(default_factory=list)
+    older: list[str] = field(default_factory=list)
 
 
 def pack(store: RunStore, file: Path) -> int:
@@ -52,9 +54,9 @@ def pack(store: RunStore, file: Path) -> int:
     Raises:
         RibError: If there is none, or the file cannot be written.
     """
-    runs = store.finished()
-    if not runs:
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none")
+    if not (runs := store.finished()):
+        there = "found none" if store.root.is_dir() else "which is not there"
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, {there}")
     temporary = unfinished(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +161,8 @@ def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[st
         write_atomically(work.folder / "metrics.json", _content(tar, members[f"{name}/metrics.json"]))
         store.publish(work, run, claim)
         taken.new.append(name)
+        if is_older(theirs):
+            taken.older.append(name)
 
 
 def _metrics(content: bytes, name: str) -> dict[str, Any]:

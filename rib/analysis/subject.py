@@ -13,6 +13,8 @@ from rib.config import stored
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, scan
 from rib.errors import RibError
+from rib.launch import say
+from rib.metrics_file import is_older, older_words
 from rib.models.zoo import Start, find_start
 from rib.question import PRETRAINED
 from rib.schema import AnalyzeConfig, Config
@@ -63,6 +65,8 @@ class Subject:
                 f"{where}: {folder} has no weights, as after an import; to look into it make it again with "
                 f"{command_of(run, force=True)}"
             )
+        if is_older(metrics):
+            say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
         made = stored(run.folder / "config.yaml")
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
