@@ -107,6 +107,10 @@ def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Take the runs of a tar into the store; exit code 1 if one is there with other numbers."""
     taken = archive.take_in(RunStore(config.paths.runs), _file(config))
     say(f"{len(taken.new)} runs taken in, {len(taken.known)} were there already")
+    if taken.older:
+        say(
+            f"{len(taken.older)} of those taken in are of an older version of rib than this one: tables show them apart"
+        )
     if taken.clashes:
         raise RibError(
             f"{len(taken.clashes)} runs are there with other numbers, and stay as they are: {', '.join(taken.clashes)}"

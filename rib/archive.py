@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.files import unfinished, write_atomically
+from rib.metrics_file import AGAIN, check, is_older
 from rib.progress import progress
-from rib.store import Run, RunStore
+from rib.store import Run, RunStore, answers
 from rib.trials import TRIALS
 
 LEFT_OUT = ("weights.safetensors", "last.ckpt", "epochs", "log", "wandb", "tensorboard")
@@ -32,11 +33,13 @@ class Taken:
         new: Runs taken in.
         known: Runs that were there already, with the same numbers.
         clashes: Runs that were there with other numbers; theirs were not taken.
+        older: Those of ``new`` that an older version of rib has made.
     """
 
     new: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     clashes: list[str] = field(default_factory=list)
+    older: list[str] = field(default_factory=list)
 
 
 def pack(store: RunStore, file: Path) -> int:
@@ -52,9 +55,9 @@ def pack(store: RunStore, file: Path) -> int:
     Raises:
         RibError: If there is none, or the file cannot be written.
     """
-    runs = store.finished()
-    if not runs:
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none")
+    if not (runs := store.finished()):
+        there = "found none" if store.root.is_dir() else "which is not there"
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, {there}")
     temporary = unfinished(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -150,9 +153,9 @@ def _without_weights(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], taken: Taken) -> None:
     run = Run(_inside(store.root, name))
-    theirs = json.loads(_content(tar, members[f"{name}/metrics.json"]))
+    theirs = _metrics(_content(tar, members[f"{name}/metrics.json"]), name)
     with store.claim(run) as claim:
-        ours = next((view for view in run.views() if view["scores"] == theirs.get("scores")), None)
+        ours = next((view for view in run.views() if answers(view) == answers(theirs)), None)
         if run.metrics() is not None:
             same = ours is None or _numbers(ours) == _numbers(theirs)
             (taken.known if same else taken.clashes).append(name)
@@ -164,6 +167,23 @@ def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[st
         write_atomically(work.folder / "metrics.json", _content(tar, members[f"{name}/metrics.json"]))
         store.publish(work, run, claim)
         taken.new.append(name)
+        if is_older(theirs):
+            taken.older.append(name)
+
+
+def _metrics(content: bytes, name: str) -> dict[str, Any]:
+    """What a tar's metrics.json says, which is what one has to say."""
+    try:
+        metrics = json.loads(content)
+    except ValueError:
+        metrics = None
+    if not isinstance(metrics, dict):
+        raise RibError(f"file: {name}/metrics.json in it is damaged; export it again")
+    try:
+        check(Path(name, "metrics.json"), metrics)
+    except DamagedError as error:
+        raise RibError(f"file: {str(error).removesuffix(AGAIN)}export it again") from error
+    return metrics
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:

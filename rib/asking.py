@@ -16,6 +16,7 @@ from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, MissingDatasetError, scan
 from rib.errors import RibError
 from rib.launch import say
+from rib.machine import counted
 from rib.memo import digest_of
 from rib.metrics import family_of
 from rib.models.zoo import find_start
@@ -66,7 +67,7 @@ def ask(config: Config, found: Found | None = None) -> Question:
     """
     _check_numbers(config)
     stack.check(config)
-    config = paper.applied(config)
+    config = paper.applied(replace(config, trainer=counted(config)))
     _check_folders(config)
     found = found or Found()
     cache = cache_dir(config.paths.cache)

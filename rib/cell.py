@@ -20,6 +20,7 @@ from typing import Any
 
 from rib.errors import RibError
 from rib.files import write_atomically
+from rib.metrics_file import read
 
 CONFIG, LOG, PROGRESS, FAILED = "config.yaml", "log.txt", "progress.json", "failed.json"
 
@@ -101,12 +102,11 @@ def record_failure(folder: Path, error: str) -> None:
 def failure(folder: Path) -> dict[str, Any] | None:
     """Why a cell failed the last time, or None."""
     try:
-        found: dict[str, Any] = json.loads((folder / FAILED).read_text())
+        return read(folder / FAILED)
     except FileNotFoundError:
         return None
-    except ValueError:
-        return {"error": f"{folder / FAILED} is damaged", "last_lines": []}
-    return found
+    except RibError as error:
+        return {"error": str(error), "last_lines": []}
 
 
 def _end_with_the_grid() -> None:

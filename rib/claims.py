@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rib.files import write_atomically
 from rib.launch import say
@@ -89,7 +89,7 @@ class Claims:
             if file == besides:
                 continue
             try:
-                owner = cast("dict[str, Any]", json.loads(file.read_text().partition("\n")[0]))
+                owner = _owner(file.read_text(errors="replace").partition("\n")[0])
                 size = file.stat().st_size
             except FileNotFoundError:
                 continue  # just released
@@ -141,6 +141,15 @@ def _keep_beating(file: Path, seconds: float, released: threading.Event) -> None
             continue
         finally:
             os.close(descriptor)
+
+
+def _owner(line: str) -> dict[str, Any]:
+    """Who a claim says it is of; one that is damaged is of somebody who is not known, until it is silent."""
+    try:
+        owner = json.loads(line)
+        return {"host": str(owner["host"]), "pid": int(owner["pid"]), "started": owner["started"]}
+    except (ValueError, KeyError, TypeError):
+        return {"host": "an unknown machine", "pid": 0, "started": None}
 
 
 def _is_gone(owner: Mapping[str, Any]) -> bool:

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rib.metrics_file import is_older, numerics_of, older_words
 from rib.store import Run
 
 Result = tuple[Run, Mapping[str, Any]]
 """A finished run and what one of its metrics files holds."""
 
 SHARED = (
-    "suite",
     "data.kind",
     "data.digest",
     "protocol.numerics",
@@ -28,7 +28,10 @@ SHARED = (
     "protocol.image_backend",
     "protocol.limit",
 )
-"""What must agree before two results stand in one table, besides `reported` datasets and how ImageNet-C is read."""
+"""What must agree before two results stand in one table, besides their suites and how ImageNet-C is read."""
+
+OF_A_SUITE = ("protocol.targets", "protocol.reported")
+"""A suite is its datasets, whatever it is called; results from before these were stamped have its name alone."""
 
 SETTINGS = {
     "epochs": "epochs",
@@ -48,7 +51,7 @@ def settings(metrics: Mapping[str, Any]) -> dict[str, Any]:
     protocol = metrics["protocol"]
     options = {k: v for k, v in metrics["options"].items() if k != "data.objectnet_training"}
     switches = {k: v for k, v in protocol["switches"].items() if k not in OF_ONE_SOURCE}
-    return {**{key: protocol[name] for key, name in SETTINGS.items()}, **switches, **options}
+    return {**{key: protocol.get(name) for key, name in SETTINGS.items()}, **switches, **options}
 
 
 def row_of(metrics: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -73,7 +76,7 @@ class Group:
             return []
         first = self.results[0][1]
         facts = [_facts(first), _facts(metrics)]
-        if found := _differing(*facts):
+        if found := [*_other_targets(first, metrics), *_differing(*facts)]:
             return [*found, *_other_images(first, metrics)]
         for seed, there in self._cell(metrics).items():
             where = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
@@ -96,31 +99,40 @@ class Group:
 
 
 def comparable(results: Iterable[Result]) -> list[Group]:
-    """Results in groups, each of which may stand in one table, largest group first."""
+    """Results in groups, each of which may stand in one table: those of this version of rib first, then by size."""
     groups: list[Group] = []
     for result in results:
         home = next((group for group in groups if not group.differences(result[1])), None)
         if home is None:
             groups.append(home := Group())
         home.add(result)
-    return sorted(groups, key=lambda group: len(group.results), reverse=True)
+    return sorted(groups, key=lambda group: (is_older(group.results[0][1]), -len(group.results)))
 
 
 def what_differs(groups: Sequence[Group]) -> list[str]:
-    """One line a group after the first: what sets it apart from that."""
-    return [
-        f"{len(group.results)} of the runs share no table with the first {len(groups[0].results)}: "
-        + "; ".join(groups[0].differences(group.results[0][1]))
-        for group in groups[1:]
-    ]
+    """One line a group after the first: what sets it apart from that; and one of each that an older version made."""
+    lines = []
+    for number, group in enumerate(groups):
+        metrics, count = group.results[0][1], len(group.results)
+        if is_older(metrics):
+            lines.append(
+                f"{count} of the runs: each {older_words(metrics)}, whose numbers this one makes no more; they have "
+                "tables of their own, and the command that made one makes it anew"
+            )
+        elif number:
+            apart = "; ".join(groups[0].differences(metrics))
+            lines.append(f"{count} of the runs share no table with the first {len(groups[0].results)}: {apart}")
+    return lines
 
 
 def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    leaves = {"protocol.numerics": 1, **_leaves(metrics)}  # runs from before it was stamped
+    leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
     improvement = metrics["robustness_improvement"]
     in_ri = {*improvement["targets"], metrics["source"]}
+    named = not all(key in leaves for key in OF_A_SUITE)
     return {
-        **{key: leaves.get(key) for key in SHARED},
+        "suite": metrics["suite"] if named else None,
+        **{key: leaves.get(key) for key in (*SHARED, *OF_A_SUITE)},
         "paper.resize_imagenet_c": metrics["protocol"]["switches"].get("paper.resize_imagenet_c", False),
         "scored and not in RI": ", ".join(name for name in metrics["accuracy"] if name not in in_ri) or "none",
     }
@@ -128,7 +140,19 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _protocol(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What two seeds of a cell must share of the protocol, besides what the whole table does."""
-    return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in SHARED}
+    return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
+
+
+def _other_targets(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Names the targets of two suites that differ although they may be called alike; a source is no target of its own.
+
+    Suites that stamp their datasets are compared by these; results from before that say it by the targets of RI.
+    """
+    if all(key in _leaves(m) for key in OF_A_SUITE for m in (first, second)):
+        return []
+    targets = [{*m["robustness_improvement"]["targets"]} - {first["source"], second["source"]} for m in (first, second)]
+    changes = (("without", targets[0] - targets[1]), ("also with", targets[1] - targets[0]))
+    return [f"{how} the targets {', '.join(sorted(which))}" for how, which in changes if which]
 
 
 def _other_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -147,6 +171,8 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     return "null" if value is None else str(value)
 
 

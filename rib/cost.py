@@ -14,9 +14,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rib.errors import RibError
 from rib.files import write_atomically
 from rib.grid import Cell
 from rib.memo import digest_of
+from rib.metrics_file import read
 from rib.question import Question
 from rib.store import RunStore
 
@@ -95,7 +97,7 @@ class Costs:
         for cell in cells:
             if cell.question is not None and self.seconds(cell.question) is None:
                 file = self._file(cell.question)
-                if not file.is_file():
+                if _read(file) is None:
                     write_atomically(file, json.dumps(vars(_time(cell.question))).encode())
 
     def _file(self, question: Question) -> Path:
@@ -133,7 +135,12 @@ def _estimate(question: Question, measured: Measured) -> float:
 
 
 def _read(file: Path) -> Measured | None:
-    return Measured(**json.loads(file.read_text())) if file.is_file() else None
+    """What a calibration says; None where it was not made, or its file is damaged."""
+    try:
+        found = read(file)
+        return Measured(float(found["train"]), float(found["score"]))
+    except (OSError, RibError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _time(question: Question) -> Measured:

@@ -5,5 +5,13 @@ class RibError(Exception):
     """Something the user can put right; mains print its message alone, without a traceback."""
 
 
+class DamagedError(RibError):
+    """A file of the store does not hold what was written to it."""
+
+
+class OtherVersionError(RibError):
+    """A file of the store was written by a version of rib whose files this one cannot read; it stays as it is."""
+
+
 class DivergedError(RibError):
     """Training that lost itself in numbers that are none: a setting to avoid, where several are tried."""

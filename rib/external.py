@@ -48,6 +48,6 @@ def _check_name(name: str, task: Task) -> None:
     """Two files of one name would be one row of a table."""
     question = task.question
     for other in task.store.finished(model=question.start.name, source=question.source_name, method=EXTERNAL):
-        called = (other.metrics() or {})["options"][f"method.{EXTERNAL}.name"]
+        called = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")
         if called == name and other.key != task.run.key:
             raise RibError(f"name: other weights are called {name} already ({other.folder}); give name=ANOTHER")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -56,7 +58,7 @@ def launch(main: Callable[[], None]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        sys.exit(f"rib: {explain(error)}")
+        sys.exit(f"rib: {_misread(error) or explain(error)}")
     except Exception as error:
         if not wants_traceback and str(error).startswith("Config group override must be"):
             sys.exit("rib: an option that names a file of conf/ (study, model, dataset, ...) takes a name, got null")
@@ -77,12 +79,30 @@ def quietly(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
                 if error.errno not in CANNOT_WRITE:
                     raise
                 where = error.filename or "a file"
-                error = RibError(f"cannot write {where}: {error.strerror}; nothing that was finished is lost")
+                what = "open" if error.errno == errno.EACCES else "write"
+                error = RibError(f"cannot {what} {where}: {error.strerror}; nothing that was finished is lost")
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise error from None
             raise Stop(error) from error
 
     return run
+
+
+def _misread(error: Exception) -> str | None:
+    """One sentence for an argument that Hydra's lexer reads otherwise than it was meant, with one that it would not."""
+    from rib.commands import spelt
+
+    several = re.search(r"Ambiguous value for argument '(.*?)'\n", str(error))
+    if not several and not isinstance(error, OverrideParseException):
+        return None
+    argument = several[1] if several else str(getattr(error, "override", ""))
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument}: expected NAME=VALUE"
+    as_text = shlex.quote(spelt(key, value))
+    if several:
+        return f"{argument}: several values are a sweep, given with -m; a list is {key}=[{value}], and a text {as_text}"
+    return f"{argument}: Hydra reads quotes, brackets, commas and = itself; for a text of these give {as_text}"
 
 
 class Stop(BaseException):

@@ -7,11 +7,13 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rib import __version__
 from rib.allocator import keep_memory
+from rib.config import conf_dir
 from rib.errors import RibError
 from rib.schema import Config
 
@@ -80,6 +82,14 @@ def num_processes(config: Config) -> int:
     return each * int(config.trainer.get("num_nodes", 1))
 
 
+def counted(config: Config) -> dict[str, Any]:
+    """A Trainer's arguments with a number where they say all devices, so that another machine reads the same."""
+    devices = config.trainer.get("devices", 1)
+    if devices not in ("auto", -1, "-1"):
+        return config.trainer
+    return {**config.trainer, "devices": num_processes(config) // int(config.trainer.get("num_nodes", 1))}
+
+
 def processes_exist() -> bool:
     """Whether this run's processes were started already, by torchrun, by srun, or by Lightning."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning's own rule
@@ -126,10 +136,14 @@ def environment() -> dict[str, Any]:
     """What env.json lists: versions and the kind of machine, no name and no path."""
     import torch
 
-    packages = ("rib", "torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
+    packages = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
     cuda = torch.cuda.is_available()
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            "rib": f"{__version__}{' (checkout)' if _is_checkout() else ''}",
+            **{name: _version(name) for name in packages},
+        },
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -139,6 +153,19 @@ def environment() -> dict[str, Any]:
 def cores() -> int:
     """Cores that this process may use; a cluster's job often has fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_checkout() -> bool:
+    """Whether this code lies in a folder that anybody may have changed, on PYTHONPATH or installed with ``-e``."""
+    return Path(conf_dir()).parent != Path(__file__).resolve().parent
+
+
+def _version(distribution: str) -> str:
+    """Of an installed distribution; of one that was put on the path without its metadata nothing is known."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def free_memory(fabric: Fabric) -> int:

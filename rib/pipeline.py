@@ -13,9 +13,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 from rib import paper, stack, tables
 from rib.asking import ask, cache_dir
+from rib.commands import command_of
 from rib.config import instantiate, to_yaml
 from rib.errors import DivergedError, RibError
 from rib.files import file_digest, write_atomically
@@ -145,7 +147,8 @@ def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
     if part.folder is not None:
         run = Run(part.folder)
         if not run.is_intact:
-            raise RibError(f"{run.weights_file} is damaged: it is not what was written; make that run again")
+            again = f"make that run again with {command_of(run, force=True)}"
+            raise RibError(f"{run.weights_file} is damaged: it is not what was written; {again}")
         return run
     assert part.question is not None, "an ingredient is a folder or a question"
     asked = part.question
@@ -314,6 +317,8 @@ def _train(
     except Exception as error:
         raise RibError(f"trainer or precision: {' '.join(str(error).split())}") from error
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
+    if resumed and not is_zipfile(resumed):
+        raise RibError(f"{resumed} is damaged; delete it and give the command again, which begins this run anew")
     if resumed:
         say(f"going on from {resumed}")
     module.train()

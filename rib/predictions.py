@@ -56,6 +56,16 @@ class Predictions:
         np.savez(buffer, **columns)
         write_atomically(file, buffer.getvalue())
 
+    def _check(self) -> None:
+        """See that every column is about the same images."""
+        images = len(self.label)
+        shapes = {"label": (images,), "top5": (images, 5), "confidence": (images,), "log_prob": (images,)}
+        if self.logits is not None:
+            shapes["logits"] = (images, *self.logits.shape[1:2])
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"expected {name} of shape {shape}, got {getattr(self, name).shape}")
+
     @classmethod
     def load(cls, file: Path) -> Predictions:
         """Read what `save` wrote.
@@ -65,6 +75,8 @@ class Predictions:
         """
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as columns:
-                return cls(**{name: columns[name] for name in columns.files})
+                found = cls(**{name: columns[name] for name in columns.files})
+            found._check()
+            return found
         except Exception as error:
             raise RibError(f"cannot read predictions {file} ({error}); delete it and give the command again") from error

@@ -22,7 +22,7 @@ from rib.keys import NUMERICS, Kind, is_neutral, key_of
 from rib.memo import digest_of
 from rib.models.zoo import Start
 from rib.recipe import SETTLED, Recipe, settle
-from rib.schema import Config
+from rib.schema import Config, SuiteConfig
 
 READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.")
 """Options that matter where nothing is trained."""
@@ -217,10 +217,7 @@ class Question:
     @property
     def suite(self) -> str:
         """The suite's name; with a star where its datasets are not those of rib's own suite of that name."""
-        asked, shipped = self.config.suite, shipped_nodes("suite").get(self.config.suite.name)
-        names = ("targets", "reported")
-        same = shipped is None or all(sorted(shipped[name]) == sorted(getattr(asked, name)) for name in names)
-        return asked.name if same else f"{asked.name}*"
+        return suite_label(self.config.suite)
 
     @property
     def identity(self) -> str:
@@ -269,3 +266,11 @@ class Question:
         config = replace(self.config, method={PRETRAINED: {}}, force=False)
         held_out = None if self.choosing in self.scored else self.held_out
         return replace(self, config=config, source=None, recipe=None, held_out=held_out, ingredients=(), probe=None)
+
+
+def suite_label(suite: SuiteConfig) -> str:
+    """A suite's name; ``seven*`` where its targets or reported datasets are not those of rib's suite of that name."""
+    shipped = shipped_nodes("suite").get(suite.name)
+    names = ("targets", "reported")
+    same = shipped is None or all(sorted(shipped[name]) == sorted(getattr(suite, name)) for name in names)
+    return suite.name if same else f"{suite.name}*"

@@ -5,6 +5,7 @@ Results made on other data, suites or protocols never share a table: each kind g
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
+from rib.commands import spelt
 from rib.comparable import Result, comparable, what_differs
-from rib.config import checked, conf_dir, shipped_nodes
+from rib.config import checked, conf_dir, nearest, shipped_nodes
 from rib.errors import RibError
 from rib.files import write_atomically
 from rib.launch import launch, quietly, say
 from rib.schema import ReportConfig
-from rib.store import RunStore
+from rib.store import Run, RunStore
+from rib.tables import catalog_of
+from rib.trials import without_trials
 
 if TYPE_CHECKING:
     from rib.paper_table import PaperTable
@@ -40,29 +44,85 @@ def report(config: ReportConfig) -> list[Path]:
         The files written, those of the largest group first.
 
     Raises:
-        RibError: If there is no finished fine-tuned run.
+        RibError: If there is nothing to report, with what there is in its place.
     """
     store = RunStore(config.paths.runs)
-    trained = [(run, m) for run in store.finished() for m in run.views() if m["source"] != "none"]
-    trained = [(run, m) for run, m in trained if m["robustness_improvement"]]
-    trained = [(run, m) for run, m in trained if config.sources is None or m["source"] in config.sources]
-    if not trained:
-        raise RibError(
-            f"paths.runs: expected finished runs in {store.root}, found none; make one with python -m rib.train"
-        )
-    groups = comparable(trained)
+    trained = _trained(store, config.sources)
+    shown = trained if config.search_trials else without_trials(trained, store)
+    if left := len(trained) - len(shown):
+        say(f"left out: {left} results of runs that rib.search made to choose a setting; search_trials=true shows them")
+    if not shown:
+        raise RibError("every run here is a trial of rib.search; search_trials=true shows them")
+    groups = comparable(shown)
     for line in what_differs(groups):
         say(line)
     out = Path(config.out) if config.out else store.root / "report"
     written = []
     for number, group in enumerate(groups, start=1):
-        suite = shipped_nodes("suite").get(group.results[0][1]["suite"], {}).get("sources", [])
+        suite = shipped_nodes("suite").get(group.results[0][1]["suite"].rstrip("*"), {}).get("sources", [])
         asked = [*suite, *(config.sources or [])]
         files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
         written += files
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
     return written
+
+
+def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]:
+    """Fine-tuned runs with an RI, on some sources.
+
+    Raises:
+        RibError: If there is none, or none on one of the sources.
+    """
+    if not store.root.is_dir():
+        near = [p.parent.name for p in store.root.absolute().parent.glob("*/datasets")]
+        raise RibError(
+            f"paths.runs: expected a store of runs that rib.train has made, there is no folder {store.root}"
+            f"{nearest(store.root.name, near)}"
+        )
+    finished = [(run, view) for run in store.finished() for view in _views(run)]
+    trained = [(run, m) for run, m in finished if m["source"] != "none"]
+    make = f"python -m rib.train {shlex.quote(spelt('paths.runs', str(store.root)))}"
+    if not finished:
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; make one with {make}")
+    if not trained:
+        raise RibError(
+            f"paths.runs: {store.root} has {_count(finished)} that trained nothing (pretrained, or weights from "
+            f"elsewhere without a source) and none that was fine-tuned; make one with {make} +method=NAME"
+        )
+    wanted = [(run, m) for run, m in trained if sources is None or m["source"] in sources]
+    known = dict.fromkeys(m["source"] for _, m in trained)
+    absent = [source for source in sources or () if source not in known]
+    datasets = {name for _, m in trained for name in catalog_of(m["data"]["kind"]).specs}
+    wrong = [name for name in absent if name not in datasets]
+    if wrong or not wanted:
+        name = (wrong or absent or [""])[0]
+        raise RibError(
+            f"sources: {store.root} has {_count(trained)} that trained, none of them on "
+            f"{name if wrong else ', '.join(absent) or 'an empty list'}; there are: {', '.join(known)}"
+            f"{nearest(name, [*known, *datasets]) if wrong else ''}"
+        )
+    measured = [(run, m) for run, m in wanted if m["robustness_improvement"]]
+    if not measured:
+        raise RibError(
+            f"paths.runs: {store.root} has {_count(wanted)} that trained, and RI of none: each was scored on no target "
+            "but its own source; score them on a suite with python -m rib.evaluate runs=FOLDER suite=NAME"
+        )
+    return measured
+
+
+def _views(run: Run) -> list[dict[str, Any]]:
+    """What was measured of a run; a view that cannot be read is said, and the run left out."""
+    try:
+        return run.views()
+    except RibError as error:
+        say(f"left out: {error}")
+        return []
+
+
+def _count(results: Sequence[Result]) -> str:
+    number = len({run.folder for run, _ in results})
+    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def write_report(
@@ -105,7 +165,7 @@ def write_report(
         files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
     if len({method_label(m) for m in metrics}) <= len(figures.SERIES):
         files.append(figures.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
-    for line in tables.missing_controls(metrics):
+    for line in tables.missing_controls(results):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
     return files, table

@@ -7,26 +7,28 @@ is left alone. What it is compared with (its `pretrained` run) and what it is ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from glob import glob
+from glob import escape, glob
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rib import tables
 from rib.asking import ask
-from rib.config import not_default, stored, to_yaml
+from rib.commands import command_of
+from rib.config import nearest, not_default, stored, to_yaml
 from rib.errors import RibError
 from rib.external import external_task
 from rib.launch import rank, say
 from rib.machine import agreed, environment, free_memory, launch_processes
+from rib.metrics_file import is_older, older_words
 from rib.pipeline import data_of, fit, publish
-from rib.question import Question
+from rib.question import Question, suite_label
 from rib.schema import EvaluateConfig
-from rib.store import Run, RunStore, view_of
+from rib.store import Run, RunStore, out_of_date, view_of
 from rib.task import Task, Trees, in_order, task_of
 
 if TYPE_CHECKING:
@@ -71,10 +73,10 @@ def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[Task]:
     said = [key for key in not_default(config, "evaluate") if key not in ABOUT_THE_MACHINE]
     if wrong := [key for key in said if key.partition(".")[0] not in SAID_OF_RUNS]:
         raise RibError(f"{wrong[0]}: finished runs keep their own; say only how they are scored (suite=, evaluation.*)")
-    matched = (Path(name).resolve() for name in glob(str(Path(str(config.runs)).expanduser()), recursive=True))  # noqa: PTH207 - may be absolute
-    folders = sorted({f for f in matched if (f / "metrics.json").is_file() and "." not in f.name})
+    matched = [path.resolve() for path in matching(str(config.runs))]
+    folders = sorted({path for path in matched if _is_finished(path)})
     if not folders:
-        raise RibError(f"runs: expected folders of finished runs, {config.runs} matches none")
+        raise RibError(f"runs: expected folders of finished runs, {_none_in(str(config.runs), matched)}")
     tasks: list[Task] = []
     trees: Trees = {}
     for folder in folders:
@@ -84,6 +86,55 @@ def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[Task]:
         except RibError as error:
             failed[folder] = str(error)
     return tasks
+
+
+def matching(pattern: str) -> list[Path]:
+    """What a path or a pattern names; a folder that is there is meant as it is spelt, ``st[3]`` and all below it."""
+    there, rest = _as_far_as_spelt(pattern)
+    if not rest:
+        return [there]
+    found = glob("/".join(rest), root_dir=there, recursive=True)  # noqa: PTH207 - Path.glob follows no links
+    return [there / name for name in found]
+
+
+def _as_far_as_spelt(pattern: str) -> tuple[Path, list[str]]:
+    """The longest beginning of a path that is there, and the names of the rest."""
+    there, rest = Path(pattern).expanduser(), list[str]()
+    while not there.exists() and there != there.parent:
+        there, rest = there.parent, [there.name, *rest]
+    return there, rest
+
+
+def _is_finished(path: Path) -> bool:
+    return (path / "metrics.json").is_file() and "." not in path.name
+
+
+def _none_in(pattern: str, matched: Sequence[Path]) -> str:
+    """What a path or a pattern names that names no finished run, and what may be meant."""
+    if not matched:
+        there, rest = _as_far_as_spelt(pattern)
+        if escape(rest[0]) != rest[0] or not there.is_dir():
+            return f"{pattern} matches nothing in {there}"
+        meant = nearest(rest[0], [entry.name for entry in there.iterdir() if entry.is_dir()])
+        return f"{pattern} matches nothing: there is no {rest[0]} in {there}{meant}"
+    if len(matched) > 1:
+        return f"none of the {len(matched)} places that {pattern} matches is one"
+    place = matched[0]
+    if place.is_file():
+        home = next((p for p in place.parents if _is_finished(p)), None)
+        return f"{pattern} is a file" + (f"; give its run's folder, {home}" if home else "")
+    key, unfinished, _ = place.name.partition(".")
+    if unfinished and len(key) == 16:
+        finished = place.with_name(key)
+        there_is = f"; the finished one is {finished}" if _is_finished(finished) else ""
+        return f"{pattern} is what a process makes, or has left, of one{there_is}"
+    if (place / "config.yaml").is_file():
+        return f"{pattern} is unfinished: it has no metrics.json; the command that began it goes on with it"
+    inside = next(place.glob("**/metrics.json"), None)
+    if inside is not None:
+        depth = len(inside.parent.relative_to(place).parts)
+        return f"{pattern} is none, but holds some; give runs='{pattern}{'/*' * depth}'"
+    return f"{pattern} is a folder without one"
 
 
 def _store_of(folder: Path) -> RunStore:
@@ -111,7 +162,8 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
         predictions=config.predictions,
         # A null was settled by the machine that made the run, which may have had another device than this one.
         precision=metrics["protocol"]["precision"] or made.precision,
-        trainer=config.trainer | {"sync_batchnorm": made.trainer.get("sync_batchnorm", False)},
+        # How many processes trained, and how they held the weights, is the run's own; who scores it is not in question.
+        trainer=made.trainer,
         data=data,
         paths=replace(config.paths, runs=str(store.root)),
         force=False,
@@ -119,10 +171,31 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
     question = ask(again)
     if store.place(question).folder != run.folder:
         raise RibError(
-            "it was made by another version of rib, on other images or from other weights (its key would now be "
-            f"{question.training_key}); make it again with python -m rib.train"
+            f"{_why_another(metrics, question)} (its key would now be {question.training_key}); make it again with "
+            f"{command_of(run, metrics)}"
+        )
+    if changed := out_of_date(metrics, question, run):
+        raise RibError(
+            f"it is out of date: {changed} has other weights by now than those that it was made from; make it again "
+            f"with {command_of(run, metrics)}"
         )
     return question
+
+
+def _why_another(metrics: Mapping[str, Any], question: Question) -> str:
+    """Why the question that a finished run answered is another one now."""
+    if is_older(metrics):
+        return f"it {older_words(metrics)}"
+    trained_on = (metrics.get("trained_on") or {}).get("digest")
+    if question.source is not None and trained_on not in (None, question.source.digest):
+        return f"the images of {question.source_name} are no more those that it was trained on"
+    scores, images = metrics["scores"], question.images
+    if other := [name for name in images if name in scores and images[name].digest != scores[name]["images"]]:
+        return f"the images of {', '.join(other)} are no more those that it was scored on"
+    start = question.training_key if question.source is None else question.of_pretrained().training_key
+    if metrics["before"] != start:
+        return f"the weights of model={question.start.name} are no more those that it began as"
+    return "it was made by another version of rib"
 
 
 def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, str]) -> None:
@@ -182,7 +255,8 @@ def _batches(tasks: Sequence[Task], config: EvaluateConfig, fabric: Fabric) -> l
             count += task.num_models
     if batches:
         sizes = [sum(task.num_models for task in batch) for batch in batches]
-        say(f"{sum(sizes)} models of {len(tasks)} runs on suite {config.suite.name}, {max(sizes)} models at a time")
+        models = f"{sum(sizes)} models of {len(tasks)} runs"
+        say(f"{models} on suite {suite_label(config.suite)}, {max(sizes)} models at a time")
     return batches
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree
+from rib.errors import RibError
 from rib.files import write_atomically
 from rib.metrics import (
     Changes,
@@ -172,4 +173,12 @@ def keep_paths(store: Path, images: str, paths: Sequence[str]) -> None:
 
 def read_paths(store: Path, images: str) -> list[str]:
     """The paths behind a digest, in the order of predictions."""
-    return paths_file(store, images).read_text().splitlines()
+    file = paths_file(store, images)
+    try:
+        return file.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RibError(
+            f"cannot read {file} ({reason}), which lists the images behind the predictions; the command that made the "
+            "run writes it again, with force=true"
+        ) from error

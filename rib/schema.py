@@ -291,12 +291,19 @@ class EvaluateConfig(Config):
 
 @dataclass
 class ReportConfig:
-    """One question to `rib.report`."""
+    """One question to `rib.report`.
+
+    Attributes:
+        out: Folder to write into; null: ``<paths.runs>/report``.
+        sources: Only runs on these; null: all.
+        search_trials: Show what `rib.search` made to choose a setting, too.
+    """
 
     paths: PathsConfig
     logger: dict[str, Any]
     out: str | None
     sources: list[str] | None
+    search_trials: bool = False
 
 
 @dataclass

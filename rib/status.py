@@ -14,7 +14,10 @@ from rich.table import Table
 
 from rib.cell import PROGRESS
 from rib.cost import Costs, total
+from rib.errors import RibError
 from rib.grid import Cell, Plan
+from rib.launch import say
+from rib.metrics_file import is_older, older_words, read
 from rib.schedule import Outcome, cell_folder, failed_labels, stand
 from rib.store import RunStore
 
@@ -60,12 +63,21 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
         console.print(f"failed: {label}: {reason}", highlight=False, soft_wrap=True)
     for reason in dict.fromkeys(outcome.refused.values()):
         console.print(f"refused: {reason}", highlight=False, soft_wrap=True)
+    say_older(costs.store)
+
+
+def say_older(store: RunStore) -> None:
+    """Say how many runs of a store an older version of rib has made: they are no cell of any grid."""
+    older = [metrics for run in store.finished() if (metrics := run.metrics()) is not None and is_older(metrics)]
+    if older:
+        say(f"{len(older)} runs in {store.root}: each {older_words(older[0])}, and counts for nothing here")
 
 
 def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:
     """Print how a grid stands; in a terminal it is kept up to date until nothing runs any more or Ctrl-C."""
     console = Console(width=None if Console().is_terminal else 140)
     report = look(plan, store, costs)
+    say_older(store)
     if style == "json":
         print(json.dumps(report, indent=1))
     elif not console.is_terminal:
@@ -127,8 +139,8 @@ def spell(seconds: float) -> str:
 
 def _progress(cell: Cell, store: RunStore, owner: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        told = json.loads((cell_folder(store, cell) / PROGRESS).read_text())
-    except (OSError, ValueError):
+        told = read(cell_folder(store, cell) / PROGRESS)
+    except (OSError, RibError):
         told = {}
     return {"label": cell.label, "host": owner["host"], "pid": owner["pid"], **told}
 

@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rib.claims import Claim, Claims
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.files import file_digest, write_atomically
 from rib.launch import rank, say
 from rib.memo import digest_of
+from rib.metrics_file import read as _read_json
 from rib.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
 class TakenOverError(RibError):
     """Another process took this one for dead, and has gone on with what it was making."""
-
-
-class DamagedError(RibError):
-    """A file of the store does not hold what was written to it."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,14 @@ class Run:
     def view_file(self, metrics: Mapping[str, Any]) -> Path:
         """Where metrics go: in the place of those that answer the same question, else beside whatever is there."""
         views = {file: _read_json(file) for file in self.folder.glob("metrics*.json")}
-        same = next((file for file, view in views.items() if _answers(view) == _answers(metrics)), None)
+        same = next((file for file, view in views.items() if answers(view) == answers(metrics)), None)
         if same is not None or not views:
             return same or self.folder / "metrics.json"
         suite = metrics["suite"].replace("*", "_changed")
         beside = self.folder / f"metrics.{suite}.json"
         if beside not in views and all(view["suite"] != metrics["suite"] for view in views.values()):
             return beside
-        return self.folder / f"metrics.{suite}.{digest_of(_answers(metrics))}.json"
+        return self.folder / f"metrics.{suite}.{digest_of(answers(metrics))}.json"
 
     def metrics(self, suite: str | None = None) -> dict[str, Any] | None:
         """What the run's metrics say of a suite (default: the one first asked for), or None if they are not there."""
@@ -158,13 +155,13 @@ class RunStore:
     def finished(self, **where: object) -> list[Run]:
         """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``.
 
-        One whose metrics.json is damaged is left out and said.
+        One whose metrics.json is damaged, or of a version whose files this one cannot read, is left out and said.
         """
         found = []
         for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
             try:
                 metrics = _read_json(file) if _is_run(file) else None
-            except DamagedError as error:
+            except RibError as error:
                 say(f"left out: {error}")
                 continue
             if metrics is not None and all(metrics.get(k) == v for k, v in where.items()):
@@ -331,13 +328,6 @@ def _is_run(metrics: Path) -> bool:
     return "." not in metrics.parent.name
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", json.loads(file.read_text()))
-    except ValueError as error:
-        raise DamagedError(f"cannot read {file} ({error}); delete it and give the command again") from error
-
-
 def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for.
 
@@ -347,7 +337,7 @@ def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     protocol = question.protocol
     wanted = (question.suite, protocol["targets"], protocol["reported"], protocol["experiment"], question.scores)
     try:
-        view = next((view for view in run.views() if _answers(view) == wanted), None)
+        view = next((view for view in run.views() if answers(view) == wanted), None)
     except DamagedError:
         return None
     if view is None or out_of_date(view, question, run) is not None:
@@ -387,7 +377,7 @@ def weights_digest(run: Run) -> str | None:
     return (run.read_json("fit.json") or {}).get("weights") if run.metrics() is not None else None
 
 
-def _answers(view: Mapping[str, Any]) -> tuple[Any, ...]:
+def answers(view: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a metrics file answers; two that answer the same never lie beside one another."""
     protocol = view["protocol"]
     return view["suite"], protocol.get("targets"), protocol.get("reported"), protocol["experiment"], view["scores"]

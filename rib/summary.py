@@ -9,6 +9,7 @@ from math import nan
 from statistics import fmean
 from typing import Any
 
+from rib.commands import command_of
 from rib.comparable import Result, row_of, settings
 from rib.data.catalog import Catalog
 from rib.errors import RibError
@@ -24,6 +25,7 @@ from rib.metrics import (
     seed_interval,
 )
 from rib.predictions import Predictions
+from rib.question import PRETRAINED
 from rib.results import Scored, read_paths
 from rib.store import Run, RunStore
 from rib.trials import trials_in
@@ -273,7 +275,7 @@ class _Reader:
                 if not pretrained.predictions_file(name, key).is_file():
                     raise RibError(
                         f"{run.folder} was compared with a pretrained run that is gone; "
-                        f"make it again with python -m rib.train +method=pretrained model={model}"
+                        f"make it again with {command_of(run, metrics, method={PRETRAINED: {}})}"
                     )
                 self._before[start, name, key] = pretrained.scored(name, key)
             if images not in self._paths:

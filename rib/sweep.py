@@ -35,6 +35,7 @@ from rib.errors import RibError
 from rib.files import write_atomically
 from rib.launch import Stop, rank, say
 from rib.machine import processes_exist, several_processes
+from rib.metrics_file import read
 from rib.schema import Config
 from rib.store import Run
 from rib.tables import with_interval
@@ -135,7 +136,7 @@ def in_own_process() -> Run:
         except BaseException:
             _stop(child)
             raise
-    job = json.loads(file.read_text())
+    job = _record(file)
     if "folder" in job:
         return Run(Path(job["folder"]))
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
@@ -144,8 +145,18 @@ def in_own_process() -> Run:
 
 def _records(sweep: Path) -> list[dict[str, Any]]:
     """What became of a sweep's jobs, in order."""
-    files = sorted(sweep.glob("job.*.json"), key=lambda file: int(file.name.split(".")[1]))
-    return [json.loads(file.read_text()) for file in files]
+    files = [file for file in sweep.glob("job.*.json") if file.name.split(".")[1].isdecimal()]
+    return [_record(file) for file in sorted(files, key=lambda file: int(file.name.split(".")[1]))]
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """What a job wrote of itself; one whose record is damaged has failed, and says so."""
+    unknown = {**dict.fromkeys(("overrides", "model", "source", "method", "seed"), ""), "error": f"{file} is damaged"}
+    try:
+        job = read(file)
+    except (FileNotFoundError, RibError):
+        return unknown
+    return job if unknown.keys() - {"error"} <= job.keys() else unknown
 
 
 def _show(sweep: Path) -> None:

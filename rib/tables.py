@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,10 @@ from rib.data import catalog as catalogs
 from rib.data import mini
 from rib.data.catalog import Catalog
 from rib.files import write_atomically
+from rib.schema import BatchNorm
+
+if TYPE_CHECKING:
+    from rib.store import Run
 
 
 def catalog_of(kind: str) -> Catalog:
@@ -147,23 +151,28 @@ def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def missing_controls(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def missing_controls(results: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
     """What a comparison on BatchNorm models lacks: plain fine-tuning with frozen statistics, a line a model and source.
 
     Moving statistics alone can cost more than fine-tuning does; a method that freezes them would look better for it.
     """
-    trained = [m for m in runs if m["source"] != "none"]
+    from rib.commands import command_of
+
+    trained = [(run, m) for run, m in results if m["source"] != "none"]
     there = {
         (m["model"], m["source"])
-        for m in trained
+        for _, m in trained
         if m["method"] == "finetune" and m["protocol"]["batch_norm"] == "frozen"
     }
-    needed = dict.fromkeys((m["model"], m["source"]) for m in trained if m["notes"].get("batch_norm.layers"))
+    needed: dict[tuple[str, str], tuple[Run, Mapping[str, Any]]] = {}
+    for run, m in trained:
+        if m["notes"].get("batch_norm.layers"):
+            needed.setdefault((m["model"], m["source"]), (run, m))
     return [
-        f"{model} has BatchNorm, whose moving statistics can cost more than fine-tuning does; this table needs the "
-        f"control: python -m rib.train +method=finetune batch_norm=frozen model={model} dataset={source}"
-        for model, source in needed
-        if (model, source) not in there
+        f"{of[0]} has BatchNorm, whose moving statistics can cost more than fine-tuning does; this table needs the "
+        f"control: {command_of(run, m, method={}, batch_norm=BatchNorm.frozen)}"
+        for of, (run, m) in needed.items()
+        if of not in there
     ]
 
 

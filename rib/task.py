@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rib.commands import command_for
 from rib.data.images import ImageTree
 from rib.errors import RibError
 from rib.pipeline import unscored
@@ -88,7 +89,8 @@ def task_of(question: Question, store: RunStore, trees: Trees) -> Task:
             needs.append(task_of(part.question, store, trees))
         parts.append(needs[-1].run if part.folder is None else Run(part.folder))
         if part.source != "none" and parts[-1].metrics() is None:
-            raise RibError(f"it is made from {part.label}, which is not there; make it with python -m rib.train")
+            how = "" if part.question is None else f"; make it with {command_for(part.question.config)}"
+            raise RibError(f"it is made from {part.label}, which is not there{how}")
     return Task(question, run, store, tuple(needs), tuple(parts))
 
 

@@ -154,8 +154,14 @@ def _study(folder: Path) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
+    journal = folder / "journal.log"
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RibError(
+            f"{journal} is damaged ({error}); delete it and give the command again: its runs are in the store"
+        ) from error
 
 
 def _next(study: Study | None, space: Space, config: SearchConfig) -> tuple[int, dict[str, float]] | None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from rib.commands import spelt
 from rib.config import _compose, checked, compose
 from rib.data import crops
 from rib.errors import RibError
+from rib.keys import NUMERICS
 from rib.pipeline import finetune
 from rib.report import report
-from rib.rescoring import evaluate
+from rib.rescoring import evaluate, matching
 from rib.schema import EvaluateConfig, PathsConfig, ReportConfig
 from rib.store import Run, RunStore
 
@@ -165,7 +167,7 @@ def test_a_target_of_the_users_own_suite_is_scored_later(old, ask_evaluate, tmp_
 
 def test_a_pattern_that_matches_no_run_and_options_that_would_be_ignored_are_refused(old, ask_evaluate):
     for wrong, sentence in (
-        (("runs=nowhere/*",), "runs: expected folders of finished runs, nowhere/.* matches none"),
+        (("runs=nowhere/*",), "runs: expected folders of finished runs, nowhere/.* matches nothing"),
         ((f"runs={old.root}/**/finetune/*", "seed=3"), "seed: finished runs keep their own"),
         ((f"runs={old.root}/**/finetune/*", "data.limit=3"), r"data\.limit: finished runs keep their own"),
         ((), "expected either runs="),
@@ -262,3 +264,65 @@ def test_what_a_null_came_to_where_the_run_was_made_holds_here(ask_for, ask_eval
     later = run.metrics("later")
     assert later["protocol"]["precision"] == "bf16-mixed"
     assert later["fingerprint"] == run.key
+
+
+def test_a_folder_that_is_there_is_meant_as_it_is_spelt(old, ask_evaluate, tmp_path, monkeypatch):
+    odd = tmp_path / "st[3] ü=x"
+    shutil.copytree(old.root, odd)
+    (decoy := tmp_path / "st3 ü=x").mkdir()
+    (run, *_) = (run for run in RunStore(odd).finished(method="finetune") if run.metrics()["seed"] == 0)
+    assert matching(str(run.folder)) == [run.folder]
+    assert [r.folder for r in evaluate(ask_evaluate(spelt("runs", str(run.folder)), *OLD))] == [run.folder]
+    every = evaluate(ask_evaluate(spelt("runs", f"{odd}/**/finetune/*"), *OLD))
+    assert {r.folder for r in every} == {r.folder for r in RunStore(odd).finished(method="finetune")}
+    monkeypatch.chdir(tmp_path)
+    assert matching("st[3]*") == [Path("st3 ü=x")]  # no folder is spelt so: a pattern, of a class with one letter
+    assert matching(str(decoy)) == [decoy]
+    assert matching("nothing/*") == []
+
+
+def test_what_is_no_finished_run_is_named(old, ask_evaluate):
+    run = old.finished(method="wise_ft")[0]
+    left = run.folder.with_name(f"{run.key}.token")
+    left.mkdir()
+    begun = run.folder.with_name("a" * 16)
+    begun.mkdir()
+    (begun / "config.yaml").touch()
+    cell = old.root / "cells" / "one"
+    cell.mkdir(parents=True)
+    for path, text in (
+        (run.folder / "metrics.json", f"is a file; give its run's folder, {run.folder}"),
+        (run.folder / "predictions", "is a folder without one"),
+        (left, f"is what a process makes, or has left, of one; the finished one is {run.folder}"),
+        (begun, "is unfinished: it has no metrics.json; the command that began it goes on with it"),
+        (cell, "is a folder without one"),
+        (old.root, rf"is none, but holds some; give runs='{old.root}/\*/\*/\*/\*/\*'"),
+        (old.root / "min" / "x", rf"matches nothing: there is no min in {old.root}; did you mean mini\?"),
+        (f"{old.root}/*/nothing", rf"matches nothing in {old.root}"),
+        (f"{old.root}/mini/*", "none of the 2 places that .* matches is one"),
+    ):
+        with pytest.raises(RibError, match=rf"runs: expected folders of finished runs, .*{text}"):
+            evaluate(ask_evaluate(f"runs={path}", *NEW))
+
+
+def test_why_a_run_is_not_what_its_config_would_make_now_is_named(old, ask_evaluate, monkeypatch):
+    run = next(run for run in old.finished(method="finetune") if run.metrics()["seed"] == 1)
+    metrics = run.metrics()
+    moved = run.folder.with_name("f" * 16)
+    run.folder.rename(moved)  # its key is another one now
+
+    def why(**said):
+        Run(moved).write_json("metrics.json", {**metrics, **said})
+        with pytest.raises(RibError) as caught:
+            evaluate(ask_evaluate(f"runs={moved}", *NEW))
+        return str(caught.value)
+
+    assert "it was made by another version of rib (its key would now be" in why()
+    assert "make it again with python -m rib.train model=mini_tiny " in why()
+    assert "the weights of model=mini_tiny are no more those that it began as" in why(before="0" * 16)
+    other = {**metrics["scores"], "imagenet_a": {"key": "k", "images": "other"}}
+    assert "the images of imagenet_a are no more those that it was scored on" in why(scores=other)
+    trained = {**metrics["trained_on"], "digest": "other"}
+    assert "the images of imagenet_r are no more those that it was trained on" in why(trained_on=trained)
+    older = {**metrics["protocol"], "numerics": NUMERICS - 1}
+    assert f"it is of an older version of rib (numerics {NUMERICS - 1}, now {NUMERICS})" in why(protocol=older)

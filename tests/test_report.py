@@ -24,6 +24,7 @@ from rib.report import report
 from rib.schema import PathsConfig, ReportConfig
 from rib.store import Run, RunStore
 from rib.trials import without_trials
+from tests import whole
 
 QUICK = ("model=mini_small", "epochs=1", "data.images_per_class=2", "suite.targets=[imagenet_a,imagenet_r,imagenet_v2]")
 
@@ -126,14 +127,18 @@ def test_only_some_sources_and_what_a_run_cost(grid, tmp_path):
     assert "| mini_small | finetune" in (tmp_path / "report" / "summary.md").read_text()
 
 
-def test_a_batch_norm_model_without_its_control_is_said():
+def test_a_batch_norm_model_without_its_control_is_said(tmp_path):
     def run(method, batch_norm, layers=5):
         notes = {"batch_norm.layers": layers} if layers else {}
-        protocol = {"batch_norm": batch_norm}
-        return {"model": "net", "source": "imagenet_r", "method": method, "protocol": protocol, "notes": notes}
+        protocol = {"batch_norm": batch_norm, "experiment": None, "precision": "32-true"}
+        of = {"model": "mini_tiny", "source": "imagenet_a", "method": method, "suite": "seven", "seed": 0}
+        # No config.yaml lies in its folder: what its metrics tell is said.
+        metrics = {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
+        return Run(tmp_path / "mini/mini_tiny/imagenet_a" / method / "key"), metrics
 
     (line,) = tables.missing_controls([run("ewc", "update"), run("finetune", "update")])
-    assert "python -m rib.train +method=finetune batch_norm=frozen model=net dataset=imagenet_r" in line
+    said = f"model=mini_tiny dataset=imagenet_a data.limit=60 paths.runs={tmp_path} batch_norm=frozen"
+    assert line.endswith(f"control: python -m rib.train {said}")
     assert tables.missing_controls([run("ewc", "update"), run("finetune", "frozen")]) == []
     assert tables.missing_controls([run("ewc", "update", layers=0)]) == []
 
@@ -335,3 +340,82 @@ def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 of 7" in done.stdout
     assert f"{tmp_path}/out/summary.tex" in done.stdout
+
+
+def test_what_there_is_in_the_place_of_results_is_said(grid, tmp_path):
+    out = tmp_path / "report"
+    near = grid.root.with_name(f"{grid.root.name}x")
+    with pytest.raises(RibError, match=rf"there is no folder {near}; did you mean {grid.root.name}\?"):
+        report(ask(near, out))
+    (near / "mini").mkdir(parents=True)
+    with pytest.raises(
+        RibError, match=rf"expected finished runs in {near}, found none; make one with .*paths.runs={near}"
+    ):
+        report(ask(near, out))
+    shutil.copytree(grid.root / "mini" / "mini_small" / "none", near / "mini" / "mini_small" / "none")
+    with pytest.raises(RibError, match=r"has 1 run that trained nothing .* and none that was fine-tuned"):
+        report(ask(near, out))
+    for source, text in (
+        ("imagenet_v2", "none of them on imagenet_v2; there are: imagenet_a, imagenet_r$"),
+        ("imagenet_rr", r"none of them on imagenet_rr; there are: imagenet_a, imagenet_r; did you mean imagenet_r\?"),
+    ):
+        with pytest.raises(RibError, match=rf"sources: {grid.root} has 4 runs that trained, {text}"):
+            report(ask(grid.root, out, [source]))
+    with pytest.raises(RibError, match=r"none of them on imagenet_aa; .* did you mean imagenet_a\?"):
+        report(ask(grid.root, out, ["imagenet_a", "imagenet_aa"]))
+    assert not out.exists()
+
+
+def test_a_damaged_view_leaves_out_its_run_alone(grid, tmp_path, capsys):
+    run = grid.finished(source="imagenet_a")[0]
+    (run.folder / "metrics.later.json").write_text("{}")
+    report(ask(grid.root, tmp_path / "report"))
+    assert f"left out: {run.folder / 'metrics.later.json'} is damaged" in capsys.readouterr().err
+    assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 3
+
+
+def test_runs_of_an_older_version_have_a_table_behind_the_others_and_are_named(grid, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rib.keys.NUMERICS", 7)
+    for number, run in enumerate(grid.finished(source="imagenet_a") + grid.finished(source="imagenet_r")):
+        metrics = run.metrics()
+        metrics["protocol"]["numerics"] = 7
+        if number:
+            del metrics["protocol"]["numerics"], metrics["trained_on"]
+        run.write_json("metrics.json", metrics)
+    report(ask(grid.root, tmp_path / "report"))
+    said = r"3 of the runs: each is of an older version of rib \(numerics 1, now 7\), .* have tables of their own"
+    assert re.search(said, capsys.readouterr().err)
+    assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 1
+    assert len(pd.read_csv(tmp_path / "report" / "runs_2.csv")) == 3
+
+
+def stamped(targets: list[str], suite: str = "seven", source: str = "imagenet_r", **said: Any) -> tuple[Run, Any]:
+    """A result whose suite has its datasets stamped."""
+    metrics = whole.metrics(suite=suite, source=source, **said)
+    metrics["protocol"] |= {"targets": sorted(targets), "reported": ["imagenet_val"]}
+    metrics["robustness_improvement"]["targets"] = [name for name in targets if name != source]
+    return Run(Path(metrics["source"])), metrics
+
+
+def test_a_suite_is_its_datasets_whatever_it_is_called():
+    three, two = ["imagenet_a", "imagenet_r", "imagenet_v2"], ["imagenet_a", "imagenet_r"]
+    alike = [stamped(three), stamped(three, "mine", seed=1), stamped(three, source="imagenet_a")]
+    assert len(comparable(alike)) == 1
+    groups = comparable([*alike, stamped(two)])
+    assert [len(group.results) for group in groups] == [3, 1]
+    (line,) = what_differs(groups)
+    assert "protocol.targets imagenet_a, imagenet_r, not imagenet_a, imagenet_r, imagenet_v2" in line
+
+
+def test_suites_called_alike_with_other_targets_share_no_table_even_unstamped():
+    def unstamped(*of: Any, **said: Any) -> tuple[Run, Any]:
+        run, metrics = stamped(*of, **said)
+        del metrics["protocol"]["targets"], metrics["protocol"]["reported"]
+        return run, metrics
+
+    three, two = ["imagenet_a", "imagenet_r", "imagenet_v2"], ["imagenet_a", "imagenet_r"]
+    sources = [unstamped(three, source=name) for name in (*three, "imagenet_train")]
+    assert len(comparable(sources)) == 1
+    groups = comparable([*sources, unstamped(two)])
+    assert [len(group.results) for group in groups] == [4, 1]
+    assert "share no table with the first 4: without the targets imagenet_v2" in what_differs(groups)[0]

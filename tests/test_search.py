@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,8 +22,9 @@ from rib.data.transform import read_image
 from rib.errors import RibError
 from rib.models.zoo import build
 from rib.pipeline import finetune
+from rib.report import report
 from rib.results import read_paths
-from rib.schema import SearchConfig
+from rib.schema import PathsConfig, ReportConfig, SearchConfig
 from rib.store import RunStore
 from rib.trials import mark_trial, trials_in
 
@@ -129,6 +131,27 @@ def test_trials_are_told_from_runs_made_for_their_own_sake(searched, store, ask_
     assert trials_in(RunStore(store)) == set(), "what was there before a search is no trial of it"
     own = finetune(ask_for(*SOURCE_ALONE, "data.holdout=.2", "optimizer.lr=.007"))
     assert own.key not in trials_in(RunStore(store))
+
+
+def test_trials_stay_out_of_the_report_unless_asked_for(searched, store, ask_for, tmp_path, capsys):
+    rows = searched(*SOURCE_ALONE[:-1], "suite.targets=[imagenet_a,imagenet_r]", "search.lr=[1e-4,3e-2]", "trials=2")
+    own = finetune(ask_for(*SOURCE_ALONE[:-1], "suite.targets=[imagenet_a,imagenet_r]", "data.holdout=.1"))
+    for shown, count in ((False, 1), (True, 3)):
+        config = ReportConfig(PathsConfig(str(store), None), {"name": "none"}, str(tmp_path), None, shown)
+        files = report(config)
+        assert len(pd.read_csv(tmp_path / "runs.csv")) == count
+        table = pd.read_csv(tmp_path / "summary.csv")
+        assert table["is_trial"].sum() == count - 1
+        assert tmp_path / "summary.csv" in files
+        said = "left out: 2 results of runs that rib.search made to choose a setting; search_trials=true shows them"
+        assert (said in capsys.readouterr().err) == (not shown)
+    bold = [line for line in (tmp_path / "summary.md").read_text().splitlines() if "**" in line]
+    assert len(bold) == 1
+    assert "(search trial)" not in bold[0]
+    shutil.rmtree(own.folder)
+    with pytest.raises(RibError, match=r"expected finished runs"):
+        report(ReportConfig(PathsConfig(str(store), None), {"name": "none"}, str(tmp_path), None))
+    assert len(rows) == 2
 
 
 def test_what_a_trial_is_made_from_is_a_trial_too(ask_for, store):

@@ -18,6 +18,7 @@ import pytest
 from rib.errors import RibError
 from rib.predictions import Predictions
 from rib.store import Run, RunStore
+from tests import whole
 
 
 def place(store: RunStore, key: str = "0123456789abcdef") -> Run:
@@ -26,7 +27,7 @@ def place(store: RunStore, key: str = "0123456789abcdef") -> Run:
 
 def finish(run: Run, **metrics: object) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.write_json("metrics.json", {"suite": "seven", "scores": {}, **metrics})
+    run.write_json("metrics.json", whole.metrics(**metrics))
 
 
 def test_finished_runs_are_found_by_what_their_metrics_say(tmp_path):
@@ -46,8 +47,8 @@ def test_another_suite_stands_beside_the_first(tmp_path):
     assert run.metrics() is None
     finish(run)
     assert run.metrics_file("paper").name == "metrics.paper.json"
-    run.write_json("metrics.paper.json", {"suite": "paper"})
-    assert run.metrics("paper") == {"suite": "paper"}
+    run.write_json("metrics.paper.json", whole.metrics(suite="paper"))
+    assert run.metrics("paper") == whole.metrics(suite="paper")
     assert run.metrics("seven")["suite"] == "seven"
 
 

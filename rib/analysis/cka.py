@@ -6,6 +6,7 @@ images of one class, and no batch is ever too small for the unbiased HSIC.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -16,10 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rib.analysis.place import Variant, answered, told, write_arrays, write_table
+from rib.analysis.place import Variant, answered, read_table, told, write_arrays, write_table
 from rib.analysis.subject import Subject, labels
 from rib.data.images import ImageTree
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.progress import progress
 from rib.schema import CKAConfig
 
@@ -68,13 +69,17 @@ class LayerCKA:
     @cached_property
     def arrays(self) -> dict[str, Any]:
         """``one`` (N,) and ``other`` (M,): names of layers; ``cka`` (N, M), and ``defined`` (N, M), where it is."""
-        with np.load(self.folder / "cka.npz") as arrays:
-            return dict(arrays)
+        file = self.folder / "cka.npz"
+        try:
+            with np.load(file) as arrays:
+                return dict(arrays)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedError(f"{file} is damaged ({error}); make it again with force=true") from error
 
 
 def read_layers(file: Path) -> pd.DataFrame:
     """A csv of layers; an empty note is an empty text."""
-    return pd.read_csv(file, dtype={"layer": str, "note": str}).fillna({"note": ""})
+    return read_table(file, dtype={"layer": str, "note": str}).fillna({"note": ""})
 
 
 def layer_cka(config: CKAConfig, dataset: str | None = None) -> LayerCKA:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rib.analysis.place import answered, put_in_front, write_table
+from rib.analysis.place import answered, put_in_front, read_table, write_table
 from rib.analysis.subject import Subject, labels
 from rib.errors import RibError
 from rib.schema import AnalyzeConfig
@@ -45,7 +45,7 @@ def layer_drift(config: AnalyzeConfig) -> Path:
 
     folder, made = answered(one.run, "drift", facts, make, config.force)
     front = [put_in_front(folder, name, name) for name in ("drift.csv", "drift.png")]
-    table = pd.read_csv(front[0])
+    table = read_table(front[0])
     far = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
     print(f"most moved: {far['layer']}, {far['drift']:.3g} of its start's length")
     say_where(front)

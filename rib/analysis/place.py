@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rib.errors import DamagedError
 from rib.files import write_atomically
 from rib.memo import digest_of
+from rib.metrics_file import read
 from rib.store import Run
 
 NUMERICS = 1
@@ -41,7 +43,7 @@ def answered(
     """
     folder = run.folder / "analysis" / name / digest_of({**facts, "numerics": NUMERICS})
     record = folder / f"{name}.json"
-    missing = force or not record.is_file()
+    missing = force or not _is_whole(record)
     if missing:
         found = {**facts, **make(folder)}
         write_atomically(record, (json.dumps(found, indent=1, default=str) + "\n").encode())
@@ -50,8 +52,32 @@ def answered(
 
 def told(folder: Path) -> dict[str, Any]:
     """What a variant's record says: its facts, and what its maker told."""
-    found: dict[str, Any] = json.loads((folder / f"{folder.parent.name}.json").read_text())
-    return found
+    return read(folder / f"{folder.parent.name}.json")
+
+
+def _is_whole(record: Path) -> bool:
+    """Whether a variant was made, and its record says of what."""
+    try:
+        return bool(read(record))
+    except (FileNotFoundError, DamagedError):
+        return False
+
+
+def read_table(file: Path, **options: Any) -> pd.DataFrame:
+    """A csv that `write_table` wrote.
+
+    Args:
+        file: In a variant's folder, or in front of it.
+        options: Of `pandas.read_csv`.
+
+    Raises:
+        DamagedError: If it holds something else.
+    """
+    try:
+        table: pd.DataFrame = pd.read_csv(file, **options)
+    except (ValueError, OSError) as error:
+        raise DamagedError(f"{file} is damaged ({error}); make it again with force=true") from error
+    return table
 
 
 def put_in_front(folder: Path, file: str, name: str) -> Path:

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib.asking import cache_dir, find_data
+from rib.commands import command_of
 from rib.config import stored
 from rib.content import file_digest_of
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, scan
 from rib.errors import RibError
+from rib.launch import say
+from rib.metrics_file import is_older, older_words
 from rib.models.zoo import Start, find_start
+from rib.question import PRETRAINED
 from rib.schema import AnalyzeConfig, Config
 from rib.stack import NO_WEIGHTS
 from rib.store import Run
@@ -59,8 +63,11 @@ class Subject:
                 )
         if not run.weights_file.is_file():
             raise RibError(
-                f"{where}: {folder} has no weights, as after an import; make it again with force=true to look into it"
+                f"{where}: {folder} has no weights, as after an import; to look into it make it again with "
+                f"{command_of(run, force=True)}"
             )
+        if is_older(metrics):
+            say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
         made = stored(run.folder / "config.yaml")
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
@@ -78,7 +85,7 @@ class Subject:
         if not (folder / "metrics.json").is_file():
             raise RibError(
                 f"run: its start, the pretrained run {folder}, is gone; make it again with "
-                f"python -m rib.train +method=pretrained model={self.metrics['model']}, or give against=DIR"
+                f"{command_of(self.run, method={PRETRAINED: {}})}, or give against=DIR"
             )
         return folder
 
@@ -136,9 +143,10 @@ class Subject:
         """
         files = {int(file.stem): file for file in (self.run.folder / "epochs").glob("*.safetensors")}
         if not files:
+            keep = replace(self.config.checkpoint, keep_epochs=True)
             raise RibError(
                 f"checkpoints: {self.run.folder} keeps no weights of its epochs; make it again with "
-                "checkpoint.keep_epochs=true force=true"
+                f"{command_of(self.run, checkpoint=keep, force=True)}"
             )
         return dict(sorted(files.items()))
 

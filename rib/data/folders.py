@@ -66,7 +66,9 @@ def class_of_folder(spec: DatasetSpec, folder: Path) -> tuple[dict[str, int], se
     if not file.is_file():
         return known, None
     try:
-        mapping: dict[str, str] = json.loads(file.read_text())
+        mapping = json.loads(file.read_text())
+        if not isinstance(mapping, dict) or not all(isinstance(title, str) for title in mapping.values()):
+            raise ValueError("expected a title for each folder")
     except ValueError as error:
         raise RibError(f"{spec.title}: {file} is no JSON file ({error}); unpack its archive again") from error
     label_of = {mapping[name]: label for name, label in known.items() if name in mapping}

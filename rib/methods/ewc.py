@@ -26,6 +26,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import lightning.pytorch as L
@@ -34,7 +35,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.methods.base import Method, Step
 from rib.methods.fisher import (
     Labels,
@@ -187,7 +188,7 @@ class EWC(Method):
             file = memo.file("fisher", **facts)
             with memo.making(file):
                 if trainer.strategy.broadcast(file.is_file()):  # rank zero's look decides for all
-                    fisher = load_file(file)
+                    fisher = _kept(file)
                 else:
                     fisher = self._computed(trainer, module, device)
                     if trainer.is_global_zero:
@@ -222,3 +223,16 @@ class EWC(Method):
         except ValueError as error:
             raise RibError(f"method.ewc: {error}; try method.ewc.fisher=identity") from error
         return {**fisher, ERROR: torch.tensor(relative_error(seen))}
+
+
+def _kept(file: Path) -> dict[str, Tensor]:
+    """The Fisher that an earlier run has left.
+
+    Raises:
+        DamagedError: If its file does not hold what was written to it.
+    """
+    try:
+        fisher: dict[str, Tensor] = load_file(file)
+    except Exception as error:  # safetensors has errors of its own
+        raise DamagedError(f"cannot read the Fisher {file} ({error}); delete it and give the command again") from error
+    return fisher
