@@ -8,13 +8,13 @@ and both are in the run's metrics.json.
 
 Differs from the paper (there is no official code): its Fisher is of the *old* task's images. A pretrained model's are
 rarely at hand, so this one is of the source's, the new task's: what the start model's answers there depend on. The same
-strength is another lambda on another source (263, 379 and 626 on three of mini's), since the mean differs.
+strength is another lambda on another source (191, 140 and 331 for mini_small on R, Sketch and V2).
 
 Why the cap: a real Fisher has a heavy tail (mean 1, median 0.06, largest 6,100 on an EfficientNet). On a parabola of
 curvature h, SGD of step lr is stable only for h below 2 / lr; with momentum m below 2 (1 + m) / lr; with Nesterov's
 below 2 (1 + m) / (1 + 2 m) / lr, which is 1.36 / lr at m = .9 and never less than 1.33 / lr. So the plain penalty at
 strength 1 makes the loss infinite in a dozen steps even at a small lr. The cap, strength * F = 1 / lr at the peak rate,
-is below all of them and leaves a third of the tightest to the loss's own curvature and weight decay. There, without
+is below all of them and leaves a quarter of the tightest to the loss's own curvature and weight decay. There, without
 momentum, a weight's whole displacement is undone by one step, and with Nesterov's by two, which is all that a larger F
 could mean; with plain momentum it swings to the other side and dies out by sqrt(m) a step. AdamW, whose steps are about
 lr whatever the gradient, needs no cap and has it all the same. The share of weights capped is in the run's

@@ -22,8 +22,8 @@ class L2SP(Method):
           strength: 1.0
 
     Differs from the official code (holyseven/TransferLearningClassification, ``model/network_base.py``): there biases
-    and the parameters of norms stay free (its mode 101 holds them too, and cost nothing in the paper), and a new head
-    decays to zero at a rate of its own; here the head is pretrained and is held like the rest.
+    and the parameters of norms stay free (but in its mode 101), and a new head decays to zero at a rate of its own;
+    here the head is pretrained and is held like the rest.
 
     Costs a copy of the weights and a pass over them a step. Beside `ewc` the two penalties add up. Not with `lora` or
     `visual_prompt`, which train something else than weights.
