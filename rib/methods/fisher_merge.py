@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -90,4 +91,4 @@ class FisherMerge(Merge):
 
 def _norm(fisher: StateDict) -> float:
     """Euclidean, over all weights; of a Fisher of zeros that of the floor, since that is what stands for it."""
-    return max(sum(float(f.double().square().sum()) for f in fisher.values()) ** 0.5, FLOOR)
+    return max(math.sqrt(sum(float(f.double().square().sum()) for f in fisher.values())), FLOOR)

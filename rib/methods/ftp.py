@@ -96,7 +96,7 @@ class FTP(Method):
         if self.radius == float("inf") or not self._names:
             return
         parameters = dict(module.model.backbone.named_parameters())
-        held = [parameters[name] for name in self._names]
+        held: list[Tensor] = [parameters[name] for name in self._names]
         moved = [_rows(p - start) for p, start in zip(held, self._start, strict=True)]
         norms = [d.abs().sum(dim=1, keepdim=True) + LEAST for d in moved]
         self._steps += 1

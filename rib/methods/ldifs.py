@@ -143,4 +143,5 @@ def _unit_channels(features: Tensor, channels_last: bool) -> Tensor:
     """Each channel of each image a unit vector over positions: tokens of (B, N, C), pixels of a map, D of (B, D)."""
     positions = (1,) if features.ndim < 4 else (1, 2) if channels_last else (2, 3)
     features = features.float()
-    return features / (torch.linalg.vector_norm(features, dim=positions, keepdim=True) + EPS)
+    unit: Tensor = features / (torch.linalg.vector_norm(features, dim=positions, keepdim=True) + EPS)
+    return unit
