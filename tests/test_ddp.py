@@ -45,7 +45,8 @@ def test_two_processes_train_and_score_as_one_does(tmp_path, cache):
     moved = distance(one.weights(), one_before.weights())
     # Gradients are summed in another order; five steps of it stay below a thousandth of the way gone.
     assert distance(one.weights(), two.weights()) < 1e-3 * moved
-    assert one.metrics()["notes"].keys() == two.metrics()["notes"].keys() == {"ewc.capped_share", "ewc.fisher_error"}
+    told = {f"ewc.{name}" for name in ("capped_share", "fisher_error", "fisher_mean", "lambda")}
+    assert one.metrics()["notes"].keys() == two.metrics()["notes"].keys() == told
     leftovers = [p.name for p in (tmp_path / "two").rglob("*") if ".tmp" in p.name]
     assert leftovers == []
     assert list((tmp_path / "two" / "claims").iterdir()) == []

@@ -11,6 +11,10 @@
    accumulated batches).
 5. ``on_fit_end(trainer, module)``: leave plain weights behind.
 
+The loss that all this is added to is the cross-entropy over the source's classes. A class that several outputs mean
+(nine of ObjectNet's) has the largest of them for its logit, in training as in scoring: the gradient of an image goes to
+that output alone, and the class's other outputs learn nothing from it. No paper here says how to train such a class.
+
 A user's own method subclasses `Method`; one that overrides nothing is plain fine-tuning.
 """
 

@@ -19,6 +19,9 @@ class EMA(EMAWeightAveraging, Method):
           _target_: rib.methods.ema.EMA
           decay: 0.99
 
+    There is no official code for it in fine-tuning. The rule is that of timm's and BEiT's ``ModelEma``, without
+    warm-up; their decay of .9999 is for runs of many thousand steps.
+
     Costs a copy of the weights and a pass over them a step. It stacks with every method that trains; what those pull on
     are the weights that train, not their mean.
 

@@ -3,13 +3,22 @@ r"""Elastic weight consolidation: hold the weights that mattered near where they
     L(theta) = L_task(theta) + strength/2 * sum_i min(F_i, 1 / (lr * strength)) (theta_i - theta0_i)^2
 
 Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", eq. 3, arXiv 1612.00796. F is the
-diagonal Fisher at the start weights theta0, divided by its mean.
+diagonal Fisher at the start weights theta0, divided by its mean over weights: their lambda is strength over that mean,
+and both are in the run's metrics.json.
 
-Why the cap: a real Fisher has a heavy tail (mean 1, median 0.06, largest 6,100 on an EfficientNet). Gradient descent
-with step lr on a parabola of curvature strength * F is stable only below 2 / lr (2 (1 + momentum) / lr with
-momentum), so the plain penalty at strength 1 makes the loss infinite in a dozen steps even at a small lr. At the cap
-a weight's whole displacement is undone by one step, which is all that a larger F could mean. The share of weights
-capped is in the run's metrics.json; where it is 1, every Fisher has become the identity.
+Differs from the paper (there is no official code): its Fisher is of the *old* task's images. A pretrained model's are
+rarely at hand, so this one is of the source's, the new task's: what the start model's answers there depend on. The same
+strength is another lambda on another source (191, 140 and 331 for mini_small on R, Sketch and V2).
+
+Why the cap: a real Fisher has a heavy tail (mean 1, median 0.06, largest 6,100 on an EfficientNet). On a parabola of
+curvature h, SGD of step lr is stable only for h below 2 / lr; with momentum m below 2 (1 + m) / lr; with Nesterov's
+below 2 (1 + m) / (1 + 2 m) / lr, which is 1.36 / lr at m = .9 and never less than 1.33 / lr. So the plain penalty at
+strength 1 makes the loss infinite in a dozen steps even at a small lr. The cap, strength * F = 1 / lr at the peak rate,
+is below all of them and leaves a quarter of the tightest to the loss's own curvature and weight decay. There, without
+momentum, a weight's whole displacement is undone by one step, and with Nesterov's by two, which is all that a larger F
+could mean; with plain momentum it swings to the other side and dies out by sqrt(m) a step. AdamW, whose steps are about
+lr whatever the gradient, needs no cap and has it all the same. The share of weights capped is in the run's
+metrics.json; where it is 1, every Fisher has become the identity.
 
 The other way out is a proximal step after the optimizer's, stable for any strength without a cap:
 
@@ -53,8 +62,8 @@ from rib.weights import save_weights
 if TYPE_CHECKING:
     from rib.module import FineTuner
 
-ERROR = "relative_error"
-"""The key of the Fisher's standard error beside its tensors, whose names begin with ``backbone.``."""
+ERROR, MEAN = "relative_error", "mean"
+"""Keys of the Fisher's standard error and mean beside its tensors, whose names begin with ``backbone.``."""
 
 
 class EWC(Method):
@@ -80,7 +89,7 @@ class EWC(Method):
         strength: Weight of the penalty, 0 or more; 0 is plain fine-tuning bit for bit.
         fisher: ``diagonal`` of the start model on source images, or ``identity``, which with strength 2 is the L2-SP
             that the ImageNet-RIB paper's code calls EWC.
-        samples: Source images behind the Fisher (all, if there are fewer).
+        samples: Source images behind the Fisher (all, if there are fewer); see above whose images those are.
         seed: Which images, and the labels drawn.
         labels: Behind the Fisher: ``sampled`` from the model's softmax over all outputs; the ``dataset``'s own (of a
             class with several outputs the likeliest; the gradient is still that of log p over all outputs);
@@ -123,6 +132,7 @@ class EWC(Method):
         self.form = form
         self.capped_share = 0.0
         self.fisher_error = math.nan
+        self.fisher_mean = math.nan
         self._anchor: list[Tensor] = []
         self._importance: list[Tensor] = []
 
@@ -169,13 +179,18 @@ class EWC(Method):
             p.lerp_(anchor, 1 / (1 + 1 / (steps.get(p, 0.0) * importance)))
 
     def report(self) -> dict[str, float]:
-        """``ewc.capped_share``: of the weights, a fraction. ``ewc.fisher_error``: what `samples` images leave open.
+        """``ewc.capped_share``: of the weights, a fraction. Of a diagonal Fisher also what it was before normalisation.
 
-        The error is the relative standard error of the Fisher's mean over weights, sd / sqrt(N) / mean over the N
-        images' mean squared gradients, before normalisation; a single weight's is larger. It is there for a diagonal
-        of two images or more.
+        ``ewc.fisher_mean``: its mean over weights, per image. ``ewc.lambda``: strength over that mean, the lambda of
+        Kirkpatrick et al.'s eq. 3 for the weights below the cap (not with ``normalise=tensor``, where each tensor has
+        another). ``ewc.fisher_error``: what `samples` images leave open, the relative standard error of that mean,
+        sd / sqrt(N) / mean over the N images' mean squared gradients; a single weight's is larger, and there is none
+        for one image.
         """
-        known = {} if math.isnan(self.fisher_error) else {"ewc.fisher_error": self.fisher_error}
+        found = {"ewc.fisher_error": self.fisher_error, "ewc.fisher_mean": self.fisher_mean}
+        if self.normalise == "all":
+            found["ewc.lambda"] = self.strength / self.fisher_mean
+        known = {name: value for name, value in found.items() if not math.isnan(value)}
         return {"ewc.capped_share": self.capped_share, **known}
 
     def _diagonal(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
@@ -193,16 +208,17 @@ class EWC(Method):
                     fisher = self._computed(trainer, module, device)
                     if trainer.is_global_zero:
                         save_weights(fisher, file)
-        self.fisher_error = float(fisher.pop(ERROR))
+        # A file of an older version may lack one.
+        self.fisher_error, self.fisher_mean = (float(fisher.pop(key, math.nan)) for key in (ERROR, MEAN))
         return evened(fisher) if self.normalise == "tensor" else fisher
 
     def _computed(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
-        """The Fisher with mean 1 over all weights, on the CPU, and its error."""
+        """The Fisher with mean 1 over all weights, on the CPU, its error, and its mean as it was."""
         model = copy.deepcopy(module.model).to(device).eval()
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        loader, count = trainer.datamodule.source_images(self.samples, self.seed, rank, world)  # type: ignore[attr-defined]
+        loader, number = trainer.datamodule.source_images(self.samples, self.seed, rank, world)  # type: ignore[attr-defined]
         # One number an image, drawn for all of them by every rank: the labels do not depend on who computes.
-        uniforms = torch.rand(count, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
+        uniforms = torch.rand(number, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels, place in loader:
@@ -222,7 +238,9 @@ class EWC(Method):
             fisher = {name: value.cpu() for name, value in normalised(total).items()}
         except ValueError as error:
             raise RibError(f"method.ewc: {error}; try method.ewc.fisher=identity") from error
-        return {**fisher, ERROR: torch.tensor(relative_error(seen))}
+        count, squares, _ = seen.tolist()
+        mean = squares / count / sum(f.numel() for f in fisher.values())
+        return {**fisher, ERROR: torch.tensor(relative_error(seen)), MEAN: torch.tensor(mean)}
 
 
 def _kept(file: Path) -> dict[str, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.merge import Ingredients, Merge, between
-from rib.weights import average, combine, interpolate
+from rib.weights import StateDict, average, combine, interpolate
 
 FLOOR = 1e-8
 """Least Fisher, so that a weight that no model cares for is averaged."""
@@ -24,6 +27,14 @@ class FisherMerge(Merge):
           ingredients: [finetune]
           alpha: 0.5
           samples: 1000
+          seed: 0
+          normalise: none
+
+    Differs from the official code (mmatena/model_merging, ``merging.py``, ``fisher.py``): there each Fisher is divided
+    by its Euclidean norm over all weights (``normalise=norm``), is of images of the model's own task and exact over all
+    labels, and has a floor of 1e-6 for the first model alone; alpha is chosen on held-out images. Here eq. 2 stands as
+    written, since how sure a model is of the source is part of what its Fisher says; all are of the source's images,
+    labels are sampled, and every model has the floor, that of wise-ft's code.
 
     Costs one backward pass for each of ``samples`` images and each model; not with ingredients of `visual_prompt`.
     alpha 0 and 1 (with one ingredient) are the endpoints bit for bit; tensors that are not trained are interpolated.
@@ -32,17 +43,24 @@ class FisherMerge(Merge):
         alpha: Weight of the ingredients against the start, 0 to 1.
         samples: Source images behind each Fisher.
         seed: Which images, and the labels drawn.
+        normalise: ``none``, or ``norm``: each Fisher divided by its Euclidean norm over all weights.
 
     Raises:
-        RibError: For an alpha outside 0..1, no samples, or where there are no images (in a Trainer of one's own).
+        RibError: For an alpha outside 0..1, no samples, another normalisation, or where there are no images (in a
+            Trainer of one's own).
     """
 
-    def __init__(self, alpha: float = 0.5, samples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self, alpha: float = 0.5, samples: int = 1000, seed: int = 0, normalise: Literal["none", "norm"] = "none"
+    ) -> None:
         self.alpha = between("method.fisher_merge.alpha", alpha, extrapolate=False)
         if samples < 1:
             raise RibError(f"method.fisher_merge.samples: expected at least 1 image, got {samples}")
+        if normalise not in ("none", "norm"):
+            raise RibError(f"method.fisher_merge.normalise: expected none or norm, got {normalise!r}")
         self.samples = samples
         self.seed = seed
+        self.normalise = normalise
 
     @property
     def name(self) -> str:
@@ -58,13 +76,19 @@ class FisherMerge(Merge):
         states = [given.start, *given.parts]
         fishers = [given.fisher(state) for state in states]
         shares = [1 - self.alpha] + [self.alpha / len(given.parts)] * len(given.parts)
+        weights = [s / (_norm(f) if self.normalise == "norm" else 1) for s, f in zip(shares, fishers, strict=True)]
 
         def weigh(name: str, tensors: list[Tensor]) -> Tensor:
             if name in fishers[0]:
-                each = [s * f[name].double().cpu().clamp(min=FLOOR) for s, f in zip(shares, fishers, strict=True)]
+                each = [w * f[name].double().cpu().clamp(min=FLOOR) for w, f in zip(weights, fishers, strict=True)]
             else:
                 each = [torch.full_like(tensors[0], share) for share in shares]
             total = torch.stack([w * t for w, t in zip(each, tensors, strict=True)]).sum(dim=0)
             return total / torch.stack(each).sum(dim=0)
 
         return combine(states, weigh)
+
+
+def _norm(fisher: StateDict) -> float:
+    """Euclidean, over all weights; of a Fisher of zeros that of the floor, since that is what stands for it."""
+    return max(math.sqrt(sum(float(f.double().square().sum()) for f in fisher.values())), FLOOR)

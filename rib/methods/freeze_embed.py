@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import lightning.pytorch as L
 
+from rib.errors import RibError
 from rib.methods.base import Method
+from rib.models.adapters import token_names
 from rib.models.layers import depths, head_names
 
 if TYPE_CHECKING:
@@ -28,11 +30,28 @@ class FreezeEmbed(Method):
 
         freeze_embed:
           _target_: rib.methods.freeze_embed.FreezeEmbed
+          tokens: frozen
+
+    Differs from the official code (AnanyaKumar/transfer_learning, ``models/clip_model.py``): there the patch embedding
+    and the norm behind it are frozen and tokens and positions train, with a question mark ("should we freeze pos
+    embedding and cls token?"); that is ``tokens=trained``. Here they belong to the embedding, since they have the large
+    gradients that the paper freezes the embedding for.
 
     Cost: none. Not beside linear_probe or lora, which freeze the embedding already.
+
+    Args:
+        tokens: Learned tokens and positions: ``frozen`` like the rest of the embedding, or ``trained``.
+
+    Raises:
+        RibError: For another value.
     """
 
     order: ClassVar[int] = 0
+
+    def __init__(self, tokens: Literal["frozen", "trained"] = "frozen") -> None:
+        if tokens not in ("frozen", "trained"):
+            raise RibError(f"method.freeze_embed.tokens: expected frozen or trained, got {tokens!r}")
+        self.tokens = tokens
 
     @property
     def name(self) -> str:
@@ -48,6 +67,7 @@ class FreezeEmbed(Method):
         parameters = dict(backbone.named_parameters())
         depth = depths(parameters, head_names(backbone))
         first = min(depth.values())
+        free = token_names(backbone) if self.tokens == "trained" else set()
         for name, p in parameters.items():
-            if depth[name] == first:
+            if depth[name] == first and name not in free:
                 p.requires_grad_(False)

@@ -13,17 +13,19 @@ from rib.methods.base import Method
 from rib.models.layers import head_names
 from rib.module import FineTuner
 
-FIRST_RADIUS = 1e-8
+LEAST = 1e-8
+"""The first radius, the least that a learned one becomes, and what is added to norms, as in the authors' code."""
 BETAS = (0.9, 0.999)
 
 
 class FTP(Method):
     """After each step, each row i of a tensor: theta_i <- theta0_i + min(1, gamma / ||d_i||_1) d_i, d = theta - theta0.
 
-    Rows are those of the first dimension (a bias: its elements), their norm the sum of magnitudes (MARS), gamma one
-    radius for each tensor. First Adam moves gamma along -dL/dgamma = -sum_i <g_i, d_i / ||d_i||_1> over the rows that
-    lay on the ball. Tian et al., "Fast trainable projection for robust fine-tuning", NeurIPS 2023, arXiv
-    2310.19182, algorithm 1 and eq. 5. In a config::
+    Rows are those of the first dimension, a bias or the scales of a norm are one row; their norm is the sum of
+    magnitudes (MARS) and gamma one radius for each tensor. Before that Adam moves gamma along
+    -dL/dgamma = -sum_i <g_i, d'_i / ||d'_i||_1> over all rows, d' being the displacements before the last projection,
+    and gamma is kept between 1e-8 and the largest ||d_i||_1. Tian et al., "Fast trainable projection for robust
+    fine-tuning", NeurIPS 2023, arXiv 2310.19182, algorithm 1 and eq. 5. In a config::
 
         ftp:
           _target_: rib.methods.ftp.FTP
@@ -32,7 +34,11 @@ class FTP(Method):
           anneal: 1.0
           exclude_head: true
 
-    Costs two copies of the weights and two passes over them a step; what it has learned is kept in checkpoints. Not
+    Differs from the official code (GT-RIPL/FTP, ``util/FTP.py``): not in its steps, which are these for SGD and AdamW
+    alike (Adam counts the first, in which no radius moves, too). There it is an optimizer of its own; here it follows
+    the run's. A fixed ``radius`` is rib's addition, and a row inside its ball keeps its bits.
+
+    Costs three copies of the weights and three passes over them a step; what it has learned is kept in checkpoints. Not
     with `lora` or `visual_prompt`, which train something else than weights.
 
     Args:
@@ -77,7 +83,7 @@ class FTP(Method):
         held = {n: p for n, p in backbone.named_parameters() if p.requires_grad and n not in free}
         self._names = list(held)
         self._start = [p.detach().clone().to(device) for p in held.values()]
-        first = FIRST_RADIUS if self.radius is None else self.radius
+        first = LEAST if self.radius is None else self.radius
         self._state = torch.tensor([[first, 0.0, 0.0]] * len(held), device=device)
         self._steps, self._directions = 0, []
 
@@ -87,19 +93,20 @@ class FTP(Method):
 
         Both after the step: one that float16's loss scaling skips, its gradient being infinite, must leave no trace.
         """
-        if self.radius == float("inf"):
+        if self.radius == float("inf") or not self._names:
             return
+        parameters = dict(module.model.backbone.named_parameters())
+        held: list[Tensor] = [parameters[name] for name in self._names]
+        moved = [_rows(p - start) for p, start in zip(held, self._start, strict=True)]
+        norms = [d.abs().sum(dim=1, keepdim=True) + LEAST for d in moved]
+        self._steps += 1
         if self._directions:
-            self._move_radii(self._held(module))
-        self._directions = []
-        for p, start, (radius, *_) in zip(self._held(module), self._start, self._state, strict=True):
-            moved = _rows(p - start)
-            norm = moved.abs().sum(dim=1, keepdim=True)
-            inside = (radius / norm.clamp(min=1e-30)).clamp(max=1.0)
+            self._move_radii(held, torch.stack([norm.max() for norm in norms]))
+        for p, start, d, norm, (radius, *_) in zip(held, self._start, moved, norms, self._state, strict=True):
+            inside = (radius / norm).clamp(max=1.0)
             # Rows inside are left as they are, to the last bit.
-            p.copy_(torch.where(inside < 1, _rows(start) + inside * moved, _rows(p)).view_as(p))
-            if self.radius is None:
-                self._directions.append(torch.where(inside < 1, moved / norm.clamp(min=1e-30), 0.0))
+            p.copy_(torch.where(inside < 1, _rows(start) + inside * d, _rows(p)).view_as(p))
+        self._directions = [d.div_(norm) for d, norm in zip(moved, norms, strict=True)] if self.radius is None else []
 
     def state_dict(self) -> dict[str, Any]:
         """The radii, Adam's state, and where each radius leads."""
@@ -118,27 +125,23 @@ class FTP(Method):
             {"ftp.smallest_radius": float(radii.min()), "ftp.largest_radius": float(radii.max())} if len(radii) else {}
         )
 
-    def _move_radii(self, held: list[Tensor]) -> None:
-        """One step of Adam."""
+    def _move_radii(self, held: list[Tensor], largest: Tensor) -> None:
+        """One step of Adam; no radius ends above the largest norm of its tensor's rows, shape (T,)."""
         along = [
             torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
             for p, direction in zip(held, self._directions, strict=True)
         ]
         slope = torch.stack(along)
         slope = torch.where(slope > 0, self.anneal * slope, slope)
-        self._steps += 1
         first, second = BETAS
         self._state[:, 1] = first * self._state[:, 1] + (1 - first) * slope
         self._state[:, 2] = second * self._state[:, 2] + (1 - second) * slope**2
         mean = self._state[:, 1] / (1 - first**self._steps)
         spread = (self._state[:, 2] / (1 - second**self._steps)).sqrt()
-        self._state[:, 0] = (self._state[:, 0] - self.rate * mean / (spread + 1e-8)).clamp(min=0)
-
-    def _held(self, module: FineTuner) -> list[Tensor]:
-        parameters = dict(module.model.backbone.named_parameters())
-        return [parameters[name] for name in self._names]
+        moved = self._state[:, 0] - self.rate * mean / (spread + 1e-8)
+        self._state[:, 0] = torch.minimum(moved, largest).clamp(min=LEAST)
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """Two dimensions: the first, and all others; the elements of a bias are rows."""
-    return tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(-1, 1)
+    """Two dimensions: the first, and all others; what has one dimension or none is one row."""
+    return tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(1, -1)

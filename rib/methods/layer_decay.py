@@ -23,6 +23,11 @@ class LayerDecay(Method):
           _target_: rib.methods.layer_decay.LayerDecay
           decay: 0.65
 
+    Differs from the official code (microsoft/unilm, ``beit/optim_factory.py``): not in depths and rates. There biases,
+    norms, tokens and positions have no weight decay; here it is the optimizer's, the same for all. ELECTRA's code
+    (google-research/electra, ``model/optimization.py``) lies one off: its head is at depth L + 2, its last block learns
+    at decay^2.
+
     Not by timm's ``param_groups_layer_decay``, which knows timm's networks alone: depths here go by names, those of
     open_clip's towers too. Costs nothing. Not with `surgical`, which sets the same rates, or `visual_prompt`, which has
     no layers.

@@ -29,6 +29,11 @@ class LinearProbe(Method):
           _target_: rib.methods.linear_probe.LinearProbe
           train: frozen
 
+    Differs from the official code (AnanyaKumar/transfer_learning, ``log_reg_sk.py``): there the head is a new one,
+    fitted by logistic regression (L-BFGS) to stored features for many strengths of weight decay, of which the best on
+    held-out images stays. Here it is the pretrained head, trained by the run's optimizer for the run's epochs; it is no
+    minimum.
+
     Cost: a forward pass and the head's gradient. Not beside what trains or freezes other parts: lora, visual_prompt,
     freeze_embed, lp_ft.
 

@@ -37,6 +37,9 @@ class LoRA(Method):
           train: []
           seed: 0
 
+    Differs from the official code (microsoft/LoRA, ``loralib/layers.py``): not in A, B, how they begin, or their scale.
+    There a new task's head trains too (here with ``train=[head]``), and dropout before A may be had.
+
     Cost: that of fine-tuning in time (weights are composed anew at each forward pass), less memory: gradients and
     optimizer state of the adapters alone. BatchNorm's statistics move unless ``batch_norm=frozen``. Not beside
     linear_probe, visual_prompt or freeze_embed, nor what holds weights (ewc, l2sp, spd, ftp), which would hold A and B.

@@ -14,7 +14,7 @@ from rib.weights import StoredWeights
 
 
 class LPFT(Method):
-    """Fine-tuning of features and head (theta, w) from (theta0, w_lp), w_lp = argmin_w L_task(w, theta0).
+    """Fine-tuning of features and head (theta, w) from (theta0, w_lp), w_lp the head of a linear probe at theta0.
 
     The start is a finished linear probe instead of the pretrained head w0. Kumar et al. 2022, "Fine-tuning can distort
     pretrained features and underperform out-of-distribution", arXiv 2202.10054, section 3: a head that
@@ -23,6 +23,10 @@ class LPFT(Method):
         lp_ft:
           _target_: rib.methods.lp_ft.LPFT
           probe: {epochs: null, lr: null}
+
+    Differs from the official code (AnanyaKumar/transfer_learning, ``baseline_train.py``), and from the paper, in the
+    probe: there w_lp is a minimum, argmin_w L_task(w, theta0) up to a weight decay that held-out images choose; here it
+    is the run +method=linear_probe, a few epochs of SGD from the pretrained head. Give it more with ``probe.epochs``.
 
     Costs a linear probe more than fine-tuning; rib makes it first, or finds it in the store. What other methods of the
     stack hold on to (EWC's anchor, LwF's teacher) is the probe. Not with `linear_probe`, which trains the head alone,

@@ -40,6 +40,10 @@ class LwF(Method):
           logits: all
           inputs: source
 
+    Differs from the official code (lizhitwo/LearningWithoutForgetting, ``vl_nnsoftmaxdiff.m``): not in the loss, which
+    is summed over a batch there. Old and new task have heads of their own there, and the new one is trained alone
+    first; here both are read off the same K outputs, and all that is pretrained trains at once.
+
     Costs a forward of the start model a step and a copy of its weights; with other inputs another forward and
     backward of the trained model, too. It stacks with every method that trains.
 

@@ -24,6 +24,10 @@ class ModelStock(Merge):
           _target_: rib.methods.model_stock.ModelStock
           ingredients: [finetune, 'finetune seed=+1']
 
+    Differs from the official code (naver-ai/model-stock, a notebook; read in public copies of it): there t is negative
+    for opposed displacements, which leads beyond the start, and tensors that CLIP's image side does not train are
+    averaged plainly. It is written for two fine-tunes; the formula for N is the paper's.
+
     Costs its ingredients, which must have weights (not `visual_prompt`). A tensor that no ingredient moved stays;
     opposed displacements (c < 0) give the start.
 

@@ -26,6 +26,9 @@ class OtherStart(Method):
           shuffled: head
           seed: 0
 
+    There is no official code for these controls: Adebayo et al. draw layers anew to test saliency maps; here entries
+    change places, so that each tensor keeps its values.
+
     Cost: none. Not beside lp_ft, whose probe would take the head's place.
 
     Args:

@@ -25,6 +25,11 @@ class OutputEnsemble(Merge):
           ingredients: [pretrained, finetune]
           weights: equal
 
+    Differs from the official code (naver-ai/dawin, ``dawin_rft/main_dawin.py``): there probabilities are tempered
+    first, by constants found for three CLIP models, and the coefficient may be shifted by the mean entropies of the
+    whole test set. Here an image's answer depends on that image alone. Wortsman et al. average logits, not
+    probabilities.
+
     Costs N forwards an image, or none where every ingredient was run with ``predictions.logits=true``. It has no
     weights, so it is refused where weights are averaged.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import SGD, Optimizer
 
 
 class _Pull(torch.autograd.Function):
@@ -36,3 +37,20 @@ def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: l
     with torch.autocast(parameters[0].device.type, enabled=False):
         value: Tensor = _Pull.apply(anchors, importance, *parameters)
     return value
+
+
+def stable_below(optimizer: Optimizer) -> float:
+    """The curvature below which SGD comes to rest on a parabola, at the largest peak rate of its groups.
+
+    2 (1 + m) / lr with momentum m, 2 (1 + m) / (1 + 2 m) / lr with Nesterov's, 2 / lr without; infinity for any other
+    optimizer, whose steps are not in proportion to gradients.
+    """
+    if not isinstance(optimizer, SGD):
+        return float("inf")
+    bounds = [float("inf")]
+    for group in optimizer.param_groups:
+        momentum, lr = group["momentum"], group.get("initial_lr", group["lr"])
+        factor = 2 * (1 + momentum) / (1 + 2 * momentum if group["nesterov"] else 1)
+        if lr > 0:
+            bounds.append(factor / lr)
+    return min(bounds)

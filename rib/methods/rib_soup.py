@@ -23,6 +23,8 @@ class RibSoup(Merge):
           ingredients: ['finetune dataset=others']
           leave_out: own
 
+    There is no official code: the question is rib's own.
+
     Costs its ingredients, and a forward of each target by a model of its own. Not with ingredients of `visual_prompt`.
 
     Args:

@@ -22,6 +22,10 @@ class Soup(Merge):
           ingredients: [pretrained, finetune, ewc, lwf]
           choice: uniform
 
+    Differs from the official code (mlfoundations/model-soups, ``main.py``): there the greedy choice wants more accuracy
+    (``strict=true``), where the paper's recipe 1 takes as much; and of ingredients that are equally good alone the last
+    comes first, here the first.
+
     A sweep as ingredients: ``[finetune optimizer.lr=.001, finetune optimizer.lr=.003, finetune seed=1]``. Costs its
     ingredients; a greedy choice scores the held-out part up to twice an ingredient. Not with ingredients of
     `visual_prompt` or `output_ensemble`, which have no weights of their own.

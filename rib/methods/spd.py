@@ -24,6 +24,10 @@ class SPD(Method):
           _target_: rib.methods.spd.SPD
           strength: 1.0
 
+    Differs from the official code (GT-RIPL/Selective-Projection-Decay, ``adamSPD.py``): not in its rule, tensor by
+    tensor over all that train. There it is part of Adam and stands in the place of weight decay; here it follows any
+    optimizer, whose own weight decay should be 0 to match. Adapters, which theirs pulls to zero, are refused.
+
     Costs a copy of the weights and a pass over them a step. It has no state between steps. Not with `lora` or
     `visual_prompt`, which train something else than weights.
 

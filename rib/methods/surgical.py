@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
@@ -23,14 +25,21 @@ class Surgical(Method):
     """The learning rate of layer l is lr * (RGN_l / max RGN)^power, RGN_l = ||g_l|| / ||theta_l||.
 
     Lee et al., "Surgical fine-tuning improves adaptation to distribution shifts", ICLR 2023, arXiv 2210.11466, section
-    5 (Auto-RGN). They measure the relative gradient norm anew each epoch; here it is measured once, at the start model,
-    so that a killed run goes on exactly. In a config::
+    5 (Auto-RGN). In a config::
 
         surgical:
           _target_: rib.methods.surgical.Surgical
           samples: 256
           seed: 0
           power: 1.0
+          per: layer
+
+    Differs from the official code (anniesch/surgical-finetuning, ``main.py``): there a layer is one parameter tensor
+    (``per=tensor``; here a block), the ratio is the mean over five batches of ||g|| / ||theta||
+    in train mode, measured anew each epoch with a new Adam, and what has "bn" in its name does not train. Here the
+    gradient is that of all `samples` images together in eval mode, measured once at the start model, so that a killed
+    run goes on exactly, and BatchNorm's scales train like the rest. Weights that are all zero, where theirs divides by
+    zero, have the full rate and do not count for max RGN.
 
     Costs a forward and backward of ``samples`` images before training. Not with `layer_decay`, which sets the same
     rates, or `visual_prompt`, which has no layers.
@@ -39,19 +48,25 @@ class Surgical(Method):
         samples: Source images behind the gradient (all, if there are fewer).
         seed: Which images.
         power: 0 makes all rates equal: plain fine-tuning bit for bit.
+        per: What has a rate of its own: a ``layer`` (block), or a ``tensor``.
 
     Raises:
-        RibError: For no samples or a negative power, or a gradient that is zero everywhere.
+        RibError: For no samples, a negative power, another unit, or a gradient that is zero everywhere.
     """
 
-    def __init__(self, samples: int = 256, seed: int = 0, power: float = 1.0) -> None:
+    def __init__(
+        self, samples: int = 256, seed: int = 0, power: float = 1.0, per: Literal["layer", "tensor"] = "layer"
+    ) -> None:
         if samples < 1:
             raise RibError(f"method.surgical.samples: expected at least 1 image, got {samples}")
         if not 0 <= power < float("inf"):
             raise RibError(f"method.surgical.power: expected a finite number of 0 or more, got {power}")
+        if per not in ("layer", "tensor"):
+            raise RibError(f"method.surgical.per: expected layer or tensor, got {per!r}")
         self.samples = samples
         self.seed = seed
         self.power = power
+        self.per = per
         self.rates: dict[str, float] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -60,21 +75,24 @@ class Surgical(Method):
             return
         assert isinstance(pl_module, FineTuner)
         norms = self._relative_gradients(trainer, pl_module)
-        largest = max(norms.values())
-        if not 0 < largest < float("inf"):
+        largest = max(norms.values()) if all(map(math.isfinite, norms.values())) else math.nan
+        if not largest > 0:
             raise RibError(f"method.surgical: expected a gradient with a finite norm above 0, got {largest}")
         self.rates = {layer: (norm / largest) ** self.power for layer, norm in norms.items()}
 
     def parameter_groups(self, module: FineTuner) -> list[dict[str, Any]]:
-        """One group a layer."""
+        """One group a layer, or a tensor."""
         groups: defaultdict[str, list[Tensor]] = defaultdict(list)
         for name, p in module.model.backbone.named_parameters():
             if p.requires_grad:
-                groups[layer_of(name)].append(p)
+                groups[self._unit(name)].append(p)
         return [{"params": ps, "lr": module.lr * self.rates[layer]} for layer, ps in groups.items()]
 
     def report(self) -> dict[str, float]:
-        """Each layer's rate relative to the largest."""
+        """Each layer's rate relative to the largest; of tensors, which are many, the smallest and the median."""
+        if self.per == "tensor" and self.rates:
+            rates = self.rates.values()
+            return {"surgical.smallest_rate": min(rates), "surgical.median_rate": median(rates)}
         return {f"surgical.rate.{layer}": rate for layer, rate in self.rates.items()}
 
     def _relative_gradients(self, trainer: L.Trainer, module: FineTuner) -> dict[str, float]:
@@ -98,6 +116,11 @@ class Surgical(Method):
                 dist.all_reduce(value)
         squares: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for (name, p), gradient in zip(trained.items(), total, strict=True):
-            squares[layer_of(name)][0] += float(gradient.double().square().sum())
-            squares[layer_of(name)][1] += float(p.detach().double().square().sum())
-        return {layer: (g / max(w, 1e-30)) ** 0.5 for layer, (g, w) in squares.items()}
+            squares[self._unit(name)][0] += float(gradient.double().square().sum())
+            squares[self._unit(name)][1] += float(p.detach().double().square().sum())
+        ratios = {unit: (g / w) ** 0.5 for unit, (g, w) in squares.items() if w > 0}
+        largest = max(ratios.values(), default=0.0)
+        return {unit: ratios.get(unit, largest) for unit in squares}
+
+    def _unit(self, name: str) -> str:
+        return layer_of(name) if self.per == "layer" else name

@@ -21,6 +21,10 @@ class TaskArithmetic(Merge):
           ingredients: [finetune]
           strength: 0.4
 
+    Differs from the official code (mlfoundations/task_vectors, ``src/task_vectors.py``): not in the sum. There it is of
+    image encoders, each task keeps a frozen head of its own, and the strength is chosen on held-out images; here the
+    one head moves like the rest.
+
     Costs its ingredients, which must have weights (not `visual_prompt`).
 
     Args:
@@ -57,6 +61,11 @@ class Ties(Merge):
           ingredients: [finetune]
           strength: 1.0
           keep: 0.2
+
+    Differs from the official code (prateeky2806/ties-merging, ``src/utils/merge_utils.py``): where trimmed
+    displacements sum to exactly zero, a weight has there the sign that most weights of the model have, so that one side
+    is taken; here it stays at the start, as sgn(0) = 0 says. There one entry more than ``keep`` survives, and the
+    strength is chosen on held-out images. BatchNorm's statistics, which its T5 has not, are elected and never trimmed.
 
     Costs its ingredients, and a copy of one model's weights for each while their thresholds are found. They must have
     weights (not `visual_prompt`).

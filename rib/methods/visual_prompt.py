@@ -31,6 +31,10 @@ class VisualPrompt(Method):
           lr: null
           seed: 0
 
+    Differs from the official code (hjbahng/visual_prompting, ``models/prompters.py``, ``main_clip.py``): there the
+    frame begins as noise (``init=randn``), the rate is 40 with SGD for 1000 epochs, and the epoch that is best on the
+    images that are scored is kept; here it begins as nothing, and the last step counts.
+
     Cost: a forward and a backward pass through the whole network; memory of activations, none for weights. Its
     gradients are small: the paper trains 1000 epochs at learning rate 40. Not beside lora or linear_probe, which
     train other parts, nor layer_decay or surgical, since a frame has no layers, nor what holds weights (ewc, l2sp, spd,

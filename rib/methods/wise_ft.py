@@ -25,6 +25,10 @@ class WiseFT(Merge):
           alpha: 0.5
           curve: [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
+    Differs from the official code (mlfoundations/wise-ft, ``src/wise_ft.py``): not in the weights. There the start is
+    CLIP with a zero-shot head; and buffers are interpolated like weights, while here counters are not and BatchNorm's
+    statistics are estimated anew.
+
     Costs nothing after its ingredient; each alpha of the curve is one more forward of every image. Not with
     `visual_prompt`, whose weights are the start's.
 

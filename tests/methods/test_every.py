@@ -40,6 +40,8 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
     assert "python -m rib.train" in header
     assert "Cost" in header
     assert re.search(r"\bCosts?\b", text)
+    everywhere = " ".join((text + (inspect.getmodule(type(method)).__doc__ or "")).split())
+    assert re.search(r"Differs from the official code \(\S+/\S+,|[Tt]here is no official code", everywhere)
     assert name == "rib_soup" or re.search(r"arXiv\s+\d{4}\.\d{5}", text + inspect.getmodule(type(method)).__doc__)
     assert re.search(r"\b[Nn]ot\s+(beside|with)\b|\(not `|stacks\s+with|refused\s+where", text)
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from rib.errors import RibError
+from rib.errors import DivergedError, RibError
 from rib.memo import Memo
 from rib.methods.ewc import EWC
-from rib.methods.fisher import dataset_labels
+from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
+from rib.methods.l2sp import L2SP
+from rib.methods.pull import quadratic, stable_below
 from rib.module import warmup_cosine
+from rib.weights import save_weights
 from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.nets import NETS, small_vit
 
@@ -120,8 +125,6 @@ def test_normalised_within_each_tensor_every_mean_is_one():
 def test_the_error_is_that_of_the_per_image_means(tmp_path):
     method = fitted()
     model = small_vit()
-    from rib.methods.fisher import sample_labels
-
     images = torch.cat([batch(0)[0], batch(1)[0]])
     uniforms = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ids = sample_labels(model, images, uniforms)
@@ -132,21 +135,123 @@ def test_the_error_is_that_of_the_per_image_means(tmp_path):
     each = torch.tensor(each, dtype=torch.float64)
     expected = float(each.std() / math.sqrt(16) / each.mean())
     assert method.report()["ewc.fisher_error"] == pytest.approx(expected, rel=1e-3)
+    mean = float(each.mean()) / sum(p.numel() for p in model.parameters())
+    assert method.report()["ewc.fisher_mean"] == pytest.approx(mean, rel=1e-3)
     # The same from the store.
     memo = Memo(tmp_path, {"start": "vit"})
-    errors = []
+    reports = []
     for _ in range(2):
         again = EWC(1.0, samples=16)
         fit(small_vit(), again, steps=1, memo=memo)
-        errors.append(again.report()["ewc.fisher_error"])
+        reports.append(again.report())
     assert len(list(tmp_path.iterdir())) == 1
-    assert errors == [pytest.approx(expected, rel=1e-3)] * 2
+    assert reports[0] == reports[1] == method.report()
+
+
+def test_lambda_is_what_multiplies_the_fisher_as_it_was():
+    """strength/2 sum F/mean d^2 = lambda/2 sum F d^2 for any displacement, where nothing is capped."""
+    method = EWC(0.01, samples=16, form="proximal")
+    fit(small_vit(), method, steps=1)
+    model = small_vit()
+    images = torch.cat([batch(0)[0], batch(1)[0]])
+    uniforms = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    total, _ = squared_gradients(model, images, sample_labels(model, images, uniforms))
+    told = method.report()["ewc.lambda"]
+    for mine, (name, square) in zip(method._importance, total.items(), strict=True):
+        assert torch.allclose(mine, told * square / 16, rtol=1e-3, atol=1e-9), name
+    assert "ewc.lambda" not in fitted(normalise="tensor").report()
+    assert "ewc.lambda" not in fitted(fisher="identity").report()
+
+
+def test_a_fisher_kept_by_an_older_version_is_used_without_what_it_lacks(tmp_path):
+    memo, method = Memo(tmp_path, {"start": "vit"}), EWC(1.0, samples=16)
+    expected = fit(small_vit(), method, steps=2, memo=memo).state_dict()
+    (file,) = tmp_path.iterdir()
+    kept = load_file(file)
+    del kept["mean"]
+    save_weights(kept, file)
+    again = EWC(1.0, samples=16)
+    assert same(fit(small_vit(), again, steps=2, memo=memo).state_dict(), expected)
+    assert again.report().keys() == {"ewc.capped_share", "ewc.fisher_error"}
 
 
 def test_one_image_leaves_no_error_to_estimate():
     method = EWC(1.0, samples=1)
     fit(small_vit(), method, steps=1)
-    assert method.report().keys() == {"ewc.capped_share"}
+    assert method.report().keys() == {"ewc.capped_share", "ewc.fisher_mean", "ewc.lambda"}
+
+
+SGDS = {
+    "plain": ({}, 2.0),
+    "momentum": ({"momentum": 0.9}, 3.8),
+    "nesterov": ({"momentum": 0.9, "nesterov": True}, 3.8 / 2.8),
+    "nesterov, nearly all kept": ({"momentum": 0.99, "nesterov": True}, 3.98 / 2.98),
+}
+
+
+def swing(optimizer, curvature, steps):
+    """Where a weight is, step by step, that starts at 1 and is pulled to 0 with a curvature."""
+    p = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    stepper, places = optimizer([p]), []
+    for _ in range(steps):
+        stepper.zero_grad()
+        quadratic([p], [torch.zeros(1, dtype=torch.float64)], [torch.full((1,), curvature).double()]).backward()
+        stepper.step()
+        places.append(abs(p.item()))
+    return places
+
+
+@pytest.mark.parametrize("name", SGDS)
+def test_the_bound_is_where_sgd_stops_coming_to_rest_and_the_cap_is_below_it(name):
+    options, factor = SGDS[name]
+    make = partial(torch.optim.SGD, lr=0.01, **options)
+    bound = stable_below(make([nn.Parameter(torch.ones(1))]))
+    assert bound == pytest.approx(factor / 0.01)
+    assert swing(make, 0.98 * bound, 3000)[-1] < 1e-3
+    assert swing(make, 1.02 * bound, 3000)[-1] > 1e3
+    cap = 1 / 0.01
+    assert cap < 0.76 * bound
+    for weight_decay in (0.0, 0.1):
+        at_the_cap = swing(partial(make, weight_decay=weight_decay), cap, 2000)
+        assert max(at_the_cap) < 1
+        assert at_the_cap[-1] < 1e-3
+
+
+def test_one_step_undoes_a_capped_displacement_without_momentum_two_with_nesterovs_and_none_with_plain():
+    plain_sgd, heavy, nesterov = (
+        swing(partial(torch.optim.SGD, lr=0.01, **SGDS[name][0]), 100.0, 40)
+        for name in ("plain", "momentum", "nesterov")
+    )
+    assert plain_sgd[0] < 1e-9
+    assert nesterov[1] < 1e-9
+    assert heavy[1] == pytest.approx(0.9)  # it swings through, and dies out by sqrt(.9) a step
+    assert max(heavy[30:]) < 0.9**15
+
+
+def test_adamw_needs_no_cap():
+    """Its step is about lr whatever the curvature, capped or a thousand times that."""
+    make = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
+    assert stable_below(make([nn.Parameter(torch.ones(1))])) == float("inf")
+    for curvature in (100.0, 1e5):
+        places = swing(make, curvature, 600)
+        assert max(places) < 1
+        assert places[-1] < 0.01
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(0.9, False), (1.0, True), (30.0, True)])
+def test_l2sp_refuses_a_pull_that_sgd_cannot_bear(factor, refused):
+    bound = 2 * (1 + MOMENTUM) / LR
+    if not refused:
+        found = fit(small_vit(), L2SP(factor * bound)).state_dict()
+        assert all(t.isfinite().all() for t in found.values())
+        return
+    with pytest.raises(DivergedError, match=rf"method\.l2sp\.strength: expected less than {bound:.4g}, .* got "):
+        fit(small_vit(), L2SP(factor * bound))
+
+
+def test_l2sp_under_adamw_stands_any_strength():
+    found = fit(small_vit(), L2SP(1e6), optimizer=torch.optim.AdamW, lr=1e-3).state_dict()
+    assert all(t.isfinite().all() for t in found.values())
 
 
 WRONG = [

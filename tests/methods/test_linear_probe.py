@@ -110,6 +110,17 @@ def test_freeze_embed_is_a_loop_without_the_embedding(net):
     assert furthest(found, loop(start, names)) < 1e-6
 
 
+def test_tokens_and_positions_may_train_as_in_the_authors_code():
+    found = fit(NETS["vit"](), FreezeEmbed(tokens="trained")).state_dict()
+    start = NETS["vit"]()
+    names = {name for name, _ in start.named_parameters()} - EMBEDDING["vit"]
+    names |= {"backbone.cls_token", "backbone.pos_embed"}
+    assert moved("vit", found) == names
+    assert furthest(found, loop(start, names)) < 1e-6
+    with pytest.raises(RibError, match=r"method.freeze_embed.tokens: expected frozen or trained, got 'none'"):
+        FreezeEmbed(tokens="none")
+
+
 @pytest.mark.parametrize("make", [probe, freeze])
 @pytest.mark.parametrize("net", NETS)
 def test_two_processes_are_one(net, make, gloo_pool):

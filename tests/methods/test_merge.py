@@ -99,6 +99,18 @@ def test_lines_scales_block_by_block():
     assert torch.equal(found["head.weight"], g.parts[0]["head.weight"])
 
 
+def test_what_lies_behind_the_last_block_may_be_scaled_like_the_first_as_in_the_authors_code():
+    """``layer_scalings.get(name, alpha)`` for whatever is outside the blocks."""
+    g = given("vit")
+    last, first = LiNeS(0.1, 0.9).merge(g), LiNeS(0.1, 0.9, behind="first").merge(g)
+    for name, start in g.start.items():
+        block = name.split(".")[1] if name.startswith("blocks.") else None
+        factor = {"0": 0.1, "1": 1.0, None: 0.1}[block]
+        assert torch.allclose(first[name], start + factor * (g.parts[0][name] - start), atol=1e-6), name
+    changed = {name for name in g.start if not torch.equal(first[name], last[name])}
+    assert "head.weight" in changed <= {"norm.weight", "norm.bias", "head.weight", "head.bias"}
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 def test_model_stock_is_the_point_of_their_plane_nearest_to_the_centre(parts):
     """Fine-tunes on a shell of radius s around the centre 0, at right angles to each other and to the start."""
@@ -133,6 +145,30 @@ def test_fisher_merge_minimises_the_weighted_quadratic():
     assert found[2] == pytest.approx(0.5)  # nobody cares: interpolated
     with pytest.raises(RibError, match="needs source images"):
         FisherMerge(0.5).merge(given("vit"))
+
+
+def test_normalised_fishers_have_one_length_whatever_their_scale():
+    """mmatena/model_merging: coefficients over each Fisher's Euclidean norm."""
+    unit = {0.0: torch.tensor([3.0, 4.0]), 2.0: torch.tensor([4.0, 3.0])}
+
+    def merged(scale, **options):
+        scaled = {0.0: unit[0.0], 2.0: scale * unit[2.0]}
+        g = one_weight([0.0] * 2, [2.0] * 2, fisher=lambda state: {"w": scaled[float(state["w"][0])]})
+        return FisherMerge(0.25, **options).merge(g)["w"].tolist()
+
+    expected = [2 * 0.25 * 4 / (0.75 * 3 + 0.25 * 4), 2 * 0.25 * 3 / (0.75 * 4 + 0.25 * 3)]
+    assert merged(1.0) == pytest.approx(expected)
+    assert merged(1.0, normalise="norm") == pytest.approx(expected)
+    assert merged(1000.0, normalise="norm") == pytest.approx(expected)
+    assert merged(1000.0) != pytest.approx(expected, rel=0.1)
+    nobody = one_weight([0.0], [2.0], fisher=lambda state: {"w": torch.zeros(1)})
+    assert FisherMerge(0.25, normalise="norm").merge(nobody)["w"].tolist() == pytest.approx([0.5])
+
+
+def test_a_sign_that_is_exactly_contested_leaves_the_start():
+    """Where the authors' code takes the side of most of the model's signs."""
+    g = one_weight([1.0, 0.0, 0.0], [3.0, 1.0, 1.0], [-1.0, 1.0, 1.0])
+    assert Ties(1.0, keep=1.0).merge(g)["w"].tolist() == [1, 1, 1]
 
 
 def accuracy_by_first(table):
@@ -232,6 +268,8 @@ WRONG = [
     (lambda: Ties(keep=0.0), "method.ties.keep: expected a share above 0"),
     (lambda: FisherMerge(alpha=2.0), "method.fisher_merge.alpha"),
     (lambda: FisherMerge(samples=0), "method.fisher_merge.samples"),
+    (lambda: FisherMerge(normalise="mean"), "method.fisher_merge.normalise: expected none or norm, got 'mean'"),
+    (lambda: LiNeS(behind="middle"), "method.lines.behind: expected last or first, got 'middle'"),
     (lambda: RibSoup("all"), "method.rib_soup.leave_out"),
     (lambda: OutputEnsemble("softmax"), "method.output_ensemble.weights"),
     (lambda: WiseFT(0.5).merge(given("vit", parts=2)), r"expected one run, got 2 \(part 0, part 1\)"),

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from functools import partial
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -22,7 +18,7 @@ from rib.methods.lwf import LwF
 from rib.methods.spd import SPD
 from rib.methods.surgical import Surgical
 from rib.models.layers import blocks, depths, head_names, layer_of
-from rib.module import FineTuner, warmup_cosine
+from rib.module import warmup_cosine
 from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.nets import NETS, SIDE, small_convnet, small_vit
 
@@ -71,18 +67,36 @@ def restricted_kl(model, start, images, outputs):
     return (p0 * (p0.log() - (SPACE.project(outputs) / 2).log_softmax(1))).sum(1).mean()
 
 
-def features(model, start, images, outputs):
+def outputs_of_blocks(images, *models):
+    """What leaves each block, and of the first what enters, by model."""
     taken = []
-    for each in (model, start):
+    for each in models:
         found = []
-        hooks = [
-            b.register_forward_hook(lambda _m, _i, out, found=found: found.append(out.flatten(1)))
-            for b in blocks(each.backbone).values()
-        ]
+        modules = list(blocks(each.backbone).values())
+        hooks = [modules[0].register_forward_pre_hook(lambda _m, given, found=found: found.append(given[0]))]
+        hooks += [b.register_forward_hook(lambda _m, _i, out, found=found: found.append(out)) for b in modules]
         each(images)
         taken.append(found)
         for hook in hooks:
             hook.remove()
+    return taken
+
+
+def unit_channels(model, start, images, outputs):
+    """Two blocks: their ends and, where something trains before them, what enters; the ConvNet's are maps."""
+    now, before = outputs_of_blocks(images, model, start)
+    first = int(images.shape == now[0].shape)  # the image itself is no feature
+    total = 0.0
+    for a, b in zip(now[first:], before[first:], strict=True):
+        if a.ndim == 4:
+            a, b = a.flatten(2).mT, b.flatten(2).mT
+        difference = a / (a.norm(dim=1, keepdim=True) + 1e-10) - (b / (b.norm(dim=1, keepdim=True) + 1e-10)).detach()
+        total = total + difference.square().flatten(1).mean(dim=1).mean() / (len(now) - first)
+    return 1000 * total
+
+
+def features(model, start, images, outputs):
+    taken = [[f.flatten(1) for f in found[1:]] for found in outputs_of_blocks(images, model, start)]
     distances = [
         (a / a.norm(dim=1, keepdim=True) - b.detach() / b.detach().norm(dim=1, keepdim=True)).square().sum(1).mean()
         for a, b in zip(*taken, strict=True)
@@ -101,7 +115,8 @@ PENALTIES = {
     "l2sp": (lambda: [L2SP(3.0)], l2, None),
     "lwf": (lambda: [LwF(0.7, temperature=3.0, t_squared=True)], kl, None),
     "lwf restricted": (lambda: [LwF(logits="restricted")], restricted_kl, None),
-    "ldifs": (lambda: [LDIFS(10.0)], features, None),
+    "ldifs flattened": (lambda: [LDIFS(10.0, scaling="flattened")], features, None),
+    "ldifs": (lambda: [LDIFS(1000.0)], unit_channels, None),
     "spd": (lambda: [SPD(0.8)], None, project_spd),
 }
 
@@ -269,95 +284,45 @@ def test_layer_decay_is_a_rate_by_depth(net):
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_surgical_rates_are_relative_gradient_norms(net):
-    method = Surgical(samples=16)
+@pytest.mark.parametrize("per", ["layer", "tensor"])
+def test_surgical_rates_are_relative_gradient_norms(net, per):
+    method = Surgical(samples=16, per=per)
     fit(NETS[net](), method, steps=1)
     model = NETS[net]().eval()
     images, labels, _ = (torch.cat(parts) for parts in zip(batch(0), batch(1), strict=True))
     F.cross_entropy(SPACE.project(model(images)), labels).backward()
     squares: dict[str, list[float]] = {}
     for name, p in model.backbone.named_parameters():
-        sums = squares.setdefault(layer_of(name), [0.0, 0.0])
+        sums = squares.setdefault(layer_of(name) if per == "layer" else name, [0.0, 0.0])
         sums[0] += float(p.grad.square().sum())
         sums[1] += float(p.detach().square().sum())
     ratio = {layer: (g / w) ** 0.5 for layer, (g, w) in squares.items() if w > 0}
-    largest = max((g / max(w, 1e-30)) ** 0.5 for g, w in squares.values())
-    for layer, value in ratio.items():
-        assert method.rates[layer] == pytest.approx(value / largest, rel=1e-4)
+    largest = max(ratio.values())
+    assert method.rates.keys() == squares.keys()
+    for layer, rate in method.rates.items():
+        assert rate == pytest.approx(ratio.get(layer, largest) / largest, rel=1e-3)
     assert max(method.rates.values()) == 1
+    told = {"surgical.smallest_rate": min(method.rates.values())}
+    assert per == "layer" or told.items() <= method.report().items()
 
 
-def test_ftp_with_a_fixed_radius_projects_each_row_onto_its_ball():
-    radius = 1e-3
-    found = fit(small_vit(), FTP(radius)).backbone.state_dict()
-    start = small_vit().backbone.state_dict()
-    for name, tensor in found.items():
-        moved = (tensor - start[name]).reshape(len(tensor), -1) if tensor.ndim > 1 else (tensor - start[name])[:, None]
-        norms = moved.abs().sum(1)
-        if name.startswith("head"):
-            assert norms.max() > radius
-        else:
-            assert norms.max() <= radius * (1 + 1e-3) + 1e-7
-    one_step = fit(small_vit(), FTP(radius, exclude_head=False), steps=1).backbone.state_dict()
-    free = fit(small_vit(), steps=1).backbone.state_dict()
-    name = "blocks.0.mlp.fc1.weight"
-    d = free[name] - start[name]
-    expected = start[name] + d * (radius / d.abs().sum(1, keepdim=True)).clamp(max=1)
-    assert torch.allclose(one_step[name], expected, atol=1e-8)
+def test_weights_that_are_all_zero_do_not_take_every_rate():
+    """||g|| / ||theta|| has no value there; taken for the largest, it would leave nothing for all other layers."""
+    model = small_vit()
+    with torch.no_grad():
+        model.backbone.cls_token.zero_()
+        model.backbone.pos_embed.zero_()
+    method = Surgical(samples=16)
+    fit(model, method, steps=1)
+    assert method.rates["cls_token"] == method.rates["pos_embed"] == 1
+    others = [rate for layer, rate in method.rates.items() if layer not in ("cls_token", "pos_embed")]
+    assert max(others) == 1
+    assert sorted(others)[0] > 1e-4
 
 
-def test_ftp_learns_its_radii_along_the_loss():
-    """At radius gamma the loss is L(theta0 + gamma u): its derivative is <g, u>, and Adam's first step is its sign."""
-    method = FTP(rate=0.02)
-    fit(small_vit(), method, steps=2, lr=0.05)
-    radii = method._state[:, 0]
-    model, start = small_vit(), small_vit()
-    images, labels, _ = batch(0)
-    F.cross_entropy(SPACE.project(model.eval()(images)), labels).backward()
-    assert torch.isclose(radii, torch.tensor(1e-8 + 0.02), rtol=1e-3).float().mean() > 0.5  # going out lowers the loss
-    assert ((radii == 0) | torch.isclose(radii, torch.tensor(1e-8 + 0.02), rtol=1e-3)).all()
-    # By hand for one tensor: the direction of the first step is -g row by row, the second gradient lies along it.
-    p, p0 = dict(model.backbone.named_parameters())["norm.weight"], dict(start.backbone.named_parameters())
-    place = method._names.index("norm.weight")
-    direction = -p.grad.sign()
-    images, labels, _ = batch(1)
-    start.eval()
-    F.cross_entropy(SPACE.project(start(images)), labels).backward()
-    slope = float((p0["norm.weight"].grad * direction).sum())
-    assert (float(radii[place]) > 0.01) == (slope < 0)
-    assert method.report()["ftp.largest_radius"] == pytest.approx(float(radii.max()))
-    again = FTP()
-    again._state = torch.zeros_like(method._state)
-    again.load_state_dict(copy.deepcopy(method.state_dict()))
-    assert torch.equal(again._state, method._state)
-
-
-def test_a_step_that_float16_skips_leaves_no_trace_in_ftp():
-    """The radii's Adam would be nan ever after, and FTP silently plain fine-tuning."""
-    module = FineTuner(small_vit(), SPACE, partial(torch.optim.SGD, lr=LR), lr=LR)
-    method, optimizer = FTP(), torch.optim.SGD(module.parameters(), lr=LR)
-    method.setup(SimpleNamespace(strategy=SimpleNamespace(root_device="cpu")), module, "fit")
-    for number in range(4):
-        images, labels, _ = batch(number)
-        optimizer.zero_grad()
-        F.cross_entropy(SPACE.project(module.model(images)), labels).backward()
-        skipped = number == 1
-        if skipped:
-            for p in module.parameters():
-                p.grad.fill_(float("inf"))
-        method.on_before_optimizer_step(None, module, optimizer)
-        if not skipped:
-            optimizer.step()
-            method.after_step(module)
-    assert method._state.isfinite().all()
-    assert 0 < method._state[:, 0].max() <= 2 * 0.01 + 1e-6
-    assert method._steps == 2
-
-
-def test_ldifs_asks_about_the_batch_whatever_else_the_model_is_shown():
-    alone = fit(small_vit(), LDIFS(10.0)).state_dict()
-    for stack in ([LDIFS(10.0), LwF(0.0, inputs="augmented")], [LwF(0.0, inputs="augmented"), LDIFS(10.0)]):
-        assert same(fit(small_vit(), *stack).state_dict(), alone)
+def test_another_unit_is_one_sentence():
+    with pytest.raises(RibError, match=r"method\.surgical\.per: expected layer or tensor, got 'block'"):
+        Surgical(per="block")
 
 
 def test_the_teacher_of_lwf_is_in_eval_mode():
