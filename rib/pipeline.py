@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib import paper, stack, tables
@@ -77,6 +78,7 @@ def answer(question: Question, store: RunStore) -> Run:
     force = question.config.force
     if is_known(question.config, lambda: not force and view_of(place, question) is not None):
         return place
+    look_at_images(question)
     if question.source is not None:
         from rib.merging import check_methods
 
@@ -414,6 +416,21 @@ def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequenc
             accuracy, label = max(candidates)
             found[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
     return found
+
+
+def look_at_images(question: Question) -> None:
+    """Say which images are damaged before anything is made of them; mini's are drawn here.
+
+    Raises:
+        RibError: If there are any and ``data.damaged`` is ``refuse``.
+    """
+    if question.catalog.kind == "mini":
+        return
+    from rib.data.damage import heed
+
+    config, source = question.config, [] if question.source is None else [question.source]
+    records = Path(config.paths.runs) / "datasets"
+    heed([*question.images.values(), *source], records, str(config.data.damaged), config.data.rescan)
 
 
 def data_of(question: Question) -> RIBDataModule:

@@ -23,7 +23,7 @@ from rib.errors import RibError
 from rib.external import external_task
 from rib.launch import rank, say
 from rib.machine import agreed, environment, free_memory, launch_processes
-from rib.pipeline import data_of, fit, publish
+from rib.pipeline import data_of, fit, look_at_images, publish
 from rib.question import Question
 from rib.schema import EvaluateConfig
 from rib.store import Run, RunStore, view_of
@@ -127,6 +127,9 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
 
 def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, str]) -> None:
     """Score all that is open, as many models at a time as fit, and write the metrics."""
+    for task in tasks.values():
+        if task.is_open:
+            look_at_images(task.question)
     fabric = launch_processes(config)
     with ExitStack() as claims:
         # In one order everywhere, so that two commands never wait for each other; a key once, whatever its folders.
