@@ -39,6 +39,7 @@ def check(config: DataCommandConfig) -> None:
 
     from rib.asking import find_data
     from rib.data.check import survey
+    from rib.data.layout import expected_images
 
     catalog, root = find_data(config)
     table = Table(title=f"Datasets under {root}", title_justify="left")
@@ -48,7 +49,7 @@ def check(config: DataCommandConfig) -> None:
     table.add_column("what to do", overflow="fold")
     found = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
     for entry in found:
-        expected = "?" if entry.spec.num_images is None else f"{entry.spec.num_images:,}"
+        expected = expected_images(entry.spec)
         classes = (str(entry.num_classes), str(len(entry.spec.groups)))
         table.add_row(entry.spec.title, f"{entry.num_images:,}", expected, *classes, entry.fault or "")
     Console(width=None if Console().is_terminal else 160).print(table)
