@@ -76,9 +76,14 @@ def answer(question: Question, store: RunStore) -> Run:
     """The finished run of a question, made if need be; its `pretrained` run is made before it."""
     place = store.place(question)
     force = question.config.force
-    if is_known(question.config, lambda: not force and view_of(place, question) is not None):
+
+    def known() -> bool:
+        return not force and view_of(place, question) is not None
+
+    if not known():
+        look_at_images(question)  # before there are other processes, which would wait for it
+    if is_known(question.config, known):
         return place
-    look_at_images(question)
     if question.source is not None:
         from rib.merging import check_methods
 

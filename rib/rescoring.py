@@ -56,6 +56,9 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     failed: dict[Path, str] = {}
     asked = _finished(config, failed) if config.weights is None else [external_task(config)]
     tasks = {task.run.folder: task for task in in_order(asked)}
+    for task in tasks.values():
+        if task.is_open:
+            look_at_images(task.question)
     if agreed(config, lambda: any(task.is_open for task in tasks.values())):
         _score(config, tasks, failed)
     if failed:
@@ -127,9 +130,6 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
 
 def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, str]) -> None:
     """Score all that is open, as many models at a time as fit, and write the metrics."""
-    for task in tasks.values():
-        if task.is_open:
-            look_at_images(task.question)
     fabric = launch_processes(config)
     with ExitStack() as claims:
         # In one order everywhere, so that two commands never wait for each other; a key once, whatever its folders.

@@ -151,7 +151,8 @@ def scan(
         kept = listing.only(lambda name: class_name(spec, name) in known)
         of_folder = np.array([known[class_name(spec, name)] for name in kept.folders], dtype=np.int64)
         labels = np.repeat(of_folder, kept.counts)
-    if wrong := another_set(spec, folder, listing, known, kept.paths(), labels):
+    paths = kept.paths()
+    if wrong := another_set(spec, folder, listing, known, paths, labels):
         raise RibError(wrong)
     fault = layout_fault(spec, folder, listing, known, strangers)
     if fault is None and not len(labels):
@@ -171,7 +172,7 @@ def scan(
     if flat:
         digest = digest_of([digest, labels.tolist()])
     found = len(labels) if spec.num_images is None else None
-    return ImageTree(spec, folder, kept.paths(), labels, digest, counts(spec, labels) if short else None, found)
+    return ImageTree(spec, folder, paths, labels, digest, counts(spec, labels) if short else None, found)
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
