@@ -225,7 +225,15 @@ OPTIONS = (
 ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
 """What else changes a run's numbers under the names of its model and its devices."""
 
-NOT_OPTIONS = {"data.root", "data.workers", "data.rescan", "data.allow_incomplete", "evaluation.batch_size"}
+NOT_OPTIONS = {
+    "data.root",
+    "data.workers",
+    "data.rescan",
+    "data.damaged",
+    "data.identity",
+    "data.allow_incomplete",
+    "evaluation.batch_size",
+}
 """Of these, what changes no number."""
 
 

@@ -54,6 +54,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "keep_memory": "how memory is given back to the system",
     "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
     "data.rescan": "whether to trust the records of digests",
+    "data.damaged": "what is said of files that are read all the same",
     "data.objectnet_training": "a permission",
     "evaluation.batch_size": "logits agree to rounding, and no choice is made on less",
     "trainer.accelerator": "the same computation to rounding; precision is in the key",

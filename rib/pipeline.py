@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
 
@@ -83,7 +84,13 @@ def answer(question: Question, store: RunStore) -> Run:
     """The finished run of a question, made if need be; its `pretrained` run is made before it."""
     place = store.place(question)
     force = question.config.force
-    if is_known(question.config, lambda: not force and view_of(place, question) is not None):
+
+    def known() -> bool:
+        return not force and view_of(place, question) is not None
+
+    if not known():
+        look_at_images(question)  # before there are other processes, which would wait for it
+    if is_known(question.config, known):
         return place
     if question.source is not None:
         from rib.merging import check_methods
@@ -395,7 +402,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         "seed": question.config.seed if question.source is not None else None,
         "suite": question.suite,
         "fingerprint": question.training_key,
-        "data": {"kind": question.catalog.kind, "digest": question.data_digest},
+        "data": {"kind": question.catalog.kind, "digest": question.data_digest, "found": question.images_found},
         "protocol": question.protocol,
         "trained_on": question.trained_on,
         **measured(),
@@ -454,6 +461,21 @@ def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequenc
             accuracy, label = max(candidates)
             found[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
     return found
+
+
+def look_at_images(question: Question) -> None:
+    """Say which images are damaged before anything is made of them; mini's are drawn here.
+
+    Raises:
+        RibError: If there are any and ``data.damaged`` is ``refuse``.
+    """
+    if question.catalog.kind == "mini":
+        return
+    from rib.data.damage import heed
+
+    config, source = question.config, [] if question.source is None else [question.source]
+    records = Path(config.paths.runs) / "datasets"
+    heed([*question.images.values(), *source], records, str(config.data.damaged), config.data.rescan)
 
 
 def data_of(question: Question) -> RIBDataModule:

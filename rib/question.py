@@ -226,6 +226,12 @@ class Question:
         return " and ".join(sorted({tree.identity for tree in trees})) or "content"
 
     @property
+    def images_found(self) -> dict[str, int]:
+        """How many images there were of datasets whose releases differ in their number (ObjectNet), by name."""
+        trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
+        return {name: tree.found for name, tree in trees.items() if tree.found is not None}
+
+    @property
     def trained_on(self) -> dict[str, Any] | None:
         """How many images trained the weights, and the digest of just these: of a subset, not of the whole dataset.
 

@@ -25,7 +25,7 @@ from rib.external import external_task
 from rib.launch import rank, say
 from rib.machine import agreed, environment, free_memory, launch_processes
 from rib.metrics_file import is_older, older_words
-from rib.pipeline import data_of, fit, publish
+from rib.pipeline import data_of, fit, look_at_images, publish
 from rib.question import Question, suite_label
 from rib.schema import EvaluateConfig
 from rib.store import Run, RunStore, out_of_date, view_of
@@ -37,7 +37,14 @@ if TYPE_CHECKING:
     from rib.onepass import Entry
 
 SAID_OF_RUNS = ("runs", "suite", "evaluation", "predictions", "trainer", "paths", "force", "keep_memory")
-ABOUT_THE_MACHINE = ("data.root", "data.workers", "data.rescan", "data.allow_incomplete", "models_at_a_time")
+ABOUT_THE_MACHINE = (
+    "data.root",
+    "data.workers",
+    "data.rescan",
+    "data.damaged",
+    "data.allow_incomplete",
+    "models_at_a_time",
+)
 """What a command may say about finished runs; all else is their own."""
 
 
@@ -58,6 +65,9 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     failed: dict[Path, str] = {}
     asked = _finished(config, failed) if config.weights is None else [external_task(config)]
     tasks = {task.run.folder: task for task in in_order(asked)}
+    for task in tasks.values():
+        if task.is_open:
+            look_at_images(task.question)
     if agreed(config, lambda: any(task.is_open for task in tasks.values())):
         _score(config, tasks, failed)
     if failed:
@@ -154,6 +164,7 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
         workers=config.data.workers,
         rescan=config.data.rescan,
         allow_incomplete=config.data.allow_incomplete or made.data.allow_incomplete,
+        damaged=config.data.damaged,
     )
     again = replace(
         made,

@@ -27,6 +27,14 @@ class ImageBackend(StrEnum):
     pil = "pil"
 
 
+class Damaged(StrEnum):
+    """What happens where a JPEG file can be read although it is damaged (`rib.data.damage`)."""
+
+    warn = "warn"
+    refuse = "refuse"
+    ignore = "ignore"
+
+
 class Augment(StrEnum):
     """What happens to training images besides the checkpoint's own evaluation transform."""
 
@@ -143,6 +151,7 @@ class DataConfig:
     holdout: float
     augment: Augment
     image_backend: ImageBackend
+    damaged: Damaged
     label_rule: LabelRule
     workers: int | None
     identity: Identity | None

@@ -138,6 +138,7 @@ WALK: dict[str, Row] = {
     "data.label_rule": Row("dataset=objectnet", "authors", "TSF"),
     "data.workers": Row("", "1", ""),
     "data.identity": Row(ROOT, "listing", "TSF"),
+    "data.damaged": Row(ROOT, "ignore", "", trains=False),
     "data.rescan": Row("", "true", ""),
     "data.allow_incomplete": Row("", "true", ""),
     "data.objectnet_training": Row("dataset=objectnet", "i_have_permission", ""),

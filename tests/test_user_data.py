@@ -9,7 +9,9 @@ import pytest
 from rib.asking import ask
 from rib.data.catalog import Catalog, real
 from rib.errors import RibError
-from tests.data.trees import few, fill
+from rib.pipeline import answer, look_at_images
+from rib.store import RunStore
+from tests.data.trees import few, fill, photograph
 
 SUITE = ("suite.targets=[imagenet_a,imagenet_r,objectnet]", "suite.reported=[]")
 ALLOW = "data.allow_incomplete=true"
@@ -73,3 +75,29 @@ def test_permission_to_train_on_objectnet_is_stamped_where_it_is_used(question):
     given = "data.objectnet_training=i_have_permission"
     assert question("dataset=objectnet", given).protocol["switches"] == {"objectnet_training": "i_have_permission"}
     assert question("dataset=imagenet_r", given).protocol["switches"] == {}
+
+
+@pytest.fixture
+def damaged(root):
+    """An image of the source that stops in the middle as if it were at its end."""
+    file = next((root / "imagenet/train").rglob("*.JPEG"))
+    photograph(file, 0)
+    content = file.read_bytes()
+    file.write_bytes(content[:-200] + content[-2:])
+    return file
+
+
+def test_a_damaged_image_of_the_source_is_named_before_anything_trains(question, damaged, capsys):
+    look_at_images(question("dataset=imagenet_train"))
+    assert f"1 damaged image: {damaged} (premature end of data segment)" in capsys.readouterr().err
+
+
+def test_a_damaged_image_is_refused_before_anything_is_made(question, damaged, tmp_path):
+    asked = question("dataset=imagenet_train", "data.damaged=refuse")
+    with pytest.raises(RibError, match=rf"^data\.damaged=refuse: 1 damaged image: {damaged} "):
+        answer(asked, RunStore(tmp_path / "store"))
+    assert not list((tmp_path / "store").rglob("*"))
+
+
+def test_damage_in_what_takes_no_part_is_let_be(question, damaged):
+    look_at_images(question("dataset=imagenet_r", "data.damaged=refuse"))

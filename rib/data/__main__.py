@@ -1,8 +1,9 @@
-"""``python -m rib.data``: look at data without any model (``action=check``, ``action=sheet``)."""
+"""``python -m rib.data``: see data without any model (``action=check``, ``action=look``, ``action=sheet``)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -12,12 +13,16 @@ from rib.errors import RibError
 from rib.launch import launch, quietly
 from rib.schema import DataCommandConfig
 
+if TYPE_CHECKING:
+    from rib.data.catalog import Catalog
+    from rib.data.images import ImageTree
+
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="data")
 @quietly
 def _main(cfg: DictConfig) -> None:
     config = checked(cfg, DataCommandConfig)
-    actions = {"check": check, "sheet": sheet}
+    actions = {"check": check, "look": look, "sheet": sheet}
     if config.action not in actions:
         raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
     actions[config.action](config)
@@ -34,6 +39,7 @@ def check(config: DataCommandConfig) -> None:
 
     from rib.asking import find_data
     from rib.data.check import survey
+    from rib.data.layout import expected_images
 
     catalog, root = find_data(config)
     table = Table(title=f"Datasets under {root}", title_justify="left")
@@ -43,7 +49,7 @@ def check(config: DataCommandConfig) -> None:
     table.add_column("what to do", overflow="fold")
     found = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
     for entry in found:
-        expected = "?" if entry.spec.num_images is None else f"{entry.spec.num_images:,}"
+        expected = expected_images(entry.spec)
         classes = (str(entry.num_classes), str(len(entry.spec.groups)))
         table.add_row(entry.spec.title, f"{entry.num_images:,}", expected, *classes, entry.fault or "")
     Console(width=None if Console().is_terminal else 160).print(table)
@@ -52,15 +58,43 @@ def check(config: DataCommandConfig) -> None:
         raise RibError(f"{wrong} of {len(found)} datasets are not complete; see the table")
 
 
+def look(config: DataCommandConfig) -> None:
+    """Print every damaged JPEG file of the datasets that are there, and what is wrong with it.
+
+    Raises:
+        RibError: If there is one, after the list; or if there is no dataset.
+    """
+    from rib.data.damage import look as look_at
+
+    trees, _ = _there(config)
+    found = look_at(trees.values(), Path(config.paths.runs) / "datasets", config.data.rescan)
+    for file, what in found.items():
+        print(f"{file}: {what}")
+    count = sum(map(len, trees.values()))
+    if found:
+        raise RibError(f"{len(found):,} of {count:,} images are damaged; replace them from the archive")
+    print(f"none of {count:,} images is damaged")
+
+
 def sheet(config: DataCommandConfig) -> None:
     """Draw a contact sheet of every dataset that is there.
 
     Raises:
         RibError: If none is.
     """
+    from rib.data.sheet import write_sheet
+
+    trees, catalog = _there(config)
+    file = Path(config.out or "contact_sheet.png")
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise RibError(f"out: expected the name of a picture, like sheet.png, got {config.out!r}")
+    print(write_sheet(trees, catalog, file).resolve())
+
+
+def _there(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
+    """The datasets that are under the root, complete or not, and their world."""
     from rib.asking import find_data
     from rib.data.images import MissingDatasetError, scan
-    from rib.data.sheet import write_sheet
 
     catalog, root = find_data(config)
     trees = {}
@@ -71,10 +105,7 @@ def sheet(config: DataCommandConfig) -> None:
             continue
     if not trees:
         raise RibError(f"data.root: expected imagenet-r, imagenet/val, ... in {root}, found none of them")
-    file = Path(config.out or "contact_sheet.png")
-    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise RibError(f"out: expected the name of a picture, like sheet.png, got {config.out!r}")
-    print(write_sheet(trees, catalog, file).resolve())
+    return trees, catalog
 
 
 def main() -> None:

@@ -32,6 +32,9 @@ class DatasetSpec:
             corruption/severity above WordNet ids.
         groups: ``groups[j]`` are the output ids of class ``j``, in the order of labels.
         num_images: Images expected when complete; None where releases differ.
+        between: Fewest and most images of a complete copy, where releases differ.
+        balanced: Whether each class (of each cell) has as many images as any other.
+        first: WordNet ids of ``ILSVRC2012_val_00000001`` and those after it: labels in another order are found out.
         classes: Folder names of the classes in label order (WordNet ids; ObjectNet folder names).
         border: Pixels to cut from each side before the transform (ObjectNet's red frame).
         derived_from: The dataset whose very images these are transforms of.
@@ -51,6 +54,9 @@ class DatasetSpec:
     groups: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
     num_images: int | None
+    between: tuple[int, int] | None = None
+    balanced: bool = False
+    first: tuple[str, ...] = ()
     licence: str = ""
     border: int = 0
     derived_from: str | None = None
@@ -119,7 +125,12 @@ def real() -> Catalog:
         groups, classes = tuple((i,) for i in chosen), tuple(wnids[i] for i in chosen)
         return DatasetSpec(name, title, (folder,), "wnid", groups, classes, num_images, licence=NO_IMAGE_LICENCE)
 
-    derived: dict[str, Any] = {"rule": "wnid", "derived_from": "imagenet_val", "licence": ZENODO.format(6801109)}
+    derived: dict[str, Any] = {
+        "rule": "wnid",
+        "derived_from": "imagenet_val",
+        "balanced": True,
+        "licence": ZENODO.format(6801109),
+    }
     specs = (
         full(
             "imagenet_val",
@@ -127,6 +138,8 @@ def real() -> Catalog:
             "imagenet/val",
             "val",
             num_images=50_000,
+            balanced=True,
+            first=FIRST_OF_VAL,
             rule="wnid",
             licence=IMAGENET,
             synset_files=SYNSET_FILES,
@@ -138,6 +151,7 @@ def real() -> Catalog:
             "imagenetv2-matched-frequency-format-val",
             "imagenet-v2",
             num_images=10_000,
+            balanced=True,
             rule="number",
             licence="Code MIT; images under their Flickr licences.",
         ),
@@ -160,6 +174,7 @@ def real() -> Catalog:
             groups=tuple(tuple(entry["ids"]) for entry in objectnet.values()),
             classes=tuple(objectnet),
             num_images=None,  # about 18,574 of the 50,273; the shares of the releases differ
+            between=(18_000, 20_000),
             licence="CC BY 4.0, and ObjectNet may never be used to tune the parameters of any model.",
             border=2,
             may_train=False,
@@ -206,6 +221,19 @@ SYNSET_FILES = (
     "synset_labels.txt",
 )
 """Val's archive has no class folders: Kaggle's table of its images, or a line an image, as TensorFlow ships."""
+
+FIRST_OF_VAL = ("n01751748", "n09193705", "n02105855", "n04263257", "n03125729", "n01735189", "n02346627", "n02776631")
+"""Of ``ILSVRC2012_val_00000001`` to 8, as in every list of val's labels (outputs 65, 970, 230, 809, 516, 57, ...)."""
+
+OTHER_SETS = {
+    "top-?images": "ImageNet-V2's top-images",
+    "threshold-?0\\.7": "ImageNet-V2's threshold 0.7",
+    "^imagenet-o$": "ImageNet-O",
+    "^imagenet-p$": "ImageNet-P",
+    "^imagenet-c-bar": "ImageNet-C-bar",
+    "styli[sz]ed": "Stylized-ImageNet",
+}
+"""Folders with the same class folders that hold other images than any set here, by a pattern of their names."""
 
 IMAGENET = "ImageNet terms of access: non-commercial research and education."
 NO_IMAGE_LICENCE = "Code MIT; no licence stated for the images."

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
+
+VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
+"""In the name of an image of val, which images it is."""
 
 
 class MissingDatasetError(RibError):
@@ -72,6 +76,8 @@ def class_of_folder(spec: DatasetSpec, folder: Path) -> tuple[dict[str, int], se
     except ValueError as error:
         raise RibError(f"{spec.title}: {file} is no JSON file ({error}); unpack its archive again") from error
     label_of = {mapping[name]: label for name, label in known.items() if name in mapping}
+    if len(label_of) < sum(name in mapping for name in known):
+        raise RibError(f"{spec.title}: {file} gives two classes one title; unpack its archive again")
     renamed = {name: label_of[title] for name, title in mapping.items() if title in label_of}
     return renamed | known, set(mapping) - set(renamed)
 
@@ -117,16 +123,29 @@ def flat_names(spec: DatasetSpec, folder: Path, images: Sequence[str]) -> list[s
             raise RibError(f"{spec.title}: {file} has no line for {missing} in {folder}; take the file of this release")
         names = [of_image[Path(image).stem] for image in images]
     else:
-        names = file.read_text().split()
-        if len(names) != len(images):
-            raise RibError(
-                f"{spec.title}: expected a line in {file} for each of the {len(images):,} images in {folder}, "
-                f"found {len(names):,}; unpack the archive again, or take another file"
-            )
+        names = _names_by_number(spec, folder, file, images)
     unknown = next((name for name in names if name not in spec.classes), None)
     if unknown is not None:
         raise RibError(f"{spec.title}: {file} names {unknown!r}, which is no class of it; take another file")
     return names
+
+
+def _names_by_number(spec: DatasetSpec, folder: Path, file: Path, images: Sequence[str]) -> list[str]:
+    """A line for each image of the release, in the order of their numbers, whichever of them are there."""
+    lines = file.read_text().split()
+    if len(lines) != spec.num_images:
+        raise RibError(
+            f"{spec.title}: expected a line in {file} for each of the {spec.num_images:,} images of the release, "
+            f"found {len(lines):,}; unpack the archive again, or take another file"
+        )
+    numbers = [int(found[1]) if (found := VAL_NUMBER.match(image)) else 0 for image in images]
+    for image, number in zip(images, numbers, strict=True):
+        if not 0 < number <= len(lines):
+            raise RibError(
+                f"{spec.title}: expected images ILSVRC2012_val_00000001 to {len(lines):08} in {folder}, found {image}, "
+                f"of which no line in {file} is certain; move it away, or sort the images into class folders"
+            )
+    return [lines[number - 1] for number in numbers]
 
 
 def _is_dir(path: Path) -> bool:

@@ -30,7 +30,8 @@ from rib.data.folders import (
     flat_names,
 )
 from rib.data.identity import CONTENTS, DIGESTS, RECORDS, Telling, contents_digest, drawn_digests
-from rib.data.listing import FLAT, Listing, list_folder, subfolders
+from rib.data.layout import another_set, expected_images, layout_fault
+from rib.data.listing import FLAT, Listing, list_folder
 from rib.errors import RibError
 from rib.launch import say
 from rib.memo import digest_of
@@ -49,6 +50,7 @@ class ImageTree:
         incomplete: Images and classes found and expected, where some are missing on disk; None where none is.
         sizes: Bytes of each file when its folder was listed, (N,).
         telling: How the files tell.
+        found: Images on disk, before a part of them is taken, where releases differ in their number; else None.
     """
 
     spec: DatasetSpec
@@ -59,6 +61,7 @@ class ImageTree:
     incomplete: Mapping[str, int | None] | None = None
     sizes: Ints | None = None
     telling: Telling = field(default_factory=Telling)
+    found: int | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -195,7 +198,10 @@ def scan(
         kept = listing.only(lambda name: class_name(spec, name) in known)
         of_folder = np.array([known[class_name(spec, name)] for name in kept.folders], dtype=np.int64)
         labels = np.repeat(of_folder, kept.counts)
-    fault = _layout_fault(spec, folder, listing, known, strangers)
+    paths = kept.paths()
+    if wrong := another_set(spec, folder, listing, known, paths, labels):
+        raise RibError(wrong)
+    fault = layout_fault(spec, folder, listing, known, strangers)
     if fault is None and not len(labels):
         raise MissingDatasetError(
             f"{spec.title}: expected class folders with images in {folder}, found no image; "
@@ -207,38 +213,19 @@ def scan(
         raise RibError(fault)
     telling = Telling.of(spec, folder, identity, records, begun if rescan else 0)
     incomplete = counts(spec, labels) if short else None
-    tree = ImageTree(spec, folder, kept.paths(), labels, None, incomplete, kept.sizes, telling)
+    found = len(labels) if spec.num_images is None else None
+    tree = ImageTree(spec, folder, paths, labels, None, incomplete, kept.sizes, telling, found)
     return _as_drawn(tree, root) if fault is None else tree
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
-    """Images and classes there, beside what the catalog expects (images: None where releases differ)."""
+    """Images and classes there, beside what the catalog expects (of images the fewest, where releases differ)."""
     return {
         "images": len(labels),
-        "expected": spec.num_images,
+        "expected": spec.num_images if spec.between is None else spec.between[0],
         "classes": len(np.unique(labels)),
         "expected_classes": len(spec.groups),
     }
-
-
-def _layout_fault(
-    spec: DatasetSpec, folder: Path, listing: Listing, known: dict[str, int], strangers: set[str] | None
-) -> str | None:
-    """What is wrong about a dataset's folders, and what to do."""
-    names = {class_name(spec, name): name for name in listing.folders if name != FLAT}
-    if not names.keys() & known.keys() and spec.rule != "corruption":
-        inner = next(
-            (n for n in names.values() if any(class_name(spec, s) in known for s in subfolders(folder / n))), None
-        )
-        if inner is not None:
-            return f"{spec.title}: expected class folders in {folder}, found them in {folder / inner}; move them up"
-    unknown = [] if strangers is None else sorted(names.keys() - known.keys() - strangers)
-    if unknown:
-        return (
-            f"{spec.title}: {folder / names[unknown[0]]} is no class of it ({len(unknown)} such folders); "
-            "move it away, or go on with data.allow_incomplete=true"
-        )
-    return None
 
 
 def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
@@ -254,8 +241,13 @@ def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints
             f"{spec.title}: expected {len(wanted)} classes with images in {folder}, found {len(wanted) - len(empty)} "
             f"({name} has none); {go_on}"
         )
-    if spec.num_images is not None and len(labels) != spec.num_images:
-        return f"{spec.title}: expected {spec.num_images:,} images in {folder}, found {len(labels):,}; {go_on}"
+    least = spec.num_images if spec.between is None else spec.between[0]
+    if least is not None and len(labels) < least:
+        return f"{spec.title}: expected {expected_images(spec)} images in {folder}, found {len(labels):,}; {go_on}"
+    if spec.balanced and least is not None and len(each := np.unique(np.bincount(labels))) > 1:
+        return (
+            f"{spec.title}: expected as many images in {folder} of each class, found {each[0]} to {each[-1]}; {go_on}"
+        )
     return None
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rib.data.catalog import Catalog
+from rib.data.decode import open_image, to_rgb
 from rib.data.images import ImageTree
-from rib.errors import RibError
+from rib.data.transform import naming
 
 THUMB, GAP, MARGIN = 72, 4, 132
 
@@ -48,11 +49,10 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
 
 
 def _thumbnail(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BICUBIC)
-    except OSError as error:
-        raise RibError(f"{file} cannot be read as an image; replace it from the archive") from error
+    with naming(file):
+        content = file.read_bytes()
+        image: Image.Image = to_rgb(open_image(content), content)
+    return image.resize((THUMB, THUMB), Image.Resampling.BICUBIC)
 
 
 def write_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, file: Path) -> Path:

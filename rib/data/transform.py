@@ -7,7 +7,6 @@ left, mean and std, the model does on the batch (`rib.models.classifier`).
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from rib.data.decode import decode, open_image, to_rgb, to_tensor
 from rib.errors import RibError
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 Reader = Callable[[Path, int, bool], "Tensor"]
 """From a file, its border and whether it is precropped to uint8 (3, S, S)."""
-
-START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-"""JPEG's markers; inside a scan no byte 0xff is followed by either."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def read_image(
     """One image as a model will see it.
 
     Args:
-        file: JPEG, PNG or whatever PIL reads, also under a wrong ending, grey, CMYK or with alpha.
+        file: JPEG, PNG or whatever PIL reads, also under a wrong ending; in any mode, as `rib.data.decode` says.
         transform: The checkpoint's.
         backend: ``torchvision`` or ``pil``.
         border: Pixels to cut from each side first.
@@ -78,11 +75,11 @@ def read_image(
     Raises:
         RibError: If the file cannot be read as an image, naming it.
     """
-    with _naming(file):
+    with naming(file):
         content = file.read_bytes()
         if backend == "pil":
             return _with_pil(content, transform, border, precropped)
-        image = _cut(_decode(content), border)
+        image = _cut(decode(content), border)
         return image if precropped and image.shape[1:] == (transform.size,) * 2 else _centre(image, transform)
 
 
@@ -111,68 +108,29 @@ def augmentation(name: str, transform: Transform, backend: str = "torchvision") 
 
 def _read_and_change(read: Any, change: Any, file: Path, border: int, precropped: bool) -> Tensor:
     image = change(read(file, border=border, precropped=precropped))
-    return image if hasattr(image, "device") else _to_tensor(image)
+    return image if hasattr(image, "device") else to_tensor(image)
 
 
 def _read_raw(file: Path, border: int, precropped: bool, backend: str) -> Any:
     """An image at its own size, uint8 (3, H, W) or PIL's."""
-    with _naming(file):
+    with naming(file):
         content = file.read_bytes()
         if backend == "pil":
-            return _cut_pil(_rgb(_open(content), content), border)
-        return _cut(_decode(content), border)
+            return _cut_pil(to_rgb(open_image(content), content), border)
+        return _cut(decode(content), border)
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Whatever is wrong with an image is said with its path."""
+def naming(file: Path) -> Iterator[None]:
+    """Whatever is wrong with an image is said with its path.
+
+    Raises:
+        RibError: In the place of any error inside.
+    """
     try:
         yield
     except Exception as error:
         raise RibError(f"{file} cannot be read as an image ({error}); replace it from the archive") from error
-
-
-def _decode(content: bytes) -> Tensor:
-    """RGB uint8 (3, H, W); what torchvision's JPEG reader does not take, PIL does (PNG-in-.JPEG, CMYK)."""
-    import torch
-
-    image = _open(content)
-    if image.format == "JPEG" and image.mode != "CMYK":  # CMYK: PIL's colours, whatever the version of torchvision
-        try:
-            # Deprecated in torchvision 0.29; PIL gives the same pixels, a quarter slower.
-            from torchvision.io import ImageReadMode, decode_jpeg
-
-            encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            return cast("Tensor", decode_jpeg(encoded, mode=ImageReadMode.RGB))
-        except (ImportError, RuntimeError):
-            pass  # PIL's message about what is wrong is the better one
-    return _to_tensor(_rgb(image, content))
-
-
-def _open(content: bytes) -> Any:
-    """A PIL image of which only the header is read."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not content:
-        raise ValueError("it is empty")
-    try:
-        return Image.open(io.BytesIO(content))
-    except UnidentifiedImageError:
-        raise ValueError("its format is not known") from None
-
-
-def _rgb(image: Any, content: bytes) -> Any:
-    """All of a PIL image; one that stops half-way is an error, also where zeros take its place (PIL reads on)."""
-    if image.format == "JPEG" and content.rfind(END_OF_IMAGE) < content.rfind(START_OF_SCAN):
-        raise ValueError("it stops half-way")
-    return image.convert("RGB")
-
-
-def _to_tensor(image: Any) -> Tensor:
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 
 def _cut(image: Tensor, border: int) -> Tensor:
@@ -196,9 +154,9 @@ def _with_pil(content: bytes, transform: Transform, border: int, precropped: boo
     """Timm's evaluation transform (`timm.data.create_transform`), image by image."""
     from torchvision import transforms
 
-    image = _cut_pil(_rgb(_open(content), content), border)
+    image = _cut_pil(to_rgb(open_image(content), content), border)
     if not (precropped and image.size == (transform.size,) * 2):
         interpolation = transforms.InterpolationMode(transform.interpolation)
         image = transforms.Resize(transform.resized, interpolation)(image)
         image = transforms.CenterCrop(transform.size)(image)
-    return _to_tensor(image)
+    return to_tensor(image)

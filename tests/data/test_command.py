@@ -35,6 +35,21 @@ def test_check_of_a_broken_root_shows_the_table_and_fails(tmp_path):
     assert done.stderr.strip() == "rib: 10 of 10 datasets are not complete; see the table"
 
 
+def test_look_names_every_damaged_jpeg_and_fails(tmp_path):
+    spec = few("imagenet_r")
+    fill(tmp_path / "data/imagenet-r", spec.classes, write=photograph)
+    sound = run(tmp_path, "action=look", f"data.root={tmp_path / 'data'}")
+    assert (sound.returncode, sound.stdout) == (0, "none of 6 images is damaged\n"), sound.stderr
+    damaged = sorted((tmp_path / "data/imagenet-r" / spec.classes[1]).iterdir())
+    for file in damaged:
+        content = file.read_bytes()
+        file.write_bytes(content[:-200] + content[-2:])
+    done = run(tmp_path, "action=look", f"data.root={tmp_path / 'data'}", "data.rescan=true")
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(file) for file in damaged]
+    assert done.returncode == 1
+    assert done.stderr == "rib: 2 of 6 images are damaged; replace them from the archive\n"
+
+
 def test_sheet_draws_what_is_there(tmp_path):
     for name, folder in (("imagenet_r", "imagenet-r"), ("imagenet_val", "imagenet/val")):
         fill(tmp_path / "data" / folder, few(name).classes, write=photograph)
@@ -52,7 +67,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
         (("action=sheet", f"data.root={tmp_path / 'data'}"), "found none of them"),
         (("data.root=/nowhere/at/all",), "there is no folder /nowhere/at/all"),
         (("action=sheet", "data.root=null", "out=sheet"), "out: expected the name of a picture, like sheet.png"),
-        (("action=draw", "data.root=null"), "expected one of check, sheet, got 'draw'"),
+        (("action=draw", "data.root=null"), "expected one of check, look, sheet, got 'draw'"),
     ):
         done = run(tmp_path, *arguments)
         assert done.returncode == 1

@@ -48,7 +48,7 @@ def objectnet(root, folders, mapping: str):
     fill(root / "objectnet-1.0/images", folders, each=1, ending=".png")
     (root / "objectnet-1.0/mappings").mkdir()
     (root / "objectnet-1.0/mappings/folder_to_objectnet_label.json").write_text(mapping)
-    return replace(spec, classes=tuple(FOLDERS), groups=tuple(spec.groups[i] for i in kept))
+    return replace(spec, between=None, classes=tuple(FOLDERS), groups=tuple(spec.groups[i] for i in kept))
 
 
 def test_objectnets_mapping_file_knows_a_renamed_folder(tmp_path):

@@ -26,6 +26,8 @@ def few(name: str, classes: int = 3, each: int = 2, cells: tuple[str, ...] = ())
         groups=spec.groups[:classes],
         classes=spec.classes[:classes],
         cells=cells,
+        first=(),
+        between=None,
         num_images=None if spec.num_images is None else classes * each * max(1, len(cells)),
     )
 
