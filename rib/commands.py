@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rib import paper
 from rib.config import _compose, _plain, checked, compose, options, shipped_nodes, stored
 from rib.errors import RibError
 from rib.question import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
@@ -30,7 +31,7 @@ from rib.store import Run
 GROUPS = ("model", "dataset", "suite", "optimizer", "trainer")
 """Config groups that a command may choose a file of; what else a config holds is said value by value."""
 
-NOT_SAID = ("logger.", "keep_memory", "data.workers", "data.rescan")
+NOT_SAID = ("logger.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
 """Beginnings of dotted names that decide nothing about a run."""
 
 SAID_OF_PRETRAINED = (
@@ -150,6 +151,7 @@ class _Command:
         raw = self._compose(*known)
         there = self._said(self._checked(raw))
         changed = {key: value for key, value in wanted.items() if there.get(key, ...) != value}
+        changed |= {key: value for key, value in paper.kept(self.config).items() if key in wanted}
         words = [spelt(key if _has(raw, key) else f"++{key}", value) for key, value in changed.items()]
         words += [f"~{key}" for key in there if key not in wanted]
         self._try(wanted, *known, *words)
@@ -230,7 +232,8 @@ class _Command:
 
 def _from_metrics(metrics: Mapping[str, Any]) -> Config:
     """As much of a run's config as its metrics tell."""
-    model, suite = metrics["model"], metrics["suite"]
+    model, suite, protocol = metrics["model"], metrics["suite"].rstrip("*"), metrics["protocol"]
+    changed = metrics["suite"] != suite and "targets" in protocol
     methods = [] if metrics["method"] == EXTERNAL else metrics["method"].split("+")
     words = {
         **({"dataset": metrics["source"]} if metrics["source"] != "none" else {}),
@@ -239,7 +242,9 @@ def _from_metrics(metrics: Mapping[str, Any]) -> Config:
         **({"experiment": name} if (name := metrics["protocol"].get("experiment")) is not None else {}),
         **({"+method": methods} if methods else {}),
         **({"seed": metrics["seed"]} if metrics["seed"] is not None else {}),
-        **metrics["options"],
+        **({f"suite.{name}": protocol[name] for name in ("targets", "reported")} if changed else {}),
+        # Digests of the user's code and files tell runs apart, and cannot be asked for.
+        **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
     return compose(*(spelt(key, value) for key, value in words.items()))
 

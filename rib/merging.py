@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from rib.config import READ_BY_RIB, arguments, instantiate
-from rib.data.datamodule import RIBDataModule
+from rib.data.datamodule import SOURCE_BATCH, RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.errors import RibError
 from rib.methods.fisher import fisher_diagonal
@@ -103,7 +103,8 @@ class Merging:
         """Source images behind new BatchNorm statistics; 0 where they are as they were."""
         if not self._reestimates or self.question.source is None:
             return 0
-        return min(STATISTICS_IMAGES, len(self.question.source))
+        count = min(STATISTICS_IMAGES, len(self.question.source))
+        return count - (count % SOURCE_BATCH == 1)
 
     @cached_property
     def _model(self) -> Classifier:
@@ -120,7 +121,9 @@ class Merging:
         config = self.question.config
         has_any = any(isinstance(layer, _BatchNorm) for layer in self._model.modules())
         wanted = config.method[str(self.question.merged)].get("reestimate", True)
-        return has_any and config.batch_norm == BatchNorm.update and wanted
+        source = self.question.source
+        alone = source is not None and len(source) == 1
+        return has_any and config.batch_norm == BatchNorm.update and wanted and not alone
 
     def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """With BatchNorm's statistics estimated anew, unless these are the weights of one of the models themselves."""
@@ -128,7 +131,8 @@ class Merging:
             return weights
         model = self._build(weights)
         batches, _ = self.data.source_images(STATISTICS_IMAGES, seed=0)
-        update_bn(batches, model, device=self.fabric.device)
+        # A last batch of one image would count as much as 64, and has no statistics behind a global pooling.
+        update_bn((batch for batch in batches if len(batch[0]) > 1), model, device=self.fabric.device)
         return {name: tensor.cpu() for name, tensor in model.backbone.state_dict().items()}
 
     def _accuracy(self, weights: StateDict) -> float:

@@ -17,7 +17,7 @@ from rib.data.datamodule import RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.models.classifier import Classifier
 from rib.models.zoo import build
-from rib.progress import progress
+from rib.progress import Advance, progress
 from rib.question import Question
 from rib.scoring import score_all
 from rib.store import Run
@@ -100,10 +100,23 @@ def score_together(entries: Sequence[Entry], fabric: Fabric, title: str) -> None
     total = sum(len(those[0].question.images[name]) for (name, *_), those in sharing.items())
     with progress(title, total) as tell:
         for (name, key, _), those in sharing.items():
-            _score(name, key, those, fabric, lambda done, note: tell(done * fabric.world_size, note))
+            _score(name, key, those, fabric, _of_all(tell, len(those[0].question.images[name]), fabric.world_size))
     if fabric.is_global_zero:
         _share_out(time.perf_counter() - begun, entries)
     fabric.barrier()
+
+
+def _of_all(tell: Advance, images: int, world: int) -> Advance:
+    """Progress of all processes from that of one, which may have an image more than its share."""
+    left = images
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal left
+        done = min(left, done * world)
+        left -= done
+        tell(done, note)
+
+    return advance
 
 
 def _score(

@@ -13,7 +13,7 @@ import rib
 
 ROOT = Path(rib.__file__).parent
 MAINS = {"train", "analyze", "report", "search", "benchmark", "evaluate", "pretrain", "data.__main__"}
-HYDRA = MAINS | {"config", "launch", "sweep"}
+HYDRA = MAINS | {"config", "commands", "launch", "sweep"}
 LAYER = {
     **dict.fromkeys(("data", "models", "metrics", "weights"), 0),
     **dict.fromkeys(("methods", "module"), 1),

@@ -215,6 +215,11 @@ def on_a_batch_norm_net(ask_for, tmp_path):
     return lambda *overrides: finetune(ask_for(*options, *quick, "batch_size=16", *overrides))
 
 
+def test_a_last_image_left_alone_is_not_worth_a_batch_of_statistics(on_a_batch_norm_net):
+    even, odd = (on_a_batch_norm_net("+method=wise_ft", f"data.limit={n}", "batch_size=20") for n in (64, 65))
+    assert even.metrics()["notes"]["batch_norm.images"] == odd.metrics()["notes"]["batch_norm.images"] == 64
+
+
 def test_batch_norm_statistics_are_estimated_anew_after_averaging_but_never_at_an_end(on_a_batch_norm_net, store):
     half = on_a_batch_norm_net("+method=wise_ft")
     kept = on_a_batch_norm_net("+method=wise_ft", "method.wise_ft.reestimate=false")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rib import callbacks, progress
+from rib import callbacks, onepass, progress
 from rib.callbacks import TrainingProgress
 from tests.test_checkpoint import BATCHES, ENDS, EPOCHS, LASTS, STARTS, fit, tree
 
@@ -73,3 +73,12 @@ def test_a_total_that_was_too_low_prints_no_line_for_each_step_beyond(clock, cap
     for _ in range(20):
         advance(1, "")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("images", "world", "share"), [(5, 2, [2, 1]), (5, 4, [2]), (6, 3, [1, 1])])
+def test_processes_that_score_together_count_every_image_once(images, world, share):
+    told = []
+    advance = onepass._of_all(lambda done, note: told.append(done), images, world)
+    for done in share:  # rank zero's, which has the image more
+        advance(done, "")
+    assert sum(told) == images

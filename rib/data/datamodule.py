@@ -18,6 +18,9 @@ from rib.data.transform import Transform
 from rib.errors import RibError
 from rib.machine import cores
 
+SOURCE_BATCH = 64
+"""Images in a batch of those that a method looks at before training."""
+
 
 class RIBDataModule(L.LightningDataModule):
     """Serves the source for training and every dataset for scoring, through the model's own transform.
@@ -115,7 +118,7 @@ class RIBDataModule(L.LightningDataModule):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self.source), generator=generator)[:count].sort().values
         images = self._images(self.source)
-        loader = self._loader(images, _chunks(chosen[rank::world].tolist(), 64))
+        loader = self._loader(images, _chunks(chosen[rank::world].tolist(), SOURCE_BATCH))
         place_of = torch.zeros(len(self.source), dtype=torch.long)
         place_of[chosen] = torch.arange(len(chosen))
         return ((batch, labels, place_of[places]) for batch, labels, places in loader), len(chosen)

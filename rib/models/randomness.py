@@ -24,7 +24,7 @@ def depends_on_processes(model: nn.Module, batch_norm_moves: bool) -> bool:
 
 def _uses_the_batch(layer: nn.Module, batch_norm_moves: bool) -> bool:
     """Whether a layer's output or statistics depend on which images it sees together."""
-    if isinstance(layer, SyncBatchNorm):
+    if isinstance(layer, SyncBatchNorm) or "frozen" in type(layer).__name__.lower():
         return False
     if isinstance(layer, _BatchNorm):  # without stored statistics it takes the batch's also when frozen
         return batch_norm_moves or layer.running_var is None
