@@ -256,7 +256,7 @@ def test_a_cell_whose_weights_are_gone_is_a_row_that_says_so(make):
     finally:
         aside.rename(one.run.weights_file)
     assert table["layer"].tolist() == [""]
-    assert "cannot read" in table["note"].item()
+    assert "cannot be read" in table["note"].item()
     assert Shift(images=40).figures(table) == {}
 
 
