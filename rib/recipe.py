@@ -92,7 +92,7 @@ def runs_in(config: Config) -> str:
     on_gpu = has_gpu(accelerator)
     asked = config.precision or (config.gpu_precision if on_gpu else "32-true")
     precision = SHORT_NAMES.get(asked, asked)
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not on_gpu and sys.platform != "darwin")
+    on_cpu = not on_gpu and (accelerator == "cpu" or (accelerator == "auto" and sys.platform != "darwin"))
     return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
 
 

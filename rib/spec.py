@@ -85,6 +85,8 @@ def methods_of(question: Question, surgery: bool = False) -> list[list[Any]]:
     Returns:
         For each its registered name or class, its options, and the digests of the user's code.
     """
+    if question.external is not None:
+        return []
     names = [question.merged] if question.ingredients and question.merged else sorted(stack.trained(question.config))
     found: list[list[Any]] = []
     for name in names:

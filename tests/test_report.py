@@ -18,6 +18,7 @@ from rib import tables
 from rib.comparable import comparable, what_differs
 from rib.config import compose
 from rib.errors import RibError
+from rib.keys import NUMERICS
 from rib.paper_table import paper_table
 from rib.pipeline import finetune
 from rib.report import report
@@ -147,7 +148,7 @@ def made(**differences: Any) -> tuple[Run, dict[str, Any]]:
     """A result of plain fine-tuning on R, but for what is said; names are `__` for a dot."""
     protocol = {"experiment": None, "precision": "32-true", "evaluation_precision": "32-true", "epochs": 5, "lr": 0.005}
     protocol |= {"warmup_steps": 3, "batch_size": 64, "batch_norm": "update", "label_rule": "max"}
-    protocol |= {"image_backend": "torchvision", "limit": None, "holdout": 0.0, "switches": {}, "numerics": 1}
+    protocol |= {"image_backend": "torchvision", "limit": None, "holdout": 0.0, "switches": {}, "numerics": NUMERICS}
     metrics: dict[str, Any] = {
         "model": "net",
         "source": "imagenet_r",
@@ -179,7 +180,7 @@ def made(**differences: Any) -> tuple[Run, dict[str, Any]]:
         ({"data__digest": "e" * 16, "scores__imagenet_a": {"images": "x"}}, "other images of imagenet_a"),
         ({"protocol__experiment": "paper"}, "protocol.experiment paper, not null"),
         ({"protocol__limit": 60}, "protocol.limit 60, not null"),
-        ({"protocol__numerics": 2}, "protocol.numerics 2, not 1"),
+        ({"protocol__numerics": NUMERICS + 1}, f"protocol.numerics {NUMERICS + 1}, not {NUMERICS}"),
         ({"protocol__precision": "16-mixed"}, "protocol.precision 16-mixed, not 32-true"),
         ({"protocol__switches": {"paper.resize_imagenet_c": True}}, "paper.resize_imagenet_c True, not False"),
         ({"accuracy": {"objectnet": {}}}, "scored and not in RI imagenet_val, objectnet, not imagenet_val"),

@@ -190,19 +190,19 @@ def test_what_a_run_leaves_behind(ask_for):
 
 def test_the_same_question_is_answered_from_the_store(ask_for, monkeypatch):
     run = finetune(ask_for(*SHORT))
-    stamp = run.metrics_file("seven").stat().st_mtime_ns
+    stamp = (run.folder / "metrics.json").stat().st_mtime_ns
     monkeypatch.setattr("rib.pipeline.make", lambda *_: pytest.fail("it was made again"))
     assert finetune(ask_for(*SHORT)).folder == run.folder
     assert finetune(ask_for(*SHORT, "data.workers=0", "evaluation.batch_size=9")).folder == run.folder
-    assert run.metrics_file("seven").stat().st_mtime_ns == stamp
+    assert (run.folder / "metrics.json").stat().st_mtime_ns == stamp
 
 
 def test_force_runs_again_and_leaves_one_run(ask_for):
     run = finetune(ask_for(*SHORT))
-    stamp, weights = run.metrics_file("seven").stat().st_mtime_ns, run.weights()
+    stamp, weights = (run.folder / "metrics.json").stat().st_mtime_ns, run.weights()
     again = finetune(ask_for(*SHORT, "force=true"))
     assert again.folder == run.folder
-    assert again.metrics_file("seven").stat().st_mtime_ns > stamp
+    assert (again.folder / "metrics.json").stat().st_mtime_ns > stamp
     assert equal(again.weights(), weights)
     assert [p.name for p in run.folder.parent.iterdir()] == [run.folder.name]
 
@@ -298,10 +298,10 @@ def test_the_fisher_is_made_once_for_all_strengths(ask_for, store, monkeypatch):
 def test_another_way_of_scoring_stands_beside_the_first(ask_for):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1")
     run = finetune(ask_for(*quick))
-    first = run.metrics_file("seven").read_bytes()
+    first = (run.folder / "metrics.json").read_bytes()
     for rule in ("first", "authors"):
         assert finetune(ask_for(*quick, f"data.label_rule={rule}")).folder == run.folder
-    assert run.metrics_file("seven").read_bytes() == first
+    assert (run.folder / "metrics.json").read_bytes() == first
     assert [view["protocol"]["label_rule"] for view in run.views()].count("max") == 1
     assert {view["protocol"]["label_rule"] for view in run.views()} == {"max", "first", "authors"}
 
