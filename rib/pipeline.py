@@ -375,6 +375,9 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
     """Measure, draw, and write metrics.json: from here on the run is finished."""
     from rib import figures
 
+    for tree in (*question.images.values(), *filter(None, (question.source,))):
+        if tree.identity != "pixels":
+            tree.on_disk()  # images that were changed meanwhile are not those that the numbers are said to be of
     for tree in (*question.images.values(), *filter(None, (question.held_out,))):
         keep_paths(store.root, tree.digest, tree.paths)
 

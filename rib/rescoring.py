@@ -233,9 +233,11 @@ def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, s
 
 def _begin(task: Task, fabric: Fabric) -> None:
     """Give a run that was never made its weights: the start's, or those from elsewhere."""
-    if fabric.broadcast(task.run.read_json("fit.json") is not None):
-        return
     question = task.question
+    if fabric.broadcast(task.run.read_json("fit.json") is not None):
+        if question.external is not None and fabric.is_global_zero:  # its name and precision are what is said of it
+            (task.run.folder / "config.yaml").write_text(to_yaml(question.config))
+        return
     if fabric.is_global_zero:
         task.run.folder.mkdir(parents=True, exist_ok=True)
         (task.run.folder / "config.yaml").write_text(to_yaml(question.config))

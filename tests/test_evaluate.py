@@ -246,6 +246,19 @@ def test_weights_that_do_not_fit_leave_nothing(ask_evaluate, store, tmp_path, ol
         evaluate(ask_evaluate(f"weights={elsewhere}", "model=mini_tiny", "dataset.name=imagenet_x"))
 
 
+def test_another_name_or_precision_rewrites_the_metrics_and_scores_nothing(old, ask_evaluate, monkeypatch):
+    file = next(old.root.glob("mini/mini_small/imagenet_r/finetune/*/weights.safetensors"))
+    said = ("model=mini_small", f"weights={file}", "dataset=imagenet_r")
+    (first,) = evaluate(ask_evaluate(*said, "name=one"))
+    monkeypatch.setattr("rib.onepass.score_together", lambda *_: pytest.fail("nothing may be scored"))
+    (again,) = evaluate(ask_evaluate(*said, "name=two", "precision=bf16-mixed"))
+    assert again == first
+    (metrics,) = again.views()
+    assert metrics["options"]["method.external.name"] == "two"
+    assert metrics["protocol"]["precision"] == "bf16-mixed"
+    assert "name: two" in (again.folder / "config.yaml").read_text()
+
+
 def test_two_files_of_one_name_are_refused(old, ask_evaluate, elsewhere, tmp_path):
     given = ("model=mini_tiny", "dataset=imagenet_r", "data.limit=60", *OLD)
     evaluate(ask_evaluate(f"weights={elsewhere}", *given))

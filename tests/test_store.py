@@ -46,7 +46,7 @@ def test_another_suite_stands_beside_the_first(tmp_path):
     run = place(RunStore(tmp_path))
     assert run.metrics() is None
     finish(run)
-    assert run.metrics_file("paper").name == "metrics.paper.json"
+    assert run.view_file(whole.metrics(suite="paper")).name == "metrics.paper.json"
     run.write_json("metrics.paper.json", whole.metrics(suite="paper"))
     assert run.metrics("paper") == whole.metrics(suite="paper")
     assert run.metrics("seven")["suite"] == "seven"
