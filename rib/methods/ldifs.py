@@ -29,8 +29,8 @@ class LDIFS(Method):
     f_l, N positions times C channels, are the features at five places: what enters the first block, and what leaves a
     quarter, a half, three quarters and all of the blocks. u_lnc = f_lnc / (sqrt(sum_n f_lnc^2) + 1e-10): each channel
     is a unit vector over positions (tokens, or the pixels of a feature map). Mukhoti et al., "Fine-tuning can cripple
-    your foundation model; preserving features may be the solution", TMLR 2024, arXiv 2308.13320, eq. 4 and 5; in a
-    config::
+    your foundation model; preserving features may be the solution", TMLR 2024, arXiv 2308.13320, eq. 4 and 5.
+    In a config::
 
         ldifs:
           _target_: rib.methods.ldifs.LDIFS
