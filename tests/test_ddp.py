@@ -53,6 +53,16 @@ def test_two_processes_train_and_score_as_one_does(tmp_path, cache):
 
 
 @pytest.mark.slow
+def test_accumulated_batches_in_two_processes_are_one_whole_batch(tmp_path, cache):
+    """41 images: one step an epoch, of one batch, or of four in two processes, the last of 5 shared as 3 and 2."""
+    quick = ("model=mini_tiny", "data.holdout=0", "data.limit=41", "epochs=2", "suite.targets=[imagenet_a]")
+    one, before = train(tmp_path / "one", cache, *quick, "trainer=cpu", "batch_size=42")
+    both = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    two, _ = train(tmp_path / "two", cache, *quick, *both, "batch_size=12", "accumulate=100")
+    assert distance(one.weights(), two.weights()) < 1e-5 * distance(one.weights(), before.weights())
+
+
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(tmp_path, cache):
     line = [sys.executable, "-m", "rib.train", *ARGUMENTS, f"paths.runs={tmp_path}", f"paths.cache={cache}"]
     more = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=25"]
