@@ -29,9 +29,11 @@ State = Mapping[str, Tensor]
 COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
 """BatchNorm's count of batches, in no computation of rib's; where a file lacks it, it is 0, as torch has it."""
 
-IGNORED = re.compile(r"(^|\.)(num_batches_tracked|total_ops|total_params|n_averaged)$|^AuxLogits\.")
+IGNORED = re.compile(
+    r"(^|\.)(num_batches_tracked|total_ops|total_params|n_averaged)$|^AuxLogits\.|^level\d(\.tree\d)*\.project\."
+)
 """What files have beside a network's tensors without being another network's: counters, also those of profilers and of
-averages, and the second head that Inception v3 was trained with."""
+averages, the second head that Inception v3 was trained with, and layers that DLA's authors kept and never used."""
 
 WRAPPED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch puts into names, in the middle too, where it wraps a module."""
@@ -56,15 +58,43 @@ def fitted(start: Start, state: State, network: nn.Module) -> dict[str, Tensor]:
     Raises:
         RibError: If a tensor is missing, left over, of another shape or kind, or holds what is no number.
     """
-    expected = network.state_dict()
+    expected, tied = network.state_dict(), _tied(network)
     tried = []
     for reading, note in _readings(start, state, network):
+        reading = _with_tied(reading, tied)
         if (complete := _complete(reading, expected, network)) is not None:
             if note:
                 say_once(f"{start.weights.name}: {note}")
+            _check_tied(start, complete, tied)
             return _as_numbers(start, complete, expected)
         tried.append(reading)
     raise _misfit(start, state, min(tried, key=lambda names: sum(map(len, _wrong(names, expected)))), expected)
+
+
+def _tied(network: nn.Module) -> list[list[str]]:
+    """Names of one and the same tensor (CoaT's blocks share their position encodings); of which a file may have one."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _with_tied(state: State, tied: list[list[str]]) -> State:
+    more: dict[str, Tensor] = {}
+    for group in tied:
+        if there := [name for name in group if name in state]:
+            more |= {name: state[there[0]] for name in group if name not in state}
+    return {**state, **more} if more else state
+
+
+def _check_tied(start: Start, state: State, tied: list[list[str]]) -> None:
+    for group in tied:
+        for name in group[1:]:
+            if not torch.equal(state[name], state[group[0]]):
+                raise RibError(
+                    f"model.weights: {group[0]} and {name} are one tensor of {start.architecture}, and two in "
+                    f"{start.weights}; give weights of this very architecture"
+                )
 
 
 def _readings(start: Start, state: State, network: nn.Module) -> Iterator[tuple[State, str]]:
@@ -82,7 +112,7 @@ def _readings(start: Start, state: State, network: nn.Module) -> Iterator[tuple[
     yield stripped, said.removeprefix("; ")
     if start.library == "timm":
         for given, note in ((bare, ""), (stripped, said)):
-            if (converted := _converted(start, given)) is not None:
+            if (converted := _converted_by_name(start, given)) is not None:
                 yield converted, "; ".join(filter(None, (note, _resized(given, converted))))
         if BY_ORDER.get(file_digest(start.weights)) == start.architecture:
             yield dict(zip(expected, state.values(), strict=True)), ""
@@ -115,6 +145,15 @@ def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str
     first, last = min(state).split(".")[:-1], max(state).split(".")[:-1]
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return "".join(f"{part}." for part in first[:shared]), ()
+
+
+def _converted_by_name(start: Start, state: State) -> State | None:
+    """What timm makes of a file, unless it goes by the order in which the tensors come (NextViT's does)."""
+    converted = _converted(start, state)
+    other = converted and _converted(start, dict(reversed(list(state.items()))))
+    if converted is None or other is None or converted.keys() != other.keys():
+        return None
+    return converted if all(torch.equal(other[name], tensor) for name, tensor in converted.items()) else None
 
 
 def _converted(start: Start, state: State) -> State | None:
@@ -204,7 +243,8 @@ def _as_numbers(start: Start, state: State, expected: State) -> dict[str, Tensor
 def _misfit(start: Start, given: State, nearest: State, expected: State) -> RibError:
     """The sentence on a file that does not fit, with the names that say why."""
     file, outputs = start.weights, num_outputs()
-    if any(name.endswith("logit_scale") for name in given) and start.library != "open_clip":
+    scales = [any(name.endswith("logit_scale") for name in names) for names in (given, expected)]
+    if scales == [True, False] and start.library != "open_clip":
         return RibError(
             f"model.weights: {file} does not fit {start.architecture}: it is a CLIP model without an ImageNet head: "
             "use model=open_clip"

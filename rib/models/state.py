@@ -105,8 +105,8 @@ def _content(file: Path) -> Any:
             raise RibError(f"model.weights: {file} is one of {int(shard[1])} shards; put them together in one file")
         if is_safetensors or (file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))):
             return load_file(file)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps a run's arguments so
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as stream:  # timm's arguments
+            return torch.load(stream, map_location="cpu", weights_only=True)  # given a name, it goes by its ending
     except RibError:
         raise
     except Exception as error:
@@ -166,13 +166,10 @@ def _weights_in(content: Any, file: Path) -> dict[str, Tensor]:
             f"model.weights: {file} holds several models ({', '.join(found)}); save the one that is meant in a file "
             "of its own"
         )
-    if isinstance(content, Mapping) and any(isinstance(tensor, Tensor) for tensor in content.values()):
-        odd = next(str(name) for name, tensor in content.items() if not isinstance(tensor, Tensor))
-        got = f"tensors and {odd!r}, which is none"
-    else:
-        got = (
-            f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
-        )
+    got = f"one of type {type(content).__name__}"
+    if isinstance(content, Mapping):
+        odd = [str(name) for name, tensor in content.items() if not isinstance(tensor, Tensor)]
+        got = f"one with {', '.join(odd[:3])} in it" if odd else "an empty one"
     raise RibError(f"model.weights: expected a dictionary of tensors in {file}, got {got}")
 
 

@@ -36,7 +36,7 @@ class Start:
         name: As in commands, tables and the store's folders.
         library: ``mini``, ``timm`` or ``open_clip``.
         architecture: The library's name for the network, without the checkpoint's tag.
-        weights: File of weights, safetensors or a torch file of tensors alone.
+        weights: File of weights, as `rib.models.state` reads it.
         digest: SHA-256 of that file (with a zero-shot head: and of what the head is made of), 16 hex digits.
         num_bytes: Its size.
         transform: The checkpoint's own evaluation transform.
