@@ -23,6 +23,8 @@ from rib.task import Task, task_of
 def external_task(config: EvaluateConfig) -> Task:
     """A task for weights from elsewhere, which fit the model."""
     file = Path(str(config.weights)).expanduser()
+    if file.is_dir():
+        raise RibError(f"weights: {file} is a folder; expected one file of weights")
     if not file.is_file():
         raise RibError(f"weights: there is no file {file}")
     if config.model.name == "none":

@@ -126,3 +126,9 @@ def say(text: str = "") -> None:
     """A line for the user, on stderr and from rank zero alone; stdout is for results."""
     if rank() == 0:
         print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """`say`, once in a process: for what several parts of one command find out."""
+    say(text)

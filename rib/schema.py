@@ -95,6 +95,8 @@ class ModelConfig:
         file: File in that repository or package; null means: ask the library.
         package: Installed Python package that holds the weights.
         weights: Local file that takes the place of all of these.
+        activation: ``gelu`` or ``quickgelu``, what a CLIP model's weights were trained with; null means: as the tag or
+            the name says, and weights without either are refused.
         transform: What differs from the checkpoint's own.
         published: Top-1 in percent by dataset, to compare an evaluation with.
         pretraining: What it had seen.
@@ -108,6 +110,7 @@ class ModelConfig:
     file: str | None = None
     package: str | None = None
     weights: str | None = None
+    activation: str | None = None
     transform: TransformConfig = field(default_factory=TransformConfig)
     published: dict[str, float] = field(default_factory=dict)
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)

@@ -64,7 +64,10 @@ class StoredWeights(StateDict):
 def save_weights(state: StateDict, file: Path) -> None:
     """Write a safetensors file whole or not at all; floating tensors in float32, integers as they are."""
     plain = {name: (t.detach().float() if t.is_floating_point() else t.detach()).cpu() for name, t in state.items()}
-    write_atomically(file, save({name: t.contiguous() for name, t in plain.items()}))
+    kept: dict[int, str] = {}  # what two names share is written under both, and is one again when it is loaded
+    shared = {name for name, t in plain.items() if kept.setdefault(t.untyped_storage().data_ptr(), name) != name}
+    whole = {name: t.clone() if name in shared else t for name, t in plain.items()}
+    write_atomically(file, save({name: t.contiguous() for name, t in whole.items()}))
 
 
 def distance(one: StateDict, other: StateDict) -> float:

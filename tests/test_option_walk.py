@@ -80,6 +80,9 @@ WALK: dict[str, Row] = {
     "model.library": Row(f"{TIMM} model.architecture=convnext_base", "open_clip", "TSF", trains=False),
     "model.architecture": Row(TIMM, "resnet18", "TSF"),
     "model.weights": Row("", "COPY", ""),
+    "model.activation": Row(TIMM, "gelu", ""),
+        f"{ROOT} model=timm model.name=vit_base_patch16_clip_224 model.weights=WEIGHTS", "gelu", ""
+    ),
     "model.tag": Row(f"{TIMM} model.architecture=resnet50", "tv_in1k", "TSF"),
     "model.hub": Row(TIMM, "timm/another", "", trains=False),
     "model.package": Row(TIMM, "torch", "", trains=False),

@@ -141,6 +141,96 @@ def test_weights_that_are_no_clip_or_another_one_are_refused(clip, tmp_path, few
         build(start, 1000)
 
 
+TOWERS = {
+    "custom-text": {**CONFIG, "custom_text": True},
+    "resnet": {
+        **CONFIG,
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32},
+    },
+    "timm": {**CONFIG, "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_proj": "linear"}},
+    "sigmoid": {**CONFIG, "custom_text": True, "init_logit_bias": -10.0},
+}
+"""Kinds of CLIP models, small: open_clip's classes and image towers."""
+
+
+@pytest.fixture(params=TOWERS)
+def kind(request, tmp_path):
+    """The name of a small model of one kind, and the model."""
+    file = tmp_path / f"rib-test-{request.param}.json"
+    file.write_text(json.dumps(TOWERS[request.param]))
+    open_clip.add_model_config(file)
+    torch.manual_seed(0)
+    yield file.stem, zero_shot.build_clip(file.stem).eval()
+    open_clip.factory._MODEL_CONFIG_PATHS.remove(file)
+
+
+@pytest.fixture
+def quick_heads(monkeypatch):
+    """Heads that are a sum over all weights of both towers, in place of what the towers make of sentences."""
+    made: list[torch.Tensor] = []
+
+    def make_head(clip, *_):
+        total = sum(float(t.double().sum()) for t in clip.state_dict().values())
+        made.append(torch.full((1000, 32), total))
+        return made[-1]
+
+    monkeypatch.setattr(zero_shot, "make_head", make_head)
+    return made
+
+
+def load(file, name):
+    return build(find_start(ModelConfig(name, "open_clip", weights=str(file))), 1000).backbone.state_dict()
+
+
+def test_every_kind_of_clip_model_comes_from_its_file(kind, tmp_path, quick_heads):
+    """With a wrapper and a prefix, under older names of the text tower, and without BatchNorm's counters."""
+    name, clip = kind
+    state = clip.state_dict()
+    torch.save({"epoch": 1, "state_dict": {f"module.{n}": t for n, t in state.items()}}, tmp_path / "wrapped.pt")
+    save_file({n.removeprefix("text."): t for n, t in state.items()}, tmp_path / "older.safetensors")
+    save_file({n: t for n, t in state.items() if "num_batches" not in n}, tmp_path / "uncounted.safetensors")
+    for file in ("wrapped.pt", "older.safetensors", "uncounted.safetensors"):
+        built = load(tmp_path / file, name)
+        assert all(torch.equal(built[n], t) for n, t in state.items() if n.startswith("visual."))
+        assert torch.equal(built["head.weight"], zero_shot.make_head(clip))
+
+
+def test_a_tensor_missing_from_either_tower_is_named(kind, tmp_path, quick_heads):
+    name, clip = kind
+    names = [n for n in clip.state_dict() if "logit" not in n and "num_batches" not in n]
+    of_image, of_text = ([n for n in names if n.startswith("visual.") == image] for image in (True, False))
+    for lost in (of_image[-1], of_text[-1]):
+        save_file({n: t for n, t in clip.state_dict().items() if n != lost}, tmp_path / "less.safetensors")
+        with pytest.raises(RibError, match=rf"less\.safetensors does not fit {name}: .*{lost}"):
+            load(tmp_path / "less.safetensors", name)
+    assert quick_heads == []
+
+
+def test_a_text_tower_of_another_length_is_refused_and_not_resized(clip, tmp_path, quick_heads):
+    state = {**clip.state_dict(), "positional_embedding": torch.zeros(40, 64)}
+    save_file(state, tmp_path / "short.safetensors")
+    with pytest.raises(RibError, match=r"does not fit.*positional_embedding.*\[40, 64\]"):
+        load(tmp_path / "short.safetensors", NAME)
+
+
+def test_weights_from_elsewhere_do_not_get_the_head_of_the_start(clip, clip_file, tmp_path, quick_heads):
+    """Heads are kept by the file they are made of: a start with other weights in its place has another head."""
+    start = find_start(ModelConfig(NAME, "open_clip", weights=str(clip_file)), tmp_path / "cache")
+    first = build(start, 1000).backbone.head.weight
+    torch.manual_seed(1)
+    save_file(zero_shot.build_clip(NAME).state_dict(), tmp_path / "other.safetensors")
+    other = build(replace(start, weights=tmp_path / "other.safetensors"), 1000).backbone.head.weight
+    assert len(quick_heads) == 2
+    assert not torch.equal(first, other)
+
+
+def test_a_text_tower_that_is_no_number_is_said_of_the_file(clip, tmp_path, quick_heads):
+    save_file({**clip.state_dict(), "text_projection": torch.full((64, 32), torch.nan)}, tmp_path / "nan.safetensors")
+    with pytest.raises(RibError, match=r"nan\.safetensors holds NaN or infinite values"):
+        load(tmp_path / "nan.safetensors", NAME)
+
+
 @pytest.mark.slow
 def test_a_shipped_zero_shot_model_of_the_true_shape(hub, tmp_path, monkeypatch):
     """DataComp-S's ViT-B/32 with one sentence a class (all 80 are minutes on a CPU)."""

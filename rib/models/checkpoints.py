@@ -14,6 +14,7 @@ from typing import Any
 
 from rib.data import catalog as catalogs
 from rib.errors import RibError
+from rib.launch import say_once
 from rib.schema import ModelConfig
 
 
@@ -62,6 +63,10 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
         raise RibError(f"model.name: timm has no {full}{_nearest(full, known)}")
     if cfg.num_classes != num_outputs() and model.weights is None:
         raise _no_head(full, cfg)
+    quick, plain = "_quickgelu" in architecture, architecture.replace("_clip_quickgelu_", "_clip_")
+    sibling = plain if quick else plain.replace("_clip_", "_clip_quickgelu_")
+    twin = sibling if sibling != architecture and sibling in known else None
+    _check_activation(model, architecture, quick, twin, model.tag or tag)
     if cfg.crop_mode not in (None, "center"):
         raise RibError(f"model.name: {full} is evaluated on whole images ({cfg.crop_mode}), and rib crops them")
     size, crop_pct = cfg.input_size, cfg.crop_pct
@@ -107,6 +112,9 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
     if bool(record.get("quick_gelu")) != bool(cfg.get("quick_gelu")) and tag is not None:
         other = re.sub(r"-quickgelu$", "", architecture) + ("-quickgelu" if record.get("quick_gelu") else "")
         raise RibError(f"model.name: {tag} was trained with another activation than {architecture} has; use {other}")
+    quick, plain = bool(cfg.get("quick_gelu")), re.sub(r"-quickgelu$", "", architecture)
+    sibling = plain if quick else f"{plain}-quickgelu"
+    _check_activation(model, architecture, quick, sibling if sibling in open_clip.list_models() else None, tag)
     if record.get("resize_mode", "shortest") != "shortest":
         raise RibError(f"model.name: {architecture} takes images resized by {record['resize_mode']}; rib crops them")
     size = cfg["vision_cfg"].get("image_size", 224)
@@ -124,6 +132,32 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
         repo=model.hub or repo or None,
         files=_first(model.file or file, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)),
     )
+
+
+def _check_activation(model: ModelConfig, architecture: str, quick: bool, sibling: str | None, tag: str | None) -> None:
+    """Have the user say what no file of weights says: whether its CLIP model was trained with QuickGELU or GELU.
+
+    A tag says it, a name with "quickgelu" in it does, and ``model.activation`` does. Only where one network is known
+    with both activations is there something to ask.
+
+    Raises:
+        RibError: If it was not said, or is not what the architecture has.
+    """
+    has = "quickgelu" if quick else "gelu"
+    if model.activation not in (None, "gelu", "quickgelu"):
+        raise RibError(f"model.activation: expected gelu or quickgelu, got {model.activation}")
+    if model.activation not in (None, has):
+        use = f"use {sibling}" if sibling else f"there is no such network with {model.activation}"
+        raise RibError(f"model.activation: {architecture} has {has}, expected {model.activation}; {use}")
+    told = bool(tag or quick or model.activation) or (model.weights is None and model.hub is None)
+    if not told and sibling is not None:
+        raise RibError(
+            "model.activation: weights do not say whether they were trained with GELU or QuickGELU, and with the "
+            f"wrong one {architecture} is silently worse; give model.tag=TAG (of the checkpoint that they began as), "
+            f"model.activation=gelu, or the name {sibling}"
+        )
+    if not told and (model.library == "open_clip" or "_clip" in architecture):
+        say_once(f"{architecture} has {has}, weights do not say theirs; model.activation={has} settles it")
 
 
 def _no_head(name: str, cfg: Any) -> RibError:

