@@ -81,8 +81,6 @@ WALK: dict[str, Row] = {
     "model.architecture": Row(TIMM, "resnet18", "TSF"),
     "model.weights": Row("", "COPY", ""),
     "model.activation": Row(TIMM, "gelu", ""),
-        f"{ROOT} model=timm model.name=vit_base_patch16_clip_224 model.weights=WEIGHTS", "gelu", ""
-    ),
     "model.tag": Row(f"{TIMM} model.architecture=resnet50", "tv_in1k", "TSF"),
     "model.hub": Row(TIMM, "timm/another", "", trains=False),
     "model.package": Row(TIMM, "torch", "", trains=False),
