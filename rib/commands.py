@@ -27,6 +27,9 @@ from rib.recipe import has_gpu
 from rib.schema import Config, EvaluateConfig
 from rib.store import Run
 
+SAID_OF_SCORING = ("suite", "evaluation.", "predictions.", "trainer", "data.root=", "paths.cache=")
+"""Beginnings of words that `rib.evaluate` takes for finished runs."""
+
 GROUPS = ("model", "dataset", "suite", "optimizer", "trainer")
 """Config groups that a command may choose a file of; what else a config holds is said value by value."""
 
@@ -75,6 +78,26 @@ def command_of(run: Run, metrics: Mapping[str, Any] | None = None, **changes: An
         return command_for(config_of(run, metrics), **changes)
     except RibError as error:
         return f"the command that made it, which cannot be told ({error})"
+
+
+def scoring_command_of(run: Run, metrics: Mapping[str, Any] | None = None) -> str:
+    """The command that scores a finished run anew, on the suite that it was scored on.
+
+    Args:
+        run: In its store.
+        metrics: Of the view of it that is meant; None: of the one that was asked for first.
+    """
+    words = [spelt("runs", str(run.folder))]
+    try:
+        metrics = metrics or run.metrics() or {}
+        config = config_of(run, metrics)
+        said = _Command(config).spelt()[1]
+        if metrics["suite"] != config.suite.name:
+            said = [f"suite={metrics['suite']}", *(word for word in said if not word.startswith("suite"))]
+        words += [word for word in said if word.startswith(SAID_OF_SCORING)]
+    except RibError:
+        pass  # what is not told is as the defaults have it
+    return shlex.join(["python", "-m", "rib.evaluate", *words, "force=true"])
 
 
 def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:

@@ -140,7 +140,10 @@ def write_report(
     from rib.paper_table import paper_table
     from rib.summary import method_label
 
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
     console = Console(width=None if Console().is_terminal else 200)
     metrics = [m for _, m in results]
     console.print(tables.comparison_table(metrics))

@@ -146,7 +146,11 @@ def _store_of(folder: Path) -> RunStore:
 
 def _asked_again(run: Run, config: EvaluateConfig) -> Question:
     """What a finished run answers, with the suite and the scoring of this command."""
-    made, metrics, store = stored(run.folder / "config.yaml"), run.metrics() or {}, _store_of(run.folder)
+    metrics, store = run.metrics() or {}, _store_of(run.folder)
+    try:
+        made = stored(run.folder / "config.yaml")
+    except RibError as error:
+        raise RibError(f"{error}; make it again with {command_of(run, metrics, force=True)}") from error
     root = config.data.root or made.data.root
     data = replace(
         made.data,

@@ -67,7 +67,15 @@ class Subject:
             )
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
-        made = stored(run.folder / "config.yaml")
+        try:
+            made = stored(run.folder / "config.yaml")
+        except RibError as error:
+            raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
+        if not run.is_intact:
+            raise RibError(
+                f"{where}: {run.weights_file} is damaged: it is not what was written; make it again with "
+                f"{command_of(run, force=True)}"
+            )
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
         return cls(run, metrics, replace(made, data=data, paths=config.paths))
