@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import nan
 from statistics import fmean
 from typing import Any, TypeVar
@@ -255,18 +256,16 @@ class _Reader:
         for name in self.datasets or metrics["robustness_improvement"]["targets"]:
             key, images = metrics["scores"][name]["key"], metrics["scores"][name]["images"]
             if (start, name, key) not in self._before:
-                if not pretrained.predictions_file(name, key).is_file():
+                if not (pretrained.folder / "metrics.json").is_file():
                     raise RibError(
                         f"{run.folder} was compared with a pretrained run that is gone; "
                         f"make it again with {command_of(run, metrics, method={PRETRAINED: {}})}"
                     )
                 self._before[start, name, key] = _scored(pretrained, name, key)
             if images not in self._paths:
-                self._paths[images] = _or_how(lambda images=images: read_paths(self.store.root, images), run, metrics)
-            before, paths = self._before[start, name, key], self._paths[images]
-            found += Scored.of(name, before, _scored(run, name, key, metrics), paths, self.catalog).changes(
-                derived_from
-            )
+                self._paths[images] = _or_how(partial(read_paths, self.store.root, images), run, metrics)
+            before, after = self._before[start, name, key], _scored(run, name, key, metrics)
+            found += Scored.of(name, before, after, self._paths[images], self.catalog).changes(derived_from)
         return found
 
 
