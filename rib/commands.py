@@ -24,7 +24,7 @@ from rib.config import _compose, _plain, checked, compose, options, shipped_node
 from rib.errors import RibError
 from rib.question import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.recipe import has_gpu
-from rib.schema import Config, EvaluateConfig
+from rib.schema import Config, EvaluateConfig, SuiteConfig
 from rib.store import Run
 
 SAID_OF_SCORING = ("suite", "evaluation.", "predictions.", "trainer", "data.root=", "paths.cache=")
@@ -89,11 +89,7 @@ def scoring_command_of(run: Run, metrics: Mapping[str, Any] | None = None) -> st
     """
     words = [spelt("runs", str(run.folder))]
     try:
-        metrics = metrics or run.metrics() or {}
-        config = config_of(run, metrics)
-        said = _Command(config).spelt()[1]
-        if metrics["suite"] != config.suite.name:
-            said = [f"suite={metrics['suite']}", *(word for word in said if not word.startswith("suite"))]
+        said = _Command(config_of(run, metrics)).spelt()[1]
         words += [word for word in said if word.startswith(SAID_OF_SCORING)]
     except RibError:
         pass  # what is not told is as the defaults have it
@@ -112,12 +108,17 @@ def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:
     Raises:
         RibError: If this version of rib can read neither.
     """
-    metrics = metrics or run.metrics() or {}
+    try:
+        metrics = metrics or run.metrics() or {}
+    except RibError:
+        metrics = {}
     try:
         config = stored(run.folder / "config.yaml")
     except RibError:
+        if not metrics:
+            raise
         config = _from_metrics(metrics)
-    config = replace(config, force=False)
+    config = replace(config, force=False, suite=_suite_of(metrics, config))
     if len(run.folder.parents) > 4:
         config = replace(config, paths=replace(config.paths, runs=str(run.folder.parents[4])))
     trained_in = metrics.get("protocol", {}).get("precision")
@@ -265,6 +266,24 @@ def _from_metrics(metrics: Mapping[str, Any]) -> Config:
         **metrics["options"],
     }
     return compose(*(spelt(key, value) for key, value in words.items()))
+
+
+def _suite_of(metrics: Mapping[str, Any], config: Config) -> SuiteConfig:
+    """The suite that a view of a run is about, which may be another than the run was made for.
+
+    Its datasets are stamped; of a view from before that its name is known, and means rib's own suite of that name.
+    """
+    named = str(metrics.get("suite", config.suite.name)).removesuffix("*")
+    protocol = metrics.get("protocol", {})
+    if "targets" in protocol and "reported" in protocol:
+        said = [sorted(config.suite.targets), sorted(config.suite.reported)]
+        if said == [sorted(protocol["targets"]), sorted(protocol["reported"])]:
+            return config.suite
+        own = SuiteConfig(**shipped_nodes("suite")[named]) if named in options("suite") else config.suite
+        return replace(own, name=named, targets=list(protocol["targets"]), reported=list(protocol["reported"]))
+    if named == config.suite.name or named not in options("suite"):
+        return config.suite
+    return SuiteConfig(**shipped_nodes("suite")[named])
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -146,7 +146,7 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
         store: The store, for what is shared between runs.
     """
     fabric = launch_processes(question.config)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and run.metrics() is None:  # else its weights are there, and what they were made with
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "config.yaml").write_text(to_yaml(question.config))
         run.write_json("env.json", environment())

@@ -77,7 +77,10 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
     make = f"python -m rib.train {shlex.quote(spelt('paths.runs', str(store.root)))}"
     if not finished:
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; make one with {make}")
+        around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
+        near = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
+        how = f"make one with {make}" if near is None else f"did you mean {near}?"
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; {how}")
     if not trained:
         raise RibError(
             f"paths.runs: {store.root} has {_count(finished)} that trained nothing (pretrained, or weights from "

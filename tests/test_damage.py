@@ -14,10 +14,12 @@ import pytest
 
 from rib import archive, cell, cost
 from rib.analysis.place import answered, read_table, told
+from rib.asking import ask
 from rib.claims import Claims
 from rib.config import stored
 from rib.errors import DamagedError, OtherVersionError, RibError
 from rib.metrics_file import SCHEMA, check, is_older
+from rib.pipeline import finetune
 from rib.predictions import Predictions
 from rib.question import NUMERICS
 from rib.results import read_paths
@@ -103,8 +105,11 @@ def test_other_files_of_a_run_are_looked_at_as_hard(tmp_path, name):
         with pytest.raises(DamagedError, match=rf"{name} .*; delete it and give the command again"):
             run.read_json(name)
     (run.folder / "fit.json").write_text("{}")
-    with pytest.raises(DamagedError, match=r"fit.json is damaged: it has no seconds"):
-        run.is_intact  # noqa: B018
+    assert not run.is_intact
+    (run.folder / "fit.json").unlink()
+    assert run.is_intact  # nothing was made
+    run.write_json("metrics.json", whole.metrics())
+    assert not run.is_intact
 
 
 @pytest.mark.parametrize("text", ["", "7", "- a", "model: {}", "a: [", "model: {name: x, library: timm}\nseed: many"])
@@ -218,3 +223,28 @@ def test_a_listing_of_digests_that_is_damaged_names_its_file(tmp_path):
     (tmp_path / DIGESTS).write_text("[")
     with pytest.raises(RibError, match=rf"{DIGESTS} is damaged"):
         _drawn_digest(spec, tmp_path)
+
+
+def test_a_checkpoint_that_was_cut_short_is_named_and_trains_nothing(ask_for, store, monkeypatch):
+    quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1", "data.limit=20", "suite.reported=[]")
+    config = ask_for(*quick, "suite.targets=[imagenet_a]")
+    place = RunStore(store).place(ask(config))
+    place.folder.mkdir(parents=True)
+    place.checkpoint.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(RibError, match=r"last.ckpt is damaged; delete it and give the command again, which begins"):
+        finetune(config)
+    next(place.folder.parent.glob("*/last.ckpt")).unlink()
+    assert finetune(config) == place
+
+
+def test_a_place_that_holds_a_half_made_run_is_freed_for_the_whole_one(tmp_path):
+    store = RunStore(tmp_path)
+    run = place(store)  # as after its metrics.json was deleted
+    (left := run.folder.with_name(f"{run.key}.token")).mkdir()
+    with store.claim(run) as claim:
+        assert claim is not None
+        work = store.begin(run, claim)
+        work.write_json("metrics.json", whole.metrics())
+        store.publish(work, run, claim)
+    assert run.metrics() == whole.metrics()
+    assert not left.exists()

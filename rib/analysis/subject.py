@@ -12,9 +12,9 @@ from rib.commands import command_of
 from rib.config import stored
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, scan
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.launch import say
-from rib.metrics_file import is_older, older_words
+from rib.metrics_file import AGAIN, is_older, older_words
 from rib.models.zoo import Start, find_start
 from rib.question import PRETRAINED
 from rib.schema import AnalyzeConfig, Config
@@ -52,7 +52,11 @@ class Subject:
             RibError: If it is no finished run, or has no weights of its own to analyse.
         """
         run = Run(Path(folder).expanduser())
-        metrics = run.metrics()
+        try:
+            metrics = run.metrics()
+        except DamagedError as error:
+            fault = str(error).removesuffix(f"; {AGAIN}")
+            raise RibError(f"{where}: {fault}; mend it with {command_of(run)}") from error
         if metrics is None:
             raise RibError(f"{where}: expected the folder of a finished run, with metrics.json, got {folder}")
         for method in metrics["method"].split("+"):
