@@ -78,8 +78,8 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
     make = f"python -m rib.train {shlex.quote(spelt('paths.runs', str(store.root)))}"
     if not finished:
         around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
-        near = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
-        how = f"make one with {make}" if near is None else f"did you mean {near}?"
+        meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
+        how = f"make one with {make}" if meant is None else f"did you mean {meant}?"
         raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; {how}")
     if not trained:
         raise RibError(

@@ -14,6 +14,7 @@ import pytest
 
 from rib import archive, cell, cost
 from rib.analysis.place import answered, read_table, told
+from rib.analysis.subject import Subject
 from rib.asking import ask
 from rib.claims import Claims
 from rib.config import stored
@@ -23,7 +24,8 @@ from rib.pipeline import finetune
 from rib.predictions import Predictions
 from rib.question import NUMERICS
 from rib.results import read_paths
-from rib.status import _progress
+from rib.schema import AnalyzeConfig
+from rib.status import _progress, say_older
 from rib.store import Run, RunStore
 from rib.sweep import _records, _table
 from tests import whole
@@ -248,3 +250,22 @@ def test_a_place_that_holds_a_half_made_run_is_freed_for_the_whole_one(tmp_path)
         store.publish(work, run, claim)
     assert run.metrics() == whole.metrics()
     assert not left.exists()
+
+
+def test_runs_of_an_older_version_are_named_where_they_are_met(tmp_path, monkeypatch, capsys):
+    store, other = RunStore(tmp_path / "old"), RunStore(tmp_path / "new")
+    old = whole.metrics()
+    del old["protocol"]["numerics"]
+    place(store).write_json("metrics.json", old)
+    archive.pack(store, tmp_path / "runs.tar")
+    monkeypatch.setattr("rib.question.NUMERICS", NUMERICS + 1)
+    words = f"is of an older version of rib (numerics 1, now {NUMERICS + 1})"
+    say_older(store)
+    assert f"1 runs in {store.root}: each {words}, and counts for nothing here" in capsys.readouterr().err
+    taken = archive.take_in(other, tmp_path / "runs.tar")
+    assert taken.older == taken.new == ["mini/mini_small/imagenet_r/ewc/0123456789abcdef"]
+    say_older(other)
+    assert words in capsys.readouterr().err
+    assert cost.Costs(other).store is other
+    with pytest.raises(RibError, match=r"has no weights, as after an import"):
+        Subject.of(place(other).folder, AnalyzeConfig(run="given"))
