@@ -83,6 +83,8 @@ def status(config: BenchmarkConfig, launcher: Launcher) -> None:
     if config.format not in ("table", "json"):
         raise RibError(f"format: expected table or json, got {config.format!r}")
     store = RunStore(config.paths.runs)
+    if not store.root.is_dir():
+        say(f"paths.runs: there is no {store.root} yet, so that nothing of this grid is done")
     show_status(make_plan(config, store), store, Costs(store), config.format)
 
 

@@ -101,7 +101,8 @@ def take_in(store: RunStore, file: Path) -> Taken:
                     _take_run(store, tar, run, members, taken)
                     advance(1, "")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise RibError(f"file: cannot read {file} as what action=export wrote ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise RibError(f"file: cannot read {file} as what action=export wrote ({reason})") from error
     return taken
 
 

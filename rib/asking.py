@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ from rib.launch import say
 from rib.machine import counted
 from rib.memo import digest_of
 from rib.metrics import family_of
+from rib.metrics_file import read
 from rib.models.zoo import find_start
 from rib.question import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, Question
 from rib.recipe import settle
@@ -143,7 +143,7 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
     file = part / "metrics.json"
     if not file.is_file():
         raise RibError(f"{where} is no finished run; expected a folder with metrics.json")
-    metrics = json.loads(file.read_text())
+    metrics = read(file)
     own = question.of_pretrained().training_key
     if own not in (metrics["before"], metrics["fingerprint"]):
         raise RibError(

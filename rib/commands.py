@@ -25,8 +25,11 @@ from rib.config import _compose, _plain, checked, compose, options, shipped_node
 from rib.errors import RibError
 from rib.question import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.recipe import has_gpu
-from rib.schema import Config, EvaluateConfig
+from rib.schema import Config, EvaluateConfig, SuiteConfig
 from rib.store import Run
+
+SAID_OF_SCORING = ("suite", "evaluation.", "predictions.", "trainer", "data.root=", "paths.cache=")
+"""Beginnings of words that `rib.evaluate` takes for finished runs."""
 
 GROUPS = ("model", "dataset", "suite", "optimizer", "trainer")
 """Config groups that a command may choose a file of; what else a config holds is said value by value."""
@@ -78,6 +81,22 @@ def command_of(run: Run, metrics: Mapping[str, Any] | None = None, **changes: An
         return f"the command that made it, which cannot be told ({error})"
 
 
+def scoring_command_of(run: Run, metrics: Mapping[str, Any] | None = None) -> str:
+    """The command that scores a finished run anew, on the suite that it was scored on.
+
+    Args:
+        run: In its store.
+        metrics: Of the view of it that is meant; None: of the one that was asked for first.
+    """
+    words = [spelt("runs", str(run.folder))]
+    try:
+        said = _Command(config_of(run, metrics)).spelt()[1]
+        words += [word for word in said if word.startswith(SAID_OF_SCORING)]
+    except RibError:
+        pass  # what is not told is as the defaults have it
+    return shlex.join(["python", "-m", "rib.evaluate", *words, "force=true"])
+
+
 def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:
     """What a finished run was made with, from its config.yaml, else as far as its metrics tell.
 
@@ -90,12 +109,17 @@ def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:
     Raises:
         RibError: If this version of rib can read neither.
     """
-    metrics = metrics or run.metrics() or {}
+    try:
+        metrics = metrics or run.metrics() or {}
+    except RibError:
+        metrics = {}
     try:
         config = stored(run.folder / "config.yaml")
     except RibError:
+        if not metrics:
+            raise
         config = _from_metrics(metrics)
-    config = replace(config, force=False)
+    config = replace(config, force=False, suite=_suite_of(metrics, config))
     if len(run.folder.parents) > 4:
         config = replace(config, paths=replace(config.paths, runs=str(run.folder.parents[4])))
     trained_in = metrics.get("protocol", {}).get("precision")
@@ -247,6 +271,24 @@ def _from_metrics(metrics: Mapping[str, Any]) -> Config:
         **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
     return compose(*(spelt(key, value) for key, value in words.items()))
+
+
+def _suite_of(metrics: Mapping[str, Any], config: Config) -> SuiteConfig:
+    """The suite that a view of a run is about, which may be another than the run was made for.
+
+    Its datasets are stamped; of a view from before that its name is known, and means rib's own suite of that name.
+    """
+    named = str(metrics.get("suite", config.suite.name)).removesuffix("*")
+    protocol = metrics.get("protocol", {})
+    if "targets" in protocol and "reported" in protocol:
+        said = [sorted(config.suite.targets), sorted(config.suite.reported)]
+        if said == [sorted(protocol["targets"]), sorted(protocol["reported"])]:
+            return config.suite
+        own = SuiteConfig(**shipped_nodes("suite")[named]) if named in options("suite") else config.suite
+        return replace(own, name=named, targets=list(protocol["targets"]), reported=list(protocol["reported"]))
+    if named == config.suite.name or named not in options("suite"):
+        return config.suite
+    return SuiteConfig(**shipped_nodes("suite")[named])
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

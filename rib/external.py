@@ -23,10 +23,11 @@ from rib.task import Task, task_of
 def external_task(config: EvaluateConfig) -> Task:
     """A task for weights from elsewhere, which fit the model."""
     file = Path(str(config.weights)).expanduser()
-    if file.is_dir():
-        raise RibError(f"weights: {file} is a folder; expected one file of weights")
+    if (file / "metrics.json").is_file():
+        raise RibError(f"weights: {file} is a finished run; score it with runs={file}, or give a file of weights")
     if not file.is_file():
-        raise RibError(f"weights: there is no file {file}")
+        what = f"{file} is a folder" if file.is_dir() else f"there is no {file}"
+        raise RibError(f"weights: expected a file of weights, {what}")
     if config.model.name == "none":
         raise RibError("model: weights from elsewhere are compared with the model they began as; give model=NAME")
     if config.method:

@@ -132,12 +132,12 @@ def _is_old(question: Question, run: Run) -> bool:
 def _begin(question: Question, run: Run, parts: Sequence[Run]) -> None:
     """Write down what is made and from what; what was begun from other weights of these runs is thrown away."""
     made_from = {"weights": [weights_digest(part) for part in parts]}
-    if parts and run.metrics() is None and run.read_json(MADE_FROM) not in (None, made_from):
+    if parts and run.read_json(MADE_FROM) not in (None, made_from):
         shutil.rmtree(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "config.yaml").write_text(to_yaml(question.config))
     record_code(question, run)
-    if parts and run.metrics() is None:
+    if parts:
         run.write_json(MADE_FROM, made_from)
 
 
@@ -189,7 +189,7 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
         store: The store, for what is shared between runs.
     """
     fabric = launch_processes(question.config)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and run.metrics() is None:  # else its weights are there, and what they were made with
         _begin(question, run, parts)
     merging = None
     if question.ingredients:

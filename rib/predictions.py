@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rib.errors import RibError
+from rib.errors import DamagedError
 from rib.files import write_atomically
+from rib.metrics_file import AGAIN
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Predictions:
         """Read what `save` wrote.
 
         Raises:
-            RibError: If the file is damaged; deleting it lets the next command score the dataset again.
+            DamagedError: If the file is damaged or gone; deleting it lets the next command score the dataset again.
         """
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as columns:
@@ -79,4 +80,5 @@ class Predictions:
             found._check()
             return found
         except Exception as error:
-            raise RibError(f"cannot read predictions {file} ({error}); delete it and give the command again") from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise DamagedError(f"cannot read predictions {file} ({reason}); {AGAIN}") from error

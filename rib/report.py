@@ -84,7 +84,10 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
     make = f"python -m rib.train {shlex.quote(spelt('paths.runs', str(store.root)))}"
     if not finished:
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; make one with {make}")
+        around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
+        meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
+        how = f"make one with {make}" if meant is None else f"did you mean {meant}?"
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; {how}")
     if not trained:
         raise RibError(
             f"paths.runs: {store.root} has {_count(finished)} that trained nothing (pretrained, or weights from "
@@ -147,7 +150,10 @@ def write_report(
     from rib.paper_table import paper_table
     from rib.summary import method_label
 
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
     console = Console(width=None if Console().is_terminal else 200)
     metrics = [m for _, m in results]
     console.print(tables.comparison_table(metrics))

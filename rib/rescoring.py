@@ -20,11 +20,11 @@ from rib import tables
 from rib.asking import ask
 from rib.commands import command_of
 from rib.config import nearest, not_default, stored, to_yaml
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.external import external_task
 from rib.launch import rank, say
 from rib.machine import agreed, environment, free_memory, launch_processes
-from rib.metrics_file import is_older, older_words
+from rib.metrics_file import AGAIN, is_older, older_words
 from rib.pipeline import data_of, fit, look_at_images, publish
 from rib.question import Question, suite_label
 from rib.schema import EvaluateConfig
@@ -93,6 +93,8 @@ def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[Task]:
         try:
             task = task_of(_asked_again(Run(folder), config), _store_of(folder), trees)
             tasks.append(replace(task, again=config.force))
+        except DamagedError as error:
+            failed[folder] = f"{str(error).removesuffix(f'; {AGAIN}')}; mend it with {command_of(Run(folder))}"
         except RibError as error:
             failed[folder] = str(error)
     return tasks
@@ -156,7 +158,11 @@ def _store_of(folder: Path) -> RunStore:
 
 def _asked_again(run: Run, config: EvaluateConfig) -> Question:
     """What a finished run answers, with the suite and the scoring of this command."""
-    made, metrics, store = stored(run.folder / "config.yaml"), run.metrics() or {}, _store_of(run.folder)
+    metrics, store = run.metrics() or {}, _store_of(run.folder)
+    try:
+        made = stored(run.folder / "config.yaml")
+    except RibError as error:
+        raise RibError(f"{error}; make it again with {command_of(run, metrics, force=True)}") from error
     root = config.data.root or made.data.root
     data = replace(
         made.data,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree
-from rib.errors import RibError
+from rib.errors import DamagedError
 from rib.files import write_atomically
 from rib.metrics import (
     Changes,
@@ -30,6 +30,7 @@ from rib.metrics import (
     targets_of,
     without_derived,
 )
+from rib.metrics_file import AGAIN
 from rib.predictions import Predictions
 
 
@@ -172,13 +173,14 @@ def keep_paths(store: Path, images: str, paths: Sequence[str]) -> None:
 
 
 def read_paths(store: Path, images: str) -> list[str]:
-    """The paths behind a digest, in the order of predictions."""
+    """The paths behind a digest, in the order of predictions.
+
+    Raises:
+        DamagedError: If they are gone; scoring a run on these images writes them again.
+    """
     file = paths_file(store, images)
     try:
         return file.read_text().splitlines()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise RibError(
-            f"cannot read {file} ({reason}), which lists the images behind the predictions; the command that made the "
-            "run writes it again, with force=true"
-        ) from error
+        raise DamagedError(f"cannot read {file} ({reason}), which lists the images of predictions; {AGAIN}") from error

@@ -113,8 +113,17 @@ class Run:
 
     @property
     def is_intact(self) -> bool:
-        """Whether the weights are those that were written; reads all of the file. True where there are none."""
-        expected = (self.read_json("fit.json") or {}).get("weights")
+        """Whether the weights are those that were written; reads all of the file. True where there are none.
+
+        A finished run whose fit.json is damaged or gone cannot tell, and is not.
+        """
+        try:
+            fitted = self.read_json("fit.json")
+        except DamagedError:
+            return False
+        if fitted is None:
+            return not (self.folder / "metrics.json").is_file()
+        expected = fitted["weights"]
         return expected is None or (self.weights_file.is_file() and file_digest(self.weights_file) == expected)
 
     def weights(self) -> dict[str, Tensor]:
@@ -250,7 +259,7 @@ class RunStore:
             return run
         work = run.folder.with_name(f"{run.key}.{claim.token}")
         unfinished = [run.folder] if run.folder.exists() and not finished else []
-        for left in (*self._left(run), *unfinished):
+        for left in (*unfinished, *self._left(run)):  # its place first, which has to be free in the end
             try:
                 os.replace(left, work)
             except FileNotFoundError:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import nan
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
-from rib.commands import command_of
+from rib.commands import command_of, scoring_command_of
 from rib.comparable import Result, row_of, settings
 from rib.data.catalog import Catalog
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.metrics import (
     IN_DISTRIBUTION,
     Changes,
@@ -24,11 +25,14 @@ from rib.metrics import (
     mean_robustness_interval,
     seed_interval,
 )
+from rib.metrics_file import AGAIN
 from rib.predictions import Predictions
 from rib.question import PRETRAINED
 from rib.results import Scored, read_paths
 from rib.store import Run, RunStore
 from rib.trials import trials_in
+
+T = TypeVar("T")
 
 PLAIN = "finetune"
 LEVEL = 0.05
@@ -272,14 +276,27 @@ class _Reader:
         for name in self.datasets or metrics["robustness_improvement"]["targets"]:
             key, images = metrics["scores"][name]["key"], metrics["scores"][name]["images"]
             if (start, name, key) not in self._before:
-                if not pretrained.predictions_file(name, key).is_file():
+                if not (pretrained.folder / "metrics.json").is_file():
                     raise RibError(
                         f"{run.folder} was compared with a pretrained run that is gone; "
                         f"make it again with {command_of(run, metrics, method={PRETRAINED: {}})}"
                     )
-                self._before[start, name, key] = pretrained.scored(name, key)
+                self._before[start, name, key] = _scored(pretrained, name, key)
             if images not in self._paths:
-                self._paths[images] = read_paths(self.store.root, images)
-            before, paths = self._before[start, name, key], self._paths[images]
-            found += Scored.of(name, before, run.scored(name, key), paths, self.catalog).changes(derived_from)
+                self._paths[images] = _or_how(partial(read_paths, self.store.root, images), run, metrics)
+            before, after = self._before[start, name, key], _scored(run, name, key, metrics)
+            found += Scored.of(name, before, after, self._paths[images], self.catalog).changes(derived_from)
         return found
+
+
+def _scored(run: Run, name: str, key: str, metrics: Mapping[str, Any] | None = None) -> Predictions:
+    return _or_how(lambda: run.scored(name, key), run, metrics)
+
+
+def _or_how(read: Callable[[], T], run: Run, metrics: Mapping[str, Any] | None) -> T:
+    """What is read, or how a finished run, which no command would score again by itself, gets it back."""
+    try:
+        return read()
+    except DamagedError as error:
+        fault = str(error).removesuffix(f"; {AGAIN}")
+        raise DamagedError(f"{fault}; score its run again with {scoring_command_of(run, metrics)}") from error

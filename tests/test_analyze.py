@@ -332,7 +332,9 @@ def test_mistakes_are_one_sentence(asked, given, sentence):
 
 def test_what_is_gone_says_how_to_make_it(asked, run):
     shutil.rmtree(run.folder / "epochs")
-    with pytest.raises(RibError, match=r"make it again with checkpoint\.keep_epochs=true force=true"):
+    with pytest.raises(
+        RibError, match=r"make it again with python -m rib\.train .*checkpoint\.keep_epochs=true .*force=true"
+    ):
         analyze(asked(images=8, checkpoints=True))
     shutil.rmtree(run.folder.parents[2] / "none")
     with pytest.raises(RibError, match=r"make it again with python -m rib\.train \+method=pretrained model=mini_tiny"):

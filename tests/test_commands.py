@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rib import tables
-from rib.commands import command_for, command_of
+from rib.commands import command_for, command_of, scoring_command_of
 from rib.config import _compose, checked, compose
 from rib.data import mini
 from rib.errors import RibError
@@ -232,3 +232,43 @@ def test_the_report_prints_how_a_lost_pretrained_run_comes_back(tmp_path, cache)
     in_shell(str(caught.value).partition("make it again with ")[2], tmp_path)
     assert start.metrics() is not None
     assert report(asked)
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("data.root=st[3]x", "for a text of these give 'data.root=\"st[3]x\"'"),
+        ("data.root=/ä", "for a text of these give 'data.root=\"/ä\"'"),
+        (
+            "data.root=a,b",
+            "several values are a sweep, given with -m; a list is data.root=[a,b], and a text 'data.root=",
+        ),
+        ("data.limit", "data.limit: expected NAME=VALUE"),
+        ("experiment=papr", "experiment=papr: there is no such experiment; did you mean paper?"),
+    ],
+)
+def test_what_hydra_reads_otherwise_is_one_sentence_with_what_it_would_read(argument, text, tmp_path):
+    line = [sys.executable, "-m", "rib.train", argument]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rib: ")
+    assert done.stderr.count("\n") == 1
+    assert text in done.stderr
+
+
+def test_another_view_of_a_run_leaves_what_it_was_made_with(ask_for):
+    quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1", "data.limit=20")
+    run = finetune(ask_for(*quick, "suite.targets=[imagenet_a]", "suite.reported=[]"))
+    made = {name: (run.folder / name).read_bytes() for name in ("config.yaml", "env.json")}
+    (run.folder / "env.json").write_text("{}")  # as if it had been made elsewhere
+    also = ("suite=paper", "suite.targets=[imagenet_v2]", "suite.reported=[]", "logger=none")
+    assert finetune(ask_for(*quick, *also)) == run
+    assert (run.folder / "config.yaml").read_bytes() == made["config.yaml"]
+    assert (run.folder / "env.json").read_text() == "{}"
+    first, second = run.metrics("seven"), run.metrics("paper")
+    assert "suite.targets=[imagenet_a]" in command_of(run, first)
+    assert " suite=paper " in command_of(run, second)
+    second["protocol"] |= {"targets": ["imagenet_v2"], "reported": []}
+    said = words_of(scoring_command_of(run, {**second, "suite": "paper*"}))
+    assert said[0] == f"runs={run.folder}"
+    assert {"suite=paper", "suite.targets=[imagenet_v2]", "suite.reported=[]", "force=true"} < {*said}

@@ -171,7 +171,7 @@ def test_a_pattern_that_matches_no_run_and_options_that_would_be_ignored_are_ref
         ((f"runs={old.root}/**/finetune/*", "seed=3"), "seed: finished runs keep their own"),
         ((f"runs={old.root}/**/finetune/*", "data.limit=3"), r"data\.limit: finished runs keep their own"),
         ((), "expected either runs="),
-        (("weights=nowhere.pt", "model=mini_tiny"), r"weights: there is no file nowhere\.pt"),
+        (("weights=nowhere.pt", "model=mini_tiny"), r"weights: expected a file of weights, there is no nowhere\.pt"),
     ):
         with pytest.raises(RibError, match=sentence):
             evaluate(ask_evaluate(*wrong))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import pytest
 
 from rib import tables
 from rib.comparable import comparable, what_differs
-from rib.config import compose
+from rib.config import _compose, checked, compose
 from rib.errors import RibError
 from rib.keys import NUMERICS
 from rib.paper_table import paper_table
 from rib.pipeline import finetune
 from rib.report import report
-from rib.schema import PathsConfig, ReportConfig
+from rib.rescoring import evaluate
+from rib.schema import EvaluateConfig, PathsConfig, ReportConfig
 from rib.store import Run, RunStore
 from rib.trials import without_trials
 from tests import whole
@@ -420,3 +422,23 @@ def test_suites_called_alike_with_other_targets_share_no_table_even_unstamped():
     groups = comparable([*sources, unstamped(two)])
     assert [len(group.results) for group in groups] == [4, 1]
     assert "share no table with the first 4: without the targets imagenet_v2" in what_differs(groups)[0]
+
+
+def test_predictions_that_are_gone_are_made_again_by_the_command_that_is_said(grid, tmp_path):
+    run, start = grid.finished(source="imagenet_a")[0], grid.finished(source="none")[0]
+    for where in (run, start):
+        file = next((where.folder / "predictions").glob("imagenet_r.*.npz"))
+        for damage in (lambda file: file.unlink(), lambda file: file.write_bytes(b"")):
+            damage(file)
+            with pytest.raises(RibError, match=r"cannot read predictions .*; score its run again with") as caught:
+                report(ask(grid.root, tmp_path / "report"))
+            words = shlex.split(str(caught.value).partition("score its run again with ")[2])
+            assert words[:4] == ["python", "-m", "rib.evaluate", f"runs={where.folder}"]
+            evaluate(checked(_compose("evaluate", *words[3:]), EvaluateConfig))
+            assert report(ask(grid.root, tmp_path / "report"))
+    shutil.rmtree(grid.root / "datasets" / "paths")
+    with pytest.raises(RibError, match=r"cannot read .*paths.*txt .*; score its run again with") as caught:
+        report(ask(grid.root, tmp_path / "report"))
+    words = shlex.split(str(caught.value).partition("score its run again with ")[2])
+    evaluate(checked(_compose("evaluate", *words[3:]), EvaluateConfig))
+    assert report(ask(grid.root, tmp_path / "report"))

@@ -105,7 +105,7 @@ def test_position_embeddings_are_resampled_by_timm_and_nothing_else_changes(vit_
         assert torch.allclose(model(images), theirs(model.normalise(images)))
 
 
-def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_file):
+def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_file, capsys):
     quick = ("suite.targets=[imagenet_a]", "suite.reported=[]", "data.limit=20", "epochs=1", "batch_size=10")
     run = finetune(ask_for(*options(vit_file, 64), *quick))
     assert run.weights()["pos_embed"].shape == (1, 1 + 4 * 4, 192)
@@ -114,8 +114,10 @@ def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_fi
     assert all(torch.equal(tensor, again.weights()[name]) for name, tensor in run.weights().items())
     own = build(find_start(compose(*options(run.weights_file, 64)).model), 1000).backbone.state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in run.weights().items())
-    with pytest.raises(RibError, match="does not fit"):  # nothing is resampled unless a size is asked for
-        build(find_start(compose(*options(run.weights_file, 224)).model), 1000)
+    # At the checkpoint's own size again they are resampled, which is said.
+    larger = build(find_start(compose(*options(run.weights_file, 224)).model), 1000)
+    assert larger.backbone.state_dict()["pos_embed"].shape == (1, 1 + 14 * 14, 192)
+    assert "resized by timm: pos_embed" in capsys.readouterr().err
 
 
 def test_open_clip_s_position_embeddings_are_resampled_and_its_head_is_not(clip, clip_file, few_sentences):

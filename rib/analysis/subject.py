@@ -13,9 +13,9 @@ from rib.config import stored
 from rib.content import file_digest_of
 from rib.data.catalog import Catalog
 from rib.data.images import ImageTree, scan
-from rib.errors import RibError
+from rib.errors import DamagedError, RibError
 from rib.launch import say
-from rib.metrics_file import is_older, older_words
+from rib.metrics_file import AGAIN, is_older, older_words
 from rib.models.zoo import Start, find_start
 from rib.question import PRETRAINED
 from rib.schema import AnalyzeConfig, Config
@@ -53,7 +53,11 @@ class Subject:
             RibError: If it is no finished run, or has no weights of its own to analyse.
         """
         run = Run(Path(folder).expanduser())
-        metrics = run.metrics()
+        try:
+            metrics = run.metrics()
+        except DamagedError as error:
+            fault = str(error).removesuffix(f"; {AGAIN}")
+            raise RibError(f"{where}: {fault}; mend it with {command_of(run)}") from error
         if metrics is None:
             raise RibError(f"{where}: expected the folder of a finished run, with metrics.json, got {folder}")
         for method in metrics["method"].split("+"):
@@ -68,7 +72,15 @@ class Subject:
             )
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
-        made = stored(run.folder / "config.yaml")
+        try:
+            made = stored(run.folder / "config.yaml")
+        except RibError as error:
+            raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
+        if not run.is_intact:
+            raise RibError(
+                f"{where}: {run.weights_file} is damaged: it is not what was written; make it again with "
+                f"{command_of(run, force=True)}"
+            )
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
         return cls(run, metrics, replace(made, data=data, paths=config.paths))
