@@ -52,7 +52,10 @@ def report(config: ReportConfig) -> list[Path]:
     if left := len(trained) - len(shown):
         say(f"left out: {left} results of runs that rib.search made to choose a setting; search_trials=true shows them")
     if not shown:
-        raise RibError("every run here is a trial of rib.search; search_trials=true shows them")
+        raise RibError(
+            f"paths.runs: expected finished runs in {store.root} that are no trials of rib.search, found {left} "
+            "results of trials; search_trials=true shows them"
+        )
     groups = comparable(shown)
     for line in what_differs(groups):
         say(line)

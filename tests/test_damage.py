@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,18 +214,6 @@ def test_a_tar_with_damaged_metrics_is_refused(tmp_path, text):
     assert RunStore(tmp_path / "runs").finished() == []
 
 
-def test_a_listing_of_digests_that_is_damaged_names_its_file(tmp_path):
-    from rib.data import mini
-    from rib.data.images import DIGESTS, _drawn_digest
-
-    spec = mini.catalog()["imagenet_r"]
-    (tmp_path / DIGESTS).write_text(json.dumps({"imagenet_r": "abc"}))
-    assert _drawn_digest(spec, tmp_path) == "abc"
-    (tmp_path / DIGESTS).write_text("[")
-    with pytest.raises(RibError, match=rf"{DIGESTS} is damaged"):
-        _drawn_digest(spec, tmp_path)
-
-
 def test_a_checkpoint_that_was_cut_short_is_named_and_trains_nothing(ask_for, store, monkeypatch):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1", "data.limit=20", "suite.reported=[]")
     config = ask_for(*quick, "suite.targets=[imagenet_a]")
@@ -258,7 +245,7 @@ def test_runs_of_an_older_version_are_named_where_they_are_met(tmp_path, monkeyp
     del old["protocol"]["numerics"]
     place(store).write_json("metrics.json", old)
     archive.pack(store, tmp_path / "runs.tar")
-    monkeypatch.setattr("rib.question.NUMERICS", NUMERICS + 1)
+    monkeypatch.setattr("rib.keys.NUMERICS", NUMERICS + 1)
     words = f"is of an older version of rib (numerics 1, now {NUMERICS + 1})"
     say_older(store)
     assert f"1 runs in {store.root}: each {words}, and counts for nothing here" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,7 @@ def test_a_run_keeps_the_users_code_and_says_it(ask_for, mine):
     assert (run.folder / "code" / "my_methods.py").read_text() == METHOD
     assert (run.folder / "code" / "helper.py").is_file()
     assert len(run.metrics()["options"]["method.mine.code"]) == 16
+    assert run.read_json("env.json")["versions"]["torch"] == metadata.version("torch")
 
 
 def test_a_class_is_known_by_its_registered_name(key):

@@ -122,7 +122,7 @@ def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, 
     assert (written.run.project, written.run.entity) == ("rib", "us")
     assert (written.run.run_group, written.run.job_type) == ("mini_tiny/imagenet_r", "ewc")
     assert written.run.display_name == f"ewc seed 0 {run.key[:6]}"
-    assert list(written.run.tags) == ["mine", "mini", "seven"]
+    assert list(written.run.tags) == ["mine", "mini", "seven*"]
     assert written.config["method"]["ewc"]["strength"] == 1
     assert written.config["batch_size"] == 26
     assert written.config["protocol"]["lr"] == metrics["protocol"]["lr"]
@@ -174,8 +174,8 @@ def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(
     wandb.teardown()  # its service writes the file; at the end of a process it is waited for
     written, rows = Written(out), pd.read_csv(out / "summary.csv")
     assert (written.run.project, written.run.run_group, written.run.job_type) == ("rib", "report", "report")
-    assert written.run.display_name == "report: mini, suite seven"
-    assert list(written.run.tags) == ["mine", "mini", "seven"]
+    assert written.run.display_name == "report: mini, suite seven*"
+    assert list(written.run.tags) == ["mine", "mini", "seven*"]
     assert written.config["methods"] == ["finetune", "wise_ft"]
     assert written.config["models"] == ["mini_tiny"]
     for _, row in rows.iterrows():

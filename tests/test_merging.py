@@ -43,7 +43,8 @@ def test_wise_ft_makes_its_ingredient_and_is_between(made, store, capfd):
     metrics = run.metrics()
     assert metrics["method"] == "wise_ft"
     assert metrics["options"]["method.wise_ft.alpha"] == 0.25
-    assert metrics["ingredients"] == [{"label": "finetune", "source": "imagenet_r", "fingerprint": end.key}]
+    used = {"label": "finetune", "source": "imagenet_r", "fingerprint": end.key}
+    assert metrics["ingredients"] == [{**used, "weights": end.read_json("fit.json")["weights"]}]
     assert metrics["protocol"]["epochs"] == 1
     assert len(RunStore(store).finished()) == 3
 

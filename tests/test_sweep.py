@@ -126,7 +126,8 @@ def test_under_slurm_lightning_saves_and_requeues_nothing_within_a_step(monkeypa
 def test_fsdp_takes_plain_fine_tuning_alone(ask_for):
     with pytest.raises(RibError, match=r"trainer=fsdp: expected plain fine-tuning, got \+method=ewc"):
         ask(ask_for("trainer=fsdp", "+method=ewc"))
-    assert ask(ask_for("trainer=fsdp")).training_key == ask(ask_for("trainer=cpu")).training_key
+    # Its sums and its mixed precision round in their own way.
+    assert ask(ask_for("trainer=fsdp")).training_key != ask(ask_for("trainer=cpu")).training_key
 
 
 @pytest.mark.slow

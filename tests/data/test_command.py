@@ -31,7 +31,7 @@ def test_check_of_a_broken_root_shows_the_table_and_fails(tmp_path):
     done = run(tmp_path, "action=check", f"data.root={tmp_path / 'data'}")
     assert done.returncode == 1
     assert "expected 200 classes with images" in done.stdout.replace("\n", " ")
-    assert "imagenet-sketch" in done.stdout
+    assert "ImageNet-Sketch" in done.stdout
     assert done.stderr.strip() == "rib: 10 of 10 datasets are not complete; see the table"
 
 

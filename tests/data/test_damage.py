@@ -161,7 +161,7 @@ def test_an_image_is_looked_at_once_whatever_the_parts_and_commands(tree, tmp_pa
     assert look([part], tmp_path / "records").keys() <= {file}
     assert len(looked) == len(tree), "known from the record"
     file.write_bytes(jpeg())
-    assert look([replace(tree, digest="of other bytes")], tmp_path / "records") == {}
+    assert look([replace(tree, drawn="of other bytes")], tmp_path / "records") == {}
     assert look([tree], tmp_path / "records", again=True) == {}
 
 
