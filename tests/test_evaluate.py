@@ -318,6 +318,7 @@ def test_what_is_no_finished_run_is_named(old, ask_evaluate):
             evaluate(ask_evaluate(f"runs={path}", *NEW))
 
 
+@pytest.mark.slow
 def test_why_a_run_is_not_what_its_config_would_make_now_is_named(old, ask_evaluate, monkeypatch):
     run = next(run for run in old.finished(method="finetune") if run.metrics()["seed"] == 1)
     metrics = run.metrics()

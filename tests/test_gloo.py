@@ -48,6 +48,7 @@ def test_each_call_is_seeded(gloo_pool: GlooPool) -> None:
     assert all(torch.equal(numbers[0], other) for other in numbers)
 
 
+@pytest.mark.slow
 def test_failures_come_back_and_the_pool_starts_afresh() -> None:
     pool = GlooPool()
     try:

@@ -168,6 +168,7 @@ def test_a_rib_soup_that_leaves_out_a_family_is_compared_with_none_of_it(made):
     assert best["gain"] == 0
 
 
+@pytest.mark.slow
 def test_an_ensemble_from_stored_logits_is_the_ensemble_of_a_pass(made, store):
     passed = made("+method=output_ensemble")
     assert not passed.weights_file.exists()
@@ -180,6 +181,7 @@ def test_an_ensemble_from_stored_logits_is_the_ensemble_of_a_pass(made, store):
     assert passed.metrics()["num_parameters"] == 2 * end.metrics()["num_parameters"]
 
 
+@pytest.mark.slow
 def test_lp_ft_shares_its_probe_with_linear_probe(made, store):
     probe = made("+method=linear_probe")
     run = made("+method=lp_ft")
@@ -216,11 +218,13 @@ def on_a_batch_norm_net(ask_for, tmp_path):
     return lambda *overrides: finetune(ask_for(*options, *quick, "batch_size=16", *overrides))
 
 
+@pytest.mark.slow
 def test_a_last_image_left_alone_is_not_worth_a_batch_of_statistics(on_a_batch_norm_net):
     even, odd = (on_a_batch_norm_net("+method=wise_ft", f"data.limit={n}", "batch_size=20") for n in (64, 65))
     assert even.metrics()["notes"]["batch_norm.images"] == odd.metrics()["notes"]["batch_norm.images"] == 64
 
 
+@pytest.mark.slow
 def test_batch_norm_statistics_are_estimated_anew_after_averaging_but_never_at_an_end(on_a_batch_norm_net, store):
     half = on_a_batch_norm_net("+method=wise_ft")
     kept = on_a_batch_norm_net("+method=wise_ft", "method.wise_ft.reestimate=false")

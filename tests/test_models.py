@@ -188,6 +188,7 @@ def test_only_the_hubs_own_cache_is_trusted_by_the_name_of_a_file(tmp_path):
     assert told == ["ab" * 8, file_digest(file)[:16]]
 
 
+@pytest.mark.slow
 def test_a_timm_model_has_its_own_transform_and_trains(ask_for, timm_weights):
     config = ask_for(
         "model=timm",

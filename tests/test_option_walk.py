@@ -9,6 +9,7 @@ no training key must change no weight: a slow test trains both ways and compares
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,12 +234,13 @@ WALK: dict[str, Row] = {
 QUICK = ("model=mini_tiny", "data.limit=120", "epochs=1", "trainer=cpu")
 
 
-def leaves() -> set[str]:
+@cache
+def leaves() -> frozenset[str]:
     """Every option that a config of a run can have."""
     configs = [_compose("train")]
     configs += [_compose("train", f"{group}={name}", "model.name=x") for group in GROUPS for name in options(group)]
     configs += [_compose("train", f"+method={name}") for name in options("method")]
-    return {name for cfg in configs for name in flat(_plain(cfg))}
+    return frozenset(name for cfg in configs for name in flat(_plain(cfg)))
 
 
 def _plain(cfg) -> dict:

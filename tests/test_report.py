@@ -424,6 +424,7 @@ def test_suites_called_alike_with_other_targets_share_no_table_even_unstamped():
     assert "share no table with the first 4: without the targets imagenet_v2" in what_differs(groups)[0]
 
 
+@pytest.mark.slow
 def test_predictions_that_are_gone_are_made_again_by_the_command_that_is_said(grid, tmp_path):
     run, start = grid.finished(source="imagenet_a")[0], grid.finished(source="none")[0]
     for where in (run, start):

@@ -100,6 +100,7 @@ def test_accumulated_batches_give_the_weights_of_one_larger_batch(ask_for):
     assert distance(whole.weights(), parts.weights()) < 1e-3 * distance(whole.weights(), start)
 
 
+@pytest.mark.slow
 def test_evaluation_batch_sizes_score_the_same(ask_for, tmp_path):
     small = finetune(ask_for(*SHORT, "evaluation.batch_size=7"))
     large = finetune(ask_for(*SHORT, "evaluation.batch_size=64", f"paths.runs={tmp_path / 'elsewhere'}"))
@@ -284,6 +285,7 @@ def test_what_is_in_the_key_and_what_is_not(ask_for):
     assert pretrained.score_keys == base.score_keys
 
 
+@pytest.mark.slow
 def test_the_fisher_is_made_once_for_all_strengths(ask_for, store, monkeypatch):
     finetune(ask_for(*SHORT, "+method=ewc"))
     kept = list((store / "memo").iterdir())
@@ -328,6 +330,7 @@ def test_one_question_has_one_key_however_it_is_spelt(ask_for):
     assert ask(ask_for("+method=pretrained", "epochs=1", "seed=3", "optimizer.lr=1")).options == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", ["1e30", "1e300"])
 def test_no_strength_makes_ewc_diverge(ask_for, strength):
     run = finetune(ask_for(*SHORT, "+method=ewc", f"method.ewc.strength={strength}"))

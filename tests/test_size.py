@@ -105,6 +105,7 @@ def test_position_embeddings_are_resampled_by_timm_and_nothing_else_changes(vit_
         assert torch.allclose(model(images), theirs(model.normalise(images)))
 
 
+@pytest.mark.slow
 def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_file, capsys):
     quick = ("suite.targets=[imagenet_a]", "suite.reported=[]", "data.limit=20", "epochs=1", "batch_size=10")
     run = finetune(ask_for(*options(vit_file, 64), *quick))

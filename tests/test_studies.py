@@ -127,6 +127,7 @@ def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, 
             assert row["mri"].iloc[0] == pytest.approx(m.metrics["robustness_improvement"]["value"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_named(make):
     config, store, made = make("study=cka_study", *QUICK, *GRIDS["cka_study"])
     study = instantiate(config.draw)
@@ -151,6 +152,7 @@ def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_n
         assert f"{title_of(source, 'mini')} {cell['cka'].mean():.3f}, {cell['ri'].iloc[0]:+.2f}" in text
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_drawn_and_what_lacks_its_partner_is_said(make, tmp_path):
     for name in ("pretraining_scale", "size_study", "cka_study"):
         config, store, made = make(f"study={name}", *QUICK, *GRIDS[name])
@@ -203,6 +205,7 @@ def test_a_studys_own_grid_can_be_drawn(plan, study):
     instantiate(config.draw).check(cells)
 
 
+@pytest.mark.slow
 def test_two_starts_under_one_name_and_axes_that_do_not_run_along_are_curves_of_their_own(make):
     lr = "axes={data.images_per_class:[1,2],steps:[3],optimizer.lr:[0.001,0.01]}"
     models = "models=[mini_tiny,'mini_tiny model.transform.crop_pct=0.8']"
@@ -260,6 +263,7 @@ def test_a_cell_whose_weights_are_gone_is_a_row_that_says_so(make):
     assert Shift(images=40).figures(table) == {}
 
 
+@pytest.mark.slow
 def test_an_error_costs_the_difference_of_its_two_sides(make):
     config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
     table = instantiate(config.draw).table(made, store)

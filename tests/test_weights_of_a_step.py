@@ -138,6 +138,7 @@ def test_a_step_follows_the_mean_over_its_images(method, batch_size, accumulate)
     assert furthest(small_vit().state_dict(), expected) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "accumulate", "num_images"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from PIL import Image
 
 from rib.data.mini import catalog
@@ -35,6 +36,7 @@ def test_check_of_a_broken_root_shows_the_table_and_fails(tmp_path):
     assert done.stderr.strip() == "rib: 10 of 10 datasets are not complete; see the table"
 
 
+@pytest.mark.slow
 def test_look_names_every_damaged_jpeg_and_fails(tmp_path):
     spec = few("imagenet_r")
     fill(tmp_path / "data/imagenet-r", spec.classes, write=photograph)

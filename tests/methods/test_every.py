@@ -52,7 +52,12 @@ def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
         assert other in type(method_of(ask(ask_for(*QUICK, f"+method={one}")), one)).__doc__
 
 
-@pytest.mark.parametrize("name", METHODS)
+# What is made from several runs takes as many seconds as these.
+COMBINED = ("fisher_merge", "lines", "lp_ft", "model_stock", "rib_soup", "soup")
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in COMBINED else name for name in METHODS]
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_it_runs_to_its_number(ask_for, store, name):
     run = finetune(ask_for(*QUICK, f"+method={name}"))
     metrics = run.metrics()

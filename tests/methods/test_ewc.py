@@ -37,6 +37,7 @@ def test_strength_zero_is_plain_fine_tuning(net, form):
     assert same(fit(NETS[net](), EWC(0.0, fisher="identity", form=form)).state_dict(), plain(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("make", [ewc, proximal])
 def test_two_processes_are_one(net, make, gloo_pool):

@@ -214,6 +214,7 @@ def test_the_seed_draws_a():
     assert not same(found[0], found[2])
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(gloo_pool):
     one = fit(small_vit(), *lora()).state_dict()
     first, second = gloo_pool.run(fit_in_pool, "vit", lora, {})
