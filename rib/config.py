@@ -34,7 +34,10 @@ C = TypeVar("C")
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys belong to a class that is named in them, not to the schema."""
 
-READ_BY_RIB = {"optimizer": {"lr", "warmup_steps"}, "method": {"ingredients", "lr", "reestimate", "version"}}
+READ_BY_RIB = {
+    "optimizer": frozenset({"lr", "warmup_steps"}),
+    "method": frozenset({"ingredients", "lr", "reestimate", "version"}),
+}
 """Keys that any class in a node may have beside its arguments, since rib reads them itself."""
 
 WITHOUT_TARGET = ("finetune", "pretrained")
@@ -326,13 +329,14 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
         if shipped.get("_target_") == node.get("_target_"):
             known = {**shipped, **known}
     accepted = set(known) if known or "_target_" not in node else arguments(node["_target_"], where)
-    accepted |= READ_BY_RIB.get(group, set())
+    accepted_by_class = accepted
+    accepted = accepted | READ_BY_RIB.get(group, frozenset())
     for key, value in node.items():
         if key not in {"_target_", *accepted}:
             raise RibError(
                 f"{where}.{key}: there is no such option{nearest(key, accepted - {'_target_'}, f'{where}.')}"
             )
-        if (group, key) == ("method", "lr"):
+        if (group, key) == ("method", "lr") and (known or "lr" not in accepted_by_class):
             _check_rate(value, f"{where}.lr")
         elif key in known and not _same_kind(value, known[key]):
             raise RibError(f"{where}.{key}: expected a value like {known[key]!r}, got {value!r}")

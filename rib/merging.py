@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from rib.config import READ_BY_RIB, arguments, instantiate
+from rib import stack
+from rib.config import instantiate
 from rib.data.datamodule import SOURCE_BATCH, RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.errors import RibError
@@ -113,7 +114,7 @@ class Merging:
 
     def _build(self, weights: StateDict) -> Classifier:
         model = build(replace(self.question.start, weights=self._before.weights_file), len(self.question.catalog.wnids))
-        model.backbone.load_state_dict(dict(weights))
+        model.load_stored(dict(weights))
         return model.to(self.fabric.device)
 
     @property
@@ -187,9 +188,8 @@ def method_of(question: Question, name: str, probe: Run | None = None) -> Any:
         probe: The linear probe that it starts from, if it does and is about to.
     """
     node = dict(question.config.method[name])
-    for key in READ_BY_RIB["method"] & node.keys():
-        if key != "version" or key not in arguments(node["_target_"], f"method.{name}"):
-            del node[key]
+    for key in stack.read_by_rib(node) & node.keys():
+        del node[key]
     node.pop("probe", None)
     more = {"probe": probe and str(probe.weights_file)} if "probe" in question.config.method[name] else {}
     return instantiate(node, **more)

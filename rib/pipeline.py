@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile
 
 from rib import paper, stack, tables
 from rib.asking import ask, cache_dir
@@ -22,6 +24,7 @@ from rib.commands import command_of
 from rib.config import instantiate, to_yaml
 from rib.errors import DivergedError, RibError
 from rib.files import file_digest, write_atomically
+from rib.inputs import Watch
 from rib.launch import rank, say
 from rib.loggers import shown
 from rib.machine import agreed, check_batch, environment, is_known, launch_processes, trainer_plugins
@@ -32,7 +35,7 @@ from rib.question import Ingredient, Question
 from rib.results import Scored, held_out_accuracy, keep_paths, measure
 from rib.schema import BatchNorm, Config
 from rib.spec import fisher_key
-from rib.store import Run, RunStore, out_of_date, view_of, weights_digest
+from rib.store import Run, RunStore, out_of_date, unscored, view_of, weights_digest
 from rib.user_code import copy_code, installed_versions
 
 if TYPE_CHECKING:
@@ -189,6 +192,7 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
         store: The store, for what is shared between runs.
     """
     fabric = launch_processes(question.config)
+    watch = Watch(question, run) if fabric.is_global_zero else None
     if fabric.is_global_zero and run.metrics() is None:  # else its weights are there, and what they were made with
         _begin(question, run, parts)
     merging = None
@@ -197,7 +201,7 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
 
         assert before is not None, "merged weights have a start"
         merging = Merging(question, before, parts, data_of(question), fabric)
-    with shown(question, run) as loggers:
+    with shown(question, run) as loggers, _watched(watch):
         fitted = fabric.broadcast(run.read_json("fit.json") is not None)
         if fitted and not fabric.broadcast(run.is_intact):
             raise RibError(
@@ -210,9 +214,22 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
                 fit(question, run, store, loggers, *parts)
         fabric.barrier()
         _score_missing(question, run, fabric, merging)
-        if fabric.is_global_zero:
+        if watch is not None:
+            watch.check()
             publish(question, run, before or run, parts, store)
     fabric.barrier()
+
+
+@contextmanager
+def _watched(watch: Watch | None) -> Iterator[None]:
+    """Leave nothing of an attempt that failed after the files that it read were changed: it would be gone on with."""
+    try:
+        yield
+    except BaseException:
+        if watch is not None and watch.run.metrics() is None:
+            with suppress(RibError, OSError):
+                watch.check()
+        raise
 
 
 def _merge(merging: Merging, run: Run) -> None:
@@ -324,13 +341,22 @@ def _train(
     except Exception as error:
         raise RibError(f"trainer or precision: {' '.join(str(error).split())}") from error
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
-    if resumed and not is_zipfile(resumed):
+    if resumed and not _is_whole(run.checkpoint):
         raise RibError(f"{resumed} is damaged; delete it and give the command again, which begins this run anew")
     if resumed:
         say(f"going on from {resumed}")
     module.train()
     trainer.fit(module, datamodule=data_of(question), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether each part of a checkpoint has the checksum that it was written with; torch does not look."""
+    try:
+        with ZipFile(checkpoint) as parts:
+            return parts.testzip() is None
+    except (OSError, BadZipFile, zlib.error):
+        return False
 
 
 def _fine_tuner(
@@ -366,18 +392,10 @@ def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Mergin
         score_together([entry], fabric, f"{question.start.name}: scoring {question.method}")
 
 
-def unscored(question: Question, run: Run) -> list[str]:
-    """Datasets that a run has no predictions for."""
-    return [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
-
-
 def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], store: RunStore) -> None:
     """Measure, draw, and write metrics.json: from here on the run is finished."""
     from rib import figures
 
-    for tree in (*question.images.values(), *filter(None, (question.source,))):
-        if tree.identity != "pixels":
-            tree.on_disk()  # images that were changed meanwhile are not those that the numbers are said to be of
     for tree in (*question.images.values(), *filter(None, (question.held_out,))):
         keep_paths(store.root, tree.digest, tree.paths)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rib import stack
 from rib.data.catalog import Catalog
 from rib.errors import RibError
 from rib.schema import Config
@@ -59,7 +60,8 @@ def settle(config: Config, catalog: Catalog, num_images: int) -> Recipe:
     epochs = default.epochs if config.epochs is None else config.epochs
     # A method may have a rate of its own (a visual prompt's is 40), one for all or by kind of data, which gives way to
     # the user's.
-    own = [node["lr"] for node in config.method.values() if node and node.get("lr") is not None]
+    nodes = [node for node in config.method.values() if node and node.get("lr") is not None]
+    own = [node["lr"] for node in nodes if "lr" in stack.read_by_rib(node)]
     of_kind = (rate.get(catalog.kind) if isinstance(rate, Mapping) else rate for rate in own)
     rates = (config.optimizer.get("lr"), *of_kind)
     lr = next((rate for rate in rates if rate is not None), default.lr)

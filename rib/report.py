@@ -20,7 +20,7 @@ from rib.errors import RibError
 from rib.files import write_atomically
 from rib.launch import launch, quietly, say
 from rib.schema import ReportConfig
-from rib.store import Run, RunStore
+from rib.store import Run, RunStore, out_of_date_in
 from rib.tables import catalog_of
 from rib.trials import without_trials
 
@@ -108,7 +108,13 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
             f"{name if wrong else ', '.join(absent) or 'an empty list'}; there are: {', '.join(known)}"
             f"{nearest(name, [*known, *datasets]) if wrong else ''}"
         )
-    measured = [(run, m) for run, m in wanted if m["robustness_improvement"]]
+    stale = out_of_date_in(store)
+    if old := [(run, m) for run, m in wanted if run.key in stale]:
+        say(
+            f"left out: {_count(old)} made from others that hold other weights by now, such as {old[0][0].folder}; "
+            "their commands make them again"
+        )
+    measured = [(run, m) for run, m in wanted if m["robustness_improvement"] and run.key not in stale]
     if not measured:
         raise RibError(
             f"paths.runs: {store.root} has {_count(wanted)} that trained, and RI of none: each was scored on no target "

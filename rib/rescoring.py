@@ -314,6 +314,9 @@ def _publish(task: Task, failed: dict[Path, str]) -> None:
     if folder in failed:
         return
     try:
+        for tree in task.question.images.values():
+            if tree.identity != "pixels":
+                tree.on_disk()  # images that were changed meanwhile are not those that the numbers are said to be of
         publish(task.question, task.run, task.before, task.parts, task.store)
     except RibError as error:
         failed[folder] = str(error)

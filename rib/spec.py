@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib import paper, stack
-from rib.config import WITHOUT_TARGET, flat, shipped_nodes
+from rib.config import flat, shipped_nodes
 from rib.content import file_digest_of, folder_digest_of
 from rib.data.images import ImageTree
 from rib.keys import METHOD_SETTLED, NUMERICS, SETTLED, is_neutral, key_of, named_in
@@ -34,6 +35,9 @@ def spec_of(question: Question) -> dict[str, Any]:
     """Everything that a run was resolved to, by flat name."""
     config, start, recipe = question.config, question.start, question.recipe
     options = {name: value for name, value in flat(config).items() if named_in(SETTLED, name) is None}
+    if _code(config.optimizer):
+        told = {f"optimizer.{k}": _by_content(None, k, v, question.records) for k, v in config.optimizer.items()}
+        options |= flat(told)
     return {
         **options,
         "numerics": NUMERICS,
@@ -71,8 +75,10 @@ def fisher_key(question: Question, probe: str | None) -> str:
         question: The run that wants it.
         probe: Digest of the weights of the linear probe that it starts from; None where it starts from the model.
     """
-    spec = {**question.spec, "surgery": methods_of(question, surgery=True), "probe": probe}
-    return key_of(spec, "fisher")
+    # The user's may change the start at any moment, by any option of the run.
+    theirs = any(stack.registered_name(node) is None for node in stack.trained(question.config).values())
+    surgery = question.training_key if theirs else methods_of(question, surgery=True)
+    return key_of({**question.spec, "surgery": surgery, "probe": probe}, "fisher")
 
 
 def methods_of(question: Question, surgery: bool = False) -> list[list[Any]]:
@@ -91,10 +97,11 @@ def methods_of(question: Question, surgery: bool = False) -> list[list[Any]]:
     found: list[list[Any]] = []
     for name in names:
         node = question.config.method[name]
-        registered = registered_name(node)
+        registered = stack.registered_name(node)
         if not (surgery and registered in stack.LEAVE_THE_START):
             defaults = shipped_nodes("method")[registered] if registered else {}
-            options = {key: value for key, value in {**defaults, **node}.items() if key not in METHOD_SETTLED}
+            settled = METHOD_SETTLED.keys() - ({"lr"} - stack.read_by_rib(node))
+            options = {key: value for key, value in {**defaults, **node}.items() if key not in settled}
             told = {key: _by_content(registered, key, value, question.records) for key, value in options.items()}
             written = {k: v for k, v in told.items() if not (registered and is_neutral(f"method.{registered}.{k}", v))}
             found.append([registered or node["_target_"], written, _code(node)])
@@ -109,21 +116,10 @@ def content_options(question: Question) -> dict[str, Any]:
         if code := _code(node):
             found[f"{where}.code"] = " ".join(code)
         for key, value in node.items():
-            told = _by_content(registered_name(node), key, value, question.records)
-            if where in nodes and key not in METHOD_SETTLED and told != value:
+            told = _by_content(stack.registered_name(node), key, value, question.records)
+            if (where in nodes or _code(node)) and key not in METHOD_SETTLED and told != value:
                 found[f"{where}.{key}.content"] = told
     return found
-
-
-def registered_name(node: Mapping[str, Any]) -> str | None:
-    """The name of one of rib's own methods by its class, whatever a config calls it; None for the user's."""
-    return _registered().get(node.get("_target_", ""))
-
-
-@cache
-def _registered() -> dict[str, str]:
-    """Names of rib's own methods by their classes: the tree may change, and keys may not."""
-    return {node["_target_"]: name for name, node in shipped_nodes("method").items() if name not in WITHOUT_TARGET}
 
 
 def _images(name: str, tree: ImageTree) -> dict[str, Any]:
@@ -188,16 +184,45 @@ def _by_content(registered: str | None, key: str, value: Any, records: Path | No
         return {k: _by_content(registered, key, child, records) for k, child in value.items()}
     if isinstance(value, list):
         return [_by_content(registered, key, child, records) for child in value]
+    place = _place(registered, key, value)
+    if place is None:
+        return value
+    if isinstance(place, list):
+        return {"content": [file_digest_of(file, records) for file in place]}
+    return {"content": folder_digest_of(place, records) if place.is_dir() else file_digest_of(place, records)}
+
+
+def _place(registered: str | None, key: str, value: object) -> Path | list[Path] | None:
+    """The file or folder that an option names, or the files that it matches; None where it names none."""
     words = READS_FILES.get(f"method.{registered}.{key}", (value,)) if registered else ("",)
     if not isinstance(value, str) or value in words:
-        return value
+        return None
     place = Path(value).expanduser()
     try:
-        if place.is_dir():
-            return {"content": folder_digest_of(place, records)}
-        return {"content": file_digest_of(place, records)} if place.is_file() else value
+        if place.exists():
+            return place
+        return [Path(f) for f in sorted(glob(str(place), recursive=True)) if Path(f).is_file()] or None  # noqa: PTH207
     except OSError:  # a text too long for a name
-        return value
+        return None
+
+
+def files_of(question: Question) -> list[Path]:
+    """Every file and folder that options of a run name."""
+    found: list[Path] = []
+
+    def walk(registered: str | None, key: str, value: object) -> None:
+        if isinstance(value, dict | list):
+            for child in value.values() if isinstance(value, dict) else value:
+                walk(registered, key, child)
+        elif (place := _place(registered, key, value)) is not None:
+            found.extend(place if isinstance(place, list) else [place])
+
+    for node in [*stack.trained(question.config).values(), question.config.optimizer]:
+        if "_target_" in node and (stack.registered_name(node) is not None or _code(node)):
+            for key, value in node.items():
+                if key not in METHOD_SETTLED:
+                    walk(stack.registered_name(node), key, value)
+    return found
 
 
 def _code(node: Mapping[str, Any]) -> list[str]:

@@ -17,10 +17,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rib.config import method_node, nearest, options, varied
+from rib.config import (
+    READ_BY_RIB,
+    WITHOUT_TARGET,
+    arguments,
+    method_node,
+    nearest,
+    options,
+    shipped_nodes,
+    varied,
+)
 from rib.data.catalog import Catalog
 from rib.errors import RibError
 from rib.schema import Config
@@ -36,6 +46,11 @@ NO_WEIGHTS = {
 
 LEAVE_THE_START = ("ewc", "l2sp", "lwf", "ldifs", "spd", "ftp", "surgical", "layer_decay", "ema")
 """Methods of rib that change neither the start model nor which of its weights train (their ``order`` is above 0)."""
+
+BY_TARGET = {
+    "rib_soup": "each target has a model of its own, without that target's fine-tune; its weights have them all",
+}
+"""Methods whose runs cannot be an ingredient, and why."""
 
 HOLDING = ("ewc", "l2sp", "spd", "ftp")
 """Methods that hold each trained weight near its start."""
@@ -82,13 +97,14 @@ def check(config: Config) -> None:
         RibError: If two methods cannot stand together, or one cannot be trained with this Trainer, with the reason.
     """
     names = [name for name, node in config.method.items() if node]
+    classes = classes_of(config)
     if "fsdp" in str(config.trainer.get("strategy")) and names:
         raise RibError(
             f"trainer=fsdp: expected plain fine-tuning, got +method={'+'.join(names)}: methods read or change single "
             "weights, of which FSDP keeps shards; use trainer=ddp"
         )
     for pair, why in CLASHES.items():
-        if pair <= set(names):
+        if pair <= classes:
             raise RibError(f"method: {' and '.join(sorted(pair))} cannot be stacked: {why}")
     after = [name for name in names if "ingredients" in config.method[name]]
     if len(after) > 1:
@@ -125,11 +141,36 @@ def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Pa
         else:
             found += _asked(config, text, where, rest, catalog)
     for label, part in found:
-        of = set(part.method) if isinstance(part, Config) else set(part.resolve().parent.name.split("+"))
+        of = classes_of(part) if isinstance(part, Config) else set(part.resolve().parent.name.split("+"))
+        for method in of & BY_TARGET.keys():
+            raise RibError(f"{where}: {label} cannot be an ingredient: {BY_TARGET[method]}")
         for method in of & NO_WEIGHTS.keys():
             if name != "output_ensemble":
                 raise RibError(f"{where}: {label} cannot be averaged with others: {NO_WEIGHTS[method]}")
     return found
+
+
+def classes_of(config: Config) -> set[str]:
+    """Names of a stack's methods, rib's own by the names that they are registered under."""
+    return {registered_name(node) or name for name, node in config.method.items()}
+
+
+@cache
+def _registered() -> dict[str, str]:
+    nodes = shipped_nodes("method").items()
+    return {node["_target_"]: name for name, node in nodes if name not in WITHOUT_TARGET}
+
+
+def registered_name(node: Mapping[str, Any]) -> str | None:
+    """The name of one of rib's own methods by its class, whatever a config calls it; None for the user's."""
+    return _registered().get(node.get("_target_", ""))
+
+
+def read_by_rib(node: Mapping[str, Any]) -> frozenset[str]:
+    """Of a method's options, those that rib reads itself; one that the user's class takes is the class's."""
+    if registered_name(node) is not None or "_target_" not in node:
+        return READ_BY_RIB["method"]
+    return READ_BY_RIB["method"] - (arguments(node["_target_"], "method") - {"ingredients"})
 
 
 def _asked(

@@ -365,12 +365,42 @@ def out_of_date(view: Mapping[str, Any], question: Question, run: Run) -> str | 
         question: What it answers.
         run: Its folder, in the store of those that it was made from.
     """
-    used = [*view.get("ingredients", ()), *filter(None, (view.get("probe"),))]
-    for part, then in zip(question.needs, used, strict=True):
-        now = weights_digest(part_of(part, RunStore(run.folder.parents[4])))
-        if now is not None and now != then["weights"]:
+    for part, then in zip(question.needs, made_from(view), strict=True):
+        place = part_of(part, RunStore(run.folder.parents[4]))
+        now = weights_digest(place)
+        if now is None:
+            continue
+        if now != then["weights"]:
             return part.label
+        if part.question is not None and (own := place.metrics()) is not None:
+            deeper = out_of_date(own, part.question, place)
+            if deeper is not None:
+                return f"{part.label} is out of date itself: {deeper}"
     return None
+
+
+def made_from(view: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a run's metrics say of the runs that it was made from: label, source, fingerprint, weights."""
+    return [*view.get("ingredients", ()), *filter(None, (view.get("probe"),))]
+
+
+def out_of_date_in(store: RunStore) -> set[str]:
+    """Keys of finished runs that were made from others which hold other weights by now, or are such themselves."""
+    runs = store.finished()
+    weights = {run.key: weights_digest(run) for run in runs}
+    used = {run.key: made_from(run.metrics() or {}) for run in runs}
+    old: set[str] = set()
+    while more := {
+        key
+        for key, parts in used.items()
+        if key not in old
+        and any(
+            part["fingerprint"] in old or weights.get(part["fingerprint"], part.get("weights")) != part.get("weights")
+            for part in parts
+        )
+    }:
+        old |= more
+    return old
 
 
 def part_of(part: Ingredient, store: RunStore) -> Run:
@@ -384,6 +414,11 @@ def part_of(part: Ingredient, store: RunStore) -> Run:
 def weights_digest(run: Run) -> str | None:
     """Of a finished run's weights, as written; None where there is no such run, or it has none."""
     return (run.read_json("fit.json") or {}).get("weights") if run.metrics() is not None else None
+
+
+def unscored(question: Question, run: Run) -> list[str]:
+    """Datasets that a run has no predictions for."""
+    return [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 
 def answers(view: Mapping[str, Any]) -> tuple[Any, ...]:

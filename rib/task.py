@@ -9,9 +9,8 @@ from pathlib import Path
 from rib.commands import command_for
 from rib.data.images import ImageTree
 from rib.errors import RibError
-from rib.pipeline import unscored
 from rib.question import PRETRAINED, Question
-from rib.store import Run, RunStore, view_of
+from rib.store import Run, RunStore, unscored, view_of
 
 Trees = dict[tuple[Path, str], ImageTree]
 """Lists of images that are shared (ImageNet-C has 3.75 million), by their folder and score key."""

@@ -13,10 +13,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import marshal
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -32,8 +34,8 @@ OURS = "rib"
 INTERACTIVE = ("__main__", "__mp_main__")
 """Modules that no other process can find."""
 
-_seen: dict[str, tuple[object, str]] = {}
-"""The spec of each imported module of the user's, and the digest that its file had when this process first looked."""
+_seen: dict[str, tuple[bool, str]] = {}
+"""By module of the user's: whether it was imported when this process last looked, and the digest of its file then."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def user_code(target: str) -> UserCode | None:
     digests = {name: _digest(file) for name, file in files.items()}
     for name, digest in digests.items():
         _check_unchanged(name, digest, files[name])
+        if name not in sys.modules and files[name].suffix == ".py":
+            _drop_stale_bytecode(files[name])
     return UserCode(target, files, digest_of(digests))
 
 
@@ -183,7 +187,12 @@ def _parents(name: str) -> list[str]:
 def _imports(name: str, file: Path) -> Iterator[str]:
     """Dotted names that a file may import: modules, and names in them that may be modules."""
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(_tree(file)):
+    nodes = list(ast.walk(_tree(file)))
+    by_name = {"import_module", "__import__"}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "importlib":
+            by_name |= {alias.asname or alias.name for alias in node.names if alias.name == "import_module"}
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -191,10 +200,20 @@ def _imports(name: str, file: Path) -> Iterator[str]:
             base = ".".join([*above, *filter(None, [node.module])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.args[0].value
+            if called in by_name:
+                yield from _named(node, ".".join(package))
+
+
+def _named(call: ast.Call, package: str) -> Iterator[str]:
+    """The module that ``import_module("..x", package="y")`` names, where it is written out."""
+    given = {"name": call.args[0] if call.args else None, "package": call.args[1] if len(call.args) > 1 else None}
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg in given}
+    name, of = (node.value if isinstance(node, ast.Constant) else None for node in given.values())
+    if isinstance(name, str):
+        with suppress(ImportError):  # beyond the top of the package
+            yield importlib.util.resolve_name(name, of if isinstance(of, str) else package)
 
 
 def _tree(file: Path) -> ast.Module:
@@ -220,11 +239,22 @@ def _digest(file: Path) -> str:
 def _check_unchanged(name: str, digest: str, file: Path) -> None:
     """A module that was edited after it was imported would run as it was, under the key of what it is now."""
     module = sys.modules.get(name)
-    spec, first = _seen.get(name, (None, digest))
-    if module is not None and spec is module.__spec__ and first != digest:
+    imported, first = _seen.get(name, (False, digest))
+    if module is not None and imported and first != digest:
         raise RibError(
             f"{file} was changed after this process had imported it, and would run as it was; start a new process "
-            "(restart the notebook's kernel), or importlib.reload it"
+            "(restart the notebook's kernel; a reload would leave what others imported from it)"
         )
-    # importlib.reload makes a new spec, and so does a first import (`rib.config.arguments` looks again after it).
-    _seen[name] = (module and module.__spec__, digest)
+    # A first import comes between two looks: `rib.config.arguments` looks again after it.
+    _seen[name] = (module is not None, digest)
+
+
+def _drop_stale_bytecode(file: Path) -> None:
+    """Python trusts a .pyc by time and size alone; one that is of another text of the same time and size is removed."""
+    try:
+        cached = Path(importlib.util.cache_from_source(str(file)))
+        content = cached.read_bytes()
+        if marshal.loads(content[16:]) != compile(file.read_bytes(), str(file), "exec", dont_inherit=True):
+            cached.unlink()
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, NotImplementedError):
+        return

@@ -7,6 +7,7 @@ coefficient 1 beside others with 0 comes out bit for bit, so that the ends of ev
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from rib.errors import RibError
 from rib.files import write_atomically
 
 StateDict = Mapping[str, Tensor]
+
+DIGEST = "sha256"
+"""In the header of a file of `keep`."""
 
 Coefficients = Sequence[float]
 """One factor a model."""
@@ -68,6 +72,31 @@ def save_weights(state: StateDict, file: Path) -> None:
     shared = {name for name, t in plain.items() if kept.setdefault(t.untyped_storage().data_ptr(), name) != name}
     whole = {name: t.clone() if name in shared else t for name, t in plain.items()}
     write_atomically(file, save({name: t.contiguous() for name, t in whole.items()}))
+
+
+def keep(state: StateDict, file: Path) -> None:
+    """Write tensors that can be made again, with a digest of them, for `kept`."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_atomically(file, save(plain, metadata={DIGEST: _digest(plain)}))
+
+
+def kept(file: Path) -> dict[str, Tensor] | None:
+    """What `keep` wrote; None where it is not there, or is not what was written."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            whole = (opened.metadata() or {}).get(DIGEST) == _digest(state)
+    except Exception:  # safetensors has errors of its own
+        return None
+    return state if whole else None
+
+
+def _digest(state: StateDict) -> str:
+    found = hashlib.sha256()
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(state[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def distance(one: StateDict, other: StateDict) -> float:

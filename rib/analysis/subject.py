@@ -19,7 +19,7 @@ from rib.metrics_file import AGAIN, is_older, older_words
 from rib.models.zoo import Start, find_start
 from rib.question import PRETRAINED
 from rib.schema import AnalyzeConfig, Config
-from rib.stack import NO_WEIGHTS
+from rib.stack import NO_WEIGHTS, classes_of
 from rib.store import Run
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Subject:
             made = stored(run.folder / "config.yaml")
         except RibError as error:
             raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
+        for method in classes_of(made) & NO_WEIGHTS.keys():  # under another name, too
+            raise RibError(f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}")
         if not run.is_intact:
             raise RibError(
                 f"{where}: {run.weights_file} is damaged: it is not what was written; make it again with "

@@ -22,16 +22,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from rib.content import file_digest_of
 from rib.data.images import ImageTree
 from rib.data.transform import Transform, augmentation, read_image
 from rib.errors import RibError
-from rib.files import unfinished
+from rib.files import file_digest, unfinished, write_atomically
 from rib.machine import cores
 from rib.memo import digest_of
 from rib.progress import progress
 
 BUDGET = 256 * 2**20
 """Bytes of crops that a dataset may take on disk."""
+
+DIGEST = ".sha256"
+"""Ending of the file beside an array that says what was written."""
 
 STALE_SECONDS = 86_400
 """Age at which a temporary file was surely left by a killed process."""
@@ -82,6 +86,14 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
 
 
 def _load(file: Path) -> Tensor:
+    """The array in a file.
+
+    Raises:
+        ValueError: If it is not what was written.
+    """
+    written = file.with_suffix(DIGEST).read_text()
+    if not file.is_file() or file_digest_of(file, file.parent / "records") != written:
+        raise ValueError(f"{file} is not what was written")
     return torch.from_numpy(np.load(file, mmap_mode="c"))  # copy on write: torch wants memory that it may write to
 
 
@@ -95,6 +107,9 @@ def _publish(crops: Pixels, file: Path) -> None:
     try:
         with temporary.open("wb") as stream:
             np.save(stream, crops)
+            stream.flush()
+            os.fsync(stream.fileno())
+        write_atomically(file.with_suffix(DIGEST), file_digest(temporary)[:16].encode())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -92,9 +92,12 @@ class ImageTree:
             raise RibError(
                 f"{self.spec.title}: images in {self.folder} were changed after this command began; run it again"
             )
-        return self.digest if self.identity == "content" else self._states()
+        return self.digest if self.identity == "content" else self.states()
 
-    def _states(self) -> str:
+    def states(self) -> str:
+        """Changes when size, times or inode of any file do; of the sizes alone on a network file system."""
+        if self.telling.network:
+            return self._told()
         return columns_digest(file_states(self.folder, self.paths).tobytes())
 
     def _told(self) -> str:

@@ -15,7 +15,8 @@ The loss that all this is added to is the cross-entropy over the source's classe
 (nine of ObjectNet's) has the largest of them for its logit, in training as in scoring: the gradient of an image goes to
 that output alone, and the class's other outputs learn nothing from it. No paper here says how to train such a class.
 
-A user's own method subclasses `Method`; one that overrides nothing is plain fine-tuning.
+A user's own method subclasses `Method`; one that overrides nothing is plain fine-tuning. What it remembers between
+steps goes through Lightning's ``state_dict`` and ``load_state_dict``, or a killed run goes on without it.
 """
 
 from __future__ import annotations

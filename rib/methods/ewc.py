@@ -35,16 +35,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import lightning.pytorch as L
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 from torch import Tensor
 
-from rib.errors import DamagedError, RibError
+from rib.errors import RibError
 from rib.methods.base import Method, Step
 from rib.methods.fisher import (
     Labels,
@@ -57,7 +55,7 @@ from rib.methods.fisher import (
 )
 from rib.methods.pull import quadratic
 from rib.scoring import exact_float32
-from rib.weights import save_weights
+from rib.weights import keep, kept
 
 if TYPE_CHECKING:
     from rib.module import FineTuner
@@ -202,12 +200,15 @@ class EWC(Method):
         else:
             file = memo.file("fisher", **facts)
             with memo.making(file):
-                if trainer.strategy.broadcast(file.is_file()):  # rank zero's look decides for all
-                    fisher = _kept(file)
+                found = kept(file)
+                if trainer.strategy.broadcast(found is not None):  # rank zero's look decides for all
+                    if found is None:
+                        raise RibError(f"method.ewc: this process cannot read {file}, which another one can")
+                    fisher = found
                 else:
                     fisher = self._computed(trainer, module, device)
                     if trainer.is_global_zero:
-                        save_weights(fisher, file)
+                        keep(fisher, file)
         # A file of an older version may lack one.
         self.fisher_error, self.fisher_mean = (float(fisher.pop(key, math.nan)) for key in (ERROR, MEAN))
         return evened(fisher) if self.normalise == "tensor" else fisher
@@ -241,16 +242,3 @@ class EWC(Method):
         count, squares, _ = seen.tolist()
         mean = squares / count / sum(f.numel() for f in fisher.values())
         return {**fisher, ERROR: torch.tensor(relative_error(seen)), MEAN: torch.tensor(mean)}
-
-
-def _kept(file: Path) -> dict[str, Tensor]:
-    """The Fisher that an earlier run has left.
-
-    Raises:
-        DamagedError: If its file does not hold what was written to it.
-    """
-    try:
-        fisher: dict[str, Tensor] = load_file(file)
-    except Exception as error:  # safetensors has errors of its own
-        raise DamagedError(f"cannot read the Fisher {file} ({error}); delete it and give the command again") from error
-    return fisher

@@ -15,14 +15,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
 from rib.files import file_digest
 from rib.memo import digest_of
-from rib.weights import save_weights
+from rib.weights import keep, kept
 
 if TYPE_CHECKING:
     from rib.models.zoo import Start
@@ -137,12 +136,14 @@ def head_of(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # By the file that is read: with weights from elsewhere, the start's digest is another file's.
     digest = digest_of([file_digest(start.weights)[:16], start.architecture, sentences()])
     file = start.heads / f"{digest}.safetensors"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():  # another process made it while this one waited
-                save_weights({"head.weight": _head(start, state)}, file)
-    return load_file(file)
+    if (head := kept(file)) is not None:
+        return head
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if (head := kept(file)) is None:  # else another process made it while this one waited
+            head = {"head.weight": _head(start, state)}
+            keep(head, file)
+    return head
 
 
 def build_clip(architecture: str, size: int | None = None) -> Any:

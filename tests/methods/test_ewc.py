@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,7 +17,6 @@ from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
 from rib.methods.l2sp import L2SP
 from rib.methods.pull import quadratic, stable_below
 from rib.module import warmup_cosine
-from rib.weights import save_weights
 from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.nets import NETS, small_vit
 
@@ -162,18 +160,6 @@ def test_lambda_is_what_multiplies_the_fisher_as_it_was():
         assert torch.allclose(mine, told * square / 16, rtol=1e-3, atol=1e-9), name
     assert "ewc.lambda" not in fitted(normalise="tensor").report()
     assert "ewc.lambda" not in fitted(fisher="identity").report()
-
-
-def test_a_fisher_kept_by_an_older_version_is_used_without_what_it_lacks(tmp_path):
-    memo, method = Memo(tmp_path, {"start": "vit"}), EWC(1.0, samples=16)
-    expected = fit(small_vit(), method, steps=2, memo=memo).state_dict()
-    (file,) = tmp_path.iterdir()
-    kept = load_file(file)
-    del kept["mean"]
-    save_weights(kept, file)
-    again = EWC(1.0, samples=16)
-    assert same(fit(small_vit(), again, steps=2, memo=memo).state_dict(), expected)
-    assert again.report().keys() == {"ewc.capped_share", "ewc.fisher_error"}
 
 
 def test_one_image_leaves_no_error_to_estimate():
