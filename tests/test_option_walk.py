@@ -81,7 +81,7 @@ WALK: dict[str, Row] = {
     "model.library": Row(f"{TIMM} model.architecture=convnext_base", "open_clip", "TSF", trains=False),
     "model.architecture": Row(TIMM, "resnet18", "TSF"),
     "model.weights": Row("", "COPY", ""),
-    "model.activation": Row(TIMM, "gelu", ""),
+    "model.activation": Row(TIMM, "gelu", "", trains=False),
     "model.tag": Row(f"{TIMM} model.architecture=resnet50", "tv_in1k", "TSF"),
     "model.hub": Row(TIMM, "timm/another", "", trains=False),
     "model.package": Row(TIMM, "torch", "", trains=False),

@@ -83,7 +83,8 @@ def test_where_nothing_is_related_0_is_excluded_as_rarely_as_is_said(shared, lev
     pairs, interval, test = null_rates(shared, levels, 1000)
     assert interval <= 0.06
     assert 0.03 <= test <= 0.07
-    assert (pairs > 0.08) == bool(shared), "what was done before, and why it is not"
+    # What was done before, and why it is not; of lines that are copies of one another it counts each point once.
+    assert (pairs > 0.08) == (0 < shared < 1)
 
 
 @pytest.mark.slow
