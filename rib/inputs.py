@@ -11,6 +11,7 @@ import contextlib
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rib.asking import ask
@@ -67,7 +68,8 @@ def check_unchanged(question: Question) -> None:
         RibError: If weights, images, other files or the user's code were changed since.
     """
     with contextlib.redirect_stderr(io.StringIO()):  # what it says was said the first time
-        again = ask(question.config)
+        data = replace(question.config.data, rescan=False)  # all was read for the first key
+        again = ask(replace(question.config, data=data))
     same = all(again.score_keys.get(name, key) == key for name, key in question.score_keys.items())
     if again.training_key != question.training_key or not same:
         raise RibError("files that this run is made from were changed after the command began; give it again")
