@@ -115,6 +115,7 @@ def test_a_pass_that_does_not_fit_is_two_with_the_same_bits(old, ask_evaluate, m
     assert same(columns(old.root), columns(other))
 
 
+@pytest.mark.slow
 def test_ensembles_and_soups_with_a_model_a_target_are_scored_like_alone(ask_for, ask_evaluate, store, tmp_path):
     kinds = (
         ("+method=output_ensemble",),

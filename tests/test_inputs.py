@@ -157,6 +157,7 @@ def shake(run: Run) -> None:
     run.write_json("fit.json", {**run.read_json("fit.json"), "weights": file_digest(run.weights_file)})
 
 
+@pytest.mark.slow
 def test_what_is_two_levels_up_is_out_of_date_too(ask_for, store, tmp_path, capsys):
     config = ask_for(*QUICK, "+method=soup", "method.soup.ingredients=[pretrained,wise_ft]")
     run = finetune(config)
@@ -218,6 +219,7 @@ def test_tensors_that_were_kept_are_whole_or_not_there(tmp_path):
     assert kept(file) is None
 
 
+@pytest.mark.slow
 def test_a_damaged_fisher_is_estimated_anew(ask_for, store):
     ewc = ("+method=ewc", "optimizer.lr=0.02")
     true = finetune(ask_for(*QUICK, *ewc, "method.ewc.strength=3.0")).weights_file.read_bytes()

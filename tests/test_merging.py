@@ -91,6 +91,7 @@ def test_a_killed_curve_is_scored_again_where_it_stopped(made, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_alpha_is_chosen_on_what_was_held_out(made):
     # Enough images of each class that one can be spared.
     run = made(
@@ -245,6 +246,7 @@ def test_batch_norm_statistics_are_estimated_anew_after_averaging_but_never_at_a
     assert fine.metrics()["notes"]["batch_norm.layers"] > 0
 
 
+@pytest.mark.slow
 def test_new_statistics_are_those_of_the_source_through_the_merged_weights(on_a_batch_norm_net, ask_for, store):
     """The first BatchNorm's mean and variance, by hand from the images that the run was trained on."""
     run = on_a_batch_norm_net("+method=wise_ft")

@@ -100,6 +100,7 @@ def test_it_runs_and_is_stamped(ask_for):
     assert "imagenet_c" in metrics["robustness_improvement"]["targets"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_objectnet_as_theirs_trains_outputs_by_label_number(ask_for):
     """Labels 0..104 are taken for output ids, so that the true classes' outputs only fall."""
     options = ("dataset=objectnet", "suite.targets=[objectnet]", "suite.reported=[]", "model=mini_tiny")

@@ -84,6 +84,7 @@ def test_the_distance_from_the_start_shrinks_as_ewc_grows_stronger(ask_for):
     assert capped[-1] > 0.5  # the rest has no Fisher at all: outputs that no image of mini needs
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(ask_for, tmp_path):
     one = finetune(ask_for(*SHORT))
     again = finetune(ask_for(*SHORT, f"paths.runs={tmp_path / 'elsewhere'}"))
@@ -297,6 +298,7 @@ def test_the_fisher_is_made_once_for_all_strengths(ask_for, store, monkeypatch):
     assert len(list((store / "memo").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_another_way_of_scoring_stands_beside_the_first(ask_for):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1")
     run = finetune(ask_for(*quick))

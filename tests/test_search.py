@@ -191,6 +191,7 @@ def test_a_trial_whose_process_is_gone_is_taken_up_as_it_was(searched, store, mo
     assert sorted(row["trial"] for row in rows) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_a_bad_one_and_not_the_end(searched):
     rows = searched(*SOURCE_ALONE, "epochs=3", "trials=3", "search.lr=[1e-7,1e7]")
     done, lost = ([row for row in rows if bool(row["held_out"]) is which] for which in (True, False))

@@ -249,6 +249,7 @@ def test_a_curve_that_does_not_rise_has_no_crossing(mris, said):
     assert Size()._crossing(records) == said
 
 
+@pytest.mark.slow
 def test_a_cell_whose_weights_are_gone_is_a_row_that_says_so(make):
     _, store, made = make("study=cka_study", *QUICK, *GRIDS["cka_study"])
     one = next(one for one in made if one.metrics["method"] == "finetune")

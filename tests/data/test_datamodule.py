@@ -78,6 +78,7 @@ def train_places(folder, batch_size):
     return [batch[2].tolist() for batch in module(tree, batch_size=batch_size).train_dataloader()]
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_the_batches_of_one(tree, tmp_path, gloo_pool):
     whole = [batch[2].tolist() for batch in module(tree).train_dataloader()]
     first, second = gloo_pool.run(train_places, tmp_path, 4)

@@ -115,6 +115,7 @@ def test_a_prompt_of_zeros_is_stored_too():
     assert torch.equal(again(random_images(4)), model(random_images(4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_two_processes_are_one(net, gloo_pool):
     one = fit(NETS[net](), *prompt()).state_dict()

@@ -52,6 +52,7 @@ def test_coverage(world: World) -> None:
     assert 0.94 <= coverage(world, 4000) <= 0.96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "least", "most"), [(TWICE, 0.78, 0.88), (FOUR_TIMES, 0.60, 0.74)])
 def test_near_duplicates_taken_as_images_of_their_own_narrow_the_interval(world, least, most) -> None:
     """83 and 67 % in the long run: 1.96 / sqrt(copies) standard errors. What `rib.metrics.bootstrap` warns of."""
