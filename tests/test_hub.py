@@ -75,6 +75,7 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(hub, tmp_path, monkey
     assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
 def test_the_card_names_its_model_exactly(hub, tmp_path):
     hub.files[f"timm/{CARD}/model.safetensors"] = file = tmp_path / "served"
     state = weights_of("vit_base_patch16_clip_224", file)

@@ -58,6 +58,7 @@ def test_alpha_1_is_the_ingredient_and_alpha_0_the_start(made, store):
     assert ends[1].metrics()["robustness_improvement"] == fine
 
 
+@pytest.mark.slow
 def test_a_curve_in_one_pass_equals_runs_of_their_own(made):
     curve = made("+method=wise_ft", "method.wise_ft.curve=[0,.25,1]")
     alone = made("+method=wise_ft", "method.wise_ft.alpha=.25")
@@ -122,6 +123,7 @@ def test_an_ingredient_that_was_trained_on_the_same_photographs_is_refused_where
         made(*ask_it, "method.wise_ft.ingredients=['finetune dataset=imagenet_cartoon']")
 
 
+@pytest.mark.slow
 def test_the_papers_soup_is_the_mean_of_its_four(made, store):
     run = made("+method=soup")
     names = ("pretrained", "finetune", "ewc", "lwf")
@@ -139,6 +141,7 @@ def test_a_stack_is_the_method_over_the_rest(made, store):
     assert run.metrics()["ingredients"][0]["fingerprint"] == part.key
 
 
+@pytest.mark.slow
 def test_ingredients_by_text_and_by_folder(made, store):
     other = made("+method=finetune", "seed=3")
     run = made("+method=soup", f"method.soup.ingredients=['finetune seed=+1','{other.folder}',pretrained]")

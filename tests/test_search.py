@@ -101,6 +101,7 @@ def test_merged_weights_are_scored_on_it_too(ask_for):
     assert run.metrics()["held_out"]["after"] == correct_by_hand(question, run) / len(question.held_out)
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_best_on_held_out_images_and_goes_on(searched, store, ask_for, capsys, monkeypatch):
     asked = ("+method=ewc", *SOURCE_ALONE, "data.holdout=.2", "search.lr=[1e-4,3e-2]")
     assert len(searched(*asked, "trials=2")) == 2

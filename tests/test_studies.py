@@ -274,6 +274,7 @@ def test_an_error_costs_the_difference_of_its_two_sides(make):
     assert table["wrong"].iloc[0] == pytest.approx(one.metrics["robustness_improvement"]["value"])
 
 
+@pytest.mark.slow
 def test_the_controls_that_must_be_exact_are(make):
     config, store, made = make("study=negative_controls", *QUICK, *GRIDS["negative_controls"])
     table = instantiate(config.draw).table(made, store).set_index("control")

@@ -160,6 +160,7 @@ def test_two_processes_step_as_the_plain_loop_does(batch_size, accumulate, num_i
         assert furthest(first, by_hand(method, batch_size * accumulate, num_images)) < 2e-6, method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_incomplete_group_is_one_whole_batch_to_every_method(method, gloo_pool):
     whole = trained(method, 24, 1)  # 24 images and 16
