@@ -38,7 +38,7 @@ benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 
 	  'methods=[finetune,linear_probe,lp_ft,ewc,lwf,wise_ft,soup]'
 
 notebooks: $(INSTALLED)  ## execute the notebooks again, in place (3 minutes)
-	$(BIN)/python -m tests.notebooks notebooks
+	$(BIN)/python -m tests.support.notebooks notebooks
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .

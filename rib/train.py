@@ -1,7 +1,7 @@
 """``python -m rib.train``: fine-tune a model on one dataset and report what that did to all the others.
 
-Six hops from command to number: this main, `rib.pipeline.finetune`, `rib.module.FineTuner` (training),
-`rib.scoring.score` (predictions), `rib.results.measure` (accuracy and RI), `rib.tables` (what is printed).
+Six hops from command to number: this main, `rib.pipeline.finetune`, `rib.training.module.FineTuner` (training),
+`rib.scoring.score` (predictions), `rib.runs.measure` (accuracy and RI), `rib.reporting.run_view` (what is printed).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import asked, conf_dir
-from rib.launch import launch, quietly, rank
-from rib.schema import Config
-from rib.store import Run
-from rib.sweep import in_own_process, needs_own_process, recorded
+from rib.config.composition import asked
+from rib.config.launch import launch, quietly
+from rib.config.schema import Config
+from rib.config.shipped import conf_dir
+from rib.runs.run import Run
+from rib.runtime.console import rank
+from rib.sweeps.multirun import in_own_process, needs_own_process, recorded
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")

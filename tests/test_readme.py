@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies import BEGIN, END, FIGURES, STUDIES
-from rib.config import conf_dir, options
+from rib.config.shipped import conf_dir, options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

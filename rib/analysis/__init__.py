@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rib.analysis.cka import LayerCKA, layer_cka
 from rib.analysis.drift import layer_drift
-from rib.schema import AnalyzeConfig, CKAConfig
+from rib.config.command_schema import AnalyzeConfig, CKAConfig
 
 __all__ = ["LayerCKA", "analyze", "layer_cka", "layer_drift"]
 

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
-from rib.files import file_digest
-from rib.memo import digest_of
-from rib.weights import keep, kept
+from rib.models.weights import keep, kept
+from rib.runtime.files import digest_of, file_digest
 
 if TYPE_CHECKING:
-    from rib.models.zoo import Start
-    from rib.progress import Advance
+    from rib.models.start import Start
+    from rib.runtime.progress import Advance
 
 BATCH = 256
 """Sentences at once; with the shortest first, a batch is as wide as its longest sentence."""
@@ -168,7 +167,7 @@ def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None
 def _head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
     import open_clip
 
-    from rib.progress import progress
+    from rib.runtime.progress import progress
 
     clip = build_clip(start.architecture).eval()
     try:

@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from rib import content
-from rib.content import file_digest_of, file_states, files_digest, folder_digest_of, is_network
 from rib.errors import RibError
+from rib.runtime import content
+from rib.runtime.content import file_digest_of, file_states, files_digest, folder_digest_of, is_network
 from tests.data.trees import replaced_in_place
 
 PATHS = ("a/one.JPEG", "a/two.JPEG", "b/one.JPEG", "b/two.JPEG")

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rib.data.identity import CONTENTS, DIGESTS, contents_digest, drawn_digests
-from rib.data.images import scan
-from rib.data.mini.sets import NAMES, documents, pictures
+from rib.data.mini.documents import documents
+from rib.data.mini.sets import NAMES, pictures
 from rib.data.mini.specs import catalog
+from rib.data.scan import scan
 
 DRAWING_VERSION = 2
 """Raised with every change that moves a pixel."""
