@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rib.config
 from rib.config.command_schema import AnalyzeConfig
-from rib.config.composition import stored
 from rib.config.schema import Config
 from rib.data.catalog import Catalog
 from rib.data.scan import scan
@@ -75,7 +75,7 @@ class Subject:
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
         try:
-            made = stored(run.folder / "config.yaml")
+            made = rib.config.stored(run.folder / "config.yaml")
         except RibError as error:
             raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
         for method in classes_of(made) & NO_WEIGHTS.keys():  # under another name, too

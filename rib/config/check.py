@@ -13,23 +13,15 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rib.config.messages import explain_omegaconf, nearest
-from rib.config.shipped import options, shipped_nodes
-from rib.errors import RibError
+from rib.config.messages import explain_omegaconf
+from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, options, shipped_nodes
+from rib.errors import RibError, nearest
 
 C = TypeVar("C")
 
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys belong to a class that is named in them, not to the schema."""
 
-READ_BY_RIB = {
-    "optimizer": frozenset({"lr", "warmup_steps"}),
-    "method": frozenset({"ingredients", "lr", "reestimate", "version"}),
-}
-"""Keys that any class in a node may have beside its arguments, since rib reads them itself."""
-
-WITHOUT_TARGET = ("finetune", "pretrained")
-"""Methods that are no class: nothing is added, or nothing is trained."""
 
 RECORDED = {"external": {"name", "digest"}}
 """What `rib.evaluate` records in the place of a method, for weights that were made elsewhere."""

@@ -13,11 +13,12 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from rib.config.check import OPEN_NODES, C, checked, to_plain
-from rib.config.defaults import default_options, flat
+from rib.config.defaults import default_options
 from rib.config.launch import accept
 from rib.config.messages import explain
-from rib.config.schema import Config
-from rib.config.shipped import CONFIG_ERRORS, compose_node, conf_dir, search_path, shipped_nodes
+from rib.config.schema import Config, flat
+from rib.config.shipped import conf_dir, shipped_nodes
+from rib.config.unchecked import CONFIG_ERRORS, compose_node, search_path
 from rib.errors import RibError
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from enum import Enum
 from functools import cache
 from typing import Any
 
 from rib.config.check import checked, to_plain
-from rib.config.schema import Config, RecipeConfig
-from rib.config.shipped import compose_node, shipped_nodes
+from rib.config.schema import Config, RecipeConfig, flat
+from rib.config.shipped import shipped_nodes
+from rib.config.unchecked import compose_node
 
 OPTIONS = (
     "optimizer",
@@ -64,14 +63,3 @@ def shipped_recipes() -> dict[str, RecipeConfig]:
 def default_options() -> Any:
     """Return ``conf/train.yaml`` without overrides as nested dictionaries."""
     return to_plain(checked(compose_node("train"), Config))
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a dataclass or of nested dictionaries by dotted names, enums as their values."""
-    found: dict[str, Any] = {}
-    for key, value in (node if isinstance(node, dict) else asdict(node)).items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
-    return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.config.command_schema import CKAConfig
 from rib.config.schema import Config
-from rib.config.shipped import compose_node, conf_dir, shipped_nodes
+from rib.config.shipped import conf_dir, shipped_nodes
+from rib.config.unchecked import compose_node
+from rib.errors import nearest
 
 
 def explain(error: Exception) -> str:
@@ -77,12 +78,6 @@ def _all_keys() -> tuple[str, ...]:
                 yield from walk(child, f"{prefix}{key}.")
 
     return (*walk(cfg), *_fields(CKAConfig, ""))
-
-
-def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    """``; did you mean NAME?`` for the candidate most like a name, or nothing."""
-    close = difflib.get_close_matches(name, sorted({*candidates} - {name}), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def spelt(key: str, value: object) -> str:

@@ -8,8 +8,8 @@ from the kind of data and the machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import asdict, dataclass, field
+from enum import Enum, StrEnum
 from typing import Any
 
 
@@ -244,3 +244,14 @@ class Config:
     force: bool
     keep_memory: bool
     given: list[str]
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a dataclass or of nested dictionaries by dotted names, enums as their values."""
+    found: dict[str, Any] = {}
+    for key, value in (node if isinstance(node, dict) else asdict(node)).items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
+    return found

@@ -1,23 +1,28 @@
-"""Read the files of ``conf/`` as rib ships them."""
+"""Read the files of ``conf/`` as rib ships them, by PyYAML alone.
+
+What only looks a default up does not wait for Hydra. ``tests/config/test_shipped.py`` compares every file with what
+OmegaConf reads.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 
-CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
-"""What composing or checking a config raises."""
+READ_BY_RIB = {
+    "optimizer": frozenset({"lr", "warmup_steps"}),
+    "method": frozenset({"ingredients", "lr", "reestimate", "version"}),
+}
+"""Keys that any class in a node may have beside its arguments, since rib reads them itself."""
 
-UNSET: str = MISSING
+
+WITHOUT_TARGET = ("finetune", "pretrained")
+"""Methods that are no class: nothing is added, or nothing is trained."""
+
+UNSET = "???"
 """Value of an option in a file that has no default."""
 
 
@@ -35,29 +40,6 @@ def conf_dir() -> str:
     raise FileNotFoundError("rib's conf/ folder is missing; install rib again")
 
 
-def compose_node(config_name: str, *overrides: str) -> DictConfig:
-    """Hydra's compose, which also works inside a Hydra main (whose global state is put back)."""
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return hydra_compose(config_name, list(overrides))
-    finally:
-        GlobalHydra.instance().hydra = running
-
-
-def has_key(cfg: DictConfig, key: str) -> bool:
-    """Return whether Hydra takes a dotted name without ``++``."""
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return isinstance(node, DictConfig) and last in node
-
-
-def search_path() -> list[str]:
-    """Return the running command's ``hydra.searchpath``; empty outside a command."""
-    return list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
-
-
 def options(group: str) -> list[str]:
     """Names of a config group's files, ``options("model")``."""
     return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml"))
@@ -68,8 +50,7 @@ def shipped_nodes(group: str) -> dict[str, dict[str, Any]]:
     """What rib's own files of a group hold, by file name (a method's one entry unwrapped)."""
     nodes = {}
     for name in options(group):
-        loaded = OmegaConf.load(Path(conf_dir(), group, f"{name}.yaml"))
-        node = cast("dict[str, Any]", OmegaConf.to_container(loaded, resolve=False))
+        node = yaml.safe_load(Path(conf_dir(), group, f"{name}.yaml").read_text()) or {}
         node.pop("defaults", None)
         nodes[name] = (node.get(name) or {}) if group == "method" else node
     return nodes

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from rib.config.composition import instantiate
+import rib.config
 from rib.errors import RibError
 from rib.runs.freshness import view_of
 from rib.runs.run import Run
@@ -69,7 +69,7 @@ def show(logger: Mapping[str, Any], exhibit: Exhibit) -> None:
     if "_target_" not in logger:
         return
     try:
-        instantiate(logger).show(exhibit)
+        rib.config.instantiate(logger).show(exhibit)
     except RibError:
         raise
     except Exception as error:
@@ -102,7 +102,7 @@ class Dashboard:
 def shown(question: Question, run: Run) -> Iterator[list[Logger]]:
     """Show a run while it is being made, and its results when it is; yields loggers for the Trainer."""
     node = question.config.logger
-    dashboard = instantiate(node) if rank() == 0 and "_target_" in node else Dashboard()
+    dashboard = rib.config.instantiate(node) if rank() == 0 and "_target_" in node else Dashboard()
     dashboard.open(question, run)
     try:
         yield [dashboard.logger] if dashboard.logger else []

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rib.config
 from rib.config.command_schema import ReportConfig
-from rib.config.messages import nearest, spelt
 from rib.config.shipped import shipped_nodes
 from rib.data.worlds import catalog_of
-from rib.errors import RibError
+from rib.errors import RibError, nearest
 from rib.reporting.comparability import comparable, what_differs
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
@@ -75,7 +75,7 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
         )
     finished = [(run, view) for run in store.finished() for view in _views(run)]
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
-    make = f"python -m rib.train {shlex.quote(spelt('paths.runs', str(store.root)))}"
+    make = f"python -m rib.train {shlex.quote(rib.config.spelt('paths.runs', str(store.root)))}"
     if not finished:
         around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
         meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)

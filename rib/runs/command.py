@@ -13,12 +13,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rib.config.check import checked, to_plain
+import rib.config
 from rib.config.command_schema import EvaluateConfig
-from rib.config.composition import compose, stored
-from rib.config.messages import spelt
 from rib.config.schema import Config, SuiteConfig
-from rib.config.shipped import CONFIG_ERRORS, UNSET, compose_node, has_key, options, search_path, shipped_nodes
+from rib.config.shipped import UNSET, options, shipped_nodes
 from rib.errors import RibError
 from rib.runs import errata
 from rib.runs.run import Run
@@ -88,7 +86,7 @@ def scoring_command_of(run: Run, metrics: Mapping[str, Any] | None = None) -> st
         run: In its store.
         metrics: Of the view of it that is meant; None: of the one that was asked for first.
     """
-    words = [spelt("runs", str(run.folder))]
+    words = [rib.config.spelt("runs", str(run.folder))]
     try:
         said = _Command(config_of(run, metrics)).spelt()[1]
         words += [word for word in said if word.startswith(SAID_OF_SCORING)]
@@ -114,7 +112,7 @@ def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:
     except RibError:
         metrics = {}
     try:
-        config = stored(run.folder / "config.yaml")
+        config = rib.config.stored(run.folder / "config.yaml")
     except RibError:
         if not metrics:
             raise
@@ -149,7 +147,10 @@ class _Command:
         there = self._said(self._checked(raw))
         changed = {key: value for key, value in wanted.items() if there.get(key, ...) != value}
         changed |= {key: value for key, value in errata.kept(self.config).items() if key in wanted}
-        words = [spelt(key if has_key(raw, key) else f"++{key}", value) for key, value in changed.items()]
+        words = [
+            rib.config.spelt(key if rib.config.has_key(raw, key) else f"++{key}", value)
+            for key, value in changed.items()
+        ]
         words += [f"~{key}" for key in there if key not in wanted]
         self._try(wanted, *known, *words)
         theirs = [word for word in experiment if word not in known]
@@ -160,17 +161,17 @@ class _Command:
             return "rib.train", words
         node = self.config.method[EXTERNAL]
         self.missing.append(f"FILE is the file of weights whose SHA-256 begins with {node['digest'][:16]}")
-        return "rib.evaluate", ["weights=FILE", spelt("name", node["name"]), *words]
+        return "rib.evaluate", ["weights=FILE", rib.config.spelt("name", node["name"]), *words]
 
     def _compose(self, *words: str) -> DictConfig:
-        return compose_node("evaluate" if self.external else "train", *words)
+        return rib.config.compose_node("evaluate" if self.external else "train", *words)
 
     def _checked(self, cfg: DictConfig) -> Config:
-        return checked(cfg, EvaluateConfig if self.external else Config)
+        return rib.config.checked(cfg, EvaluateConfig if self.external else Config)
 
     def _said(self, config: Config) -> dict[str, Any]:
         """Of a config, the dotted names that a command has to say, with their values."""
-        plain = to_plain(config)
+        plain = rib.config.to_plain(config)
         flat = dict(_leaves({field.name: plain[field.name] for field in fields(Config)}))
         if not self.trains:
             said = (*SAID_OF_PRETRAINED, *(("dataset.", "precision") if self.external else ()))
@@ -182,29 +183,33 @@ class _Command:
     def _methods(self) -> list[str]:
         """Rib's own methods, in the order of the stack; those of the user are said value by value."""
         ours = [name for name in self.config.method if name in shipped_nodes("method")]
-        return [spelt("+method", ours if len(ours) > 1 else ours[0])] if ours else []
+        return [rib.config.spelt("+method", ours if len(ours) > 1 else ours[0])] if ours else []
 
     def _files(self, known: Sequence[str]) -> list[str]:
         """Of each group the file that comes nearest, where the default one is further away."""
-        default, plain = self._compose(*known), to_plain(self.config)
+        default, plain = self._compose(*known), rib.config.to_plain(self.config)
         read = {"dataset": self.trains or self.external, "optimizer": self.trains}
         chosen = []
         for group in (group for group in GROUPS if read.get(group, True)):
             node = dict(_leaves(plain[group]))
             under = dict(_leaves(shipped_nodes(group)["auto"])) if group == "trainer" else {}
             files = {name: {**under, **dict(_leaves(file))} for name, file in shipped_nodes(group).items()}
-            usual = to_plain(default[group])
+            usual = rib.config.to_plain(default[group])
             near, name = min((_distance(file, node), name) for name, file in files.items())
             if near < _distance(dict(_leaves(usual)), node):
                 chosen.append(f"{group}={name}")
-                chosen += [spelt(f"{group}.{key}", node[key]) for key, value in files[name].items() if value == UNSET]
+                chosen += [
+                    rib.config.spelt(f"{group}.{key}", node[key])
+                    for key, value in files[name].items()
+                    if value == UNSET
+                ]
         return chosen
 
     def _try(self, wanted: Mapping[str, Any], *words: str) -> None:
         """See that the words mean what is wanted."""
         try:
             again = self._said(self._checked(self._compose(*words)))
-        except (RibError, *CONFIG_ERRORS) as error:
+        except (RibError, *rib.config.CONFIG_ERRORS) as error:
             self.missing.append(" ".join(str(error).split()))
             return
         lost = [key for key in {**again, **wanted} if again.get(key, ...) != wanted.get(key, ...)]
@@ -220,8 +225,8 @@ class _Command:
         own = sorted(name for name in names if name not in shipped_nodes("method") and not Path(name).exists())
         if not theirs and not own:
             return []
-        if places := search_path():
-            return [spelt("hydra.searchpath", places)]
+        if places := rib.config.search_path():
+            return [rib.config.spelt("hydra.searchpath", places)]
         files = [f"{word.replace('=', '/')}.yaml" for word in theirs] + [f"method/{name}.yaml" for name in own]
         self.missing.append(f"DIR is the folder that holds {' and '.join(files)}")
         return ["hydra.searchpath=[DIR]"]
@@ -243,7 +248,7 @@ def _from_metrics(metrics: Mapping[str, Any]) -> Config:
         # Digests of the user's code and files tell runs apart, and cannot be asked for.
         **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
-    return compose(*(spelt(key, value) for key, value in words.items()))
+    return rib.config.compose(*(rib.config.spelt(key, value) for key, value in words.items()))
 
 
 def _suite_of(metrics: Mapping[str, Any], config: Config) -> SuiteConfig:

@@ -14,8 +14,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rib.config.defaults import flat
-from rib.config.schema import BatchNorm, Config
+from rib.config.schema import BatchNorm, Config, flat
 from rib.config.shipped import shipped_nodes
 from rib.config.user_code import targets, user_code
 from rib.data.tree import ImageTree

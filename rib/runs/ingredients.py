@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rib.config.composition import method_node, varied
-from rib.config.messages import nearest
+import rib.config
 from rib.config.schema import Config
 from rib.config.shipped import options
 from rib.data.catalog import Catalog
-from rib.errors import RibError
+from rib.errors import RibError, nearest
 from rib.runs.method_stack import BY_TARGET, NO_WEIGHTS, classes_of, merged, name_of, trained
 
 
@@ -69,7 +68,7 @@ def _asked(
         else:
             given.append(override)
     if given:
-        plain = varied(plain, given, where)
+        plain = rib.config.varied(plain, given, where)
     if len(sources) == 1 and "dataset=others" not in overrides:
         return [(text if names != "finetune" or not rest else f"{'+'.join(rest)} {' '.join(overrides)}".strip(), plain)]
     return [(f"{name_of(plain)} on {s}", replace(plain, dataset=replace(plain.dataset, name=s))) for s in sources]
@@ -88,7 +87,7 @@ def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:
     """
     nodes: dict[str, Any] = {}
     for name in names.split("+"):
-        node = method_node(name)
+        node = rib.config.method_node(name)
         if node is None:
             meant = nearest(name, options("method"))
             raise RibError(

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from rib.config.check import READ_BY_RIB, WITHOUT_TARGET, arguments
+import rib.config
 from rib.config.schema import Config
-from rib.config.shipped import shipped_nodes
+from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, shipped_nodes
 from rib.errors import RibError
 
 ADAPTERS = ("lora", "visual_prompt")
@@ -124,4 +124,4 @@ def read_by_rib(node: Mapping[str, Any]) -> frozenset[str]:
     """Of a method's options, those that rib reads itself; one that the user's class takes is the class's."""
     if registered_name(node) is not None or "_target_" not in node:
         return READ_BY_RIB["method"]
-    return READ_BY_RIB["method"] - (arguments(node["_target_"], "method") - {"ingredients"})
+    return READ_BY_RIB["method"] - (rib.config.arguments(node["_target_"], "method") - {"ingredients"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from rib.config.composition import to_yaml
+import rib.config
 from rib.config.user_code import copy_code, installed_versions
 from rib.runs.run import Run, weights_digest
 from rib.runs.spec import Question
@@ -21,7 +21,7 @@ def begin_record(question: Question, run: Run, parts: Sequence[Run]) -> None:
     if parts and run.read_json(MADE_FROM) not in (None, made_from):
         shutil.rmtree(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.yaml").write_text(to_yaml(question.config))
+    (run.folder / "config.yaml").write_text(rib.config.to_yaml(question.config))
     record_code(question, run)
     if parts:
         run.write_json(MADE_FROM, made_from)

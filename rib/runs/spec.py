@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rib.config.defaults import flat_changes, shipped_recipes
+import rib.config
 from rib.config.schema import Config, SuiteConfig
 from rib.config.shipped import shipped_nodes
 from rib.data.catalog import Catalog
@@ -169,7 +169,7 @@ class Question:
     @property
     def options(self) -> dict[str, Any]:
         """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
-        changed = flat_changes(self.config)
+        changed = rib.config.flat_changes(self.config)
         if not self.draws_subset:
             changed.pop("data.subset_seed", None)
         changed |= {name: node for name, node in errata.kept(self.config).items() if name not in changed}
@@ -178,7 +178,7 @@ class Question:
             changed["trainer.strategy"] = strategy
         if self.recipe is None or self.source is None:
             return {k: v for k, v in changed.items() if k.startswith((*READ_BY_PRETRAINED, f"method.{EXTERNAL}.name"))}
-        usual = replace(self.config, recipe=shipped_recipes(), epochs=None, precision=None)
+        usual = replace(self.config, recipe=rib.config.shipped_recipes(), epochs=None, precision=None)
         epochs = settle(usual, self.catalog, len(self.source)).epochs
         optimizer = {k: v for k, v in self.config.optimizer.items() if k not in ("lr", "warmup_steps")}
         epochs_given = None if self.config.steps is not None else self.recipe.epochs

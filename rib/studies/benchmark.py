@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+import rib.config
 from rib.config.command_schema import BenchmarkConfig
-from rib.config.composition import instantiate
 from rib.errors import RibError
 from rib.runs import archive
 from rib.runs.spec import PRETRAINED
@@ -170,7 +170,7 @@ def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
     """The study that was asked for, which can be drawn from this grid: seen before anything is made."""
     if config.study is None:
         return None
-    study: Study = instantiate(config.draw)
+    study: Study = rib.config.instantiate(config.draw)
     if asked := [cell for cell in plan.asked if cell.question is not None]:  # else the plan says why there is none
         study.check(asked)
     return study

@@ -34,14 +34,14 @@ def answer_cell(folder: Path) -> None:
     Raises:
         RibError: For whatever the user can mend.
     """
-    from rib.config.composition import stored
+    import rib.config
     from rib.pipeline import answer
     from rib.runs.resolve import ask
     from rib.runs.store import RunStore, TakenOverError
     from rib.runtime import progress
     from rib.runtime.console import rank, say
 
-    config = stored(folder / CONFIG)
+    config = rib.config.stored(folder / CONFIG)
     progress.report_to(folder / PROGRESS)
     store = RunStore(config.paths.runs)
     question = ask(config)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import rib.config
 from rib.config.command_schema import BenchmarkConfig
-from rib.config.composition import varied
 from rib.config.schema import BatchNorm, Config
 from rib.errors import RibError
 from rib.runs import ingredients
@@ -183,13 +183,17 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
     used: set[str] = set()
     for model, names in itertools.product(grid["models"], grid["methods"]):
         name, *more = shlex.split(model)
-        started = varied(base, [f"model={name}", *more], f"models: {model}")
+        started = rib.config.varied(base, [f"model={name}", *more], f"models: {model}")
         stacked = replace(started, method=ingredients.nodes_of(names, "methods", names))
         here = [axis for axis in axes if not axis.startswith("method.") or axis.split(".")[1] in stacked.method]
         used |= set(here)
         for combination in itertools.product(*(axes[axis] for axis in here)):
             values = dict(zip(here, combination, strict=True))
-            one = varied(stacked, [f"{k}={_spelt(v)}" for k, v in values.items()], "axes") if values else stacked
+            one = (
+                rib.config.varied(stacked, [f"{k}={_spelt(v)}" for k, v in values.items()], "axes")
+                if values
+                else stacked
+            )
             for source, seed in itertools.product(sources, grid["seeds"]):
                 cell = replace(one, dataset=replace(one.dataset, name=source), seed=seed)
                 said = "".join(f", {axis}={_spelt(value)}" for axis, value in values.items())

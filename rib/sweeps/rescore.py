@@ -16,10 +16,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rib.config
 from rib.config.command_schema import EvaluateConfig
-from rib.config.composition import not_default, stored, to_yaml
-from rib.config.messages import nearest
-from rib.errors import DamagedError, RibError
+from rib.errors import DamagedError, RibError, nearest
 from rib.reporting import run_view
 from rib.reporting.publish import publish
 from rib.runs.command import command_of
@@ -88,7 +87,7 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
 
 def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[Task]:
     """A task for each finished run that the pattern matches."""
-    said = [key for key in not_default(config, "evaluate") if key not in ABOUT_THE_MACHINE]
+    said = [key for key in rib.config.not_default(config, "evaluate") if key not in ABOUT_THE_MACHINE]
     if wrong := [key for key in said if key.partition(".")[0] not in SAID_OF_RUNS]:
         raise RibError(f"{wrong[0]}: finished runs keep their own; say only how they are scored (suite=, evaluation.*)")
     matched = [path.resolve() for path in matching(str(config.runs))]
@@ -168,7 +167,7 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
     """What a finished run answers, with the suite and the scoring of this command."""
     metrics, store = run.metrics() or {}, _store_of(run.folder)
     try:
-        made = stored(run.folder / "config.yaml")
+        made = rib.config.stored(run.folder / "config.yaml")
     except RibError as error:
         raise RibError(f"{error}; make it again with {command_of(run, metrics, force=True)}") from error
     root = config.data.root or made.data.root
@@ -250,11 +249,11 @@ def _begin(task: Task, fabric: Fabric) -> None:
     question = task.question
     if fabric.broadcast(task.run.read_json("fit.json") is not None):
         if question.external is not None and fabric.is_global_zero:  # its name and precision are what is said of it
-            (task.run.folder / "config.yaml").write_text(to_yaml(question.config))
+            (task.run.folder / "config.yaml").write_text(rib.config.to_yaml(question.config))
         return
     if fabric.is_global_zero:
         task.run.folder.mkdir(parents=True, exist_ok=True)
-        (task.run.folder / "config.yaml").write_text(to_yaml(question.config))
+        (task.run.folder / "config.yaml").write_text(rib.config.to_yaml(question.config))
         task.run.write_json("env.json", environment())
     if task.weights is not None:
         question = replace(question, start=replace(question.start, weights=task.weights))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rib.config.composition import to_yaml
+import rib.config
 from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
@@ -150,7 +150,7 @@ class Schedule:
                 continue
             del self._waiting[id]
             folder = cell_folder(self.store, cell)
-            write_atomically(folder / CONFIG, to_yaml(cell.question.config).encode())
+            write_atomically(folder / CONFIG, rib.config.to_yaml(cell.question.config).encode())
             self._running[id] = self.workers.start(folder)
 
     def _end(self) -> None:

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rib.config
 from rib.config.command_schema import SearchConfig
-from rib.config.composition import varied
 from rib.config.schema import Config
 from rib.errors import DivergedError, RibError
 from rib.pipeline import answer
@@ -139,7 +139,7 @@ def _options(setting: Mapping[str, float]) -> list[str]:
 
 
 def _asked(base: Config, setting: Mapping[str, float]) -> Question:
-    question = ask(varied(base, _options(setting), "search"))
+    question = ask(rib.config.varied(base, _options(setting), "search"))
     if question.recipe is None:
         raise RibError(f"{question.method} trains nothing: expected a method whose lr or strength can be searched")
     return question

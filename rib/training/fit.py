@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
-from rib.config.composition import instantiate
+import rib.config
 from rib.config.schema import BatchNorm
 from rib.errors import DivergedError, RibError
 from rib.runs import errata, method_stack
@@ -150,7 +150,7 @@ def _fine_tuner(
     return FineTuner(
         model,
         LabelSpace(errata.loss_groups(config, source.spec, len(question.catalog.wnids))),
-        instantiate({**optimizer, "_partial_": True}),
+        rib.config.instantiate({**optimizer, "_partial_": True}),
         lr=recipe.lr,
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,

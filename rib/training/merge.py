@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from rib.config.composition import instantiate
+import rib.config
 from rib.config.schema import BatchNorm
 from rib.data.datamodule import SOURCE_BATCH, RIBDataModule
 from rib.data.labels import LabelSpace
@@ -193,4 +193,4 @@ def method_of(question: Question, name: str, probe: Run | None = None) -> Any:
         del node[key]
     node.pop("probe", None)
     more = {"probe": probe and str(probe.weights_file)} if "probe" in question.config.method[name] else {}
-    return instantiate(node, **more)
+    return rib.config.instantiate(node, **more)

@@ -14,7 +14,7 @@ from rib.config.check import checked
 from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.messages import spelt
 from rib.config.schema import PathsConfig
-from rib.config.shipped import compose_node
+from rib.config.unchecked import compose_node
 from rib.data import crop_cache
 from rib.errors import RibError
 from rib.pipeline import finetune

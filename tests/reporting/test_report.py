@@ -19,7 +19,7 @@ from rib.config import compose
 from rib.config.check import checked
 from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.schema import PathsConfig
-from rib.config.shipped import compose_node
+from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting import formatting, runs_table

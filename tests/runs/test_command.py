@@ -16,7 +16,7 @@ from rib.config import compose
 from rib.config.check import checked
 from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.schema import PathsConfig
-from rib.config.shipped import compose_node
+from rib.config.unchecked import compose_node
 from rib.data import mini
 from rib.errors import RibError
 from rib.pipeline import finetune

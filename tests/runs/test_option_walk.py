@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from rib.config.defaults import flat
-from rib.config.shipped import compose_node, options, shipped_nodes
+from rib.config.schema import flat
+from rib.config.shipped import options, shipped_nodes
+from rib.config.unchecked import compose_node
 from rib.data.catalog import Catalog, real
 from rib.pipeline import finetune
 from rib.runs.fields import fisher_key

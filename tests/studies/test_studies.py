@@ -15,7 +15,7 @@ from rib.config.command_schema import BenchmarkConfig, CKAConfig
 from rib.config.composition import instantiate
 from rib.config.launch import accept
 from rib.config.schema import PathsConfig
-from rib.config.shipped import compose_node
+from rib.config.unchecked import compose_node
 from rib.data import mini
 from rib.data.worlds import title_of
 from rib.errors import RibError

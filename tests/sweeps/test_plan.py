@@ -12,7 +12,7 @@ from rib.config.check import checked
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.composition import stored, to_yaml
 from rib.config.launch import accept
-from rib.config.shipped import compose_node
+from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.runs.store import RunStore

@@ -18,7 +18,7 @@ from rib.config.check import checked
 from rib.config.command_schema import ReportConfig, SearchConfig
 from rib.config.launch import accept
 from rib.config.schema import PathsConfig
-from rib.config.shipped import compose_node
+from rib.config.unchecked import compose_node
 from rib.data.transform import read_image
 from rib.errors import RibError
 from rib.models.build import build
