@@ -94,17 +94,17 @@ def answer(question: Question, store: RunStore) -> Run:
     parts = [_part(question, part, store) for part in question.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
     needed = 14 * question.start.num_bytes + 30 * sum(map(len, question.images.values()))
-    with store.claim(place, needed) as claim:
-        if claim is not None:
+    with store.lock(place, needed) as lock:
+        if lock is not None:
             store.recover(place)
         force = force or agreed(question.config, lambda: _is_old(question, place))
         # Another process may have made it while this one waited.
         if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
             return place
-        work = agreed(question.config, lambda: store.begin(place, claim, force) if claim is not None else place)
+        work = agreed(question.config, lambda: store.begin(place, lock, force) if lock is not None else place)
         make(question, work, before, parts, store)
-        if claim is not None:
-            store.publish(work, place, claim, force)
+        if lock is not None:
+            store.publish(work, place, lock, force)
             say(f"made {place.folder}")
     return place
 

@@ -113,7 +113,9 @@ def reached(name: str) -> dict[str, tuple[str, ...]]:
     return ways
 
 
-UNTIL_THE_CONTRACT = [f"rib.methods.{n}" for n in "ftp l2sp layer_decay ldifs lp_ft lwf merge spd surgical".split()]
+UNTIL_THE_CONTRACT = [
+    f"rib.methods.{n}" for n in ["ftp", "l2sp", "layer_decay", "ldifs", "lp_ft", "lwf", "merge", "spd", "surgical"]
+]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from rib.errors import RibError
 from rib.models.weights import keep, kept
 from rib.runtime.files import digest_of, file_digest
+from rib.runtime.locks import hold_while_making
 
 if TYPE_CHECKING:
     from rib.models.start import Start
@@ -130,15 +131,12 @@ def head_of(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if start.heads is None:
         return {"head.weight": _head(start, state)}
-    from filelock import FileLock
-
     # By the file that is read: with weights from elsewhere, the start's digest is another file's.
     digest = digest_of([file_digest(start.weights)[:16], start.architecture, sentences()])
     file = start.heads / f"{digest}.safetensors"
     if (head := kept(file)) is not None:
         return head
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with hold_while_making(file):
         if (head := kept(file)) is None:  # else another process made it while this one waited
             head = {"head.weight": _head(start, state)}
             keep(head, file)

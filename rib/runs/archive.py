@@ -135,12 +135,12 @@ def sweep(store: RunStore, only_say: bool) -> tuple[list[Path], int]:
 
 
 def _unfinished(store: RunStore) -> Iterator[Path]:
-    claims = store.claims
+    locks = store.locks
     for folder in sorted(store.root.glob("*/*/*/*/*/")):
         run = Run(folder)
         is_run = len(run.key) == 16 and not folder.is_relative_to(store.root / "multirun")
         finished = folder.name == run.key and (folder / "metrics.json").is_file()
-        if is_run and not finished and claims.owner(run.key) is None:
+        if is_run and not finished and locks.holder(run.key) is None:
             yield folder
 
 
@@ -156,18 +156,18 @@ def _without_weights(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], taken: Taken) -> None:
     run = Run(_inside(store.root, name))
     theirs = _metrics(_content(tar, members[f"{name}/metrics.json"]), name)
-    with store.claim(run) as claim:
+    with store.lock(run) as lock:
         ours = next((view for view in run.views() if answers(view) == answers(theirs)), None)
         if run.metrics() is not None:
             same = ours is None or _numbers(ours) == _numbers(theirs)
             (taken.known if same else taken.clashes).append(name)
             return
-        assert claim is not None, "an import is one process"
-        work = store.begin(run, claim)
+        assert lock is not None, "an import is one process"
+        work = store.begin(run, lock)
         for member in (m for m in members if m.startswith(f"{name}/") and not m.endswith("/metrics.json")):
             write_atomically(_inside(work.folder, member.removeprefix(f"{name}/")), _content(tar, members[member]))
         write_atomically(work.folder / "metrics.json", _content(tar, members[f"{name}/metrics.json"]))
-        store.publish(work, run, claim)
+        store.publish(work, run, lock)
         taken.new.append(name)
         if is_older(theirs):
             taken.older.append(name)

@@ -4,7 +4,7 @@
 architecture's keys), predictions/, figures/, log/, env.json, fit.json, last.ckpt while training is unfinished, and
 metrics.json, written last and atomically: where it is, the run is trained and finished.
 
-What is unfinished lies beside it, in a folder whose name ends in the claim of the process that makes it
+What is unfinished lies beside it, in a folder whose name ends in the token of the process's lock that makes it
 (`rib.runtime.locks`). Who takes over from a dead or stalled process first renames that folder, so that the old owner,
 should it wake, has nowhere to go on; a finished run appears by a rename, once.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from rib.errors import DamagedError, RibError
 from rib.runs.metrics_file import read as _read_json
 from rib.runtime.console import rank, say
-from rib.runtime.locks import Claim, Claims
+from rib.runtime.locks import Lock, Locks
 
 if TYPE_CHECKING:
     from rib.runs.spec import Ingredient, Question
@@ -85,12 +85,12 @@ class RunStore:
         return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
 
     @property
-    def claims(self) -> Claims:
+    def locks(self) -> Locks:
         """Who is making what."""
-        return Claims(self.root / "claims")
+        return Locks(self.root / "claims")
 
     @contextmanager
-    def claim(self, run: Run, needed_bytes: int = 0) -> Iterator[Claim | None]:
+    def lock(self, run: Run, needed_bytes: int = 0) -> Iterator[Lock | None]:
         """Hold a run's key while making it; waits while another living process does.
 
         Ranks above zero of a multi-process run hold nothing (None): rank zero holds the key for all.
@@ -107,11 +107,11 @@ class RunStore:
             yield None
             return
         self._check_writable(run, needed_bytes)
-        with self.claims.hold(run.key) as claim:
+        with self.locks.hold(run.key) as lock:
             try:
-                yield claim
+                yield lock
             except Exception as error:
-                if claim.held:
+                if lock.held:
                     raise
                 raise _taken_over(run) from error
 
@@ -133,12 +133,12 @@ class RunStore:
                 os.replace(left, run.folder)
                 return
 
-    def begin(self, run: Run, claim: Claim, again: bool = False) -> Run:
+    def begin(self, run: Run, lock: Lock, again: bool = False) -> Run:
         """Where to make a claimed run: in what a dead or stalled process left of it, if it left anything.
 
         Args:
             run: Its place.
-            claim: On its key.
+            lock: On its key.
             again: Make it beside the finished one, which `publish` then replaces.
 
         Returns:
@@ -147,7 +147,7 @@ class RunStore:
         finished = run.metrics() is not None
         if finished and not again:
             return run
-        work = run.folder.with_name(f"{run.key}.{claim.token}")
+        work = run.folder.with_name(f"{run.key}.{lock.token}")
         unfinished = [run.folder] if run.folder.exists() and not finished else []
         for left in (*unfinished, *self._left(run)):  # its place first, which has to be free in the end
             try:
@@ -158,13 +158,13 @@ class RunStore:
         work.mkdir(parents=True)
         return Run(work)
 
-    def publish(self, work: Run, run: Run, claim: Claim, again: bool = False) -> None:
+    def publish(self, work: Run, run: Run, lock: Lock, again: bool = False) -> None:
         """Put what was made in its place, by a rename.
 
         Args:
             work: Finished, from `begin`.
             run: Its place.
-            claim: On its key.
+            lock: On its key.
             again: Replace a finished run that is there.
 
         Raises:
@@ -172,7 +172,7 @@ class RunStore:
         """
         if work == run:
             return
-        if not claim.held:
+        if not lock.held:
             raise _taken_over(run)
         try:
             if run.folder.exists() and again:
@@ -223,7 +223,7 @@ def _taken_over(run: Run) -> TakenOverError:
 
 
 def _is_run(metrics: Path) -> bool:
-    """Leaves out what is unfinished (``<key>.<claim>``)."""
+    """Leaves out what is unfinished (``<key>.<token>``)."""
     return "." not in metrics.parent.name
 
 

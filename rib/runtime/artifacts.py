@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rib.runtime.console import rank
 from rib.runtime.files import digest_of
-from rib.runtime.locks import Claims
+from rib.runtime.locks import Locks
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Memo:
     Attributes:
         folder: In the run store, beside the runs.
         facts: What holds for everything kept here: digests of start weights and source images, transform, decoder.
-        claims: Of the store, so that two runs that need the same thing find it once; None where there is no other.
+        locks: Of the store, so that two runs that need the same thing find it once; None where there is no other.
     """
 
     folder: Path
     facts: Mapping[str, object]
-    claims: Claims | None = None
+    locks: Locks | None = None
 
     def file(self, kind: str, **facts: object) -> Path:
         """Path for one thing: ``<kind>-<digest>.safetensors``, made or not."""
@@ -32,4 +32,4 @@ class Memo:
 
     def making(self, file: Path) -> AbstractContextManager[object]:
         """Hold a thing while looking for it and, if it is not there, making it; rank zero holds it for all."""
-        return nullcontext() if self.claims is None or rank() > 0 else self.claims.hold(file.stem)
+        return nullcontext() if self.locks is None or rank() > 0 else self.locks.hold(file.stem)

@@ -19,7 +19,7 @@ import zipfile
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from rib.errors import RibError
 from rib.runtime.files import digest_of, write_atomically
+from rib.runtime.locks import hold_while_making
 from rib.runtime.memory import cores
 from rib.runtime.progress import progress
 
@@ -107,7 +108,8 @@ def files_digest(
     digests, read = _kept(record, paths, states, since)
     if read.all():
         return digests
-    with _turn(record):
+    # One process reads the files, the others wait for its record.
+    with nullcontext() if record is None else hold_while_making(record):
         digests, read = _kept(record, paths, states, since)  # another process may have read them meanwhile
         saved = time.monotonic()
         try:
@@ -224,23 +226,6 @@ def _read_all(folder: Path, paths: Sequence[str], digests: Digests, read: Ints, 
                 yield
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _turn(record: Path | None) -> Iterator[None]:
-    """Let one process read and the others wait for its record; all read where there are no locks to be had."""
-    from filelock import FileLock
-
-    lock = None if record is None else FileLock(record.with_suffix(".lock"))
-    with suppress(OSError, NotImplementedError):
-        if record is not None and lock is not None:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _digest(file: Path) -> bytes:

@@ -1,18 +1,19 @@
-"""Who is making what: one living process a key, on one machine or on several that share a folder.
+"""Locks on keys in a folder: at most one live process holds a key, also across machines that share the folder.
 
-A claim is a file ``<key>.<host>.<pid>.<n>`` of one's own. Who wants a key writes theirs, then looks for others: any
-living one means to withdraw and wait. Of two that write at once the later looks after both are there, so two never
-hold the same key; names are unique, so that a dead owner's claim can be removed without hitting a living one's. It
-needs no flock.
+A lock is a file ``<key>.<host>.<pid>.<n>`` that its process alone writes. A process that wants a key writes its file,
+then looks for others; if any belongs to a live process it withdraws and waits. Of two that write at once the later one
+sees both files, so two never hold the same key. Names are unique, so that a dead holder's file can be removed without
+hitting a live one's. The file system needs no locks of its own (flock).
 
-An owner adds a byte to its claim every few seconds. Nobody trusts another machine's clock: who waits counts, by a clock
-of its own, how long a claim has not grown, and takes over after `SILENCE`. A dead process of the same host is known at
-once. An owner that only stood still (a suspended job, a hanging disk) finds its claim gone when it wakes, cannot make
-it again by adding to it, and must not publish: what it was making has been moved (`rib.runs.store`).
+A holder adds a byte to its file every few seconds. No process trusts another machine's clock: a waiting process counts
+by its own clock how long a file has not grown, and takes over after `SILENCE`. A dead process on the same host is
+recognised at once. A holder that was only suspended finds its file gone when it wakes, cannot create it again by adding
+to it, and must not publish: the folder that it was working in has been moved (`rib.runs.store`).
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -20,50 +21,51 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rib.errors import RibError
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
 
 BEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 SILENCE = 120.0
-"""Seconds without one after which an owner counts as dead; long beside what a shared folder keeps in its caches."""
+"""Seconds without a heartbeat after which a holder counts as dead; far above the cache times of shared folders."""
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lock:
     """A key that this process holds.
 
     Attributes:
-        file: Whoever takes it over removes this file.
+        file: Removed by a process that takes the key over.
     """
 
     file: Path
 
     @property
     def token(self) -> str:
-        """The owner's part of the name, which no other claim has."""
+        """The unique part of the file's name."""
         return self.file.name.partition(".")[2]
 
     @property
     def held(self) -> bool:
-        """Whether nobody has taken it over."""
+        """True until another process takes the key over."""
         return self.file.exists()
 
 
 @dataclass
-class Claims:
-    """The claims in one folder.
+class Locks:
+    """The locks in one folder.
 
     Args:
         folder: In the run store.
-        beat: Seconds between two signs of life.
-        silence: Seconds without one that make an owner dead.
+        beat: Seconds between two heartbeats.
+        silence: Seconds without a heartbeat after which a holder counts as dead.
     """
 
     folder: Path
@@ -72,29 +74,29 @@ class Claims:
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @contextmanager
-    def hold(self, key: str) -> Iterator[Claim]:
-        """Hold a key, waiting while another living process does."""
-        claim = Claim(self._acquire(key))
+    def hold(self, key: str) -> Iterator[Lock]:
+        """Hold a key; waits while another live process holds it."""
+        lock = Lock(self._acquire(key))
         released = threading.Event()
-        threading.Thread(target=_keep_beating, args=(claim.file, self.beat, released), daemon=True).start()
+        threading.Thread(target=_keep_beating, args=(lock.file, self.beat, released), daemon=True).start()
         try:
-            yield claim
+            yield lock
         finally:
             released.set()
-            claim.file.unlink(missing_ok=True)
+            lock.file.unlink(missing_ok=True)
 
-    def owner(self, key: str, besides: Path | None = None) -> dict[str, Any] | None:
-        """The process that claims a key and is not known to be dead; claims of the dead are removed."""
-        for file in self.folder.glob(f"{key}.*"):
+    def holder(self, key: str, besides: Path | None = None) -> dict[str, Any] | None:
+        """Return the live process that holds a key, or None; lock files of dead processes are removed."""
+        for file in self.folder.glob(f"{glob.escape(key)}.*"):
             if file == besides:
                 continue
             try:
-                owner = _owner(file.read_text(errors="replace").partition("\n")[0])
+                holder = _holder_of(file.read_text(errors="replace").partition("\n")[0])
                 size = file.stat().st_size
             except FileNotFoundError:
                 continue  # just released
-            if not _is_gone(owner) and not self._is_silent(file.name, size):
-                return owner
+            if not _is_gone(holder) and not self._is_silent(file.name, size):
+                return holder
             file.unlink(missing_ok=True)
         return None
 
@@ -104,20 +106,20 @@ class Claims:
         content = json.dumps({"host": host, "pid": pid, "started": _started(pid)}).encode() + b"\n"
         waiting = False
         while True:
-            owner = self.owner(key, mine)
-            if owner is None:
+            holder = self.holder(key, mine)
+            if holder is None:
                 write_atomically(mine, content)
-                owner = self.owner(key, mine)
-                if owner is None:
+                holder = self.holder(key, mine)
+                if holder is None:
                     return mine
                 mine.unlink(missing_ok=True)
             if not waiting:
-                say(f"another process ({owner['pid']} on {owner['host']}) is making this; waiting for it")
+                say(f"another process ({holder['pid']} on {holder['host']}) is making this; waiting for it")
                 waiting = True
             time.sleep(min(self.beat, 0.2 + 0.3 * random.random()))
 
     def _is_silent(self, name: str, size: int) -> bool:
-        """Whether a claim has not grown for too long, by this process's own clock."""
+        """True if a lock file has not grown for `silence` seconds of this process's own clock."""
         now = time.monotonic()
         known, since = self._heard.get(name, (-1, now))
         if size != known:
@@ -126,8 +128,26 @@ class Claims:
         return now - since > self.silence
 
 
+@contextmanager
+def hold_while_making(file: Path) -> Iterator[bool]:
+    """Let one process make a cached file while the others wait for it.
+
+    Args:
+        file: What is made, a file or a folder; its lock lies in the folder ``locks`` beside it.
+
+    Yields:
+        False where the lock's folder cannot be written: nobody waits there, and every process makes the file.
+    """
+    with ExitStack() as stack:
+        locked = False
+        with suppress(RibError, OSError):
+            stack.enter_context(Locks(file.parent / "locks").hold(file.name.replace(".", "_")))
+            locked = True
+        yield locked
+
+
 def _keep_beating(file: Path, seconds: float, released: threading.Event) -> None:
-    """Add a byte now and then; never makes the file again once it is gone."""
+    """Add a byte every few seconds; never creates the file again once it is gone."""
     while not released.wait(seconds):
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
@@ -143,24 +163,24 @@ def _keep_beating(file: Path, seconds: float, released: threading.Event) -> None
             os.close(descriptor)
 
 
-def _owner(line: str) -> dict[str, Any]:
-    """Who a claim says it is of; one that is damaged is of somebody who is not known, until it is silent."""
+def _holder_of(line: str) -> dict[str, Any]:
+    """Read the holder from a lock file's first line; a damaged one belongs to an unknown process until it is silent."""
     try:
-        owner = json.loads(line)
-        return {"host": str(owner["host"]), "pid": int(owner["pid"]), "started": owner["started"]}
+        holder = json.loads(line)
+        return {"host": str(holder["host"]), "pid": int(holder["pid"]), "started": holder["started"]}
     except (ValueError, KeyError, TypeError):
         return {"host": "an unknown machine", "pid": 0, "started": None}
 
 
-def _is_gone(owner: Mapping[str, Any]) -> bool:
-    """Whether a claim's process is known to be dead; that of another host never is, by this."""
-    if owner["host"] != socket.gethostname():
+def _is_gone(holder: Mapping[str, Any]) -> bool:
+    """True if a holder is known to be dead; never for a process of another host."""
+    if holder["host"] != socket.gethostname():
         return False
-    return bool(_started(owner["pid"]) != owner["started"])
+    return bool(_started(holder["pid"]) != holder["started"])
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this host began, so that a reused pid is not taken for it; None if it is gone."""
+    """Return when a process of this host began (a reused pid has another time), or None if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]

@@ -18,13 +18,13 @@ REQUIRED = {
     "hydra-core": "hydra",
     "omegaconf": "omegaconf",
     "wandb": "wandb",
-    "filelock": "filelock",
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "pandas": "pandas",
     "pillow": "PIL",
     "psutil": "psutil",
+    "pyyaml": "yaml",
     "rich": "rich",
     "safetensors": "safetensors",
     "scipy": "scipy",
@@ -42,7 +42,7 @@ def check() -> None:
         sys.exit(f"rib: expected Python {'.'.join(map(str, PYTHON))} or later, this is {sys.version.split()[0]}")
     absent = [name for name, module in REQUIRED.items() if find_spec(module) is None]
     if absent:
-        checkout = Path(__file__).resolve().parents[1]
+        checkout = Path(__file__).resolve().parents[2]
         how = "pip install it again"
         if (checkout / "pyproject.toml").is_file():
             how = f"give `make .venv/.installed` in {checkout}, or `pip install -e {checkout}`"

@@ -225,12 +225,12 @@ def _why_another(metrics: Mapping[str, Any], question: Question) -> str:
 def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, str]) -> None:
     """Score all that is open, as many models at a time as fit, and write the metrics."""
     fabric = launch_processes(config)
-    with ExitStack() as claims:
+    with ExitStack() as locks:
         # In one order everywhere, so that two commands never wait for each other; a key once, whatever its folders.
         keys = {(str(task.store.root), task.run.key): task for task in tasks.values() if task.is_open}
         for _, task in sorted(keys.items(), key=itemgetter(0)):
             images = sum(map(len, task.question.images.values()))
-            claims.enter_context(task.store.claim(task.run, 30 * images))
+            locks.enter_context(task.store.lock(task.run, 30 * images))
         # Rank zero's look decides for all; while this one waited, another process may have made some.
         todo = [tasks[folder] for folder in fabric.broadcast([f for f, task in tasks.items() if task.is_open])]
         for task in todo:

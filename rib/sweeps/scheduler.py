@@ -85,7 +85,7 @@ class Schedule:
 
     def __init__(self, plan: Plan, store: RunStore, workers: Workers, outcome: Outcome) -> None:
         self.plan, self.store, self.workers, self.outcome = plan, store, workers, outcome
-        self._claims = store.claims
+        self._locks = store.locks
         self._waiting = {id: cell for id, cell in plan.cells.items() if outcome.is_open(id)}
         self._running: dict[str, Worker] = {}
 
@@ -143,7 +143,7 @@ class Schedule:
             if not self.outcome.done.issuperset(cell.needs):
                 continue
             assert cell.place is not None and cell.question is not None, "a waiting cell can be asked"
-            if self._claims.owner(cell.place.key) is not None:
+            if self._locks.holder(cell.place.key) is not None:
                 continue  # somebody else's, and done when they are
             if cell.is_done:
                 self._done(cell, advance)

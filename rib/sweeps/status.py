@@ -98,12 +98,12 @@ def look(plan: Plan, store: RunStore, costs: Costs) -> dict[str, Any]:
         ``failed`` and ``refused`` (label, reason), and ``seconds_left`` of all that is missing, one after another
         (null where nothing like it was measured).
     """
-    outcome, claims = stand(plan, store), store.claims
+    outcome, locks = stand(plan, store), store.locks
     running = []
     for id, cell in plan.cells.items():
         if id in outcome.done or cell.place is None:
             continue
-        owner = claims.owner(cell.place.key)
+        owner = locks.holder(cell.place.key)
         if owner is not None:
             outcome.failed.pop(id, None)
             running.append(_progress(cell, store, owner))

@@ -155,5 +155,5 @@ def _fine_tuner(
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,
         freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
-        memo=Memo(store.root / "memo", facts, store.claims),
+        memo=Memo(store.root / "memo", facts, store.locks),
     )

@@ -25,7 +25,7 @@ from rib.runs.predictions import Predictions
 from rib.runs.resolve import ask
 from rib.runs.run import Run
 from rib.runs.store import RunStore
-from rib.runtime.locks import Claims
+from rib.runtime.locks import Locks
 from rib.sweeps import cell, cost
 from rib.sweeps.multirun import _records, _table
 from rib.sweeps.status import _progress, say_older
@@ -183,11 +183,11 @@ def test_a_job_of_a_sweep_whose_record_is_damaged_has_failed(tmp_path, text):
 @pytest.mark.parametrize("text", WRONG)
 def test_a_claim_that_is_damaged_is_somebodys_until_it_is_silent(tmp_path, text):
     (tmp_path / "key.host.1.1").write_text(text)
-    patient = Claims(tmp_path, silence=60.0)
-    assert patient.owner("key") == {"host": "an unknown machine", "pid": 0, "started": None}
-    hasty = Claims(tmp_path, silence=-1.0)
-    hasty.owner("key")
-    assert hasty.owner("key") is None
+    patient = Locks(tmp_path, silence=60.0)
+    assert patient.holder("key") == {"host": "an unknown machine", "pid": 0, "started": None}
+    hasty = Locks(tmp_path, silence=-1.0)
+    hasty.holder("key")
+    assert hasty.holder("key") is None
 
 
 def test_an_analysis_whose_record_is_damaged_is_made_again(tmp_path):
@@ -232,11 +232,11 @@ def test_a_place_that_holds_a_half_made_run_is_freed_for_the_whole_one(tmp_path)
     store = RunStore(tmp_path)
     run = place(store)  # as after its metrics.json was deleted
     (left := run.folder.with_name(f"{run.key}.token")).mkdir()
-    with store.claim(run) as claim:
-        assert claim is not None
-        work = store.begin(run, claim)
+    with store.lock(run) as lock:
+        assert lock is not None
+        work = store.begin(run, lock)
         work.write_json("metrics.json", whole.metrics())
-        store.publish(work, run, claim)
+        store.publish(work, run, lock)
     assert run.metrics() == whole.metrics()
     assert not left.exists()
 

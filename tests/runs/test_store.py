@@ -1,4 +1,4 @@
-"""Claims, metrics files and what a full or read-only disk says."""
+"""Locks, metrics files and what a full or read-only disk says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_damaged_metrics_file_is_named(tmp_path):
 
 def test_a_claim_is_released_also_after_an_exception(tmp_path):
     store = RunStore(tmp_path)
-    with pytest.raises(ZeroDivisionError), store.claim(place(store)):
+    with pytest.raises(ZeroDivisionError), store.lock(place(store)):
         assert len(list((tmp_path / "claims").iterdir())) == 1
         raise ZeroDivisionError
     assert list((tmp_path / "claims").iterdir()) == []
@@ -71,7 +71,7 @@ def test_a_claim_is_released_also_after_an_exception(tmp_path):
 
 def _append(root, number):
     store = RunStore(root)
-    with store.claim(place(store)):
+    with store.lock(place(store)):
         log = root / "log"
         before = log.read_text() if log.exists() else ""
         time.sleep(0.02)
@@ -92,9 +92,9 @@ def test_a_dead_owners_claim_is_taken_over_at_once(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from rib.store import RunStore
+from rib.runs.store import RunStore
 store = RunStore({str(tmp_path)!r})
-with store.claim(store.run("mini", "m", "s", "f", "key")):
+with store.lock(store.run("mini", "m", "s", "f", "key")):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -106,7 +106,7 @@ with store.claim(store.run("mini", "m", "s", "f", "key")):
     child.stdout.close()
     store = RunStore(tmp_path)
     begun = time.monotonic()
-    with store.claim(store.run("mini", "m", "s", "f", "key")):
+    with store.lock(store.run("mini", "m", "s", "f", "key")):
         assert time.monotonic() - begun < 1
 
 
@@ -115,7 +115,7 @@ def test_a_reused_pid_is_not_taken_for_the_owner(tmp_path):
     (tmp_path / "claims").mkdir()
     stale = {"host": socket.gethostname(), "pid": os.getpid(), "started": "before this boot"}
     (tmp_path / "claims" / "0123456789abcdef.x.1.1").write_text(json.dumps(stale))
-    with store.claim(place(store)):
+    with store.lock(place(store)):
         pass
 
 
@@ -123,11 +123,11 @@ def test_a_full_disk_and_a_file_in_the_way_are_said_before_any_work(tmp_path, mo
     store = RunStore(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
-    with pytest.raises(RibError, match=r"needs 5 MB .* 1 MB are free"), store.claim(place(store), 5 * 10**6):
+    with pytest.raises(RibError, match=r"needs 5 MB .* 1 MB are free"), store.lock(place(store), 5 * 10**6):
         pytest.fail("work began on a full disk")
     (tmp_path / "file").write_text("")
     blocked = RunStore(tmp_path / "file" / "runs")
-    with pytest.raises(RibError, match="cannot write to"), blocked.claim(place(blocked)):
+    with pytest.raises(RibError, match="cannot write to"), blocked.lock(place(blocked)):
         pytest.fail("work began without a folder")
 
 

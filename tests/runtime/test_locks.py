@@ -12,7 +12,7 @@ import pytest
 
 from rib.runs.run import Run
 from rib.runs.store import RunStore, TakenOverError
-from rib.runtime.locks import Claims
+from rib.runtime.locks import Locks
 from tests.support import whole
 
 
@@ -25,28 +25,28 @@ def elsewhere(folder: Path, key: str) -> Path:
 
 
 def test_a_claim_grows_while_it_is_held_and_is_not_made_again_once_gone(tmp_path):
-    claims = Claims(tmp_path, beat=0.02)
-    with claims.hold("key") as claim:
+    locks = Locks(tmp_path, beat=0.02)
+    with locks.hold("key") as lock:
         sizes = set()
         while len(sizes) < 3:
-            sizes.add(claim.file.stat().st_size)
-        claim.file.unlink()
+            sizes.add(lock.file.stat().st_size)
+        lock.file.unlink()
         time.sleep(0.1)
-        assert not claim.held
+        assert not lock.held
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_hosts_claim_counts_while_it_grows_and_not_after(tmp_path):
-    claims = Claims(tmp_path, silence=0.3)
+    locks = Locks(tmp_path, silence=0.3)
     file = elsewhere(tmp_path, "key")
     for _ in range(10):  # longer than the silence, all in all
-        assert claims.owner("key") is not None
+        assert locks.holder("key") is not None
         time.sleep(0.05)
         with file.open("a") as stream:
             stream.write(".")
-    assert claims.owner("key") is not None
+    assert locks.holder("key") is not None
     time.sleep(0.35)
-    assert claims.owner("key") is None
+    assert locks.holder("key") is None
     assert not file.exists()
 
 
@@ -54,13 +54,13 @@ def test_a_first_look_never_takes_over(tmp_path):
     """The age of a file, which is by another machine's clock, says nothing."""
     file = elsewhere(tmp_path, "key")
     os.utime(file, (0, 0))
-    assert Claims(tmp_path, silence=10).owner("key") is not None
+    assert Locks(tmp_path, silence=10).holder("key") is not None
 
 
 def _hold(folder: Path, number: int) -> None:
-    claims = Claims(folder / "claims", beat=0.05, silence=5)
+    locks = Locks(folder / "claims", beat=0.05, silence=5)
     for turn in range(4):
-        with claims.hold("key"):
+        with locks.hold("key"):
             with (folder / "log").open("a") as log:
                 log.write(f"+{number}.{turn} ")
             time.sleep(0.01)
@@ -92,22 +92,22 @@ def place(tmp_path: Path) -> Run:
 def taken_over(store: RunStore, place: Run, first_claim: Path) -> None:
     """What another process does with a run whose owner it takes for dead."""
     first_claim.unlink()
-    with store.claim(place) as claim:
-        assert claim is not None
-        work = store.begin(place, claim)
+    with store.lock(place) as lock:
+        assert lock is not None
+        work = store.begin(place, lock)
         finish(work, "second")
-        store.publish(work, place, claim)
+        store.publish(work, place, lock)
 
 
 def test_a_stalled_owner_that_wakes_publishes_nothing(tmp_path, place):
     store = RunStore(tmp_path)
-    with pytest.raises(TakenOverError, match="taken over"), store.claim(place) as claim:
-        assert claim is not None
-        work = store.begin(place, claim)
+    with pytest.raises(TakenOverError, match="taken over"), store.lock(place) as lock:
+        assert lock is not None
+        work = store.begin(place, lock)
         (work.folder / "last.ckpt").write_text("half")
-        taken_over(store, place, claim.file)
+        taken_over(store, place, lock.file)
         finish(work, "first")  # makes its old folder again
-        store.publish(work, place, claim)
+        store.publish(work, place, lock)
     assert place.metrics()["by"] == "second"
     assert (place.folder / "last.ckpt").read_text() == "half", "the second went on where the first had been"
 
@@ -118,35 +118,35 @@ def test_nor_one_that_stalls_between_its_look_and_its_rename(tmp_path, place, mo
 
     def late(source, target):
         monkeypatch.setattr(os, "rename", rename)
-        taken_over(store, place, claim.file)
+        taken_over(store, place, lock.file)
         rename(source, target)
 
-    with pytest.raises(TakenOverError), store.claim(place) as claim:
-        assert claim is not None
-        work = store.begin(place, claim)
+    with pytest.raises(TakenOverError), store.lock(place) as lock:
+        assert lock is not None
+        work = store.begin(place, lock)
         finish(work, "first")
         monkeypatch.setattr(os, "rename", late)
-        store.publish(work, place, claim)
+        store.publish(work, place, lock)
     assert place.metrics()["by"] in ("first", "second")
     assert [p.name for p in place.folder.parent.iterdir()] == ["key"]
 
 
 def test_what_fails_after_a_take_over_says_so(tmp_path, place):
     store = RunStore(tmp_path)
-    with pytest.raises(TakenOverError), store.claim(place) as claim:
-        assert claim is not None
-        work = store.begin(place, claim)
-        taken_over(store, place, claim.file)
+    with pytest.raises(TakenOverError), store.lock(place) as lock:
+        assert lock is not None
+        work = store.begin(place, lock)
+        taken_over(store, place, lock.file)
         (work.folder / "weights.safetensors").read_bytes()
 
 
 def test_what_was_killed_before_its_publication_is_found(tmp_path, place):
     store = RunStore(tmp_path)
-    with store.claim(place) as claim:
-        assert claim is not None
-        finish(store.begin(place, claim), "first")
+    with store.lock(place) as lock:
+        assert lock is not None
+        finish(store.begin(place, lock), "first")
     assert place.metrics() is None
-    with store.claim(place):
+    with store.lock(place):
         store.recover(place)
     assert place.metrics()["by"] == "first"
 
@@ -157,9 +157,9 @@ def test_damaged_metrics_are_moved_aside(tmp_path, place, capsys):
     finish(place, "first")
     file = place.folder / "metrics.json"
     file.write_text(file.read_text()[:20])
-    with store.claim(place) as claim:
-        assert claim is not None
+    with store.lock(place) as lock:
+        assert lock is not None
         store.recover(place)
         assert place.metrics() is None
-        assert (store.begin(place, claim).folder / "metrics.damaged").is_file()
+        assert (store.begin(place, lock).folder / "metrics.damaged").is_file()
     assert "moved aside" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from rib.pipeline import finetune
 def test_glibc_takes_the_settings_and_no_number_changes():
     code = """
 import torch
-from rib.allocator import keep_memory
+from rib.runtime.memory import keep_memory
 def passes():
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(10))
