@@ -7,7 +7,6 @@ the others; rank zero alone writes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,26 +16,25 @@ from rib.config.schema import Config
 from rib.errors import RibError
 from rib.loggers.base import shown
 from rib.reporting import run_view
+from rib.reporting.publish import publish
 from rib.reporting.published import show_published
 from rib.runs.command import command_of
 from rib.runs.freshness import out_of_date, view_of
+from rib.runs.images import data_of, look_at_images
 from rib.runs.inputs import Watch
+from rib.runs.provenance import begin_record
 from rib.runs.resolve import ask
 from rib.runs.run import Run, unscored
 from rib.runs.spec import Ingredient, Question
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
-from rib.runtime.files import file_digest
 from rib.runtime.processes import agreed, check_batch, is_known, launch_processes
+from rib.training.fit import fit
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from rib.training.merge import Merging
-from rib.reporting.publish import publish
-from rib.runs.images import data_of, look_at_images
-from rib.runs.provenance import begin_record
-from rib.training.fit import fit
 
 
 def finetune(config: Config) -> Run:
@@ -175,7 +173,9 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
             )
         if not fitted:
             if merging is not None:
-                _merge(merging, run)
+                from rib.training.merge import save_merged
+
+                save_merged(merging, run)
             else:
                 fit(question, run, store, loggers, *parts)
         fabric.barrier()
@@ -196,29 +196,6 @@ def _watched(watch: Watch | None) -> Iterator[None]:
             with suppress(RibError, OSError):
                 watch.check()
         raise
-
-
-def _merge(merging: Merging, run: Run) -> None:
-    """Put finished runs together and leave weights.safetensors (but for an ensemble of outputs) and fit.json."""
-    from rib.models.weights import save_weights
-
-    begun = time.perf_counter()
-    weights = None if merging.together else merging.weights()
-    if rank() == 0:
-        if weights is not None:
-            save_weights(weights, run.weights_file)
-        each = [(part.read_json("fit.json") or {})["num_parameters"] for part in merging.parts]
-        images = merging.statistics_images()
-        notes = merging.method.report() | ({"batch_norm.images": images} if images else {})
-        run.write_json(
-            "fit.json",
-            {
-                "seconds": time.perf_counter() - begun,
-                "num_parameters": sum(each) if weights is None else each[0],
-                "notes": notes,
-                "weights": None if weights is None else file_digest(run.weights_file),
-            },
-        )
 
 
 def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:

@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 
 from rib.data.worlds import title_of
 from rib.reporting.formatting import world
+from rib.reporting.style import CHARACTERS, GAIN, LOSS, NEUTRAL, SERIES
 from rib.reporting.summary import PLAIN, Summary, method_label
 
 if TYPE_CHECKING:
     from rib.reporting.table import PaperTable
-from rib.reporting.style import CHARACTERS, GAIN, LOSS, NEUTRAL, SERIES
 
 
 def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from rib.config.schema import BatchNorm
+from rib.data.worlds import title_of
+from rib.reporting.formatting import before_after, percent, with_interval, world
 
 if TYPE_CHECKING:
     from rib.runs.run import Run
-from rib.data.worlds import title_of
-from rib.reporting.formatting import before_after, percent, with_interval, world
 
 
 def comparison_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

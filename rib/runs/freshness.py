@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rib.errors import DamagedError
+from rib.runs.run import Run, answers, made_from, weights_digest
+from rib.runs.store import RunStore, part_of
 
 if TYPE_CHECKING:
     from rib.runs.spec import Question
-from rib.runs.run import Run, answers, made_from, weights_digest
-from rib.runs.store import RunStore, part_of
 
 
 def view_of(run: Run, question: Question) -> dict[str, Any] | None:

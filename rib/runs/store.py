@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from rib.errors import DamagedError, RibError
 from rib.runs.metrics_file import read as _read_json
+from rib.runs.run import Run
 from rib.runtime.console import rank, say
 from rib.runtime.locks import Lock, Locks
 
 if TYPE_CHECKING:
     from rib.runs.spec import Ingredient, Question
-from rib.runs.run import Run
 
 
 class TakenOverError(RibError):

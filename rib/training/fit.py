@@ -14,6 +14,7 @@ from rib.config.schema import BatchNorm
 from rib.errors import DivergedError, RibError
 from rib.runs import errata, method_stack
 from rib.runs.fields import fisher_key
+from rib.runs.images import data_of
 from rib.runs.run import Run, weights_digest
 from rib.runs.spec import Question
 from rib.runs.store import RunStore
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from rib.methods.base import Method
     from rib.models.classifier import Classifier
     from rib.training.module import FineTuner
-from rib.runs.images import data_of
 
 
 def fit(

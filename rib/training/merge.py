@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,10 +25,12 @@ from rib.metrics import family_of
 from rib.models.build import build
 from rib.models.classifier import Classifier
 from rib.models.layers import depths, head_names
-from rib.models.weights import StateDict, StoredWeights, equal
+from rib.models.weights import StateDict, StoredWeights, equal, save_weights
 from rib.runs import method_stack
 from rib.runs.run import Run
 from rib.runs.spec import Question
+from rib.runtime.console import rank
+from rib.runtime.files import file_digest
 from rib.runtime.precision import exact_float32
 from rib.scoring.score import score
 
@@ -161,6 +164,27 @@ class Merging:
         with exact_float32():
             total, _ = fisher_diagonal(model, batches, "loop" if device.type == "cpu" else "vmap")
         return {name.removeprefix("backbone."): value.cpu() / count for name, value in total.items()}
+
+
+def save_merged(merging: Merging, run: Run) -> None:
+    """Put finished runs together and leave weights.safetensors (but for an ensemble of outputs) and fit.json."""
+    begun = time.perf_counter()
+    weights = None if merging.together else merging.weights()
+    if rank() == 0:
+        if weights is not None:
+            save_weights(weights, run.weights_file)
+        each = [(part.read_json("fit.json") or {})["num_parameters"] for part in merging.parts]
+        images = merging.statistics_images()
+        notes = merging.method.report() | ({"batch_norm.images": images} if images else {})
+        run.write_json(
+            "fit.json",
+            {
+                "seconds": time.perf_counter() - begun,
+                "num_parameters": sum(each) if weights is None else each[0],
+                "notes": notes,
+                "weights": None if weights is None else file_digest(run.weights_file),
+            },
+        )
 
 
 def check_methods(question: Question) -> None:
