@@ -12,9 +12,9 @@ One run, from the command to the number:
 8. ``rib/training/module.py``, the loss, to which
 9. ``rib/methods/base.py`` adds each method's penalty (``rib/methods/ewc.py`` and so on).
 10. ``rib/scoring/one_pass.py`` scores the fine-tuned model on every dataset.
-11. ``rib/runs/measure.py`` compares it with the pretrained model's predictions:
-12. ``rib/metrics/robustness.py`` computes RI.
-13. ``rib/reporting/publish.py`` writes metrics.json and the figures.
+11. ``rib/reporting/publish.py`` writes metrics.json and the figures, from
+12. ``rib/runs/measure.py``, which compares predictions with the pretrained model's, and
+13. ``rib/metrics/robustness.py``, which computes RI.
 """
 
 from __future__ import annotations
