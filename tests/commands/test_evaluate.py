@@ -15,7 +15,7 @@ from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.messages import spelt
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
-from rib.data import crop_cache
+from rib.data import crop_cache, dataset
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting.report import report
@@ -94,9 +94,9 @@ def test_one_pass_decodes_each_image_once_and_gives_every_run_what_it_would_have
     old, ask_evaluate, ask_for, made, tmp_path, monkeypatch, capfd
 ):
     read = []
-    original = crop_cache.read_image
+    original = dataset.read_image
     monkeypatch.setattr(crop_cache, "BUDGET", 0)  # as for real data: nothing decoded is kept
-    monkeypatch.setattr(crop_cache, "read_image", lambda file, *a: read.append(file) or original(file, *a))
+    monkeypatch.setattr(dataset, "read_image", lambda file, *a: read.append(file) or original(file, *a))
     runs = evaluate(ask_evaluate(f"runs={old.root}/**/imagenet_r/*/*", *NEW))
     assert len(runs) == 4
     # mini_tiny and mini_small see images alike: 2 starts, 3 fine-tunes, and WiSE-FT with its curve of 0, 0.5 and 1.

@@ -25,6 +25,7 @@ from rib.runs.resolve import ask
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.files import file_digest
+from rib.training.fit import _is_whole
 
 QUICK = ("model=mini_tiny", "data.limit=60", "epochs=1")
 MINI = Path(__file__).resolve().parents[2] / "rib" / "models" / "mini_weights" / "mini_tiny.safetensors"
@@ -238,8 +239,8 @@ def test_a_damaged_fisher_is_estimated_anew(ask_for, store):
 def test_a_checkpoint_with_a_damaged_part_is_not_whole(tmp_path):
     file = tmp_path / "last.ckpt"
     torch.save({"state": torch.randn(1000)}, file)
-    assert pipeline._is_whole(file)
+    assert _is_whole(file)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
-    assert not pipeline._is_whole(file)
+    assert not _is_whole(file)
