@@ -79,12 +79,12 @@ def _train(
 
     from rib.training.callbacks import StopAfter, TrainingProgress
     from rib.training.checkpoint import KeepEpochs, Resume
-    from rib.training.merge import method_of
 
     config, recipe, source = question.config, question.recipe, question.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
     # By class attribute, then by name: the order of the command decides nothing.
-    named = [method_of(question, name, probe) for name in sorted(method_stack.trained(config))]
+    start = probe and str(probe.weights_file)
+    named = [method_stack.method_of(config, name, probe=start) for name in sorted(method_stack.trained(config))]
     methods = sorted(named, key=lambda method: method.order)
     module = _fine_tuner(question, model, methods, store, probe)
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0

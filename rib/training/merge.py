@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-import rib.config
 from rib.config.schema import BatchNorm
 from rib.data.datamodule import SOURCE_BATCH, RIBDataModule
 from rib.data.labels import LabelSpace
@@ -61,7 +60,7 @@ class Merging:
         self.parts = parts
         self.data = data
         self.fabric = fabric
-        self.method: Merge = method_of(question, question.merged)
+        self.method: Merge = method_stack.method_of(question.config, question.merged, probe=None)
         self._before = before
 
     @cached_property
@@ -197,25 +196,9 @@ def check_methods(question: Question) -> None:
     for name in question.config.method:
         if not question.config.method[name]:
             continue
-        method = method_of(question, name)
+        method = method_stack.method_of(question.config, name, probe=None)
         if getattr(method, "chooses", False) and question.held_out is None:
             raise RibError(
                 f"method.{name}: nothing may be chosen on images that were trained on, and targets never choose; keep "
                 "a part of the source out of training with data.holdout=0.1"
             )
-
-
-def method_of(question: Question, name: str, probe: Run | None = None) -> Any:
-    """A method of the stack, made from its node without what rib itself reads.
-
-    Args:
-        question: Whose stack.
-        name: Of the method.
-        probe: The linear probe that it starts from, if it does and is about to.
-    """
-    node = dict(question.config.method[name])
-    for key in method_stack.read_by_rib(node) & node.keys():
-        del node[key]
-    node.pop("probe", None)
-    more = {"probe": probe and str(probe.weights_file)} if "probe" in question.config.method[name] else {}
-    return rib.config.instantiate(node, **more)

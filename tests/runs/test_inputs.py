@@ -130,9 +130,9 @@ def test_an_argument_called_lr_of_the_users_class_is_the_classs(question, code):
     (code / "mymeth.py").write_text(METHOD)
     said = ("+method.m._target_=mymeth.Mine", "+method.m.lr=0.25")
     asked = question(*said)
-    from rib.training.merge import method_of
+    from rib.runs.method_stack import method_of
 
-    assert method_of(asked, "m").lr == 0.25
+    assert method_of(asked.config, "m").lr == 0.25
     assert asked.recipe.lr == question().recipe.lr
     assert asked.training_key != question(said[0], "+method.m.lr=0.5").training_key
     # Rib's own methods have rates of their own there.
