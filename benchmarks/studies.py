@@ -65,7 +65,7 @@ def made(study: str, runs: str) -> Path:
 
 def section(study: str, folder: Path) -> str:
     """A study as the README shows it."""
-    question, paper = STUDIES[study]
+    spec, paper = STUDIES[study]
     about, *lines = (folder / "summary.md").read_text().splitlines()
     points = "\n".join(re.sub(r"^( *)", r"\1- ", line) for line in lines)
     figures = []
@@ -74,7 +74,7 @@ def section(study: str, folder: Path) -> str:
         shutil.copyfile(file, target)
         figures.append(f'<img src="docs/studies/{target.name}" width="440" alt="{study}: {file.stem}">')
     return (
-        f"### {question}\n\n`python -m rib.benchmark study={study}`. {paper}\n\n"
+        f"### {spec}\n\n`python -m rib.benchmark study={study}`. {paper}\n\n"
         f"{about}\n\n{points}\n\n{chr(10).join(figures)}\n"
     )
 

@@ -29,7 +29,7 @@ def test_every_link_leads_somewhere(page):
 def test_the_studies_of_the_paper_stand_in_it_with_all_their_figures():
     text = (ROOT / "README.md").read_text().split(BEGIN)[1].split(END)[0]
     sections = text.split("\n### ")[1:]
-    assert [section.splitlines()[0] for section in sections] == [question for question, _ in STUDIES.values()]
+    assert [section.splitlines()[0] for section in sections] == [spec for spec, _ in STUDIES.values()]
     assert set(STUDIES) < set(options("study"))
     for study, section in zip(STUDIES, sections, strict=True):
         assert f"`python -m rib.benchmark study={study}`" in section

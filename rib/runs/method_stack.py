@@ -40,20 +40,20 @@ BY_TARGET = {
 """Methods whose runs cannot be an ingredient, and why."""
 
 
-def trained(config: Config) -> dict[str, Any]:
+def training_methods(config: Config) -> dict[str, Any]:
     """The methods that add something to fine-tuning, with their options; beside another, `finetune` adds nothing."""
     return {name: node for name, node in config.method.items() if node and "ingredients" not in node}
 
 
-def merged(config: Config) -> str | None:
+def merging_method(config: Config) -> str | None:
     """The method that is made from finished runs, if there is one."""
     return next((name for name, node in config.method.items() if node and "ingredients" in node), None)
 
 
-def name_of(config: Config) -> str:
+def stack_name(config: Config) -> str:
     """``finetune``, ``ewc``, ``lora+lwf``, ``lwf+wise_ft``: adapters, regularizers, averaging."""
-    after = merged(config)
-    names = sorted(trained(config), key=lambda name: (name not in ADAPTERS, name)) + ([after] if after else [])
+    after = merging_method(config)
+    names = sorted(training_methods(config), key=lambda name: (name not in ADAPTERS, name)) + ([after] if after else [])
     return "+".join(names) or next(iter(config.method), "finetune")
 
 

@@ -25,7 +25,7 @@ from rib.metrics.accuracy import SubspaceAccuracy
 from rib.models.batch_norm import takes_one_image
 from rib.models.classifier import Classifier
 from rib.models.layers import head_names
-from rib.runtime.artifacts import Memo
+from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.training.callbacks import total_steps
 
@@ -70,7 +70,7 @@ class FineTuner(L.LightningModule):
         warmup_steps: int = 0,
         seed: int = 0,
         freeze_batch_norm: bool = False,
-        memo: Memo | None = None,
+        memo: ArtifactCache | None = None,
     ) -> None:
         super().__init__()
         self.model = model

@@ -15,7 +15,7 @@ from rib.methods.base import Method
 from rib.models.weights import equal
 from rib.pipeline import finetune
 from rib.runs import method_stack
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 from rib.training.module import FineTuner
 
@@ -26,8 +26,8 @@ QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=2", "data.limit=4
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_documented_and_made_from_its_file(ask_for, name):
-    question = ask(ask_for(*QUICK, f"+method={name}"))
-    method = method_stack.method_of(question.config, name, probe=None)
+    spec = resolve(ask_for(*QUICK, f"+method={name}"))
+    method = method_stack.method_of(spec.config, name, probe=None)
     assert isinstance(method, Method)
     assert method.name == name
     text = type(method).__doc__ or ""

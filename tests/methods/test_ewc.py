@@ -15,7 +15,7 @@ from rib.methods.ewc import EWC
 from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
 from rib.methods.l2sp import L2SP
 from rib.methods.pull import quadratic, stability_bound
-from rib.runtime.artifacts import Memo
+from rib.runtime.artifacts import ArtifactCache
 from rib.training.module import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.support.nets import NETS, small_vit
@@ -137,7 +137,7 @@ def test_the_error_is_that_of_the_per_image_means(tmp_path):
     mean = float(each.mean()) / sum(p.numel() for p in model.parameters())
     assert method.report()["ewc.fisher_mean"] == pytest.approx(mean, rel=1e-3)
     # The same from the store.
-    memo = Memo(tmp_path, {"start": "vit"})
+    memo = ArtifactCache(tmp_path, {"start": "vit"})
     reports = []
     for _ in range(2):
         again = EWC(1.0, samples=16)
