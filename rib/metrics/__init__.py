@@ -1,7 +1,6 @@
-"""Metrics: accuracy in a dataset's label space, robustness improvement, and their intervals.
+"""Metrics: accuracy in a dataset's label space, robustness improvement (RI), CKA, and their confidence intervals.
 
-The torchmetrics classes load torch only when they are asked for, since tables need none of it.
-Imports data and what stands below it, never models; methods and everything above may import it.
+Imports data and the layers below it, never models; methods and every layer above may import it.
 """
 
 from __future__ import annotations
@@ -54,6 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    # Lazy: importing torch takes seconds, and reports need only the functions above.
     if name in ("RobustnessImprovement", "SubspaceAccuracy"):
         from rib.metrics import accuracy
 

@@ -1,7 +1,7 @@
-"""The measures of `rib.metrics.robustness` as torchmetrics modules, for loops over batches and processes.
+"""Accuracy and robustness improvement as torchmetrics modules, for use in batched and distributed loops.
 
 States are integer counts, summed over processes, so results depend on neither the batch size nor the number of
-processes.
+processes. The same measures for finished accuracies, without torch, are in `rib.metrics.robustness`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from rib.metrics.robustness import target_shares
 
 
 class SubspaceAccuracy(Metric):
-    """Top-1 accuracy among a dataset's own classes, a fraction; nan before the first image.
+    """Top-1 accuracy among a dataset's own classes, as a fraction; NaN before the first image.
+
+    Outputs for classes that the dataset does not have are ignored, as is usual for ImageNet-A, -R and ObjectNet.
 
     Args:
-        space: The dataset's classes in terms of the model's outputs.
-        **kwargs: As for `torchmetrics.Metric`.
+        space: Mapping from the model's outputs to the dataset's classes.
+        **kwargs: Passed to `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -38,14 +40,14 @@ class SubspaceAccuracy(Metric):
         self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Counts a batch.
+        """Add a batch to the counts.
 
         Args:
             logits: All outputs of the model, shape (B, K).
-            labels: Classes of the dataset, shape (B,), integers from 0 to C - 1.
+            labels: Indices into the dataset's own C classes, shape (B,), integers from 0 to C - 1.
 
         Raises:
-            ValueError: If the shapes do not belong together.
+            ValueError: If the batch sizes of logits and labels differ.
         """
         classes = self.space.project(logits)
         if labels.shape != classes.shape[:1]:
@@ -54,19 +56,20 @@ class SubspaceAccuracy(Metric):
         self.total += labels.numel()
 
     def compute(self) -> Tensor:
-        """The fraction of images whose largest class logit is the label's, a scalar."""
+        """Return the fraction of images whose largest class logit is that of the label, a scalar tensor."""
         return self.correct / self.total
 
 
 class RobustnessImprovement(Metric):
-    """RI in percentage points, from the images as they are scored; nan while a target has no image.
+    """Robustness improvement (RI) in percentage points, updated batch by batch; NaN while a target has no image.
 
-    The integer-count form of `rib.metrics.robustness.robustness_improvement`.
+    Equals `rib.metrics.robustness.robustness_improvement` of the same predictions. arXiv 2410.21582, section 3.
 
     Args:
-        targets: What is scored, in the order of the indices given to `update`: a target (``imagenet_r``) or one of
-            its cells (``imagenet_c/fog/3``). The source and imagenet_val are the caller's to leave out.
-        **kwargs: As for `torchmetrics.Metric`.
+        targets: Names of the scored sets, in the order of the indices given to `update`: a target (``imagenet_r``) or
+            one corruption and severity of ImageNet-C (``imagenet_c/fog/3``). The caller leaves out the source and
+            imagenet_val, which do not count towards RI.
+        **kwargs: Passed to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If there is no target or one is named twice.
@@ -87,12 +90,12 @@ class RobustnessImprovement(Metric):
         self.add_state("total", default=zeros.clone(), dist_reduce_fx="sum")
 
     def update(self, dataset_index: int, before_correct: Tensor, after_correct: Tensor) -> None:
-        """Counts a batch of one target.
+        """Add a batch of one target to the counts.
 
         Args:
-            dataset_index: The target's place in ``targets``, such as Lightning's ``dataloader_idx``.
-            before_correct: Whether the pretrained model is right, shape (B,), bool or 0 and 1.
-            after_correct: Whether the fine-tuned model is right on the same images, shape (B,).
+            dataset_index: Index of the target in ``targets``, such as Lightning's ``dataloader_idx``.
+            before_correct: True where the pretrained model is right, shape (B,), bool or 0 and 1.
+            after_correct: True where the fine-tuned model is right on the same images, shape (B,), likewise.
 
         Raises:
             ValueError: If the shapes differ or there is no such target.
@@ -106,6 +109,6 @@ class RobustnessImprovement(Metric):
         self.total[dataset_index] += before_correct.numel()
 
     def compute(self) -> Tensor:
-        """RI over all images counted, a scalar in percentage points."""
+        """Return RI over all images counted so far, a scalar tensor in percentage points."""
         change = self.gained / self.total
         return 100 * (change * torch.tensor(self._shares, device=change.device)).sum()

@@ -1,24 +1,25 @@
-"""Intervals over images by paired bootstrap.
+"""Confidence intervals of RI and mRI over images, by paired bootstrap.
 
-What varies is the choice of images, so an *original* is drawn with everything that shows it: before and after (the
-pairing), every transform of it (imagenet_val, Cartoon, Drawing, the cells of ImageNet-C) and, for mRI, every source's
-model. Drawing each set alone makes intervals 1.1 to 2.2 times too narrow, because one hard photograph is hard in all of
-them.
+The unit of resampling is the *original* photograph, drawn with everything derived from it: the predictions before and
+after (the pairing), every transform of it (imagenet_val, Cartoon, Drawing, the cells of ImageNet-C) and, for mRI, the
+models of all sources. Resampling each set on its own makes intervals 1.1 to 2.2 times too narrow, because a hard
+photograph is hard in all of its variants.
 
-Fast because a bootstrap sample is a multinomial over *distinct patterns of change*. RI is linear in the changes, so all
-that an original does to it, over every target and source with the same images, is one number out of a few: a model
-gains, keeps or loses the image, seven or so times. A draw of 50,000 images becomes a draw of a dozen counts. Where the
-members of a family lack some of its originals (a subset, an incomplete set) their means are ratios of two random sums,
-and the pattern holds both.
+It is fast because a bootstrap sample is a multinomial over *distinct patterns of change*. RI is linear in the changes,
+so the effect of an original, over all targets and sources with the same images, is one of a few numbers: each model
+gains, keeps or loses the image, and there are about seven models. Instead of 50,000 images, a dozen counts are drawn.
+Where some sets of a family lack some of its originals (a subset, an incomplete download), their means are ratios of two
+random sums, and the pattern holds both.
 
-Percentile intervals, each family's deviations widened by sqrt(n / (n - 1)) since a sample varies that much less than
-what it was drawn from. Simulated coverage is 94 to 96 % from 50 images a set (tests/metrics/test_coverage.py), so
-nothing finer is applied. One set alone with about seven changed images covers only 88 %, as steps of 1/n are then
-coarse and zero counts frequent; if no image changed the interval is [0, 0].
+The intervals are percentile intervals, with the deviations of each family widened by sqrt(n / (n - 1)), because a
+bootstrap sample varies that much less than the population. Simulated coverage is 94 to 96 % from 50 images per set
+(tests/metrics/test_coverage.py), so no finer correction is applied. For a single set with about seven changed images
+coverage is only 88 %, since steps of 1/n are then coarse and counts of zero frequent; if no image changed, the interval
+is [0, 0].
 
-Images are resampled, and not classes: other images of the same classes vary, other classes do not. And images are taken
-as independent: near-duplicates (one picture found twice on the web, frames of one video) count as two. Where every
-image has a second file that a model takes for the same, 95 % intervals cover 83 %; with four files, 67 % (same test).
+Limits. Images are resampled, classes are not: the interval is about new images of the same classes. Images are taken as
+independent, so near-duplicates (the same picture found twice on the web, frames of one video) count as two. If every
+image has a second file that models treat the same, 95 % intervals cover 83 %; with four files, 67 % (same test).
 """
 
 from __future__ import annotations
@@ -39,24 +40,25 @@ from rib.metrics.robustness import target_shares
 Floats = NDArray[np.float64]
 
 DRAWS = 10_000
-"""Resamples; at this many the ends move by about 1.5 % of the half width between seeds."""
+"""Number of resamples; with 10,000 the ends vary by about 1.5 % of the half width between seeds."""
 
 _CHUNK = 4_000_000
-"""Numbers held at a time while drawing, 32 MB."""
+"""Numbers in memory at a time while resampling, 32 MB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """What fine-tuning did to each image of one set.
+    """Change in correctness of each image of one set through fine-tuning.
 
     Attributes:
-        dataset: The target, ``imagenet_r``.
-        change: After minus before, each 1 if the model is right and 0 if not: -1, 0 or 1, shape (N,).
-        originals: The photograph that each image shows, shape (N,), integers or strings (`originals_of`). None for a
-            set that shares its photographs with no other, whose images then are in the same order for every source.
-        family: Sets of the same family with the same id show the same photograph (`robustness.family_of`); empty for
-            the dataset's own name.
-        cell: ``corruption/severity`` for a cell of ImageNet-C, else empty.
+        dataset: Name of the target, ``imagenet_r``.
+        change: Correct after (1 or 0) minus correct before: -1, 0 or 1, shape (N,).
+        originals: Id of the photograph that each image shows, integers or strings (`originals_of`), shape (N,). None
+            for a set that shares its photographs with no other; its images must then be in the same order for every
+            source.
+        family: Name of the group of sets within which equal ids mean the same photograph (`robustness.family_of`);
+            empty: the dataset's own name.
+        cell: ``corruption/severity`` of ImageNet-C, else empty.
 
     Raises:
         ValueError: If the lengths differ, there is no image, or a shared family comes without originals.
@@ -76,21 +78,28 @@ class Changes:
             raise ValueError(f"expected the originals of {self.unit}, whose images other sets share, got none")
         ids = np.arange(len(self.change)) if self.originals is None else self.originals
         if ids.shape != self.change.shape:
-            raise ValueError(f"expected one original an image of {self.unit}, got {ids.shape}, not {self.change.shape}")
+            raise ValueError(
+                f"expected an original for each image of {self.unit}, got {ids.shape} for {self.change.shape} changes"
+            )
         object.__setattr__(self, "family", self.family or self.dataset)
         object.__setattr__(self, "_ids", ids)
 
     @property
     def unit(self) -> str:
-        """The set's name among the targets: ``imagenet_r``, ``imagenet_c/fog/3``."""
+        """Name of the set among the targets: ``imagenet_r``, ``imagenet_c/fog/3``."""
         return f"{self.dataset}/{self.cell}" if self.cell else self.dataset
 
 
 def originals_of(paths: Iterable[str]) -> NDArray[np.str_]:
-    """The photographs that files show: transforms of imagenet_val keep the file's name, its ending aside.
+    """Return an id of the photograph that each file shows: its name without folder and extension.
+
+    Transforms of imagenet_val (Cartoon, Drawing, ImageNet-C) keep the file's name and may change the extension.
 
     Args:
         paths: Paths of a dataset's images, in its order.
+
+    Returns:
+        Ids, shape (N,).
     """
     return np.array([splitext(basename(path))[0] for path in paths])
 
@@ -98,25 +107,25 @@ def originals_of(paths: Iterable[str]) -> NDArray[np.str_]:
 def dataset_change_interval(
     changes: Changes | Sequence[Changes], draws: int = DRAWS, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The change in accuracy on one dataset, in percentage points.
+    """Return the change in accuracy on one dataset with its interval over images, in percentage points.
 
     Args:
-        changes: The dataset, or all of its cells.
+        changes: The dataset, or all corruption cells of ImageNet-C.
         draws: Number of resamples.
         level: Nominal coverage, 0 to 1.
-        seed: Of the resampling; the same seed gives the same interval.
+        seed: Seed of the resampling; the same seed gives the same interval.
     """
     return robustness_interval([changes] if isinstance(changes, Changes) else changes, draws, level, seed)
 
 
 def robustness_interval(changes: Sequence[Changes], draws: int = DRAWS, level: float = 0.95, seed: int = 0) -> Interval:
-    """RI of one fine-tuned model, in percentage points.
+    """Return RI of one fine-tuned model with its interval over images, in percentage points.
 
     Args:
-        changes: One entry a target; one entry a cell for ImageNet-C.
+        changes: One entry per target; for ImageNet-C, one per corruption and severity.
         draws: Number of resamples.
         level: Nominal coverage, 0 to 1.
-        seed: Of the resampling; the same seed gives the same interval.
+        seed: Seed of the resampling; the same seed gives the same interval.
 
     Raises:
         ValueError: If there is no target or one comes twice.
@@ -127,14 +136,16 @@ def robustness_interval(changes: Sequence[Changes], draws: int = DRAWS, level: f
 def mean_robustness_interval(
     changes: Mapping[Any, Sequence[Changes]], draws: int = DRAWS, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Mean RI over several fine-tuned models, all scored on the same draw of images, in percentage points.
+    """Return the mean RI of several fine-tuned models with its interval over images, in percentage points.
+
+    Each resample of images is applied to all models at once.
 
     Args:
-        changes: The targets' changes by source. For the mean over seeds as well, the keys may be pairs of source and
-            seed, or anything else: each key counts the same.
+        changes: Changes of the targets by source. Any keys will do, for example pairs of source and seed to average
+            over seeds as well; all keys have the same weight.
         draws: Number of resamples.
         level: Nominal coverage, 0 to 1.
-        seed: Of the resampling; the same seed gives the same interval.
+        seed: Seed of the resampling; the same seed gives the same interval.
 
     Raises:
         ValueError: If there is no source, a source has no target, or one of its targets comes twice.
@@ -148,12 +159,19 @@ def mean_robustness_interval(
         value += mean
         variance += patterns.variance
         resampled += mean + patterns.widening * (patterns.resample(draws, generator) - mean)
+    # A resample without any image of some set has no mean (NaN); it is left out.
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(100 * value, 100 * float(low), 100 * float(high), "images only", level, 100 * sqrt(variance))
 
 
 def weighted_by_family(changes: Mapping[Any, Sequence[Changes]]) -> dict[str, list[tuple[float, Changes]]]:
-    """Every set with its weight in mRI, by family; families are independent of one another.
+    """Group all sets by family and give each its weight in mRI; families are statistically independent.
+
+    Args:
+        changes: Changes of the targets by source.
+
+    Returns:
+        By family, pairs of weight and set; all weights sum to 1.
 
     Raises:
         ValueError: If there is no source, a source has no target, or one of its targets comes twice.
@@ -170,14 +188,14 @@ def weighted_by_family(changes: Mapping[Any, Sequence[Changes]]) -> dict[str, li
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """The distinct things that an original of one family can do to the statistic.
+    """The P distinct contributions that originals of one family make to the statistic.
 
-    A *layer* is all the sets, under any source, that show the same originals: they share their denominator.
+    A *layer* is a group of sets, under any source, that show the same originals and so share their denominator.
 
     Attributes:
-        frequencies: How many originals have each pattern, shape (P,).
+        frequencies: Number of originals with each pattern, shape (P,).
         gains: What such an original adds to each layer's weighted sum of changes, shape (P, L).
-        images: How many images of each layer show it, shape (P, L).
+        images: Number of images of each layer that show such an original, shape (P, L).
     """
 
     frequencies: Floats
@@ -186,20 +204,24 @@ class Patterns:
 
     @classmethod
     def of(cls, members: Sequence[tuple[float, Changes]]) -> Patterns:
-        """Counts the patterns of a family's sets, each with its weight in the statistic, below 0 to subtract it."""
-        places, num_originals = _join([target._ids for _, target in members])
+        """Count the patterns of a family.
+
+        Args:
+            members: The family's sets, each with its weight in the statistic; a negative weight subtracts the set.
+        """
+        indices, num_originals = _join([target._ids for _, target in members])
         layers: dict[bytes, defaultdict[float, Floats]] = {}
         images: dict[bytes, Floats] = {}
         keys: dict[int, bytes] = {}
-        for (weight, target), place in zip(members, places, strict=True):
-            if id(place) not in keys:
-                counts = np.bincount(place, minlength=num_originals)
-                key = keys[id(place)] = counts.tobytes()
+        for (weight, target), index in zip(members, indices, strict=True):
+            if id(index) not in keys:
+                counts = np.bincount(index, minlength=num_originals)
+                key = keys[id(index)] = counts.tobytes()
                 images[key] = counts.astype(np.float64)
                 layers.setdefault(key, defaultdict(lambda: np.zeros(num_originals)))
-            # Sums of whole numbers for each weight: equal patterns then give equal floats, bit for bit.
-            totals = np.bincount(place, target.change, num_originals)
-            layers[keys[id(place)]][abs(weight)] += totals if weight > 0 else -totals
+            # Whole numbers are summed for each weight first: equal patterns then give equal floats, bit for bit.
+            totals = np.bincount(index, target.change, num_originals)
+            layers[keys[id(index)]][abs(weight)] += totals if weight > 0 else -totals
         gains = [np.sum([w * total for w, total in sorted(sums.items())], axis=0) for sums in layers.values()]
         table = np.stack([*gains, *(images[key] for key in layers)], axis=1)
         rows, frequencies = _distinct(table)
@@ -207,21 +229,22 @@ class Patterns:
 
     @property
     def widening(self) -> float:
-        """What makes the bootstrap's variance of a mean the unbiased one; 1 for a single original."""
+        """Factor sqrt(n / (n - 1)) that makes the bootstrap variance of a mean unbiased; 1 for a single original."""
         size = float(self.frequencies.sum())
         return sqrt(size / max(size - 1, 1))
 
     @property
     def mean(self) -> float:
-        """The family's part of the statistic in the images that there are, a fraction."""
+        """The family's share of the statistic in the observed images, a fraction."""
         return float(self.means(self.frequencies[None, :])[0])
 
     @property
     def variance(self) -> float:
-        """Of that part, over other originals of the same kind: what the bootstrap's variance tends to, in closed form.
+        """Variance of `mean` over samples of originals, in closed form: the limit of the bootstrap's variance.
 
-        Infinitesimal jackknife (Efron 1982): squared influences of the originals, where that on a ratio G / M is
-        (g - G / M m) / M, times n / (n - 1), which makes it unbiased for a mean. Infinite for a single original.
+        Infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans"): the sum of
+        squared influences of the originals, where the influence on a ratio G / M is (g - G / M m) / M, times
+        n / (n - 1), which makes it unbiased for a mean. Infinite for a single original.
         """
         size = float(self.frequencies.sum())
         if size < 2:
@@ -232,35 +255,35 @@ class Patterns:
         return float(size / (size - 1) * (self.frequencies @ influence**2))
 
     def means(self, counts: Floats) -> Floats:
-        """The family's part of the statistic in samples that hold each pattern so many times.
+        """Return the family's share of the statistic in R samples.
 
         Args:
-            counts: Shape (R, P).
+            counts: How often each sample holds each pattern, shape (R, P).
 
         Returns:
-            Shape (R,), fractions; nan where a sample has no image of some layer.
+            Fractions, shape (R,); NaN where a sample has no image of some layer.
         """
         gains, images = counts @ self.gains, counts @ self.images
         ratios: Floats = np.divide(gains, images, out=np.full_like(gains, np.nan), where=images > 0)
-        parts: Floats = ratios.sum(axis=1)
-        return parts
+        statistic: Floats = ratios.sum(axis=1)
+        return statistic
 
     def resample(self, draws: int, generator: np.random.Generator) -> Floats:
-        """The family's part of the statistic in bootstrap samples, shape (draws,)."""
+        """Return the family's share of the statistic in bootstrap samples, fractions of shape (draws,)."""
         size = int(self.frequencies.sum())
         rows = max(1, _CHUNK // len(self.frequencies))
-        parts = []
+        chunks = []
         for start in range(0, draws, rows):
             shape = min(rows, draws - start)
-            parts.append(self.means(generator.multinomial(size, self.frequencies / size, shape).astype(np.float64)))
-        return np.concatenate(parts)
+            chunks.append(self.means(generator.multinomial(size, self.frequencies / size, shape).astype(np.float64)))
+        return np.concatenate(chunks)
 
 
 def _join(ids: Sequence[NDArray[Any]]) -> tuple[list[NDArray[np.intp]], int]:
-    """Places of each set's images among all originals of the family, and how many originals there are.
+    """Index each set's images into the distinct originals of the family, and count these.
 
-    Sets with the same ids in the same order (one dataset under seven sources, 75 cells) share one array of places, so
-    that each is looked at once.
+    Sets with the same ids in the same order (one dataset under seven sources, the 75 cells of ImageNet-C) share one
+    array of indices, so that each distinct array is processed once.
     """
     kinds: list[NDArray[Any]] = []
     kind_of: list[int] = []
@@ -270,12 +293,15 @@ def _join(ids: Sequence[NDArray[Any]]) -> tuple[list[NDArray[np.intp]], int]:
         if kind_of[-1] == len(kinds):
             kinds.append(array)
     originals, inverse = np.unique(np.concatenate(kinds), return_inverse=True)
-    places = np.split(inverse, np.cumsum([len(kind) for kind in kinds])[:-1])
-    return [places[kind] for kind in kind_of], len(originals)
+    indices = np.split(inverse, np.cumsum([len(kind) for kind in kinds])[:-1])
+    return [indices[kind] for kind in kind_of], len(originals)
 
 
 def _distinct(table: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Distinct rows of a table (N, M) and how often each occurs; a column at a time, which beats ``unique(axis=0)``."""
+    """Return the distinct rows of a table (N, M) and how often each occurs.
+
+    Columns are encoded one after another, which is faster than ``np.unique(axis=0)``.
+    """
     codes = np.zeros(len(table), dtype=np.int64)
     for column in table.T:
         levels, level = np.unique(column, return_inverse=True)

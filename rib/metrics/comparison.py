@@ -1,14 +1,14 @@
-"""Is one method's mRI another than plain fine-tuning's? A paired test in closed form, and Holm over a table of them.
+"""Paired test of the difference between two mRI, and Holm's correction for many such tests.
 
-The statistic is the difference of two mRI over the same sources and seeds. What varies is the choice of images, as in
-`rib.metrics.bootstrap`: an original is drawn with everything that shows it, now under both methods as well. A
-difference is the same statistic with the second method's weights negative, so its standard error comes from the same
-patterns, by the infinitesimal jackknife. For one target under one source it is the test on discordant pairs that is
-McNemar's but for the variance, which McNemar takes under the null hypothesis.
+The statistic is the difference of two mRI over the same sources and seeds. Images are the random sample, as in
+`rib.metrics.bootstrap`: a photograph is sampled together with every variant of it, here under both methods as well. The
+difference is the same statistic with negative weights for the second method, so its standard error comes from the same
+patterns, by the infinitesimal jackknife. For one target and one source this is McNemar's test on discordant pairs,
+except that McNemar takes the variance under the null hypothesis.
 
-What it does not cover: training again. Seeds enter as the fixed set that they are, so that "differs" is about these
-weights on other images; the interval over seeds (`rib.metrics.intervals`) is about other weights. The normal
-approximation wants about ten images on which the two methods disagree; with fewer, p is too small.
+The test does not cover retraining. Seeds are taken as fixed, so "differs" means: these weights would differ on a new
+sample of images. The interval over seeds (`rib.metrics.intervals`) covers other weights. The normal approximation needs
+about ten images on which the two methods disagree; with fewer, p is too small.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from rib.metrics.intervals import two_sided
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One mRI against another on the same images.
+    """Result of a paired test between two mRI on the same images.
 
     Attributes:
         difference: First minus second, percentage points.
-        error: Standard error of that over images, percentage points.
-        p: Two-sided, of "no difference".
+        error: Standard error of the difference over images, percentage points.
+        p: Two-sided p-value of the hypothesis "no difference".
     """
 
     difference: float
@@ -43,13 +43,16 @@ def mean_robustness_difference(
     """Compare two mRI by a paired z-test over images.
 
     Args:
-        first: The targets' changes by source, or by source and seed (as for `mean_robustness_interval`).
-        second: The same sources and targets under another method.
+        first: Changes of the targets by source, or by source and seed (as for `mean_robustness_interval`).
+        second: The same for another method, with the same keys and targets.
+
+    Returns:
+        First minus second, with its standard error and p-value.
 
     Raises:
-        ValueError: If the two are not about the same sources, targets and images.
+        ValueError: If sources, targets or numbers of images differ between the two.
     """
-    if _sets(first) != _sets(second):
+    if _set_sizes(first) != _set_sizes(second):
         raise ValueError("expected two methods scored on the same images after the same sources and seeds")
     families = weighted_by_family(first)
     for family, members in weighted_by_family(second).items():
@@ -61,21 +64,24 @@ def mean_robustness_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the number of comparisons, in the order given; below 0.05 stands at 5 % for all together.
+    """Adjust p-values for multiple comparisons, controlling the family-wise error rate.
 
-    Holm 1979, "A simple sequentially rejective multiple test procedure": the k-th smallest of m times m - k + 1, never
-    below the one before it.
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the k-th smallest of m p-values is multiplied
+    by m - k + 1, and is never smaller than the adjusted one before it.
 
     Args:
-        p_values: One a comparison.
+        p_values: One per comparison.
+
+    Returns:
+        Adjusted p-values in the order given. Rejecting those below 0.05 keeps the chance of any false rejection at 5 %.
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
-def _sets(changes: Mapping[Any, Sequence[Changes]]) -> dict[Any, dict[str, int]]:
-    """How many images each set has, by source."""
+def _set_sizes(changes: Mapping[Any, Sequence[Changes]]) -> dict[Any, dict[str, int]]:
+    """Return the number of images of each set, by source."""
     return {source: {c.unit: len(c.change) for c in targets} for source, targets in changes.items()}

@@ -1,9 +1,9 @@
-"""What an interval is, and the one over seeds.
+"""Confidence intervals, and the interval over training seeds.
 
-Two intervals stand side by side in every table, since they answer different questions: over *images* (would other
-images of the same kind say the same of these weights?, `rib.metrics.bootstrap`) and over *seeds* (would training
-again?). Neither contains the other. Each is 95 % for itself: of 20 intervals around nothing one excludes 0, so that
-what is said of many at once goes by Holm (`rib.metrics.comparison.holm`).
+Every table shows two intervals, which answer different questions. Over *images*: would the result hold on a new sample
+of images? (`rib.metrics.bootstrap`). Over *seeds*: would it hold if the model were trained again? Neither contains the
+other. Each has 95 % coverage on its own: when there is no effect, one interval in 20 still excludes 0. Claims about
+many rows at once therefore use Holm's correction (`rib.metrics.comparison.holm`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from scipy.special import ndtr, stdtrit
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and where it may lie, in percentage points.
+    """An estimate with its confidence interval, in percentage points.
 
     Attributes:
-        value: The estimate itself.
+        value: The estimate.
         low: Lower end.
         high: Upper end.
-        over: What was taken to vary; the label that goes beside the numbers.
+        over: Source of the variation that the interval covers; printed beside the numbers.
         level: Nominal coverage, 0 to 1.
-        error: Standard error in closed form, percentage points; NaN where there is none that is normal.
+        error: Standard error in closed form, percentage points; NaN if the estimate is not approximately normal.
     """
 
     value: float
@@ -39,7 +39,7 @@ class Interval:
 
     @property
     def p(self) -> float:
-        """Two-sided, of "the value is 0", by its error; NaN without one."""
+        """Two-sided p-value of the hypothesis "the value is 0" by a z-test; NaN without a standard error."""
         return two_sided(self.value, self.error)
 
     def __str__(self) -> str:
@@ -47,8 +47,13 @@ class Interval:
 
 
 def two_sided(value: float, error: float) -> float:
-    """The p-value of a normal estimate against 0."""
-    if value == 0:
+    """Return the two-sided p-value of a normal estimate against 0.
+
+    Args:
+        value: The estimate.
+        error: Its standard error in the same unit; 0 if nothing varies.
+    """
+    if value == 0:  # also where the error is 0: no change on any image is no evidence
         return 1.0
     return 2 * float(ndtr(-abs(value) / error)) if error else 0.0
 
@@ -56,19 +61,19 @@ def two_sided(value: float, error: float) -> float:
 def seed_interval(
     values: Sequence[float], level: float = 0.95, over: Literal["seeds", "sources"] = "seeds"
 ) -> Interval | None:
-    """The interval of a mean over training seeds, by Student's t with n - 1 degrees of freedom.
+    """Return the mean over training seeds with its interval, by Student's t with n - 1 degrees of freedom.
 
-    With the three seeds that one can afford, a percentile bootstrap covers 73 % where 95 % is meant (it can never
-    leave the range of the three values); Student's t is exact for normal values. The values must be independent: seeds
-    of a merged run that share an ingredient are not (`rib.reporting.summary` tells).
+    With the usual three seeds, a percentile bootstrap covers 73 % instead of 95 % (it can never leave the range of the
+    three values); Student's t is exact for normal values. The values must be independent. Seeds of a merged run that
+    share an ingredient are not, and `rib.reporting.summary` leaves their interval out.
 
     Args:
-        values: One number a seed, in percentage points.
+        values: One number per seed, in percentage points.
         level: Nominal coverage, 0 to 1.
-        over: What the values are one of each.
+        over: Label of the interval: the values are one per seed, or one per source.
 
     Returns:
-        None for fewer than two seeds, from which no spread can be told.
+        None for fewer than two values, whose spread cannot be estimated.
     """
     if len(values) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Do two things rise together? Spearman's rank correlation, where the points are independent and where they are not."""
+"""Spearman's rank correlation, for independent pairs and for several models measured on the same sources."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from scipy import stats
 
 Floats = NDArray[np.float64]
 
-LEAST = 6
-"""Distinct values on either side below which a rank correlation is not told: of five, 0.9 and more comes up by chance
-in 8 % of cases, and Bonett and Wright's interval then excludes 0. The points themselves say all that there is."""
+MIN_DISTINCT = 6
+"""Fewest distinct values of x and of y for which a rank correlation is computed.
 
-ORDERS = 40_320
-"""Orders of the places that are tried: all of up to eight places, else as many random ones."""
+With five values, a correlation of 0.9 or more occurs by chance in 8 % of cases, and Bonett and Wright's interval then
+excludes 0. Reports print the points themselves instead."""
+
+MAX_ORDERS = 40_320
+"""Permutations in a test: all 8! of up to eight sources, else as many random ones."""
 
 
 class Correlation(NamedTuple):
-    """A rank correlation, -1 to 1, with its 95 % interval; at -1 and 1 the formula has none (NaN)."""
+    """A rank correlation with its 95 % interval.
+
+    Attributes:
+        value: Spearman's coefficient, -1 to 1.
+        low: Lower end; NaN where ``value`` is -1 or 1, for which the formula gives no interval.
+        high: Upper end; NaN likewise.
+        n: Number of independent values that the interval is based on.
+    """
 
     value: float
     low: float
@@ -30,22 +39,22 @@ class Correlation(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        if isnan(self.low):  # only there: the value itself is a number
+        if isnan(self.low):  # the value is exactly -1 or 1
             return f"{self.value:+.2f} (all in order, no interval; n = {self.n})"
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}] (n = {self.n})"
 
 
-class Shared(NamedTuple):
-    """The mean of several lines' rank correlations over the same places.
+class MeanCorrelation(NamedTuple):
+    """Mean of several curves' rank correlations over the same sources.
 
     Attributes:
-        within: Its value and interval; ``n`` counts places, not points.
-        lines: How many lines the mean is over.
-        p: Two-sided, of "what a line's two numbers do at a place has nothing in common", whole places permuted.
+        within: The mean and its interval; ``n`` is the number of sources, not of points.
+        curves: Number of curves that the mean is over.
+        p: Two-sided p-value of the hypothesis "x and y of a source are unrelated", by permuting whole sources.
     """
 
     within: Correlation
-    lines: int
+    curves: int
     p: float
 
     def __str__(self) -> str:
@@ -53,53 +62,61 @@ class Shared(NamedTuple):
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
-    """Spearman's rank correlation of independent pairs, with the interval of Bonett & Wright (2000), eq. 2, section 3.
+    """Compute Spearman's rank correlation of independent pairs, with its 95 % interval.
 
-    Fisher's z with the standard error sqrt((1 + r²/2) / (n - 3)), which covers better than 1 / sqrt(n - 3) does for
-    ranks. ``n`` is the distinct values of the side that has fewer: three models pretrained on one number of images are
-    one step of a scale. Pairs that share more (two models fine-tuned on one source) are `shared_rank_correlation`'s.
+    The interval is that of Bonett & Wright 2000, "Sample size requirements for estimating Pearson, Kendall and Spearman
+    correlations", section 3, eq. 2: Fisher's z with the standard error sqrt((1 + r²/2) / (n - 3)), which covers better
+    for ranks than 1 / sqrt(n - 3). ``n`` is the number of distinct values of x or y, whichever is smaller: three models
+    pretrained on the same number of images are one step of a scale. For pairs that are not independent (two models
+    fine-tuned on one source) use `shared_rank_correlation`.
 
     Args:
-        x: One number a pair.
-        y: One number a pair.
+        x: One number per pair; pairs with a NaN are dropped.
+        y: One number per pair.
 
     Returns:
-        None below six distinct values on either side.
+        None if x or y has fewer than six distinct values.
     """
     pairs = [(a, b) for a, b in zip(x, y, strict=True) if not (isnan(a) or isnan(b))]
     n = _distinct(pairs)
-    return None if n < LEAST else _with_interval(float(stats.spearmanr(pairs).statistic), n)
+    return None if n < MIN_DISTINCT else _with_interval(float(stats.spearmanr(pairs).statistic), n)
 
 
-def shared_rank_correlation(lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> Shared | None:
-    """Spearman's rank correlation over places that all lines share: models over the sources they were fine-tuned on.
+def shared_rank_correlation(curves: Mapping[str, Mapping[str, tuple[float, float]]]) -> MeanCorrelation | None:
+    """Compute the mean rank correlation of several models (curves) that were fine-tuned on the same sources.
 
-    What a source does, it does to every model: 4 models on 7 sources are 28 points and 7 independent ones at most, so
-    that the interval of 28 pairs excludes 0 in 8 to 43 % of cases where nothing is related (tests/metrics/test_rank.py
-    simulates it). Hence ranks within each line, so that one line's level next to another's says nothing; the mean over
-    lines; Bonett and Wright's interval as if a place were one pair, however many lines it has, which covers 95 to
-    100 %; and a test that permutes whole places, all lines at once (exact up to eight), which keeps 5 % whatever the
-    lines share. A bootstrap of seven places excludes 0 in up to 9 %, and a jackknife covers 50 to 85 % of strong
-    correlations.
+    A source affects all models alike: 4 models on 7 sources give 28 points but at most 7 independent ones. An interval
+    that takes the 28 pairs as independent excludes 0 in 8 to 43 % of cases without any relation (simulated in
+    tests/metrics/test_rank.py). Therefore:
+
+    - ranks are taken within each curve, so that differences in level between curves have no effect;
+    - the estimate is the mean of the curves' correlations;
+    - Bonett and Wright's interval counts each source once, however many curves there are; it covers 95 to 100 %;
+    - the test permutes whole sources in all curves at once (exactly up to eight sources); it rejects 5 % of true
+      hypotheses, whatever the curves have in common.
+
+    The alternatives were worse: a bootstrap of seven sources excludes 0 in up to 9 % of such cases, and a jackknife
+    covers 50 to 85 % for strong correlations.
 
     Args:
-        lines: By line, a pair of numbers by place. A line with fewer than six distinct values on either side is left
-            out, and then so are places that not every line has.
+        curves: For each curve, the pair (x, y) of each source. Curves in which x or y has fewer than six distinct
+            values are left out, then sources that some remaining curve lacks.
 
     Returns:
-        None where nothing is left of six distinct values on either side of a line.
+        None if no curve remains, or one has fewer than six distinct values of x or y on the common sources.
     """
-    kept = [line for line in lines.values() if _distinct(line.values()) >= LEAST]
-    places = [place for place in kept[0] if all(place in line for line in kept)] if kept else []
-    if not kept or any(_distinct([line[place] for place in places]) < LEAST for line in kept):
+    kept = [curve for curve in curves.values() if _distinct(curve.values()) >= MIN_DISTINCT]
+    sources = [source for source in kept[0] if all(source in curve for curve in kept)] if kept else []
+    if not kept or any(_distinct([curve[source] for source in sources]) < MIN_DISTINCT for curve in kept):
         return None
-    x, y = (_standard_ranks(np.array([[line[place][i] for place in places] for line in kept])) for i in (0, 1))
+    x, y = (_standard_ranks(np.array([[curve[source][i] for source in sources] for curve in kept])) for i in (0, 1))
     match = x.T @ y / len(kept)
-    return Shared(_with_interval(float(np.trace(match)), len(places)), len(kept), _permuted(match))
+    correlation = _with_interval(float(np.trace(match)), len(sources))
+    return MeanCorrelation(correlation, len(kept), _permutation_p(match))
 
 
 def _distinct(pairs: Collection[tuple[float, float]]) -> int:
-    """Distinct values of the side that has fewer."""
+    """Return the number of distinct x or of distinct y, whichever is smaller."""
     return min(len({pair[i] for pair in pairs}) for i in (0, 1))
 
 
@@ -111,24 +128,25 @@ def _with_interval(r: float, n: int) -> Correlation:
 
 
 def _standard_ranks(values: Floats) -> Floats:
-    """Ranks of each row (L, N), of mean 0 and length 1: the product of two rows is then Spearman's correlation."""
+    """Rank each row of (L, N), centred and scaled to length 1, so that two rows' dot product is Spearman's r."""
     ranks = stats.rankdata(values, axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     standard: Floats = ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
     return standard
 
 
-def _permuted(match: Floats) -> float:
-    """How often another order of the places gives a sum as far from 0.
+def _permutation_p(match: Floats) -> float:
+    """Return the fraction of permutations of the sources whose correlation is at least as far from 0.
 
     Args:
-        match: (N, N), what the x of one place and the y of another add up to.
+        match: Mean over curves of the products of standard ranks, x of source i with y of source j, shape (N, N); the
+            trace is the observed correlation.
     """
     n = len(match)
-    if factorial(n) <= ORDERS:
+    if factorial(n) <= MAX_ORDERS:
         orders = np.array(list(permutations(range(n))))
     else:
-        orders = np.argsort(np.random.default_rng(0).random((ORDERS, n)), axis=1)
-        orders[0] = np.arange(n)  # the one that was observed is one of them, so that p is never 0
+        orders = np.argsort(np.random.default_rng(0).random((MAX_ORDERS, n)), axis=1)
+        orders[0] = np.arange(n)  # the observed order counts as one of them, so that p is never 0
     sums = match[np.arange(n), orders].sum(axis=1)
     return float(np.mean(abs(sums) >= abs(np.trace(match)) - 1e-12))

@@ -1,12 +1,12 @@
-"""Robustness improvement (RI) and its mean over sources (mRI): plain arithmetic, without torch.
+"""Robustness improvement (RI) and its mean over sources (mRI), without torch.
 
 Fine-tune on one dataset (the source) and score on the others (the targets). With ``A`` the top-1 accuracy in
-percentage points, before and after,
+percent, before and after fine-tuning,
 
     RI_i = mean over targets j != i of (A_after^j - A_before^j)        mRI = mean over sources i of RI_i
 
-arXiv 2410.21582, section 3. Accuracies come in as fractions, as metrics.json holds them; RI comes out in points.
-Tables are drawn on machines without torch, so this module imports none.
+arXiv 2410.21582, section 3. Functions take accuracies as fractions, as in metrics.json, and return RI in percentage
+points. Reports must also run on machines without torch, so this module does not import it.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from math import prod
 from statistics import fmean
 
 IN_DISTRIBUTION = "imagenet_val"
-"""Scored and reported beside RI, never part of it."""
+"""ImageNet val: its accuracy is reported beside RI and is never part of it."""
 
 
 def targets_of(source: str, suite: Iterable[str]) -> tuple[str, ...]:
-    """The datasets of a suite that count towards RI, in the suite's order.
+    """Return the datasets of a suite that count towards RI, in the suite's order.
 
     Args:
         source: The dataset fine-tuned on; one outside the suite (``imagenet_train``, ``none``) excludes nothing.
-        suite: Names of all datasets that are scored.
+        suite: Names of all scored datasets.
     """
     return tuple(name for name in suite if name not in (source, IN_DISTRIBUTION))
 
 
 def family_of(dataset: str, derived_from: Mapping[str, str | None]) -> str:
-    """The dataset whose images these are: what it is derived from, else itself.
+    """Return the dataset that a dataset is derived from, else its own name.
 
     Args:
         dataset: Name of a dataset.
-        derived_from: ``DatasetSpec.derived_from`` by dataset name; names left out are derived from nothing.
+        derived_from: ``DatasetSpec.derived_from`` by dataset name; a missing name is an original dataset.
     """
     return derived_from.get(dataset) or dataset
 
 
 def without_derived(source: str, targets: Iterable[str], derived_from: Mapping[str, str | None]) -> tuple[str, ...]:
-    """The targets that show none of the source's own images under another drawing.
+    """Return the targets that share no photographs with the source.
 
-    Cartoon, Drawing and ImageNet-C are transforms of the same images: a model fine-tuned on Cartoon has trained
-    on the content of Drawing, whichever of the two was made first.
+    Cartoon, Drawing and ImageNet-C are transforms of the same photographs: a model fine-tuned on Cartoon has trained
+    on the content of Drawing, and the reverse.
 
     Args:
         source: The dataset fine-tuned on.
@@ -56,24 +56,27 @@ def without_derived(source: str, targets: Iterable[str], derived_from: Mapping[s
 
 
 def target_shares(units: Sequence[str]) -> dict[str, float]:
-    """How much each set of images counts in RI; the shares sum to 1.
+    """Return the weight of each set of images in RI; the weights sum to 1.
 
-    A target counts as much as any other, whatever its size. One that consists of cells splits its share evenly over
-    corruptions, and each corruption's over the severities that are there.
+    All targets have the same weight, whatever their size. ImageNet-C divides its weight evenly over corruptions, and
+    each corruption evenly over its scored severities.
 
     Args:
-        units: A target (``imagenet_r``) or one of its cells (``imagenet_c/fog/3``), each once.
+        units: Targets (``imagenet_r``) or corruption cells of one (``imagenet_c/fog/3``), each once.
+
+    Returns:
+        Fractions by unit.
 
     Raises:
-        ValueError: If there is none, one is named twice, or a dataset is named both whole and by its cells.
+        ValueError: If there is no unit, one is named twice, or a dataset is named both whole and by its cells.
     """
     if not units:
         raise ValueError("expected at least one target, got none: RI is a mean over targets")
     children: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     paths = [tuple(unit.split("/")) for unit in units]
     for path in paths:
-        for depth, part in enumerate(path):
-            children[path[:depth]].add(part)
+        for depth, name in enumerate(path):
+            children[path[:depth]].add(name)
     if len(set(paths)) < len(paths) or any(path in children for path in paths):
         raise ValueError(f"expected each target once, whole or by its cells, got {list(units)}")
     return {
@@ -83,18 +86,18 @@ def target_shares(units: Sequence[str]) -> dict[str, float]:
 
 
 def mean_over_cells(cells: Mapping[str, float]) -> float:
-    """Accuracy on ImageNet-C: the mean over a corruption's severities, then over corruptions.
+    """Average accuracy on ImageNet-C over the severities of each corruption, then over corruptions.
 
-    Plain accuracy, not the mean corruption error of Hendrycks & Dietterich 2019.
+    This is plain accuracy, not the mean corruption error (mCE) of Hendrycks & Dietterich 2019, arXiv 1903.12261.
 
     Args:
-        cells: Accuracy by ``corruption/severity``.
+        cells: Accuracy by ``corruption/severity``, fractions or percent.
 
     Returns:
-        In the unit that came in.
+        The mean, in the same unit.
 
     Raises:
-        ValueError: If there is no cell.
+        ValueError: If ``cells`` is empty.
     """
     severities: defaultdict[str, list[float]] = defaultdict(list)
     for cell, accuracy in cells.items():
@@ -105,12 +108,15 @@ def mean_over_cells(cells: Mapping[str, float]) -> float:
 
 
 def robustness_improvement(before: Mapping[str, float], after: Mapping[str, float], targets: Sequence[str]) -> float:
-    """RI of one fine-tuned model, in percentage points.
+    """Return the RI of one fine-tuned model: the mean change of accuracy over targets. arXiv 2410.21582, section 3.
 
     Args:
         before: Accuracy of the pretrained model by dataset, a fraction.
         after: Accuracy of the fine-tuned model by dataset, a fraction.
         targets: The datasets that count (`targets_of`, `without_derived`).
+
+    Returns:
+        RI in percentage points; below 0 if fine-tuning cost robustness.
 
     Raises:
         ValueError: If there is no target, or one was not scored.
@@ -123,7 +129,7 @@ def robustness_improvement(before: Mapping[str, float], after: Mapping[str, floa
 
 
 def mean_robustness_improvement(improvements: Mapping[str, float]) -> float:
-    """The mean of RI over sources, in percentage points.
+    """Return mRI: the mean of RI over sources, in percentage points.
 
     Args:
         improvements: RI by source, in percentage points.

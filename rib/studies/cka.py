@@ -19,7 +19,7 @@ from rib.config.schema import PathsConfig
 from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.metrics import seed_interval
-from rib.metrics.rank import LEAST, Shared, rank_correlation, shared_rank_correlation
+from rib.metrics.rank import MIN_DISTINCT, MeanCorrelation, rank_correlation, shared_rank_correlation
 from rib.reporting.style import style
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.metrics_file import improvement_of
@@ -80,8 +80,9 @@ class Shift(Study):
         points = _points(table)
         about = _shown(self.dataset, points) if len(points) else self.dataset
         lines = [
-            f"Mean debiased linear CKA of all layers with the start, on {about}, 95 % over sources by Student's t from "
-            f"{LEAST} on; mRI in points, 95 % over images only; intervals each for itself; {n_of(table, named=True)}."
+            f"Mean debiased linear CKA of all layers with the pretrained model, on {about}, with 95 % intervals over "
+            f"sources (Student's t, from {MIN_DISTINCT} sources); mRI in percentage points with 95 % intervals over "
+            f"images only; each interval on its own; {n_of(table, named=True)}."
         ]
         for curve, group in points.groupby("curve", sort=False):
             within = rank_correlation(list(group["cka"]), list(group["ri"]))
@@ -202,7 +203,7 @@ def _points(table: pd.DataFrame) -> pd.DataFrame:
     return cells.groupby(keys, sort=False)[["cka", "ri", "images"]].mean().round({"cka": 9}).reset_index()
 
 
-def _together(points: pd.DataFrame) -> Shared | None:
+def _together(points: pd.DataFrame) -> MeanCorrelation | None:
     """The curves' mean rank correlation of RI and mean CKA: all were fine-tuned on the same sources."""
     curves = points.groupby("curve", sort=False)
     return shared_rank_correlation(
@@ -215,7 +216,7 @@ def _over_all(points: pd.DataFrame) -> str:
     if found is None:
         return "The sources that all have are too few, or too much alike, for a rank correlation over all."
     return (
-        f"Within a curve, mean over {found.lines}: rank correlation of RI and mean CKA over sources {found}; 1 would "
+        f"Within a curve, mean over {found.curves}: rank correlation of RI and mean CKA over sources {found}; 1 would "
         "be: the less it shifts, the less is lost. Curves share their sources: the interval (Bonett and Wright) counts "
         "a source once, p permutes whole sources."
     )
@@ -230,7 +231,7 @@ def _each(group: pd.DataFrame) -> str:
 
 def _mean(values: Sequence[float]) -> str:
     """``0.812 [0.701, 0.923]``: over sources, Student's t, at most 1; of few the mean alone."""
-    over = seed_interval(values, over="sources") if len(values) >= LEAST else None
+    over = seed_interval(values, over="sources") if len(values) >= MIN_DISTINCT else None
     return f"{fmean(values):.3f}" if over is None else f"{over.value:.3f} [{over.low:.3f}, {min(over.high, 1):.3f}]"
 
 

@@ -137,7 +137,7 @@ def test_changes_that_cannot_be_paired_are_refused() -> None:
         Changes("imagenet_cartoon", change, family="imagenet_val")
     with pytest.raises(ValueError, match="the originals of imagenet_c/fog/1"):
         Changes("imagenet_c", change, cell="fog/1")
-    with pytest.raises(ValueError, match="one original an image of a"):
+    with pytest.raises(ValueError, match="an original for each image of a"):
         Changes("a", change, np.arange(3))
     with pytest.raises(ValueError, match="a change for each image of a"):
         Changes("a", change[:0])

@@ -114,7 +114,7 @@ def test_the_value_is_the_mean_of_the_lines_and_p_counts_orders_of_whole_places(
         np.mean([stats.spearmanr(*pair).statistic for pair in zip(x, y, strict=True)])
     )
     assert found.p == pytest.approx(np.mean(abs(every) >= abs(every[0]) - 1e-12))
-    assert (found.within.n, found.lines) == (SOURCES, MODELS)
+    assert (found.within.n, found.curves) == (SOURCES, MODELS)
 
 
 def test_where_all_lines_agree_p_is_two_orders_of_all():
