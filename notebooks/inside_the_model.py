@@ -59,7 +59,7 @@ for (method, table), colour, marker in zip(tables.items(), ("#D55E00", "#0072B2"
     bars = [table["cka"] - table["low"], table["high"] - table["cka"]]
     ax.errorbar(range(len(table)), table["cka"], bars, color=colour, marker=marker, ms=4, lw=1.2, label=method)
 ax.set_xticks(range(len(table)), table.index, rotation=90, fontsize=7)
-ax.set_ylabel(f"debiased linear CKA, n = {found['ewc'].facts['images']}", fontsize=8)
+ax.set_ylabel(f"debiased linear CKA, n = {found['ewc'].metadata['images']}", fontsize=8)
 ax.legend(fontsize=8, frameon=False)
 ax.grid(lw=0.4, alpha=0.5)
 
@@ -68,7 +68,7 @@ ax.grid(lw=0.4, alpha=0.5)
 
 # %%
 one = found["finetune"]
-Image(heat_figure(one.arrays, one.facts, one.folder / "cka_heatmap.png"), width=480)
+Image(heat_figure(one.arrays, one.metadata, one.folder / "cka_heatmap.png"), width=480)
 
 # %% [markdown]
 # ## Distance of the weights by layer

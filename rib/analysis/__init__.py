@@ -1,9 +1,9 @@
 """Analyses of a fine-tuned model: CKA per layer and epoch, shared invariances, weight drift.
 
-An analysis of a run lands in its folder: every variant in ``analysis/NAME/<key>/``, the latest one beside them as
-``analysis/NAME.csv`` and ``.png``; repeating a command reads them, without torch.
+Results are kept in the run's folder: each combination of options in ``analysis/NAME/<key>/``, and a copy of the latest
+as ``analysis/NAME.csv`` and ``.png``. Repeating a command reads the saved result and does not import torch.
 
-Imports scoring and what stands below it, never training; studies and commands may import it.
+Imports scoring and the layers below it, never training; imported by studies and commands.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ __all__ = ["LayerCKA", "analyze", "layer_cka", "layer_drift"]
 
 
 def analyze(config: AnalyzeConfig) -> Path:
-    """Do what ``python -m rib.analyze`` was asked for; returns the table's file.
+    """Run one analysis: CKA or weight drift of a finished run.
+
+    Args:
+        config: The composed config of ``python -m rib.analyze``; its class selects the analysis.
+
+    Returns:
+        Path of the table, ``RUN/analysis/cka.csv`` or ``RUN/analysis/drift.csv``.
 
     Raises:
-        RibError: For whatever the user can mend.
+        RibError: If an option is invalid, or a run has no weights to analyse.
     """
     if isinstance(config, CKAConfig):
         from rib.analysis.report import cka_report

@@ -1,4 +1,4 @@
-"""Where an analysis lies: each variant under a key of everything that changes its numbers, the latest one in front."""
+"""Disk cache of analyses in a run's folder, keyed by everything that changes their numbers."""
 
 from __future__ import annotations
 
@@ -18,44 +18,61 @@ from rib.runs.run import Run
 from rib.runtime.files import digest_of, write_atomically
 
 NUMERICS = 1
-"""Raised when a change of the code changes numbers of an analysis."""
+"""Version of the analysis code; increased whenever a change alters results, so that cached ones are not reused."""
 
 
 class CachedAnalysis(NamedTuple):
-    """One variant of an analysis: its folder, and whether it was made just now."""
+    """An analysis on disk.
+
+    Attributes:
+        folder: ``RUN/analysis/NAME/<key>``.
+        made: True if it was computed by this call, False if it was read from disk.
+    """
 
     folder: Path
     made: bool
 
 
 def get_or_compute(
-    run: Run, name: str, facts: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]], force: bool = False
+    run: Run,
+    name: str,
+    key_fields: Mapping[str, Any],
+    compute: Callable[[Path], Mapping[str, Any]],
+    force: bool = False,
 ) -> CachedAnalysis:
-    """One variant of an analysis, made if it is not there.
+    """Return an analysis from disk, computing it first if it is missing.
 
     Args:
-        run: Whose folder it lies in.
-        name: Of the analysis, ``cka``.
-        facts: Everything that changes its numbers.
-        make: Fills the folder, and says what else is worth knowing.
-        force: Make it again.
+        run: The run whose folder holds it.
+        name: Name of the analysis, ``cka``.
+        key_fields: Everything that changes its numbers; hashed to the folder's name and saved in its record.
+        compute: Writes the result files into the given folder, and returns further fields for the record.
+        force: Compute it again even if it is there.
     """
-    folder = run.folder / "analysis" / name / digest_of({**facts, "numerics": NUMERICS})
+    folder = run.folder / "analysis" / name / digest_of({**key_fields, "numerics": NUMERICS})
     record = folder / f"{name}.json"
-    missing = force or not _is_whole(record)
+    missing = force or not _is_complete(record)
     if missing:
-        found = {**facts, **make(folder)}
-        write_atomically(record, (json.dumps(found, indent=1, default=str) + "\n").encode())
+        fields = {**key_fields, **compute(folder)}
+        # Written last: a folder without it was interrupted, and is computed again.
+        write_atomically(record, (json.dumps(fields, indent=1, default=str) + "\n").encode())
     return CachedAnalysis(folder, missing)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What a variant's record says: its facts, and what its maker told."""
+    """Read ``<name>.json`` of an analysis: its key fields, and what its computation added.
+
+    Args:
+        folder: `CachedAnalysis.folder`.
+
+    Raises:
+        DamagedError: If it holds something else.
+    """
     return read(folder / f"{folder.parent.name}.json")
 
 
-def _is_whole(record: Path) -> bool:
-    """Whether a variant was made, and its record says of what."""
+def _is_complete(record: Path) -> bool:
+    """Return True if the record of an analysis, which is written last, can be read."""
     try:
         return bool(read(record))
     except (FileNotFoundError, DamagedError):
@@ -63,14 +80,14 @@ def _is_whole(record: Path) -> bool:
 
 
 def read_table(file: Path, **options: Any) -> pd.DataFrame:
-    """A csv that `write_table` wrote.
+    """Read a CSV file that `write_table` wrote.
 
     Args:
-        file: In a variant's folder, or in front of it.
-        options: Of `pandas.read_csv`.
+        file: The CSV file.
+        **options: Passed to `pandas.read_csv`.
 
     Raises:
-        DamagedError: If it holds something else.
+        DamagedError: If the file cannot be parsed.
     """
     try:
         table: pd.DataFrame = pd.read_csv(file, **options)
@@ -80,19 +97,28 @@ def read_table(file: Path, **options: Any) -> pd.DataFrame:
 
 
 def copy_as_latest(folder: Path, file: str, name: str) -> Path:
-    """Copy a variant's file to where the latest one is looked for, ``analysis/<name>``."""
-    front = folder.parents[1] / name
-    write_atomically(front, (folder / file).read_bytes())
-    return front
+    """Copy a file of a cached analysis to ``RUN/analysis/<name>``, where users find the latest result.
+
+    Args:
+        folder: `CachedAnalysis.folder`.
+        file: Name of the file in it.
+        name: Name of the copy.
+
+    Returns:
+        Path of the copy.
+    """
+    latest = folder.parents[1] / name
+    write_atomically(latest, (folder / file).read_bytes())
+    return latest
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
-    """A csv with nine digits, whole or not at all."""
+    """Write a CSV file with nine significant digits, atomically."""
     write_atomically(file, table.to_csv(index=False, float_format="%.9g").encode())
 
 
 def write_arrays(file: Path, **arrays: NDArray[Any]) -> None:
-    """An npz without pickles, whole or not at all."""
+    """Write arrays to an NPZ file without pickles, atomically."""
     buffer = io.BytesIO()
     np.savez(buffer, **cast("dict[str, Any]", arrays))
     write_atomically(file, buffer.getvalue())

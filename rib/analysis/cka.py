@@ -1,7 +1,9 @@
-"""CKA between a run and its start (or any other run) on a sample of a dataset, kept in the run's folder. No torch here.
+"""Layer-wise CKA between a run and its pretrained model (or any other run), cached in the run's folder.
 
-Images come in a seeded random order, in batches that differ by one image at most: in path order a batch would hold
-images of one class, and no batch is ever too small for the unbiased HSIC.
+Images are passed in a seeded random order, since in path order a batch would hold images of a single class. Batch sizes
+differ by at most one image, so that no batch is too small for the unbiased HSIC.
+
+This module imports torch only inside functions: a cached result must be readable without it.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from rib.analysis.compare import Batches, ModelPair
     from rib.models.classifier import Classifier
 
-LEAST = 4
-"""Images in the smallest batch that the unbiased HSIC is defined for."""
+MIN_IMAGES = 4
+"""Fewest images in a batch for which the unbiased HSIC is defined; `rib.metrics.cka.MIN_IMAGES` without torch."""
 
 COLUMNS = ["layer", "cka", "low", "high", "note"]
 
@@ -38,11 +40,11 @@ CHOICES = {"tokens": (None, "cls", "mean", "all"), "estimator": ("minibatch", "e
 
 @dataclass(frozen=True)
 class LayerCKA:
-    """CKA of one run against another on one dataset, as it lies in a folder.
+    """Saved CKA of one run against another on one dataset.
 
     Attributes:
         folder: ``RUN/analysis/cka/<key>``.
-        made: Whether it was made just now.
+        made: True if it was computed by this call, False if it was read from disk.
     """
 
     folder: Path
@@ -50,25 +52,30 @@ class LayerCKA:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """``layer, cka, low, high, note`` of each layer that both have by name, in the network's order.
+        """Table of the layers that both models have, in network order: ``layer``, ``cka``, ``low``, ``high``, ``note``.
 
-        ``cka`` is missing where ``note`` says constant or unused.
+        ``low`` and ``high`` are the ends of a 95 % interval over images. ``cka`` is NaN where ``note`` says
+        ``constant`` (the same features for all images) or ``unused`` (the layer was never called).
         """
         return read_layers(self.folder / "cka.csv")
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What it is about: runs, dataset, images, estimator, tokens."""
+    def metadata(self) -> dict[str, Any]:
+        """Settings of the analysis: the two runs, dataset, images, estimator, tokens."""
         return read_record(self.folder)
 
     @property
     def mean(self) -> float:
-        """Over the layers of the table that have one; NaN if none has."""
+        """Mean CKA over the layers of `table`, skipping NaN; NaN if no layer has a value."""
         return float(self.table["cka"].mean())
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """``one`` (N,) and ``other`` (M,): names of layers; ``cka`` (N, M), and ``defined`` (N, M), where it is."""
+        """CKA of all pairs of layers, by name of the array.
+
+        ``one`` (N,) and ``other`` (M,) are names of layers, ``cka`` is (N, M), and ``defined`` (N, M) is False where
+        one of the two layers is constant or unused.
+        """
         file = self.folder / "cka.npz"
         try:
             with np.load(file) as arrays:
@@ -78,66 +85,72 @@ class LayerCKA:
 
 
 def read_layers(file: Path) -> pd.DataFrame:
-    """A csv of layers; an empty note is an empty text."""
+    """Read a table of layers from CSV, with empty notes as empty strings."""
     return read_table(file, dtype={"layer": str, "note": str}).fillna({"note": ""})
 
 
 def layer_cka(config: CKAConfig, dataset: str | None = None) -> LayerCKA:
-    """CKA layer by layer of a run against its start or another run: from its folder if it is there, else made.
+    """Return the layer-wise CKA of a run against its pretrained model or another run, computing it if needed.
+
+    The estimators and the interval are described in `rib.metrics.cka`.
 
     Args:
-        config: What is asked; ``CKAConfig(run=DIR, images=500)`` asks for the rest as the command does.
-        dataset: One of the world's datasets; None: the first of ``config.datasets``.
+        config: Options of the analysis; ``CKAConfig(run=DIR, images=500)`` has the command's defaults.
+        dataset: Name of the dataset whose images are used; None: the first of ``config.datasets``.
 
     Raises:
-        RibError: For whatever the user can mend.
+        RibError: If an option is invalid, or a run has no weights to analyse.
     """
     return Pair.of(config).layer_cka(dataset)
 
 
 def epoch_cka(config: CKAConfig, dataset: str) -> CachedAnalysis:
-    """CKA of the start (or ``against``) with the weights kept at the end of every epoch.
+    """Return the CKA of the pretrained model (or ``against``) with the weights saved after each epoch.
+
+    Args:
+        config: Options of the analysis.
+        dataset: Name of the dataset whose images are used.
 
     Returns:
-        Its folder has ``cka_epochs.csv``: columns epoch, layer, cka, low, high, note.
+        The analysis, whose folder holds ``cka_epochs.csv`` with columns epoch, layer, cka, low, high, note.
 
     Raises:
-        RibError: If no weights were kept.
+        RibError: If the run kept no weights of its epochs.
     """
     pair = Pair.of(config)
     epochs = pair.one.epochs
-    facts = {**pair.facts(dataset), "epochs": list(epochs)}
+    key_fields = {**pair.key_fields(dataset), "epochs": list(epochs)}
 
-    def make(folder: Path) -> Mapping[str, Any]:
+    def compute(folder: Path) -> Mapping[str, Any]:
         tables = []
         for epoch, weights in epochs.items():
-            found = pair.compared(dataset, pair.one.model(weights), f"epoch {epoch}")
-            table = layer_table(found)
+            compared = pair.compare(dataset, pair.one.model(weights), f"epoch {epoch}")
+            table = layer_table(compared)
             table.insert(0, "epoch", epoch)
             tables.append(table)
         write_table(pd.concat(tables), folder / "cka_epochs.csv")
         return {}
 
-    return get_or_compute(pair.one.run, "cka_epochs", facts, make, config.force)
+    return get_or_compute(pair.one.run, "cka_epochs", key_fields, compute, config.force)
 
 
-def layer_table(found: ModelPair) -> pd.DataFrame:
-    """What cka.csv holds."""
+def layer_table(compared: ModelPair) -> pd.DataFrame:
+    """Return the table that cka.csv holds: one row per layer that both models have."""
     rows = [
         (name, *((None, None, None) if estimate is None else estimate), note)
-        for name, (estimate, note) in found.layers.items()
+        for name, (estimate, note) in compared.layers.items()
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs that are compared, and how.
+    """Two runs to compare, and the options of the comparison.
 
     Attributes:
-        config: What is asked.
-        one: The run whose folder the result goes to.
-        other: Its start, or the one given.
+        config: Options of the analysis.
+        one: The run whose folder keeps the result.
+        other: Its pretrained run, or the run given as ``against``.
     """
 
     config: CKAConfig
@@ -146,41 +159,45 @@ class Pair:
 
     @classmethod
     def of(cls, config: CKAConfig) -> Pair:
-        """Find both runs and check what is asked.
+        """Find both runs and check the options.
 
         Raises:
-            RibError: For whatever the user can mend.
+            RibError: If an option is invalid, a run has no weights, or the two runs use different kinds of data.
         """
         check(config)
         one = Subject.of(config.run, config)
-        other = Subject.of(config.against or one.before, config, "against")
+        other = Subject.of(config.against or one.pretrained, config, "against")
         kinds = [subject.metrics["data"]["kind"] for subject in (one, other)]
         if kinds[0] != kinds[1]:
             raise RibError(f"against: expected a run on {kinds[0]} data like {config.run}, got one on {kinds[1]} data")
         return cls(config, one, other)
 
     def layer_cka(self, dataset: str | None = None) -> LayerCKA:
-        """As the function of this name, for two runs already found."""
-        facts = self.facts(dataset or self.config.datasets[0])
-        make = partial(self.make, facts["dataset"])
-        return LayerCKA(*get_or_compute(self.one.run, "cka", facts, make, self.config.force))
+        """Return the CKA of the two runs, computing it if needed; see the function `layer_cka`."""
+        key_fields = self.key_fields(dataset or self.config.datasets[0])
+        compute = partial(self.compute, key_fields["dataset"])
+        return LayerCKA(*get_or_compute(self.one.run, "cka", key_fields, compute, self.config.force))
 
     def tree(self, dataset: str) -> ImageTree:
-        """The dataset's images, of which there must be enough."""
+        """Return the images of a dataset.
+
+        Raises:
+            RibError: If there is no such dataset, or it has fewer than four images.
+        """
         if dataset not in self.one.catalog.specs:
             known = ", ".join(self.one.catalog.specs)
             raise RibError(f"datasets: there is no {dataset!r}; expected any of {known}")
         tree = self.one.tree(dataset)
-        if len(tree) < LEAST:
-            raise RibError(f"datasets: expected at least {LEAST} images of {dataset}, found {len(tree)}")
+        if len(tree) < MIN_IMAGES:
+            raise RibError(f"datasets: expected at least {MIN_IMAGES} images of {dataset}, found {len(tree)}")
         return tree
 
-    def facts(self, dataset: str, images: int | None = None) -> dict[str, Any]:
-        """Everything that changes the numbers, and nothing else.
+    def key_fields(self, dataset: str, images: int | None = None) -> dict[str, Any]:
+        """Return everything that changes the numbers, and nothing else; the cache key is its hash.
 
         Args:
-            dataset: Whose images both models see.
-            images: How many of them; None: as the config says.
+            dataset: Name of the dataset whose images both models see.
+            images: Largest number of images; None: ``config.images``.
         """
         c, tree = self.config, self.tree(dataset)
         sample = np.sort(tree.sample(images or c.images, c.seed))
@@ -199,32 +216,38 @@ class Pair:
             "batch_size": c.batch_size,
         }
 
-    def make(self, dataset: str, folder: Path) -> Mapping[str, Any]:
-        """Fill a variant's folder with cka.csv and cka.npz."""
-        found = self.compared(dataset, self.one.model(), self.one.label)
-        write_table(layer_table(found), folder / "cka.csv")
+    def compute(self, dataset: str, folder: Path) -> Mapping[str, Any]:
+        """Compute CKA, write cka.csv and cka.npz into a folder, and return fields for the record."""
+        compared = self.compare(dataset, self.one.model(), self.one.label)
+        write_table(layer_table(compared), folder / "cka.csv")
         write_arrays(
             folder / "cka.npz",
-            one=np.array(found.one),
-            other=np.array(found.other),
-            cka=found.cka,
-            defined=found.defined,
+            one=np.array(compared.one),
+            other=np.array(compared.other),
+            cka=compared.cka,
+            defined=compared.defined,
         )
-        batches = len(self.places(self.tree(dataset)))
-        return {**labels(self.one, self.other), "batches": batches, "read": found.tokens}
+        batches = len(self.batch_indices(self.tree(dataset)))
+        return {**labels(self.one, self.other), "batches": batches, "read": compared.tokens}
 
-    def compared(self, dataset: str, model: Classifier, label: str) -> ModelPair:
-        """Pass the sample through a model in the place of the run's, and through the other's."""
+    def compare(self, dataset: str, model: Classifier, label: str) -> ModelPair:
+        """Pass the sample of images through a model and through that of `other`, and compute CKA.
+
+        Args:
+            dataset: Name of the dataset.
+            model: The first model: the run's, or one of its epochs.
+            label: Its name in the progress line.
+        """
         from rib.analysis.compare import compare
 
         other, tree = self.other.model(), self.tree(dataset)
-        places = self.places(tree)
-        count = sum(map(len, places))
+        indices = self.batch_indices(tree)
+        count = sum(map(len, indices))
         with progress(f"CKA on {tree.spec.title}, {label}", count) as advance:
             return compare(
                 model,
                 other,
-                self.batches(tree, places),
+                self.batches(tree, indices),
                 tokens=self.tokens(model, other),
                 num_images=count,
                 estimator=self.config.estimator,
@@ -233,34 +256,35 @@ class Pair:
             )
 
     def tokens(self, one: Classifier, other: Classifier) -> list[str]:
-        """What represents an image in each model: as told, else what its head reads."""
+        """Return the kind of token that stands for an image in each model: ``config.tokens``, else its head's input."""
         from rib.models.features import readout
 
         return [self.config.tokens or readout(model.backbone) for model in (one, other)]
 
     @property
     def device(self) -> str:
-        """Where it is computed."""
+        """Device to compute on, as torch names it."""
         import torch
 
         return self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
-    def places(self, tree: ImageTree) -> list[NDArray[np.int64]]:
-        """The sample in batches of nearly the same size, at least four images each."""
+    def batch_indices(self, tree: ImageTree) -> list[NDArray[np.int64]]:
+        """Split the sample into batches of nearly equal size, at least four images each; indices into the tree."""
         sample = tree.sample(self.config.images, self.config.seed)
-        count = max(1, min(-(-len(sample) // self.config.batch_size), len(sample) // LEAST))
+        count = max(1, min(-(-len(sample) // self.config.batch_size), len(sample) // MIN_IMAGES))
         return np.array_split(sample, count)
 
-    def batches(self, tree: ImageTree, places: list[NDArray[np.int64]]) -> Batches:
-        """The sample as each of the two models wants it; decoded once where both want the same."""
-        one, other = (self.loader(subject, tree, places) for subject in (self.one, self.other))
+    def batches(self, tree: ImageTree, indices: list[NDArray[np.int64]]) -> Batches:
+        """Yield each batch under the transforms of both models; decoded once if they crop and resize alike."""
+        one, other = (self.loader(subject, tree, indices) for subject in (self.one, self.other))
+        # Mean and std are applied inside the models, so they make no difference to the uint8 pixels.
         pixels = [replace(s.start.transform, mean=(), std=()) for s in (self.one, self.other)]
         if pixels[0] == pixels[1]:
             return ((images, images) for images in one)
         return zip(one, other, strict=True)
 
-    def loader(self, subject: Subject, tree: ImageTree, places: list[NDArray[np.int64]]) -> Iterator[Any]:
-        """Batches of images, uint8 (B, 3, H, W), under a model's own transform."""
+    def loader(self, subject: Subject, tree: ImageTree, indices: list[NDArray[np.int64]]) -> Iterator[Any]:
+        """Yield batches of images under a model's own transform, uint8 tensors of shape (B, 3, H, W)."""
         from rib.data.datamodule import RIBDataModule
 
         data = RIBDataModule(
@@ -271,23 +295,24 @@ class Pair:
             image_backend=str(self.one.config.data.image_backend),
             cache=subject.crops,
         )
-        return (images for images, _, _ in data.batches_of(tree, [batch.tolist() for batch in places]))
+        return (images for images, _, _ in data.batches_of(tree, [batch.tolist() for batch in indices]))
 
 
 def check(config: CKAConfig) -> None:
-    """See that what is asked makes sense, whatever the runs.
+    """Check the options that can be checked without looking at the runs.
 
     Raises:
-        RibError: If a value is not what it should be.
+        RibError: If an option has an invalid value.
     """
     for name, known in CHOICES.items():
         if (value := getattr(config, name)) not in known:
             raise RibError(f"{name}: expected one of {', '.join(str(k or 'null') for k in known)}, got {value!r}")
     numbers = {"images": config.images, "batch_size": config.batch_size, "inversion.images": config.inversion.images}
     for name, number in numbers.items():
-        if number < LEAST:
-            raise RibError(f"{name}: expected at least {LEAST}, below which unbiased HSIC is not defined, got {number}")
+        if number < MIN_IMAGES:
+            raise RibError(f"{name}: expected at least {MIN_IMAGES} (unbiased HSIC needs as many), got {number}")
     if config.inversion.steps < 1 or not config.inversion.lr > 0:
-        raise RibError("inversion: expected steps of 1 or more and lr above 0")
+        how = config.inversion
+        raise RibError(f"inversion: expected steps of 1 or more and lr above 0, got steps={how.steps} and lr={how.lr}")
     if not config.datasets:
         raise RibError("datasets: expected at least one, got an empty list")

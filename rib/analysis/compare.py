@@ -1,4 +1,4 @@
-"""One pass of images through two models, from which CKA of all pairs of layers comes out."""
+"""CKA of all pairs of layers of two models, from one pass of images through both."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from rib.runtime.precision import exact_float32
 from rib.runtime.progress import Advance
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""The same images as each of two models wants them, uint8 (B, 3, H, W)."""
+"""Batches of the same images under the transforms of two models, uint8 tensors of shape (B, 3, H, W)."""
 
 CONSTANT, UNUSED = "constant", "unused"
+"""Notes on layers without CKA; written to cka.csv."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class ModelPair:
 
     Attributes:
         one: Names of the first model's N layers, from input to output.
-        other: Of the second's M.
-        cka: Of all pairs, (N, M); 0 where it is not defined.
-        defined: Whether both layers of a pair vary over the images, (N, M).
-        tokens: What represented an image in each.
-        layers: Estimate and note (empty, ``constant`` or ``unused``) of each layer that both have by name.
+        other: Names of the second model's M layers.
+        cka: CKA of all pairs, shape (N, M); 0 where it is not defined.
+        defined: True where both layers of a pair vary over the images, shape (N, M).
+        tokens: Kind of token that represented an image in each model (`rib.models.features.TOKENS`).
+        layers: By name of each layer that both have: its estimate, and a note (empty, ``constant`` or ``unused``).
     """
 
     one: list[str]
@@ -47,12 +48,22 @@ class ModelPair:
 
 @dataclass
 class _Side:
-    """One model, what its layers say to a batch, and whether they say anything."""
+    """One of the two models, with the features of the current batch.
+
+    Attributes:
+        model: The model.
+        tokens: Kind of token that represents an image.
+        names: Names of its layers, from input to output.
+        features: By layer, what `observe` kept of the current batch.
+        used: Layers that were called for any batch.
+        spread: By layer, the sum of squares of the centred features, over all batches.
+        size: By layer, the sum of squares of the features, over all batches.
+    """
 
     model: Classifier
     tokens: str
     names: list[str] = field(default_factory=list)
-    heard: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     spread: dict[str, Tensor] = field(default_factory=dict)
     size: dict[str, Tensor] = field(default_factory=dict)
@@ -60,41 +71,41 @@ class _Side:
     def __post_init__(self) -> None:
         self.names = list(feature_layers(self.model.backbone))
 
-    def show(self, images: Tensor, keep: Callable[[Tensor], Tensor]) -> None:
-        """Pass a batch through; of each layer's features (B, D), what ``keep`` makes of them stays."""
+    def observe(self, images: Tensor, keep: Callable[[Tensor], Tensor]) -> None:
+        """Pass a batch through the model, and store ``keep(features)`` for the features (B, D) of each layer."""
 
-        def take(name: str, features: Tensor) -> None:
-            self.heard[name] = keep(features)
+        def store(name: str, features: Tensor) -> None:
+            self.features[name] = keep(features)
 
-        self.heard.clear()
-        with listening(self.model.backbone, self.tokens, take):
+        self.features.clear()
+        with listening(self.model.backbone, self.tokens, store):
             self.model(images)
-        self.used |= self.heard.keys()
+        self.used |= self.features.keys()
 
     def grams(self, images: Tensor) -> Tensor:
-        """Gram matrices of all layers, (L, n, n); zeros for one that was not used."""
+        """Compute the Gram matrices of all L layers for a batch of n images, (L, n, n); zeros for an unused layer."""
 
         def keep(features: Tensor) -> Tensor:
-            found = gram(features)
-            spreads.append(found.spread)
-            sizes.append(found.size)
-            return found.matrix
+            computed = gram(features)
+            spreads.append(computed.spread)
+            sizes.append(computed.size)
+            return computed.matrix
 
         spreads: list[Tensor] = []
         sizes: list[Tensor] = []
-        self.show(images, keep)
-        for name, spread, size in zip(self.heard, spreads, sizes, strict=True):
+        self.observe(images, keep)
+        for name, spread, size in zip(self.features, spreads, sizes, strict=True):
             self.add(name, spread, size)
-        nothing = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
-        return torch.stack([self.heard.get(name, nothing) for name in self.names])
+        zeros = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
+        return torch.stack([self.features.get(name, zeros) for name in self.names])
 
     def add(self, name: str, spread: Tensor, size: Tensor) -> None:
-        """Count what a layer's features vary by."""
+        """Add a batch to the sums by which a constant layer is recognised."""
         self.spread[name] = self.spread.get(name, 0.0) + spread
         self.size[name] = self.size.get(name, 0.0) + size
 
     def note(self, name: str) -> str:
-        """Why a layer has no CKA; empty if it has."""
+        """Return the reason why a layer has no CKA; empty if it has one."""
         if name not in self.used:
             return UNUSED
         return CONSTANT if bool(is_constant(self.spread[name], self.size[name])) else ""
@@ -111,43 +122,45 @@ def compare(
     device: torch.device | str = "cpu",
     advance: Advance = lambda done, note: None,
 ) -> ModelPair:
-    """CKA between all layers of two models on the same images.
+    """Compute CKA between all layers of two models on the same images (`rib.metrics.cka`).
 
     Args:
-        one: Put into eval mode.
-        other: Likewise; may be of another architecture.
-        batches: At least four images each, in an order that means nothing.
-        tokens: What represents an image in each model, of `rib.models.features.TOKENS`.
-        num_images: N.
+        one: The first model; put into eval mode.
+        other: The second model, likewise; may have another architecture.
+        batches: Batches of at least four images each, in random order.
+        tokens: Kind of token that represents an image in each model, one of `rib.models.features.TOKENS`.
+        num_images: Number of images in all batches.
         estimator: ``minibatch`` (debiased, bounded memory) or ``exact`` (all features in memory).
-        device: Where features and Gram matrices are computed.
-        advance: Told how many images are done.
+        device: Device that features and Gram matrices are computed on.
+        advance: Called with the number of images done since its last call.
 
     Raises:
-        RibError: If the exact estimator needs more memory than there is.
+        RibError: If the exact estimator needs more memory than is free.
     """
     sides = [_Side(model.to(device).eval(), token) for model, token in zip((one, other), tokens, strict=True)]
     shared = [name for name in sides[0].names if name in set(sides[1].names)]
-    run = {"minibatch": _minibatch, "exact": _exact}[estimator]
+    estimate_all = {"minibatch": _minibatch, "exact": _exact}[estimator]
+    # TF32 on a GPU would round Gram matrices to 10 bits of mantissa.
     with torch.inference_mode(), exact_float32():
-        matrix, estimates = run(sides, shared, batches, num_images, torch.device(device), advance)
+        matrix, estimates = estimate_all(sides, shared, batches, num_images, torch.device(device), advance)
     notes = [{name: side.note(name) for name in side.names} for side in sides]
-    fine = [np.array([not note for note in of_side.values()], dtype=bool) for of_side in notes]
+    usable = [np.array([not note for note in of_side.values()], dtype=bool) for of_side in notes]
     layers: dict[str, tuple[Estimate | None, str]] = {}
     for name, estimate in zip(shared, estimates, strict=True):
         note = notes[0][name] or notes[1][name]
         layers[name] = (None if note else estimate, note)
-    defined = fine[0][:, None] & fine[1][None, :]
+    defined = usable[0][:, None] & usable[1][None, :]
     cka = np.where(defined, matrix.cpu().numpy(), 0.0)
     return ModelPair(sides[0].names, sides[1].names, cka, defined, tuple(tokens), layers)
 
 
-Found = tuple[Tensor, list[Estimate]]
+Estimates = tuple[Tensor, list[Estimate]]
+"""CKA of all pairs of layers, shape (N, M), and an estimate with interval for each layer that both have by name."""
 
 
 def _minibatch(
     sides: Sequence[_Side], shared: Sequence[str], batches: Batches, _: int, device: torch.device, advance: Advance
-) -> Found:
+) -> Estimates:
     one, other = sides
     measure = MinibatchCKA([(one.names.index(name), other.names.index(name)) for name in shared])
     for images in batches:
@@ -164,35 +177,36 @@ def _exact(
     num_images: int,
     device: torch.device,
     advance: Advance,
-) -> Found:
-    parts: list[dict[str, list[Tensor]]] = [{}, {}]
+) -> Estimates:
+    collected: list[dict[str, list[Tensor]]] = [{}, {}]
     for images in batches:
-        for side, x, kept in zip(sides, images, parts, strict=True):
-            side.show(x.to(device), lambda features: features.cpu())
-            for name, features in side.heard.items():
+        for side, x, kept in zip(sides, images, collected, strict=True):
+            side.observe(x.to(device), lambda features: features.cpu())
+            for name, features in side.features.items():
                 kept.setdefault(name, []).append(features)
-        if not parts[0] or len(next(iter(parts[0].values()))) == 1:
-            _check_memory(parts, num_images)
+        if not collected[0] or len(next(iter(collected[0].values()))) == 1:  # after the first batch
+            _check_memory(collected, num_images)
         advance(len(images[0]), "")
-    for side, kept in zip(sides, parts, strict=True):
+    for side, kept in zip(sides, collected, strict=True):
         for name, of_batch in kept.items():
             whole = torch.cat(of_batch)
             kept[name] = [whole]
             side.add(name, (whole.double() - whole.double().mean(dim=0)).square().sum(), whole.double().square().sum())
-    nothing = torch.zeros(num_images, 1)
-    every = [
-        {n: kept[n][0] if n in kept else nothing for n in side.names} for side, kept in zip(sides, parts, strict=True)
+    zeros = torch.zeros(num_images, 1)  # stands for an unused layer: constant, so that its CKA is 0
+    layers = [
+        {n: kept[n][0] if n in kept else zeros for n in side.names} for side, kept in zip(sides, collected, strict=True)
     ]
-    matrix = biased_hsic(list(every[0].values()), list(every[1].values())).cka()
-    return matrix, [group_jackknife(every[0][name], every[1][name]) for name in shared]
+    matrix = biased_hsic(list(layers[0].values()), list(layers[1].values())).cka()
+    return matrix, [group_jackknife(layers[0][name], layers[1][name]) for name in shared]
 
 
-def _check_memory(parts: Sequence[dict[str, list[Tensor]]], num_images: int) -> None:
-    """Refuse before memory runs out: float32 features of both models, and once more as float64."""
-    numbers = sum(of_batch[0].shape[1] for kept in parts for of_batch in kept.values())
-    needed, there = 12 * numbers * num_images, available_memory()
-    if needed > there:
+def _check_memory(collected: Sequence[dict[str, list[Tensor]]], num_images: int) -> None:
+    """Raise a RibError if the features of all images would not fit into the free memory."""
+    numbers = sum(of_batch[0].shape[1] for kept in collected for of_batch in kept.values())
+    # 12 bytes per number: 4 as float32, and 8 for the float64 copy in `biased_hsic`.
+    needed, free = 12 * numbers * num_images, available_memory()
+    if needed > free:
         raise RibError(
             f"estimator=exact needs {needed / 1e9:.1f} GB for {numbers:,} features of {num_images:,} images, "
-            f"{there / 1e9:.1f} GB are free; give fewer images=, or estimator=minibatch"
+            f"but only {free / 1e9:.1f} GB are free; give fewer images=, or estimator=minibatch"
         )

@@ -1,4 +1,4 @@
-"""How far the weights of each layer moved, in units of their own length."""
+"""Weight drift: the distance that each layer's weights moved, relative to their norm before fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,50 +16,62 @@ EMBEDDING, HEAD = "embedding", "head"
 
 
 def layer_drift(config: AnalyzeConfig) -> Path:
-    """||theta - theta0|| and its ratio to ||theta0|| over each layer's parameters, theta0 of the start or ``against``.
+    """Measure, print and plot the weight drift ||theta - theta0|| / ||theta0|| of each layer.
 
-    What comes before the first numbered layer is ``embedding``, what comes after the last ``head``. BatchNorm's
-    running statistics are no parameters and are left out.
+    theta0 are the parameters of the pretrained model, or of the run given as ``against``. Everything before the first
+    numbered layer counts as ``embedding``, everything after the last as ``head``. BatchNorm's running statistics are
+    not parameters and are left out.
+
+    Args:
+        config: Options of the analysis.
 
     Returns:
-        ``RUN/analysis/drift.csv``: columns layer, drift (the ratio; empty where theta0 is zero), distance, parameters.
+        Path of ``RUN/analysis/drift.csv`` with columns layer, drift (the ratio; empty where theta0 is zero), distance
+        (Euclidean), parameters (their number).
 
     Raises:
-        RibError: For whatever the user can mend.
+        RibError: If a run has no weights to analyse, or the two runs have different architectures.
     """
     from rib.analysis.figures import drift_figure
-    from rib.analysis.report import exhibit_of, say_where
+    from rib.analysis.report import dashboard_page, print_figures
     from rib.loggers.base import show_page
 
     one = Subject.of(config.run, config)
-    other = Subject.of(config.against or one.before, config, "against")
+    other = Subject.of(config.against or one.pretrained, config, "against")
     subjects = {"run": one, "against": other}
-    facts = {name: [subject.metrics["fingerprint"], subject.weights_digest] for name, subject in subjects.items()}
+    key_fields = {name: [subject.metrics["fingerprint"], subject.weights_digest] for name, subject in subjects.items()}
 
-    def make(folder: Path) -> dict[str, Any]:
+    def compute(folder: Path) -> dict[str, Any]:
         table = drift_table(one, other)
         write_table(table, folder / "drift.csv")
-        about = labels(one, other)
-        drift_figure(table, about, folder / "drift.png")
-        return about
+        metadata = labels(one, other)
+        drift_figure(table, metadata, folder / "drift.png")
+        return metadata
 
-    folder, made = get_or_compute(one.run, "drift", facts, make, config.force)
-    front = [copy_as_latest(folder, name, name) for name in ("drift.csv", "drift.png")]
-    table = read_table(front[0])
-    far = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
-    print(f"most moved: {far['layer']}, {far['drift']:.3g} of its start's length")
-    say_where(front)
+    folder, made = get_or_compute(one.run, "drift", key_fields, compute, config.force)
+    latest = [copy_as_latest(folder, name, name) for name in ("drift.csv", "drift.png")]
+    table = read_table(latest[0])
+    largest = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
+    print(f"largest drift: {largest['drift']:.3g} of the weights' norm before, in {largest['layer']}")
+    print_figures(latest)
     if made:
         summary = {f"drift/{layer}": value for layer, value in zip(table["layer"], table["drift"], strict=True)}
-        show_page(config.logger, exhibit_of(config, one.run, "drift", {"drift": table}, front, summary))
-    return front[0]
+        show_page(config.logger, dashboard_page(config, one.run, "drift", {"drift": table}, latest, summary))
+    return latest[0]
 
 
 def drift_table(one: Subject, other: Subject) -> pd.DataFrame:
-    """Distance of two runs' weights by layer, from input to output.
+    """Return the distance between two runs' weights by layer, from input to output.
+
+    Args:
+        one: The fine-tuned run.
+        other: The run that distances are measured from, relative to the norm of its weights.
+
+    Returns:
+        Columns layer, drift, distance, parameters; drift is None where the other run's weights are all zero.
 
     Raises:
-        RibError: If they are of two architectures.
+        RibError: If the two runs have different architectures.
     """
     from rib.models.layers import depths, head_names, layer_of
     from rib.models.weights import StoredWeights, distance
@@ -67,15 +79,15 @@ def drift_table(one: Subject, other: Subject) -> pd.DataFrame:
     backbone = one.model().backbone
     names = [name for name, _ in backbone.named_parameters()]
     end, start = StoredWeights(one.run.weights_file), StoredWeights(other.run.weights_file)
-    if strange := next((n for n in names if n not in start or start[n].shape != end[n].shape), None):
-        raise RibError(f"against: expected a run of the same architecture, {strange} is another there")
+    if unlike := next((n for n in names if n not in start or start[n].shape != end[n].shape), None):
+        raise RibError(f"against: expected a run of the same architecture, but its {unlike} is missing or differs")
     depth = depths(names, head_names(backbone))
     rows = []
     for level in sorted(set(depth.values())):
         here = [name for name in names if depth[name] == level]
         label = EMBEDDING if level == 0 else HEAD if level == max(depth.values()) else layer_of(here[0])
         before, after = ({n: state[n] for n in here} for state in (start, end))
-        length = distance(before, {n: t * 0 for n, t in before.items()})
+        length = distance(before, {n: t * 0 for n, t in before.items()})  # the norm: distance from zero
         moved = distance(before, after)
         rows.append((label, moved / length if length else None, moved, sum(t.numel() for t in before.values())))
     return pd.DataFrame(rows, columns=["layer", "drift", "distance", "parameters"])

@@ -1,4 +1,4 @@
-"""What a person sees of an analysis: the latest files in front, a few lines on stdout, and the run's dashboard."""
+"""Output of an analysis for people: copies of the latest files, a few printed lines, and the dashboard."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from rib.loggers.base import DashboardPage, show_page
 from rib.runs.run import Run
 
 NOT_SHOWN = ("paths", "logger", "force", "device", "data")
-"""What of an analysis's config a dashboard need not know."""
+"""Options of an analysis that are not sent to a dashboard: paths of this machine, and what changes no number."""
 
 
 @dataclass
-class Shown:
-    """What a command has found so far: files in front, tables by name, and whether anything of it is new."""
+class Output:
+    """Output of a command so far.
+
+    Attributes:
+        files: Copies of the latest files, in the run's analysis folder.
+        tables: Tables by name, for the dashboard.
+        new: True if any of it was computed now, so that the dashboard has not seen it.
+    """
 
     files: list[Path] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -28,90 +34,96 @@ class Shown:
 
 
 def cka_report(config: CKAConfig) -> Path:
-    """CKA on every dataset asked for, with what stands beside it; returns ``RUN/analysis/cka.csv``.
+    """Compute, print and plot CKA on every requested dataset, and CKA over epochs and STIR if requested.
 
     The first dataset's files are ``cka.csv``, ``cka_heatmap.png`` and ``cka.npz``, those of others
     ``cka.<dataset>.csv``, ...; ``cka.png`` has a panel for each.
 
+    Args:
+        config: Options of the analysis.
+
+    Returns:
+        Path of ``RUN/analysis/cka.csv``.
+
     Raises:
-        RibError: For whatever the user can mend.
+        RibError: If an option is invalid, or a run has no weights to analyse.
     """
     pair = Pair.of(config)
-    run, shown = pair.one.run, Shown()
+    run, output = pair.one.run, Output()
     if config.checkpoints:
-        _ = pair.one.epochs  # refused before anything is made
-    found = _on_each_dataset(config, shown)
+        _ = pair.one.epochs  # raises if none were kept, before anything is computed
+    results = _on_each_dataset(config, output)
     if config.checkpoints:
-        _over_epochs(config, found[0], shown)
+        _over_epochs(config, results[0], output)
     if config.stir:
-        _stir(config, shown)
-    say_where(shown.files)
-    if shown.new:
-        means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, found, strict=True)}
-        show_page(config.logger, exhibit_of(config, run, "cka", shown.tables, shown.files, means))
-    return shown.files[0]
+        _stir(config, output)
+    print_figures(output.files)
+    if output.new:
+        means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, results, strict=True)}
+        show_page(config.logger, dashboard_page(config, run, "cka", output.tables, output.files, means))
+    return output.files[0]
 
 
-def _on_each_dataset(config: CKAConfig, shown: Shown) -> list[LayerCKA]:
+def _on_each_dataset(config: CKAConfig, output: Output) -> list[LayerCKA]:
     from rib.analysis.figures import curve_figure, heat_figure
 
-    found = [layer_cka(config, dataset) for dataset in config.datasets]
-    for number, (dataset, one) in enumerate(zip(config.datasets, found, strict=True)):
+    results = [layer_cka(config, dataset) for dataset in config.datasets]
+    for number, (dataset, one) in enumerate(zip(config.datasets, results, strict=True)):
         heat, suffix = one.folder / "cka_heatmap.png", f".{dataset}" if number else ""
         if one.made or not heat.is_file():
-            curve_figure([(one.table, one.facts)], one.folder / "cka.png")
-            heat_figure(one.arrays, one.facts, heat)
+            curve_figure([(one.table, one.metadata)], one.folder / "cka.png")
+            heat_figure(one.arrays, one.metadata, heat)
         files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz", heat.name: f"cka_heatmap{suffix}.png"}
-        shown.files += [copy_as_latest(one.folder, name, there) for name, there in files.items()]
-        shown.tables[f"cka/{dataset}"] = one.table
-        shown.new |= one.made
-        _say(dataset, one)
-    curves = [(one.table, one.facts) for one in found]
-    shown.files.append(curve_figure(curves, shown.files[0].with_name("cka.png")))
-    return found
+        output.files += [copy_as_latest(one.folder, name, copy) for name, copy in files.items()]
+        output.tables[f"cka/{dataset}"] = one.table
+        output.new |= one.made
+        _print_layers(dataset, one)
+    curves = [(one.table, one.metadata) for one in results]
+    output.files.append(curve_figure(curves, output.files[0].with_name("cka.png")))
+    return results
 
 
-def _over_epochs(config: CKAConfig, last: LayerCKA, shown: Shown) -> None:
+def _over_epochs(config: CKAConfig, last: LayerCKA, output: Output) -> None:
     from rib.analysis.figures import epochs_figure
 
     folder, made = epoch_cka(config, config.datasets[0])
     table = read_layers(folder / "cka_epochs.csv")
-    epochs_figure(table, last.facts, folder / "cka_epochs.png")
-    shown.files += [copy_as_latest(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
-    shown.tables["cka/epochs"] = table
-    shown.new |= made
+    epochs_figure(table, last.metadata, folder / "cka_epochs.png")
+    output.files += [copy_as_latest(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
+    output.tables["cka/epochs"] = table
+    output.new |= made
     for epoch, mean in table.groupby("epoch")["cka"].mean().items():
         print(f"after epoch {epoch}: mean CKA {mean:.3f}")
 
 
-def _stir(config: CKAConfig, shown: Shown) -> None:
+def _stir(config: CKAConfig, output: Output) -> None:
     from rib.analysis.stir import shared_invariances
 
     folder, made = shared_invariances(config, config.datasets[0])
-    shown.files.append(copy_as_latest(folder, "stir.csv", "stir.csv"))
-    shown.tables["stir"] = pd.read_csv(shown.files[-1])
-    shown.new |= made
-    for row in shown.tables["stir"].itertuples():
+    output.files.append(copy_as_latest(folder, "stir.csv", "stir.csv"))
+    output.tables["stir"] = pd.read_csv(output.files[-1])
+    output.new |= made
+    for row in output.tables["stir"].itertuples():
         print(f"STIR({row.model} | {row.given}) {row.stir:.3f}, CKA {row.cka:.3f}, residual {row.residual:.3f}")
 
 
-def _say(dataset: str, one: LayerCKA) -> None:
-    table, facts = one.table, one.facts
-    about = f"{dataset}, {facts['images']} images in {facts['batches']} batches, tokens {'/'.join(facts['read'])}"
+def _print_layers(dataset: str, one: LayerCKA) -> None:
+    table, metadata = one.table, one.metadata
+    tokens = "/".join(metadata["read"])
+    sample = f"{dataset}, {metadata['images']} images in {metadata['batches']} batches, tokens {tokens}"
     known = table.dropna(subset="cka")
     if known.empty:
-        print(f"{about}: no layer of the two has the same name; see the heat map")
+        print(f"{sample}: the two models share no layer name; see the heat map")
         return
     least = known.iloc[int(known["cka"].to_numpy().argmin())]
     ends = "no interval" if pd.isna(least["low"]) else f"[{least['low']:.3f}, {least['high']:.3f}]"
-    print(
-        f"{about}: mean CKA {one.mean:.3f} of {len(known)} layers, least {least['cka']:.3f} {ends} at {least['layer']}"
-    )
+    lowest = f"lowest {least['cka']:.3f} {ends} at {least['layer']}"
+    print(f"{sample}: mean CKA {one.mean:.3f} of {len(known)} layers, {lowest}")
     for note, layers in table[table["note"] != ""].groupby("note")["layer"]:
         print(f"{note}: {', '.join(layers)}")
 
 
-def exhibit_of(
+def dashboard_page(
     config: AnalyzeConfig,
     run: Run,
     name: str,
@@ -119,16 +131,25 @@ def exhibit_of(
     files: Sequence[Path],
     numbers: Mapping[str, float],
 ) -> DashboardPage:
-    """An analysis of a run as a dashboard may know it, in the run's group."""
+    """Return the dashboard page of an analysis, grouped with its run.
+
+    Args:
+        config: Options of the analysis.
+        run: The run that was analysed.
+        name: Name of the analysis, ``cka``.
+        tables: Tables by name.
+        files: Files of the analysis, of which the PNG ones are shown.
+        numbers: Scalars by name, for comparison between runs.
+    """
     m = run.metrics()
-    assert m is not None, "an analysis is of a finished run"
-    asked = {key: value for key, value in asdict(config).items() if key not in NOT_SHOWN}
+    assert m is not None, "only finished runs are analysed"
+    options = {key: value for key, value in asdict(config).items() if key not in NOT_SHOWN}
     return DashboardPage(
         kind=name,
         group=f"{m['model']}/{m['source']}",
         name=f"{name} of {m['method']} {m['fingerprint'][:6]}",
         tags=[m["data"]["kind"]],
-        metadata={**asked, "fingerprint": m["fingerprint"]},
+        metadata={**options, "fingerprint": m["fingerprint"]},
         tables=tables,
         figures=[file for file in files if file.suffix == ".png"],
         numbers=numbers,
@@ -137,6 +158,6 @@ def exhibit_of(
     )
 
 
-def say_where(files: Sequence[Path]) -> None:
-    """Name the figures."""
+def print_figures(files: Sequence[Path]) -> None:
+    """Print the paths of the PNG files among some files."""
     print(f"figures: {' '.join(str(file.resolve()) for file in files if file.suffix == '.png')}")

@@ -1,4 +1,7 @@
-"""A finished run as something to look into: its weights, what it was before, and the images it is shown. No torch."""
+"""The subject of an analysis: a finished run with its weights, its pretrained run and images to show it.
+
+This module imports torch only inside functions: a cached analysis must be readable without it.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,9 @@ class Subject:
     """A finished run with weights.
 
     Attributes:
-        run: Its folder.
-        metrics: Its metrics.json.
-        config: What it was made with; the places of data and cache are those of the analysis.
+        run: The run's folder.
+        metrics: The run's metrics.json.
+        config: The config that the run was made with, but with the paths of data and cache of the analysis.
     """
 
     run: Run
@@ -45,70 +48,63 @@ class Subject:
 
     @classmethod
     def of(cls, folder: str | Path, config: AnalyzeConfig, where: str = "run") -> Subject:
-        """The run in a folder.
+        """Open the run in a folder.
 
         Args:
-            folder: Of a finished run.
-            config: Whose ``data.root`` (null: the run's own) and ``paths.cache`` hold.
-            where: Names the option in messages.
+            folder: Folder of a finished run.
+            config: Options of the analysis; its ``data.root`` (null: the run's own) and ``paths.cache`` are used.
+            where: Name of the option that gave the folder, for messages.
 
         Raises:
-            RibError: If it is no finished run, or has no weights of its own to analyse.
+            RibError: If it is not a finished run, its weights are missing or damaged, or its method has no weights of
+                its own to analyse.
         """
         run = Run(Path(folder).expanduser())
-        try:
-            metrics = run.metrics()
-        except DamagedError as error:
-            fault = str(error).removesuffix(f"; {AGAIN}")
-            raise RibError(f"{where}: {fault}; mend it with {command_of(run)}") from error
-        if metrics is None:
-            raise RibError(f"{where}: expected the folder of a finished run, with metrics.json, got {folder}")
+        metrics = _read_metrics(run, folder, where)
         for method in metrics["method"].split("+"):
-            if method in NO_WEIGHTS:
-                raise RibError(
-                    f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}"
-                )
+            _check_has_weights(method, folder, where)
         if not run.weights_file.is_file():
             raise RibError(
-                f"{where}: {folder} has no weights, as after an import; to look into it make it again with "
-                f"{command_of(run, force=True)}"
+                f"{where}: {folder} has no weights (imported runs come without them); to analyse it, make it again "
+                f"with {command_of(run, force=True)}"
             )
         if is_older(metrics):
-            say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
+            say(f"{where}: {folder} {older_words(metrics)}; its weights are analysed as they are")
         try:
             made = rib.config.load_config(run.folder / "config.yaml")
         except RibError as error:
             raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
-        for method in classes_of(made) & NO_WEIGHTS.keys():  # under another name, too
-            raise RibError(f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}")
+        # A user may have configured the same class under another name.
+        for method in classes_of(made):
+            _check_has_weights(method, folder, where)
         if not run.is_intact:
             raise RibError(
-                f"{where}: {run.weights_file} is damaged: it is not what was written; make it again with "
-                f"{command_of(run, force=True)}"
+                f"{where}: {run.weights_file} is damaged (its checksum differs from the one saved after training); "
+                f"make it again with {command_of(run, force=True)}"
             )
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
         return cls(run, metrics, replace(made, data=data, paths=config.paths))
 
     @property
-    def before(self) -> Path:
-        """Folder of the `pretrained` run behind it.
+    def pretrained(self) -> Path:
+        """Folder of the `pretrained` run that this run is compared with.
 
         Raises:
-            RibError: If that run is gone.
+            RibError: If that folder is missing.
         """
         # <store>/<data>/<model>/<source>/<method>/<key>
         folder: Path = self.run.folder.absolute().parents[2] / "none" / "pretrained" / self.metrics["before"]
         if not (folder / "metrics.json").is_file():
             raise RibError(
-                f"run: its start, the pretrained run {folder}, is gone; make it again with "
-                f"{command_of(self.run, method={PRETRAINED: {}})}, or give against=DIR"
+                f"run: its pretrained run, {folder}, is missing; make it again with "
+                f"{command_of(self.run, method={PRETRAINED: {}})}, or give another run as against=DIR"
             )
         return folder
 
     @property
     def label(self) -> str:
-        """For people: ``mini_small, ewc on imagenet_r, seed 0``."""
+        """Name of the run for figures and messages: ``mini_small, ewc on imagenet_r, seed 0``."""
         m = self.metrics
         return f"{m['model']}, " + (
             "pretrained" if m["source"] == "none" else f"{m['method']} on {m['source']}, seed {m['seed']}"
@@ -116,7 +112,7 @@ class Subject:
 
     @cached_property
     def start(self) -> Start:
-        """The network with the run's own weights in the place of the checkpoint's."""
+        """The run's network and image transform, with the run's own weights in place of the pretrained checkpoint."""
         return replace(find_start(self.config.model, cache_dir(self.config.paths.cache)), weights=self.run.weights_file)
 
     @cached_property
@@ -125,19 +121,22 @@ class Subject:
 
     @cached_property
     def weights_digest(self) -> str:
-        """Of the content: a run that was made again may have other weights under its old key."""
+        """Digest of the weights file's content.
+
+        The run's key is not enough: a run that was made again may have other weights under its old key.
+        """
         return file_digest_of(self.run.weights_file, cache_dir(self.config.paths.cache) / "digests")
 
     @property
     def catalog(self) -> Catalog:
-        """The world that it knows."""
+        """Catalog of the datasets that the run was scored on: mini's or the real ones."""
         return self._data[0]
 
     def tree(self, dataset: str) -> ImageTree:
-        """The images of a dataset.
+        """Return the images of a dataset.
 
         Raises:
-            RibError: If there is no such dataset, or it is not where it should be.
+            RibError: If there is no such dataset, or its folder is missing or incomplete.
         """
         catalog, root = self._data
         records = self.run.folder.absolute().parents[4] / "datasets"
@@ -145,7 +144,7 @@ class Subject:
         return scan(catalog[dataset], root, records, data.rescan, data.allow_incomplete, data.identity)
 
     def model(self, weights: Path | None = None) -> Classifier:
-        """The model with the run's final weights, or with those in a file; in eval mode, on the CPU."""
+        """Build the model with the run's final weights, or with those in a file; in eval mode, on the CPU."""
         from rib.models.build import build
 
         start = self.start if weights is None else replace(self.start, weights=weights)
@@ -153,26 +152,44 @@ class Subject:
 
     @property
     def epochs(self) -> dict[int, Path]:
-        """Weights kept at the end of each epoch.
+        """Weights files saved after each epoch, by number of the epoch.
 
         Raises:
-            RibError: If none were kept.
+            RibError: If the run kept none (``checkpoint.keep_epochs=false``).
         """
         files = {int(file.stem): file for file in (self.run.folder / "epochs").glob("*.safetensors")}
         if not files:
             keep = replace(self.config.checkpoint, keep_epochs=True)
             raise RibError(
-                f"checkpoints: {self.run.folder} keeps no weights of its epochs; make it again with "
+                f"checkpoints: {self.run.folder} has no weights of its epochs; make it again with "
                 f"{command_of(self.run, checkpoint=keep, force=True)}"
             )
         return dict(sorted(files.items()))
 
     @property
     def crops(self) -> Path:
-        """Where decoded images are kept."""
+        """Folder of the crop cache (`rib.data.crop_cache`)."""
         return cache_dir(self.config.paths.cache) / "crops"
 
 
+def _read_metrics(run: Run, folder: str | Path, where: str) -> Metrics:
+    """Read the metrics of a finished run; raise a RibError that names the option if there are none."""
+    try:
+        metrics = run.metrics()
+    except DamagedError as error:
+        fault = str(error).removesuffix(f"; {AGAIN}")
+        raise RibError(f"{where}: {fault}; repair it with {command_of(run)}") from error
+    if metrics is None:
+        raise RibError(f"{where}: expected the folder of a finished run, with metrics.json, got {folder}")
+    return metrics
+
+
+def _check_has_weights(method: str, folder: str | Path, where: str) -> None:
+    """Raise a RibError if runs of a method have no weights of their own."""
+    if method in NO_WEIGHTS:
+        raise RibError(f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}")
+
+
 def labels(one: Subject, other: Subject) -> dict[str, str]:
-    """What figures say of two runs: their names, and whose data it is."""
+    """Return the fields of a record that figures print: labels of two runs, and the kind of data (mini or user)."""
     return {"run_label": one.label, "against_label": other.label, "kind": one.metrics["data"]["kind"]}

@@ -169,7 +169,7 @@ class Shift(Study):
                 "cka": cka,
                 "cka_low": low,
                 "cka_high": high,
-                "images": found.facts["images"],
+                "images": found.metadata["images"],
                 "note": note,
                 "kind": m["data"]["kind"],
             }

@@ -140,12 +140,12 @@ def test_a_run_made_before_an_option_was_there_can_still_be_read(run):
 def test_images_come_in_no_order_of_classes_and_no_batch_is_small(asked):
     pair = cka_module.Pair.of(asked(images=101, batch_size=32, seed=3))
     tree = pair.tree("imagenet_val")
-    places = pair.places(tree)
-    assert [len(batch) for batch in places] == [26, 25, 25, 25]
-    assert all(len(set(tree.labels[batch])) > 5 for batch in places)
+    indices = pair.batch_indices(tree)
+    assert [len(batch) for batch in indices] == [26, 25, 25, 25]
+    assert all(len(set(tree.labels[batch])) > 5 for batch in indices)
     assert set(tree.sample(50, 3)) < set(tree.sample(101, 3)) != set(tree.sample(101, 4))
     few = cka_module.Pair.of(asked(images=10, batch_size=4))
-    assert [len(batch) for batch in few.places(tree)] == [5, 5]
+    assert [len(batch) for batch in few.batch_indices(tree)] == [5, 5]
 
 
 def test_noise_in_one_block_shows_there_first():
@@ -287,7 +287,7 @@ def test_an_analysis_reads_only_the_images_that_it_shows(asked, run, monkeypatch
     read = []
     monkeypatch.setattr(Subject, "tree", lambda self, dataset: real)
     monkeypatch.setattr(content, "_digest", lambda file: read.append(file) or b"x" * 16)
-    Pair.of(asked(images=40)).facts("imagenet_val")
+    Pair.of(asked(images=40)).key_fields("imagenet_val")
     images = {file for file in read if file.suffix != ".safetensors"}
     assert images == {real.folder / real.paths[place] for place in real.sample(40, 0)}
 
@@ -327,7 +327,7 @@ WRONG = [
     ({"datasets": []}, r"datasets: expected at least one"),
     ({"tokens": "class"}, r"tokens: expected one of null, cls, mean, all, got 'class'"),
     ({"estimator": "fast"}, r"estimator: expected one of minibatch, exact, got 'fast'"),
-    ({"images": 3}, r"images: expected at least 4, below which unbiased HSIC is not defined, got 3"),
+    ({"images": 3}, r"images: expected at least 4 \(unbiased HSIC needs as many\), got 3"),
     ({"against": "nowhere"}, r"against: expected the folder of a finished run, with metrics\.json, got nowhere"),
 ]
 

@@ -264,5 +264,5 @@ def test_runs_of_an_older_version_are_named_where_they_are_met(tmp_path, monkeyp
     say_older(other)
     assert words in capsys.readouterr().err
     assert cost.Costs(other).store is other
-    with pytest.raises(RibError, match=r"has no weights, as after an import"):
+    with pytest.raises(RibError, match=r"has no weights \(imported runs come without"):
         Subject.of(place(other).folder, AnalyzeConfig(run="given"))
