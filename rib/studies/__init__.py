@@ -1,4 +1,4 @@
-"""Questions put to a grid, one file each: from finished runs to a table, a paragraph and figures.
+"""Studies: each turns the finished runs of a grid into a table, a paragraph and figures.
 
-Imports everything but the commands, which alone may import it.
+Imports every layer except the commands, and only commands import it.
 """

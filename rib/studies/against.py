@@ -1,4 +1,4 @@
-"""mRI against one option, a line a model and method: a learning rate, a strength, a subset's size."""
+"""Study of mRI against the values of one option, such as the learning rate, with a line per model and method."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ from rib.reporting.style import style
 from rib.reporting.summary import counted
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
-from rib.studies.rows import Row, format_effect, gaining, n_of, name_curves, rows, with_holm
+from rib.studies.rows import Row, count_gains, format_effect, n_of, name_curves, rows, with_holm
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
 
 
 class Against(Study):
-    """A curve of mRI over the values of one option.
+    """Curves of mRI over the values of one option.
 
     Args:
-        option: Of the axes, ``optimizer.lr``.
-        title: What it is for people, with its unit, ``peak learning rate``.
+        option: Name of the option, one of the grid's axes, ``optimizer.lr``.
+        title: Label of the option in text and figures, with its unit if it has one, ``peak learning rate``.
     """
 
     def __init__(self, option: str, title: str) -> None:
         self.option, self.title = option, title
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Every cell has a value of the option."""
+        """Check that every cell has a value of the option."""
         super().check(cells)
         need_axis(cells, self.option, "this study")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a curve and value."""
-        found = rows(made, store)
-        name_curves(found, [self.option])
-        table = pd.DataFrame([{**row.facts, "held_out_after": _held_out(row)} for row in found])
+        """Return one row per curve and value of the option."""
+        grouped = rows(made, store)
+        name_curves(grouped, [self.option])
+        table = pd.DataFrame([{**row.columns, "held_out_after": _held_out(row)} for row in grouped])
         return with_holm(table).sort_values(["curve", self.option], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """For each curve: its ends, the value that is best on the source, and how many values gain robustness."""
+        """Describe each curve: its ends, the best value by accuracy on the source, and how many values gain."""
         lines = [
-            f"mRI against {self.title}, points, 95 % over images only, each for itself; accuracy on the source; a "
-            f"value gains robustness by p < 0.05 after Holm over {len(table)} of them; {n_of(table, named=True)}."
+            f"mRI against {self.title}, in percentage points with 95 % intervals over images only, each on its own; "
+            f"accuracy on the source. A value gains robustness if mRI is above 0 with p < 0.05 after Holm over "
+            f"{len(table)} values; {n_of(table, named=True)}."
         ]
         for curve, group in table.groupby("curve"):
             points = group.to_dict("records")
             ends = " to ".join(dict.fromkeys([self._point(points[0]), self._point(points[-1])]))
-            gains = f"{gaining(group)} of {len(points)} values gain robustness"
+            gains = f"{count_gains(group)} of {len(points)} values gain robustness"
             lines.append(f"{curve}: {ends}; {self._best(points)}; {gains}.")
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """MRI over the option, and under it the accuracy on the source, which is what fine-tuning is for."""
+        """Plot mRI over the option, and below it accuracy on the source, which is the purpose of fine-tuning."""
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for number, (label, curve) in enumerate(table.groupby("curve")):
@@ -77,13 +78,17 @@ class Against(Study):
         return {"against": figure}
 
     def _best(self, points: Sequence[Mapping[Hashable, Any]]) -> str:
-        """The value that images held out of the source choose, else the source; never mRI, which is of targets."""
+        """Name the value with the best accuracy on images held out of the source, else on the source.
+
+        mRI never chooses, since it is measured on the targets.
+        """
         for column, where in (("held_out_after", "images held out of the source"), ("source_after", "the source")):
             if not any(isnan(row[column]) for row in points):
-                best = max(points, key=lambda row: row[column])  # of equals the first, which moves least
-                told = f"at {best[self.option]:g}" if best in (points[0], points[-1]) else self._point(best)
-                return f"best on {where}: {told}"
-        return "none is best, as accuracy on the source is not scored"
+                best = max(points, key=lambda row: row[column])  # among equals the first, which is the smallest value
+                # The two ends are already printed in full on this line.
+                point = f"at {best[self.option]:g}" if best in (points[0], points[-1]) else self._point(best)
+                return f"best on {where}: {point}"
+        return "no best value, since accuracy on the source was not scored"
 
     def _point(self, row: Mapping[Hashable, Any]) -> str:
         source = before_after(row["source_before"], row["source_after"])
@@ -91,7 +96,7 @@ class Against(Study):
 
 
 def _held_out(row: Row) -> float:
-    """Accuracy on what was held out of the source, percent, the mean; NaN where nothing was."""
+    """Return the mean accuracy on images held out of the source, in percent; NaN if a run has none."""
     results = [m for _, m in counted([one.result for one in row.made])]
     held = [m["held_out"]["after"] for m in results if "held_out" in m]
     return 100 * fmean(held) if len(held) == len(results) else nan

@@ -1,4 +1,4 @@
-"""What `rib.benchmark` can be told to do with a grid or with the store: run, status, prune, export, import."""
+"""The actions of ``python -m rib.benchmark`` on a grid or on the store: run, status, prune, export, import."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ if TYPE_CHECKING:
     from rib.sweeps.study import Study
 
 Launcher = Mapping[str, Any]
-"""Hydra's node of how jobs are launched; submitit's where the user chose a cluster."""
+"""Hydra's launcher config: submitit's if the user chose a cluster."""
 
 
 def act(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Do what ``action=`` says.
+    """Carry out ``action=``.
+
+    Args:
+        config: The composed config of the command.
+        launcher: Hydra's launcher config.
 
     Raises:
-        RibError: If there is no such action, or in it for whatever the user can mend.
+        RibError: If there is no such action, or the action cannot be carried out.
     """
     actions: dict[str, Callable[[BenchmarkConfig, Launcher], None]] = {
         "run": run,
@@ -50,14 +54,14 @@ def act(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 
 def run(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Show the plan, make what is missing, show the table; exit code 1 if a cell has no answer."""
+    """Show the plan, make the missing runs, show the results; exit with code 1 if a cell has no result."""
     if config.force:
-        raise RibError("force=true makes one run again (python -m rib.train); a grid makes what is missing")
+        raise RibError("force=true repeats a single run (python -m rib.train); a grid makes only missing runs")
     _check_format(config)
     store, console = RunStore(config.paths.runs), _console()
     workers = _workers(config, launcher, store)
     plan = make_plan(config, store)
-    study = _study(config, plan)
+    study = _study(config, plan)  # checked before hours of training, not after
     outcome = grid_state(plan, store, retry_failed=config.retry and not config.plan_only)
     costs = Costs(store)
     missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id)]
@@ -73,36 +77,36 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
         Schedule(plan, store, workers, outcome).run()
     _make_controls(plan, store, workers, outcome)
     _show_results(config, plan, store)
-    drawn = study is None or _show_study(study, str(config.study), plan, store, console)
+    plotted = study is None or _show_study(study, str(config.study), plan, store, console)
     if outcome.failed:
-        wanted = sum(cell.id in outcome.failed for cell in plan.wanted)
-        say(f"{wanted} of {len(plan.wanted)} cells have no result; retry=1 tries failed ones again:")
+        failed = sum(cell.id in outcome.failed for cell in plan.wanted)
+        say(f"{failed} of {len(plan.wanted)} cells have no result; add retry=1 to try failed ones again:")
         for label, reason in failed_labels(plan, outcome):
             say(f"  {label}: {reason}")
-    if outcome.failed or not drawn:
+    if outcome.failed or not plotted:
         sys.exit(1)
 
 
 def status(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """How the grid stands."""
+    """Show the status of the grid's cells: finished, running, failed, missing."""
     _check_format(config)
     store = RunStore(config.paths.runs)
     if not store.root.is_dir():
-        say(f"paths.runs: there is no {store.root} yet, so that nothing of this grid is done")
+        say(f"paths.runs: {store.root} does not exist yet, so no cell of this grid is finished")
     show_status(make_plan(config, store), store, Costs(store), config.format)
 
 
 def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Remove what is unfinished and nobody is making."""
-    found, size = archive.sweep(RunStore(config.paths.runs), only_say=config.plan_only)
-    for place in found:
-        print(place)
+    """Remove unfinished runs and temporary files that no live process holds; with ``plan_only``, only list them."""
+    paths, size = archive.sweep(RunStore(config.paths.runs), only_say=config.plan_only)
+    for path in paths:
+        print(path)
     done = "would be removed" if config.plan_only else "removed"
-    say(f"{len(found)} unfinished runs and temporary files {done}, {size / 1e6:.1f} MB")
+    say(f"{len(paths)} unfinished runs and temporary files {done}, {size / 1e6:.1f} MB")
 
 
 def export(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Pack the store's results, without weights, into a tar."""
+    """Pack the results in the store, without weights, into the tar archive ``file=``."""
     file = _file(config)
     count = archive.pack(RunStore(config.paths.runs), file)
     say(f"{count} runs, {file.stat().st_size / 1e6:.1f} MB")
@@ -110,16 +114,19 @@ def export(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 
 def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Take the runs of a tar into the store; exit code 1 if one is there with other numbers."""
-    taken = archive.take_in(RunStore(config.paths.runs), _file(config))
-    say(f"{len(taken.new)} runs taken in, {len(taken.known)} were there already")
-    if taken.older:
-        say(
-            f"{len(taken.older)} of those taken in are of an older version of rib than this one: tables show them apart"
-        )
-    if taken.clashes:
+    """Import the runs in the tar archive ``file=`` into the store.
+
+    Raises:
+        RibError: If the store already holds one of them with other numbers; that run is not changed.
+    """
+    result = archive.take_in(RunStore(config.paths.runs), _file(config))
+    say(f"{len(result.new)} runs imported, {len(result.known)} were already in the store")
+    if result.older:
+        say(f"{len(result.older)} of the imported runs were made by an older version of rib; tables show them apart")
+    if result.clashes:
         raise RibError(
-            f"{len(taken.clashes)} runs are there with other numbers, and stay as they are: {', '.join(taken.clashes)}"
+            f"{len(result.clashes)} runs are already in the store with other numbers, and were not imported: "
+            f"{', '.join(result.clashes)}"
         )
 
 
@@ -136,29 +143,33 @@ def _check_format(config: BenchmarkConfig) -> None:
 
 def _file(config: BenchmarkConfig) -> Path:
     if config.file is None:
-        raise RibError(f"action={config.action} needs file=NAME.tar")
+        raise RibError(f"action={config.action} needs a file; give file=NAME.tar")
     return Path(config.file).expanduser()
 
 
 def _console() -> Console:
+    # A log file has no width; 140 columns hold every table.
     return Console(width=None if Console().is_terminal else 140)
 
 
 def _make_controls(plan: Plan, store: RunStore, workers: Workers, outcome: Outcome) -> None:
-    """Make the controls that the grid's models need, and count them in."""
-    lacking = controls(plan, store)
-    if not lacking.wanted:
+    """Make the control runs that models with BatchNorm need, and add them to the plan and its outcome.
+
+    Only after training is it known whether a model has BatchNorm, whose moving statistics alone can cost robustness.
+    """
+    missing = controls(plan, store)
+    if not missing.wanted:
         return
-    say(f"{len(lacking.wanted)} controls: plain fine-tuning with frozen statistics of the models with BatchNorm")
-    needed = Plan({**plan.cells, **lacking.cells})
-    there = grid_state(needed, store)
-    made = Schedule(needed, store, workers, there).run()
-    outcome.failed |= {id: why for id, why in made.failed.items() if id in lacking.cells}
-    plan.cells |= lacking.cells
+    say(f"{len(missing.wanted)} control runs for models with BatchNorm: plain fine-tuning with frozen statistics")
+    extended = Plan({**plan.cells, **missing.cells})
+    state = grid_state(extended, store)
+    made = Schedule(extended, store, workers, state).run()
+    outcome.failed |= {id: why for id, why in made.failed.items() if id in missing.cells}
+    plan.cells |= missing.cells
 
 
 def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
-    """The tables of what is there of the grid; results that are not comparable never share one."""
+    """Show the tables of the grid's finished runs; results that are not comparable never share a table."""
     from rib.reporting.comparability import comparable, what_differs
     from rib.reporting.report import show_report, write_report
 
@@ -169,35 +180,35 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     for line in what_differs(groups):
         say(line)
     for number, group in enumerate(groups, start=1):
-        asked = list(dict.fromkeys(m["source"] for _, m in group.results))
-        files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
+        sources = list(dict.fromkeys(m["source"] for _, m in group.results))
+        files, table = write_report(group.results, store, out, sources, "" if number == 1 else f"_{number}")
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
 
 
 def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
-    """The study that was asked for, which can be drawn from this grid: seen before anything is made."""
+    """Return the requested study after checking that this grid has the cells it needs; None without ``study=``."""
     if config.study is None:
         return None
     study: Study = rib.config.instantiate(config.draw)
-    if asked := [cell for cell in plan.asked if cell.spec is not None]:  # else the plan says why there is none
-        study.check(asked)
+    if valid := [cell for cell in plan.asked if cell.spec is not None]:  # without any, the plan says why
+        study.check(valid)
     return study
 
 
 def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: Console) -> bool:
-    """What the study draws from its cells: the paragraph, and where the table and figures are; False if it cannot."""
+    """Write the study, and print its paragraph and the paths of its table and figures; return False if it failed."""
     from rib.sweeps.study import Made, write_study
 
     done = [(cell, cell.place, m) for cell in plan.asked if cell.place and (m := cell.metrics)]
     made = [Made(*one) for one in done if one[2]["robustness_improvement"] is not None]
     if not made:
-        say(f"no cell of {name} is finished and has an RI, so that there is nothing to draw")
+        say(f"study {name}: no finished cell has an RI, so there is nothing to plot")
         return False
     try:
         text, files = write_study(study, made, store, store.root / "studies" / name)
-    except RibError as error:  # said here, so that why cells failed is still told after it
-        say(f"{name} cannot be drawn: {error}")
+    except RibError as error:  # printed rather than raised, so that the reasons of failed cells are printed after it
+        say(f"study {name} cannot be plotted: {error}")
         return False
     console.print(text, highlight=False, markup=False)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Negative controls: what each must show, checked and printed."""
+"""Study of negative controls: runs whose outcome is known in advance, each checked against it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rib.reporting.summary import PLAIN
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
-from rib.studies.rows import format_effect, n_of, rows, unknown
+from rib.studies.rows import format_effect, is_missing, n_of, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
 
@@ -28,68 +28,68 @@ CONTROLS: Mapping[str, tuple[str, Callable[[Row, Row], bool]]] = {
         "worse than plain fine-tuning, and nothing learnt on the source",
         lambda row, plain: row["high"] < plain["low"] and row["source_after"] < row["source_before"],
     ),
-    "shuffled head": ("mRI below 0: classes have other names", lambda row, plain: row["high"] < 0),
+    "shuffled head": ("mRI below 0: outputs stand for the wrong classes", lambda row, plain: row["high"] < 0),
     "random start": ("far worse than plain fine-tuning", lambda row, plain: row["high"] < plain["low"]),
 }
-"""What each control must show, in words and as a check against plain fine-tuning."""
+"""By control: the expected outcome, in words and as a check of its row against that of plain fine-tuning."""
 
 
 class Controls(Study):
-    """A row a model and control: mRI, and whether it is as it must be."""
+    """mRI of each control and model, and whether it is as expected."""
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Plain fine-tuning is there to compare with."""
+        """Check that the grid has plain fine-tuning to compare with, and at least one control."""
         super().check(cells)
         if not any(cell.spec is not None and cell.spec.method == PLAIN for cell in cells):
             raise RibError(f"methods: this study compares with {PLAIN}, which is not among its cells")
-        if all(cell.spec is None or _control(_facts(cell)) == PLAIN for cell in cells):
+        if all(cell.spec is None or _control(_columns(cell)) == PLAIN for cell in cells):
             raise RibError(f"grids: expected a control beside {PLAIN}, one of {', '.join(CONTROLS)}; got none")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a model and control, plain fine-tuning among them; ``holds`` is empty where it cannot be checked."""
-        found = [{"control": _control(row.facts), **row.facts} for row in rows(made, store)]
-        plain = {row["model"]: row for row in found if row["control"] == PLAIN}
-        for row in found:
+        """Return one row per model and control, plain fine-tuning included; ``holds`` is None if not checkable."""
+        records = [{"control": _control(row.columns), **row.columns} for row in rows(made, store)]
+        plain = {row["model"]: row for row in records if row["control"] == PLAIN}
+        for row in records:
             row["must"], holds = CONTROLS.get(row["control"], ("", lambda row, plain: True))
-            reads_source = row["control"] == "shuffled labels" and unknown(row["source_after"])
-            checked = row["model"] in plain and not reads_source
-            row["holds"] = holds(row, plain[row["model"]]) if checked else None
-        return pd.DataFrame(found).sort_values(["model", "mri"], ignore_index=True)
+            lacks_source = row["control"] == "shuffled labels" and is_missing(row["source_after"])
+            can_check = row["model"] in plain and not lacks_source
+            row["holds"] = holds(row, plain[row["model"]]) if can_check else None
+        return pd.DataFrame(records).sort_values(["model", "mri"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """A line a control."""
-        about = "mRI in points with 95 % intervals over images only, each for itself"
-        lines = [f"Negative controls, {about}; {_n(table, named=True)}."]
+        """Describe each control on a line: mRI, accuracy on the source, the expected outcome and the verdict."""
+        units = "mRI in percentage points with 95 % intervals over images only, each on its own"
+        lines = [f"Negative controls: {units}; {_n(table, named=True)}."]
         for row in table.to_dict("records"):
-            verdict = "" if row["control"] == PLAIN else f"; must be: {row['must']}: {_yes(row['holds'])}"
+            verdict = "" if row["control"] == PLAIN else f"; expected: {row['must']}: {_verdict(row['holds'])}"
             source = f", accuracy on the source {before_after(row['source_before'], row['source_after'])} %"
-            trained = source if row["control"] != "pretrained" else ""
-            lines.append(f"{row['model']}, {row['control']}: {format_effect(row)}{trained}{verdict}.")
+            training = source if row["control"] != "pretrained" else ""
+            lines.append(f"{row['model']}, {row['control']}: {format_effect(row)}{training}{verdict}.")
         checked = table[(table["control"] != PLAIN) & table["holds"].notna()]["holds"]
         lines.append(f"{sum(map(bool, checked))} of {len(checked)} controls hold.")
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """The controls' mRI beside plain fine-tuning's."""
+        """Plot mRI of the controls and of plain fine-tuning, with a cross where a control does not hold."""
         figure = Figure(figsize=(5.2, 1.0 + 0.26 * len(table)), layout="constrained")
         axes = figure.add_subplot()
-        for place, row in enumerate(table.to_dict("records")):
+        for y, row in enumerate(table.to_dict("records")):
             holds = row["holds"] is None or bool(row["holds"])
             colour = GAIN if holds else LOSS
-            axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=4, alpha=0.4)
-            axes.plot(row["mri"], place, "o" if holds else "X", color=colour, ms=5)
+            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=4, alpha=0.4)
+            axes.plot(row["mri"], y, "o" if holds else "X", color=colour, ms=5)
         axes.set_yticks(
             range(len(table)), [f"{r['model']}, {r['control']}" for r in table.to_dict("records")], fontsize=8
         )
         axes.axvline(0, color="black", lw=0.8)
         tidy(axes, "x")
-        about = f"mRI, percentage points, 95 % over images; {_n(table)}"
-        axes.set_xlabel(f"{about}\na cross would be a control that does not hold", fontsize=8)
+        units = f"mRI, percentage points, 95 % over images; {_n(table)}"
+        axes.set_xlabel(f"{units}\ncross: a control that does not hold", fontsize=8)
         return {"controls": figure}
 
 
-def _facts(cell: Cell) -> dict[str, Any]:
-    assert cell.spec is not None, "only what can be asked is looked at"
+def _columns(cell: Cell) -> dict[str, Any]:
+    assert cell.spec is not None, "cells without a run spec were left out before"
     return {"method": cell.spec.method, **cell.axes}
 
 
@@ -104,9 +104,9 @@ def _control(row: Mapping[str, Any]) -> str:
 
 
 def _n(table: pd.DataFrame, named: bool = False) -> str:
-    """Of what was trained: `pretrained` has no source."""
+    """Format the number of sources and seeds of the trained rows; `pretrained` has no source."""
     return n_of(table[table["control"] != PRETRAINED], named)
 
 
-def _yes(holds: bool | None) -> str:
-    return "not checked" if holds is None else "it is" if holds else "IT IS NOT"
+def _verdict(holds: bool | None) -> str:
+    return "not checked" if holds is None else "holds" if holds else "DOES NOT HOLD"

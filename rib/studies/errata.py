@@ -1,4 +1,4 @@
-"""What each error of the ImageNet-RIB authors' code costs: the same cells, right and wrong."""
+"""Study of the effect on mRI of each error in the ImageNet-RIB authors' code: the same cells, right and wrong."""
 
 from __future__ import annotations
 
@@ -24,39 +24,46 @@ from rib.sweeps.study import Made, Study
 
 
 class Errata(Study):
-    """Pairs of cells that differ in one ``paper.*`` switch alone (`rib.runs.errata` says what each does)."""
+    """Paired comparisons of cells that differ only in one ``paper.*`` switch (described in `rib.runs.errata`).
+
+    The side where the switch is off (null or false) is called right, the side with the error wrong.
+    """
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Every cell stands on one side of one switch."""
+        """Check that every cell sets exactly one switch."""
         super().check(cells)
         for cell in cells:
             if len(switches := [axis for axis in cell.axes if axis.startswith("paper.")]) != 1:
-                found = ", ".join(switches) or "none"
-                raise RibError(f"axes: this study needs one paper.* switch in each cell, {cell.label} has {found}")
+                names = ", ".join(switches) or "none"
+                raise RibError(f"axes: this study needs one paper.* switch in each cell, {cell.label} has {names}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a model, method and switch: mRI right and wrong, their difference and its p-value after Holm."""
+        """Return one row per model, method and switch: mRI of both sides, their difference and its Holm p-value.
+
+        Raises:
+            RibError: If no switch has finished cells on both sides.
+        """
         pairs: dict[tuple[str, str, str], list[list[Made]]] = {}
         for one in made:
             (switch,) = (key for key in one.cell.axes if key.startswith("paper."))
             sides = pairs.setdefault((one.metrics["model"], one.metrics["method"], switch), [[], []])
             sides[bool(one.cell.axes[switch])].append(one)
-        found = []
+        records = []
         for key, sides in pairs.items():
-            right, wrong = _paired(*sides)
+            right, wrong = _match(*sides)
             if right:
-                found.append(self._row(*key, right, wrong, store))
-        if not found:
-            raise RibError("no switch has both of its sides finished, so that there is nothing to draw")
-        adjusted = holm([row["p"] for row in found])
-        return pd.DataFrame([{**row, "p_holm": p} for row, p in zip(found, adjusted, strict=True)])
+                records.append(self._row(*key, right, wrong, store))
+        if not records:
+            raise RibError("no switch has both of its sides finished, so there is nothing to plot")
+        adjusted = holm([row["p"] for row in records])
+        return pd.DataFrame([{**row, "p_holm": p} for row, p in zip(records, adjusted, strict=True)])
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """One line an error."""
+        """Describe each error on a line."""
         lines = [
-            "What each error of the authors' code does to mRI, wrong minus right, percentage points; 95 % intervals, "
-            f"each for itself, and p-values after Holm over {len(table)} pairs, over images only, the same on both "
-            f"sides; {n_of(table)}."
+            "Effect of each error of the authors' code on mRI (wrong minus right) in percentage points, with 95 % "
+            f"intervals, each on its own, and p-values after Holm over {len(table)} pairs. Both are over images only; "
+            f"the two sides are scored on the same images; {n_of(table)}."
         ]
         lines += [
             f"{row['switch']}={row['value']}, {row['method']}, {row['model']}: {row['right']:+.2f} right, "
@@ -67,14 +74,14 @@ class Errata(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """The differences, an error a line."""
+        """Plot the difference of each pair with its interval."""
         figure = Figure(figsize=(6.0, 1.2 + 0.26 * len(table)), layout="constrained")
         axes = figure.add_subplot()
-        for place, row in enumerate(table.iloc[::-1].to_dict("records")):
+        for y, row in enumerate(table.iloc[::-1].to_dict("records")):
             colour = GAIN if row["difference"] > 0 else LOSS
-            axes.plot([row["difference_low"], row["difference_high"]], [place, place], color=colour, lw=2)
+            axes.plot([row["difference_low"], row["difference_high"]], [y, y], color=colour, lw=2)
             filled = row["p_holm"] < 0.05
-            axes.plot(row["difference"], place, "o", mec=colour, mfc=colour if filled else "white", ms=5)
+            axes.plot(row["difference"], y, "o", mec=colour, mfc=colour if filled else "white", ms=5)
         names = [f"{r['switch'].removeprefix('paper.')}: {r['method']}, {r['model']}" for r in table.to_dict("records")]
         axes.set_yticks(range(len(names)), names[::-1], fontsize=8)
         axes.axvline(0, color="black", lw=0.8)
@@ -90,8 +97,8 @@ class Errata(Study):
     ) -> dict[str, Any]:
         catalog = catalog_of(right[0].metrics["data"]["kind"])
         changes = [changes_of([one.result for one in side], store, catalog) for side in (wrong, right)]
-        against = mean_robustness_difference(*changes)
-        half = 1.96 * against.error
+        test = mean_robustness_difference(*changes)
+        half = 1.96 * test.error
         return {
             "switch": switch,
             "value": wrong[0].cell.axes[switch],
@@ -99,27 +106,27 @@ class Errata(Study):
             "method": method,
             "right": _mri(right),
             "wrong": _mri(wrong),
-            "difference": against.difference,
-            "difference_low": against.difference - half,
-            "difference_high": against.difference + half,
-            "p": against.p,
+            "difference": test.difference,
+            "difference_low": test.difference - half,
+            "difference_high": test.difference + half,
+            "p": test.p,
             "num_sources": len({one.metrics["source"] for one in right}),
             "sources": " ".join(sorted({one.metrics["source"] for one in right})),
             "num_seeds": len({one.metrics["seed"] for one in right}),
         }
 
 
-def _paired(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], list[Made]]:
-    """Both sides without the cells that are finished on one alone, and without incomplete seeds."""
-    places = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
-    both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in places[0] & places[1]]
+def _match(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], list[Made]]:
+    """Keep the cells of both sides whose source and seed is finished on the other, without incomplete seeds."""
+    done = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
+    both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in done[0] & done[1]]
     kept = {(m["source"], m["seed"]) for _, m in counted([one.result for one in both])}
-    found = [[one for one in side if (one.metrics["source"], one.metrics["seed"]) in kept] for side in (right, wrong)]
-    return found[0], found[1]
+    matched = [[one for one in side if (one.metrics["source"], one.metrics["seed"]) in kept] for side in (right, wrong)]
+    return matched[0], matched[1]
 
 
 def _mri(side: Sequence[Made]) -> float:
-    """The mean of RI over sources, each the mean of its seeds."""
+    """Return the mean of RI over sources, each averaged over its seeds, in percentage points."""
     by_source: dict[str, list[float]] = {}
     for one in side:
         by_source.setdefault(one.metrics["source"], []).append(improvement_of(one.metrics)["value"])

@@ -1,4 +1,4 @@
-"""From finished cells to the rows of a study's table, and the words that describe them."""
+"""Rows of a study's table from finished cells, and the text that describes them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,27 @@ from rib.sweeps.study import Made
 
 @dataclass(frozen=True)
 class Row:
-    """Cells that differ in source and seed alone, and their numbers by column.
+    """A row of a study's table: finished cells that differ only in source and seed.
 
     Attributes:
-        facts: Model, method, values of the axes, and `numbers`.
-        made: The cells.
+        columns: Values by column: model, method, values of the axes, and `numbers`.
+        made: The finished cells.
     """
 
-    facts: dict[str, Any]
+    columns: dict[str, Any]
     made: list[Made]
 
 
 def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
-    """One row a model, start, method and values of the axes: mRI with both intervals, accuracies, cost.
+    """Group finished cells into rows: one per model, pretrained weights, method and values of the axes.
 
-    RI in percentage points and accuracies in percent, means over the sources and seeds that are there.
+    Args:
+        made: Finished cells.
+        store: The store that holds their runs.
+
+    Returns:
+        Rows with mRI and its two intervals in percentage points, accuracies in percent and seconds per run, all means
+        over the finished sources and seeds.
     """
     groups: dict[str, list[Made]] = {}
     starts: dict[str, set[str]] = {}
@@ -42,43 +48,45 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
         start = _start(m)
         groups.setdefault(repr((m["model"], start, m["method"], sorted(one.cell.axes.items()))), []).append(one)
         starts.setdefault(m["model"], set()).add(start)
-    found = []
+    result = []
     for group in groups.values():
         m, axes = group[0].metrics, group[0].cell.axes
         summary = summary_of([one.result for one in group], store, catalog_of(m["data"]["kind"]))
         model = summary.model if len(starts[summary.model]) == 1 else f"{summary.model} ({_start(m)})"
-        found.append(Row({"model": model, "method": summary.method, **axes, **numbers(summary)}, group))
-    return found
+        result.append(Row({"model": model, "method": summary.method, **axes, **numbers(summary)}, group))
+    return result
 
 
 def _start(metrics: Metrics) -> str:
-    """What tells two models of one name apart: their weights, and how images are shown to them."""
+    """Return what distinguishes two models of the same name: pretrained weights and options of the model."""
     options = [f"{k.rpartition('.')[2]} {v}" for k, v in metrics["options"].items() if k.startswith("model.")]
     return " ".join([metrics["before"][:6], *options])
 
 
-def name_curves(found: Sequence[Row], along: Sequence[str], parts: Sequence[str] = ("model",)) -> None:
-    """Put into each row what tells its curve from others, ``mini_small, ewc, lr 0.01``, as ``curve``.
+def name_curves(grouped: Sequence[Row], along: Sequence[str], always: Sequence[str] = ("model",)) -> None:
+    """Add the column ``curve`` to rows: the values that distinguish its curve, ``mini_small, ewc, lr 0.01``.
 
     Args:
-        found: Rows of one table.
-        along: Axes that run along a curve.
-        parts: Columns that are said even if they are the same everywhere.
+        grouped: All rows of one table.
+        along: Axes that vary along a curve.
+        always: Columns that are named even if all rows have the same value.
     """
-    axes = dict.fromkeys(axis for row in found for axis in row.made[0].cell.axes if axis not in along)
+    axes = dict.fromkeys(axis for row in grouped for axis in row.made[0].cell.axes if axis not in along)
     columns = ["method", *axes]
-    varying = [c for c in columns if c in parts or len({repr(row.facts.get(c)) for row in found}) > 1]
-    for row in found:
-        first = [str(row.facts[part]) for part in parts if part not in columns]
-        told = [(c, row.facts[c]) for c in varying if row.facts.get(c) is not None]
-        rest = [str(value) if c == "method" else f"{c.rpartition('.')[2]} {value}" for c, value in told]
-        row.facts["curve"] = ", ".join([*first, *rest])
+    varying = [c for c in columns if c in always or len({repr(row.columns.get(c)) for row in grouped}) > 1]
+    for row in grouped:
+        first = [str(row.columns[column]) for column in always if column not in columns]
+        named = [(c, row.columns[c]) for c in varying if row.columns.get(c) is not None]
+        rest = [str(value) if c == "method" else f"{c.rpartition('.')[2]} {value}" for c, value in named]
+        row.columns["curve"] = ", ".join([*first, *rest])
 
 
 def describe_subset(row: Row) -> dict[str, Any]:
-    """The subsets behind a row: ``images`` in all, ``a_class`` of them, and a digest for each draw.
+    """Return the columns that describe the fine-tuning subsets of a row.
 
-    Over several sources, means.
+    Returns:
+        ``images``: number of images; ``a_class``: images per class; both means over the row's cells. ``digests``: the
+        digest of each distinct subset.
     """
     trees = [one.cell.spec.source for one in row.made if one.cell.spec and one.cell.spec.source is not None]
     sizes = [len(tree) for tree in trees]
@@ -91,7 +99,7 @@ def describe_subset(row: Row) -> dict[str, Any]:
 
 
 def numbers(summary: Summary) -> dict[str, Any]:
-    """A row's numbers by column."""
+    """Return the numeric columns of a row: mRI in percentage points, accuracies in percent, seconds per run."""
     over_seeds = summary.over_seeds
     return {
         "mri": summary.over_images.value,
@@ -112,37 +120,42 @@ def numbers(summary: Summary) -> dict[str, Any]:
 
 
 def format_effect(row: Mapping[Any, Any], of: str = "mri") -> str:
-    """``-3.21 [-4.00, -2.50]``: mRI in points with its 95 % interval over images only."""
+    """Format mRI in points with its 95 % interval over images only: ``-3.21 [-4.00, -2.50]``."""
     return f"{row[of]:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
+def per_class(value: float) -> str:
+    """Format a number of images per class: ``1 image per class``, ``12.5 images per class``."""
+    return f"{value:.5g} image{'' if value == 1 else 's'} per class"
+
+
 def with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with ``p_holm`` beside ``p`` of "mRI is 0, over images": for all its rows together."""
+    """Add the column ``p_holm``: ``p`` of "mRI is 0" over images, adjusted for all rows of the table."""
     return table.assign(p_holm=holm(list(table["p"])))
 
 
-def gaining(table: pd.DataFrame) -> int:
-    """How many rows of a table `with_holm` gain robustness."""
+def count_gains(table: pd.DataFrame) -> int:
+    """Count the rows of a table `with_holm` whose mRI is significantly above 0."""
     return int(((table["mri"] > 0) & (table["p_holm"] < LEVEL)).sum())
 
 
 def n_of(table: pd.DataFrame, named: bool = False) -> str:
-    """``3 sources, 2 seeds``; ``1 to 3 seeds`` where rows differ.
+    """Format the number of sources and seeds: ``3 sources, 2 seeds``; ``1 to 3 seeds`` where rows differ.
 
     Args:
-        table: With the columns of `numbers`.
-        named: Say which sources, where there are not many.
+        table: A table with the columns of `numbers`.
+        named: Name the sources as well if there are at most three.
     """
-    told = []
+    counts = []
     sources = sorted({name for row in table["sources"] for name in str(row).split()})
     for column, name in (("num_sources", "source"), ("num_seeds", "seed")):
         least, most = int(table[column].min()), int(table[column].max())
-        told.append(f"{least if least == most else f'{least} to {most}'} {name}{'s' * (most > 1)}")
+        counts.append(f"{least if least == most else f'{least} to {most}'} {name}{'s' * (most > 1)}")
     if named and len(sources) <= 3:
-        told[0] += f" ({', '.join(sources)})"
-    return ", ".join(told)
+        counts[0] += f" ({', '.join(sources)})"
+    return ", ".join(counts)
 
 
-def unknown(value: object) -> bool:
-    """Whether a cell of a table holds no number."""
+def is_missing(value: object) -> bool:
+    """Return True if a value of a table is NaN."""
     return isinstance(value, float) and isnan(value)

@@ -1,4 +1,4 @@
-"""How many images fine-tuning needs before it stops costing robustness: mRI and accuracy against a subset's size."""
+"""Study of mRI and accuracy against the size of the fine-tuning set, from a few images per class upwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rib.reporting.formatting import before_after
 from rib.reporting.summary import changes_of, counted
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
-from rib.studies.rows import Row, describe_subset, format_effect, n_of, name_curves, rows, unknown
+from rib.studies.rows import Row, describe_subset, format_effect, is_missing, n_of, name_curves, per_class, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
 
@@ -25,41 +25,44 @@ SIZE = "data.images_per_class"
 
 
 class Size(Study):
-    """Nested, class-balanced, seeded subsets of one source.
+    """mRI against the number of images per class, on nested, class-balanced, seeded subsets of one source.
 
     Args:
-        threshold: mRI, percentage points; the size is looked for below which a model does worse.
+        threshold: mRI in percentage points; the study estimates the size below which a model loses more than this.
     """
 
     def __init__(self, threshold: float = -1.0) -> None:
         self.threshold = threshold
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Every cell has a size, and the threshold is a number."""
+        """Check that every cell sets the number of images per class, and that the threshold is a number."""
         super().check(cells)
         if not isinstance(self.threshold, int | float):
             raise RibError(f"draw.threshold: expected a number of percentage points, got {self.threshold!r}")
         need_axis(cells, SIZE, "this study")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a curve and size, with the subsets' digests and the change on ImageNet val."""
-        found = rows(made, store)
-        name_curves(found, [SIZE])
-        table = pd.DataFrame([{**row.facts, **describe_subset(row), **_on_val(row, store)} for row in found])
+        """Return one row per curve and size, with the subsets' digests and the change on ImageNet val."""
+        grouped = rows(made, store)
+        name_curves(grouped, [SIZE])
+        table = pd.DataFrame([{**row.columns, **describe_subset(row), **_on_val(row, store)} for row in grouped])
         return table.sort_values(["curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """For each curve: the smallest and the largest subset, and where mRI crosses the threshold."""
-        lines = [f"mRI against images a class, points with 95 % intervals over images only; {n_of(table, named=True)}."]
+        """Describe each curve: its smallest and largest subset, and where mRI crosses the threshold."""
+        lines = [
+            "mRI against images per class, in percentage points with 95 % intervals over images only; "
+            f"{n_of(table, named=True)}."
+        ]
         for label, curve in table.groupby("curve"):
             records = curve.to_dict("records")
             first, last = records[0], records[-1]
-            ends = [f"{format_effect(row)} with {row['a_class']:.5g} a class ({_val(row)})" for row in (first, last)]
+            ends = [f"{format_effect(row)} with {per_class(row['a_class'])} ({_val(row)})" for row in (first, last)]
             lines.append(f"{label}: {', '.join(dict.fromkeys(ends))}; {self._crossing(records)}.")
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """MRI, and the change on ImageNet val under it, over the size."""
+        """Plot mRI over the size, and below it the change of accuracy on ImageNet val."""
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for number, (label, curve) in enumerate(table.groupby("curve")):
@@ -71,7 +74,7 @@ class Size(Study):
         below.axhline(0, color="black", lw=0.8)
         below.set_ylabel("change on ImageNet val,\npercentage points", fontsize=8)
         log_ticks(below, table["a_class"])
-        below.set_xlabel(f"images a class fine-tuned on; {n_of(table)}", fontsize=8)
+        below.set_xlabel(f"fine-tuning images per class; {n_of(table)}", fontsize=8)
         for axes in (above, below):
             tidy(axes)
         handles, labels = above.get_legend_handles_labels()
@@ -79,31 +82,37 @@ class Size(Study):
         return {"size": figure}
 
     def _crossing(self, records: Sequence[Mapping[Any, Any]]) -> str:
-        """The size below which mRI is worse than the threshold, log-linear between sizes.
+        """Describe the size below which mRI is worse than the threshold, by log-linear interpolation between sizes.
 
-        Its intervals are where the ends of mRI's cross the threshold: the sizes at which mRI cannot be told from it.
+        The interval around it ends where the ends of mRI's interval cross the threshold: inside it, mRI does not differ
+        significantly from the threshold.
         """
         worse = [row["mri"] < self.threshold for row in records]
-        than = f"worse than {self.threshold:g} points by value"
+        than = f"worse than {self.threshold:g} points"
         if not any(worse):
-            return f"no size is {than}"
+            return f"estimated mRI is {than} at no size"
         if all(worse):
-            return f"every size is {than}"
+            return f"estimated mRI is {than} at every size"
         if worse != sorted(worse, reverse=True):
-            return f"{sum(worse)} of {len(worse)} sizes are {than}, not the smallest ones alone"
+            return f"estimated mRI is {than} at {sum(worse)} of {len(worse)} sizes, not only at the smallest"
         bracket = f"{self._bracket(records)} over images only"
-        if not any(unknown(row["seeds_low"]) for row in records):
+        if not any(is_missing(row["seeds_low"]) for row in records):
             bracket = f"{self._bracket(records)} over images, {self._bracket(records, 'seeds_')} over seeds"
-        return f"{than} below {self._last_below(records, 'mri'):.3g} images a class {bracket}"
+        crossing = self._last_below(records, "mri")
+        return f"estimated mRI is {than} below {crossing:.3g} images per class {bracket}"
 
     def _bracket(self, records: Sequence[Mapping[Any, Any]], of: str = "") -> str:
-        """``[4.1, above the largest]``."""
+        """Format the interval around the crossing: ``[4.1, above the largest]``."""
         low, high = (self._last_below(records, of + name) for name in ("low", "high"))
         ends = "below the smallest" if high is None else f"{high:.3g}"
         return f"[{ends}, {'above the largest' if low == inf else f'{low:.3g}'}]"
 
     def _last_below(self, records: Sequence[Mapping[Any, Any]], name: str) -> float | None:
-        """Where a curve last rises above the threshold; None if it is never below, inf if it ends below."""
+        """Return the size at which a curve last rises above the threshold.
+
+        Returns:
+            Images per class; None if the curve is never below the threshold, inf if it ends below.
+        """
         below = [i for i, row in enumerate(records) if row[name] < self.threshold]
         if not below:
             return None
@@ -116,24 +125,24 @@ class Size(Study):
 
 
 def _on_val(row: Row, store: RunStore) -> dict[str, float]:
-    """The change of accuracy on ImageNet val, percentage points, with both intervals; nan where it was not scored."""
-    found = dict.fromkeys(("val_change", "val_low", "val_high", "val_seeds_low", "val_seeds_high"), nan)
+    """Return the change of accuracy on ImageNet val in points, with both intervals; NaN where it was not scored."""
+    columns = dict.fromkeys(("val_change", "val_low", "val_high", "val_seeds_low", "val_seeds_high"), nan)
     results = counted([one.result for one in row.made])
     if any(IN_DISTRIBUTION not in m["scores"] for _, m in results):
-        return found
+        return columns
     catalog = catalog_of(results[0][1]["data"]["kind"])
     images = mean_robustness_interval(changes_of(results, store, catalog, [IN_DISTRIBUTION]))
-    found |= {"val_change": images.value, "val_low": images.low, "val_high": images.high}
+    columns |= {"val_change": images.value, "val_low": images.low, "val_high": images.high}
     by_seed: dict[int | None, list[float]] = {}
     for _, m in results:
         by_seed.setdefault(m["seed"], []).append(m["accuracy"][IN_DISTRIBUTION]["change"]["value"])
     if (seeds := seed_interval([fmean(values) for values in by_seed.values()])) is not None:
-        found |= {"val_seeds_low": seeds.low, "val_seeds_high": seeds.high}
-    return found
+        columns |= {"val_seeds_low": seeds.low, "val_seeds_high": seeds.high}
+    return columns
 
 
 def _val(row: Mapping[Any, Any]) -> str:
-    if unknown(row["val_change"]):
+    if is_missing(row["val_change"]):
         return "val not scored"
     change = f"{row['val_change']:+.2f} [{row['val_low']:+.2f}, {row['val_high']:+.2f}]"
     return f"val {before_after(row['val_before'], row['val_after'])} %, {change}"

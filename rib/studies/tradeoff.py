@@ -1,4 +1,4 @@
-"""What a method gives up for what it gains: mRI against accuracy on the source, a line a family of settings."""
+"""Study of the trade-off between mRI and accuracy on the source, with a line per method over its strength."""
 
 from __future__ import annotations
 
@@ -18,97 +18,99 @@ from rib.reporting.summary import PLAIN
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
-from rib.studies.rows import format_effect, n_of, name_curves, rows, unknown
+from rib.studies.rows import format_effect, is_missing, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
 
 
 class Tradeoff(Study):
-    """Curves of methods whose strength or alpha is varied, with plain fine-tuning as a point.
+    """mRI against accuracy on the source, for methods whose strength is varied and for plain fine-tuning.
 
     Args:
-        strength: By method, the option that runs along its curve: ``{ewc: method.ewc.strength}``.
-        notes: Of a run's notes, those that the table shows, ``[ewc.capped_share]``.
+        strength: By method, the option that varies along its curve: ``{ewc: method.ewc.strength}``.
+        notes: Notes of a run (in metrics.json) that the table and the text show, ``[ewc.capped_share]``.
     """
 
     def __init__(self, strength: Mapping[str, str], notes: Sequence[str] = ()) -> None:
         self.strength, self.notes = strength, notes
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Every method but plain fine-tuning has a curve to be on, and weights whose distance can be told."""
+        """Check that every method except plain fine-tuning has a curve, and weights whose distance can be measured."""
         super().check(cells)
         methods = {cell.spec.method: cell for cell in cells if cell.spec is not None}
         if PLAIN not in methods:
             raise RibError(f"methods: this study compares with {PLAIN}, which is not among {', '.join(methods)}")
         for method, cell in methods.items():
-            if lacking := next((part for part in method.split("+") if part in NO_WEIGHTS), None):
-                raise RibError(f"methods: how far {lacking} moved cannot be told: {NO_WEIGHTS[lacking]}")
+            if weightless := next((name for name in method.split("+") if name in NO_WEIGHTS), None):
+                raise RibError(f"methods: the weight drift of {weightless} is undefined: {NO_WEIGHTS[weightless]}")
             if method != PLAIN and method not in self.strength:
                 known = ", ".join(self.strength)
-                raise RibError(f"methods: {cell.label} has no curve; draw.strength names that of {known}")
+                raise RibError(f"methods: {cell.label} has no curve; draw.strength defines curves of {known}")
         for method, option in self.strength.items():
             own = [cell for cell in cells if cell.spec is not None and cell.spec.method == method]
             need_axis(own, option, f"the curve of {method}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """One row a setting: its curve, its place on it, distance moved, notes, accuracy on the source, mRI."""
-        found = rows(made, store)
-        name_curves(found, list(self.strength.values()), ("method",))
+        """Return one row per setting: curve, strength, distance from the pretrained weights, notes, accuracies, mRI."""
+        grouped = rows(made, store)
+        name_curves(grouped, list(self.strength.values()), ("method",))
         table = []
-        for row in found:
-            along = self.strength.get(row.facts["method"])
+        for row in grouped:
+            along = self.strength.get(row.columns["method"])
             notes = {note: [m.metrics["notes"].get(note, float("nan")) for m in row.made] for note in self.notes}
-            place = {
-                "strength": row.facts[along] if along else float("nan"),
-                "distance": fmean(_moved(m, store) for m in row.made),
+            setting = {
+                "strength": row.columns[along] if along else float("nan"),
+                "distance": fmean(_distance(m, store) for m in row.made),
                 **{note: fmean(values) for note, values in notes.items()},
             }
-            table.append({**row.facts, **place})
+            table.append({**row.columns, **setting})
         return pd.DataFrame(table).sort_values(["model", "curve", "strength"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Plain fine-tuning, and of each curve the point nearest the start that is as good on the source.
+        """Describe plain fine-tuning, and one point of each curve that is as accurate on the source.
 
-        Strengths are compared at what they reach on the source: taking the best mRI would choose on targets.
+        Of such points, the one nearest to the pretrained weights is taken: taking the best mRI would choose on targets.
         """
         lines = [
-            f"Accuracy on the source (by value) against mRI, points, 95 % over images only; {n_of(table, named=True)}."
+            "Accuracy on the source (point estimates) and mRI in percentage points with 95 % intervals over images "
+            f"only; {n_of(table, named=True)}."
         ]
         for model, of_model in table.groupby("model"):
             records = of_model.to_dict("records")
             plain = next((row for row in records if row["method"] == PLAIN), None)
             if plain is None:
-                lines.append(f"{model}: plain fine-tuning is not finished, so that there is nothing to compare with.")
+                lines.append(f"{model}: plain fine-tuning is not finished, so there is nothing to compare with.")
                 continue
             lines.append(f"{model}: plain fine-tuning {_point(plain)}.")
             for curve in dict.fromkeys(row["curve"] for row in records if row["method"] != PLAIN):
-                here = [row for row in records if row["curve"] == curve]
-                moved = self._moved(here)
-                as_good = [row for row in here if row["source_after"] >= plain["source_after"]]
-                if unknown(plain["source_after"]):
-                    lines.append(f"  {curve}: accuracy on the source is not scored; {moved}.")
-                elif as_good:
-                    best = min(as_good, key=lambda row: row["distance"])
-                    lines.append(f"  {curve}: as good on the source at {best['strength']:g}, {_point(best)}; {moved}.")
-                else:
-                    best = max(here, key=lambda row: row["source_after"])
-                    point = f"{best['strength']:g}, {_point(best)}"
-                    lines.append(f"  {curve}: never as good on the source; nearest {point}; {moved}.")
+                points = [row for row in records if row["curve"] == curve]
+                lines.append(f"  {curve}: {self._best(points, plain)}.")
         return "\n".join(lines)
 
-    def _moved(self, curve: Sequence[Mapping[Any, Any]]) -> str:
-        """``from 0.1 to 1000: distance moved 0.75 to 0.053, ewc.capped_share 0 to 0.42``."""
-        shown = {"distance moved": "distance", **{note: note for note in self.notes}}
+    def _best(self, curve: Sequence[Mapping[Any, Any]], plain: Mapping[Any, Any]) -> str:
+        """Describe the point of a curve to compare with plain fine-tuning, and what varies along the curve."""
+        along = self._along(curve)
+        if is_missing(plain["source_after"]):
+            return f"accuracy on the source was not scored; {along}"
+        if as_good := [row for row in curve if row["source_after"] >= plain["source_after"]]:
+            best = min(as_good, key=lambda row: row["distance"])
+            return f"as accurate on the source at {best['strength']:g}, {_point(best)}; {along}"
+        best = max(curve, key=lambda row: row["source_after"])
+        return f"never as accurate on the source; closest at {best['strength']:g}, {_point(best)}; {along}"
+
+    def _along(self, curve: Sequence[Mapping[Any, Any]]) -> str:
+        """Format what varies along a curve: ``from 0.1 to 1000: distance moved 0.75 to 0.053``, then the notes."""
+        columns = {"distance moved": "distance", **{note: note for note in self.notes}}
         ends = curve[0], curve[-1]
-        told = [
+        changes = [
             f"{name} {ends[0][column]:.2g} to {ends[1][column]:.2g}"
-            for name, column in shown.items()
+            for name, column in columns.items()
             if not any(isnan(end[column]) for end in ends)
         ]
-        return f"from {ends[0]['strength']:g} to {ends[1]['strength']:g}: {', '.join(told)}"
+        return f"from {ends[0]['strength']:g} to {ends[1]['strength']:g}: {', '.join(changes)}"
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """A panel a model."""
+        """Plot mRI against accuracy on the source, with a panel per model."""
         models = list(dict.fromkeys(table["model"]))
         figure = Figure(figsize=(4.8, 0.9 + 3.0 * len(models)), layout="constrained")
         curves = list(dict.fromkeys(table[table["method"] != PLAIN]["curve"]))
@@ -135,12 +137,12 @@ class Tradeoff(Study):
         return {"tradeoff": figure}
 
 
-def _moved(one: Made, store: RunStore) -> float:
-    """Euclidean distance from the start."""
+def _distance(one: Made, store: RunStore) -> float:
+    """Return the Euclidean distance of a run's weights from the pretrained weights."""
     spec = one.cell.spec
-    assert spec is not None, "a finished cell was asked"
-    before = store.run_of(spec.of_pretrained())
-    return distance(StoredWeights(before.weights_file), StoredWeights(one.run.weights_file))
+    assert spec is not None, "a finished cell has a run spec"
+    pretrained = store.run_of(spec.of_pretrained())
+    return distance(StoredWeights(pretrained.weights_file), StoredWeights(one.run.weights_file))
 
 
 def _point(row: Mapping[Any, Any]) -> str:

@@ -73,7 +73,7 @@ def plan(tmp_path_factory, cache):
 def test_a_row_is_the_mean_of_its_cells(make):
     _, store, made = make("methods=[finetune]", "sources=[imagenet_a,imagenet_r]", "seeds=[0,1]", "epochs=1")
     (found,) = rows(made, store)
-    row = found.facts
+    row = found.columns
     assert len(found.made) == 4
     assert row["mri"] == pytest.approx(fmean(m.metrics["robustness_improvement"]["value"] for m in made), abs=1e-9)
     assert row["low"] < row["mri"] < row["high"]
@@ -188,8 +188,16 @@ def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path
         ("size_study", ("axes={steps:[3]}",), "axes: this study is drawn over data.images_per_class, which"),
         ("ewc_study", ("grids=[{methods:[ewc],axes:{method.ewc.strength:[1]}}]",), "compares with finetune, which is"),
         ("ewc_study", ("grids=[{methods:[finetune]},{methods:[ewc]}]",), "axes: the curve of ewc is drawn over"),
-        ("ewc_study", ("grids=[{methods:[finetune,lwf]}]",), "has no curve; draw.strength names that of ewc, wise_ft"),
-        ("ewc_study", ("grids=[{methods:[finetune,visual_prompt]}]",), "how far visual_prompt moved cannot be told"),
+        (
+            "ewc_study",
+            ("grids=[{methods:[finetune,lwf]}]",),
+            "has no curve; draw.strength defines curves of ewc",
+        ),
+        (
+            "ewc_study",
+            ("grids=[{methods:[finetune,visual_prompt]}]",),
+            "weight drift of visual_prompt is undefined",
+        ),
         ("negative_controls", ("grids=[{methods:[ewc]}]",), "compares with finetune, which is not among its cells"),
         ("paper_errata", ("grids=[{methods:[ewc]}]",), "needs one paper.* switch in each cell, mini_tiny, ewc on"),
         ("cka_study", ("draw.images=2",), "images: expected at least 4"),
@@ -219,7 +227,7 @@ def test_two_starts_under_one_name_and_axes_that_do_not_run_along_are_curves_of_
     table = study.table(made, store)
     assert (table.groupby("curve").size() == 2).all()
     assert table["curve"].nunique() == 4
-    assert study.paragraph(table).count("with 1 a class") == 4
+    assert study.paragraph(table).count("with 1 image per class") == 4
     assert sorted(table["a_class"].unique()) == [1.0, 1.5]
 
 
@@ -243,10 +251,10 @@ def test_what_no_suite_scores_is_said_to_be_so(make, tmp_path):
 @pytest.mark.parametrize(
     ("mris", "said"),
     [
-        ((-4, -3, -2), "every size is worse than -1 points by value"),
-        ((-4, 0, -3), "2 of 3 sizes are worse than -1 points by value, not the smallest ones alone"),
-        ((0, 0, -3), "1 of 3 sizes are worse than -1 points by value, not the smallest ones alone"),
-        ((0, 0, 0), "no size is worse than -1 points by value"),
+        ((-4, -3, -2), "estimated mRI is worse than -1 points at every size"),
+        ((-4, 0, -3), "estimated mRI is worse than -1 points at 2 of 3 sizes, not only at the smallest"),
+        ((0, 0, -3), "estimated mRI is worse than -1 points at 1 of 3 sizes, not only at the smallest"),
+        ((0, 0, 0), "estimated mRI is worse than -1 points at no size"),
     ],
 )
 def test_a_curve_that_does_not_rise_has_no_crossing(mris, said):
@@ -297,9 +305,9 @@ def test_the_crossing_is_where_a_line_on_a_log_scale_says():
         {"a_class": 100, "low": -2, "mri": 0, "high": 1, **one_seed},
     ]
     said = Size(threshold=-2.0)._crossing(found)
-    assert said == "worse than -2 points by value below 10 images a class [3.16, 100] over images only"
-    assert Size(threshold=-9)._crossing(found) == "no size is worse than -9 points by value"
-    assert Size(threshold=5)._crossing(found) == "every size is worse than 5 points by value"
+    assert said == "estimated mRI is worse than -2 points below 10 images per class [3.16, 100] over images only"
+    assert Size(threshold=-9)._crossing(found) == "estimated mRI is worse than -9 points at no size"
+    assert Size(threshold=5)._crossing(found) == "estimated mRI is worse than 5 points at every size"
 
 
 def test_a_size_has_a_bracket_over_seeds_where_every_size_has_several():
@@ -307,7 +315,7 @@ def test_a_size_has_a_bracket_over_seeds_where_every_size_has_several():
     large = {"a_class": 100, "low": -2, "mri": 0, "high": 1, "seeds_low": -3, "seeds_high": 3}
     said = Size(threshold=-2.0)._crossing([small, large])
     assert said.endswith(
-        " 10 images a class [3.16, 100] over images, [below the smallest, above the largest] over seeds"
+        " 10 images per class [3.16, 100] over images, [below the smallest, above the largest] over seeds"
     )
     said = Size(threshold=-2.0)._crossing([small, {**large, "seeds_low": float("nan"), "seeds_high": float("nan")}])
     assert said.endswith("[3.16, 100] over images only")

@@ -128,7 +128,7 @@ def test_export_and_import_move_results_without_weights(made, tmp_path, cache):
     tar, elsewhere = tmp_path / "grid.tar.gz", tmp_path / "elsewhere"
     assert grids.run(store, cache, "action=export", f"file={tar}").returncode == 0
     taken = grids.run(elsewhere, cache, "action=import", f"file={tar}")
-    assert "4 runs taken in, 0 were there already" in taken.stderr
+    assert "4 runs imported, 0 were already in the store" in taken.stderr
     assert {k: v[0] for k, v in grids.results(elsewhere).items()} == {k: v[0] for k, v in grids.results(store).items()}
     assert not list(elsewhere.rglob("*.safetensors"))
     status = grids.run(elsewhere, cache, *FOUR, "action=status", "format=json")
@@ -139,7 +139,10 @@ def test_export_and_import_move_results_without_weights(made, tmp_path, cache):
     run.write_json("metrics.json", metrics)
     clash = grids.run(elsewhere, cache, "action=import", f"file={tar}")
     assert clash.returncode == 1
-    assert "1 runs are there with other numbers, and stay as they are: mini/mini_small/imagenet_a/ewc" in clash.stderr
+    assert (
+        "1 runs are already in the store with other numbers, and were not imported: mini/mini_small/imagenet_a/ewc"
+        in clash.stderr
+    )
     assert run.metrics() == metrics
 
 
