@@ -1,8 +1,8 @@
-"""Images a second of a ConvNet and a ViT on the CPU, with glibc's allocator as it is and as rib sets it.
+"""Benchmark of glibc's memory allocator: images per second of a ConvNet and a ViT with its defaults and rib's settings.
 
     python benchmarks/allocator.py            # about 3 minutes on two cores
 
-Each measurement is a process of its own; the two settings alternate, so that a noisy machine hurts both alike.
+Each measurement runs in its own process. The two settings alternate, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REPEATS = 3
 
 
 def measure(model_name: str, tuned: bool) -> None:
-    """One process: print evaluation and training images a second, and the peak memory in GB."""
+    """Print images per second in evaluation and in training, and the peak memory in GB, of this process."""
     import time
 
     import timm
@@ -49,7 +49,7 @@ def measure(model_name: str, tuned: bool) -> None:
 
 
 def main() -> None:
-    """Alternate the settings and print medians and ratios."""
+    """Measure both settings in turn, and print medians and ratios."""
     found: dict[tuple[str, bool], list[list[float]]] = defaultdict(list)
     for _ in range(REPEATS):
         for model in MODELS:

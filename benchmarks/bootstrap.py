@@ -1,7 +1,9 @@
-"""How long intervals take: `python benchmarks/bootstrap.py`. The aim is under 1 s for RI over 50,000 x 7 images.
+"""Benchmark of the bootstrap intervals. The aim is under 1 s for RI over 7 targets of 50,000 images.
 
-Measured on 2 shared cores with 10,000 draws, one thread: RI 0.14 s, mRI over seven sources 0.12 s, with ImageNet-C's 75
-cells 0.3 s and 1.2 s; 3.3 s at worst, where the sets of a family hold different photographs.
+    python benchmarks/bootstrap.py
+
+Measured on 2 shared cores with 10,000 draws, one thread: RI 0.14 s and mRI over seven sources 0.12 s; with ImageNet-C's
+75 cells 0.3 s and 1.2 s. The worst case took 3.3 s: sets of one family that hold different photographs.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ CELLS = tuple(f"corruption{i}/{severity}" for i in range(15) for severity in ran
 
 
 def changes(generator: np.random.Generator, corruptions: bool = False, size: int = NUM_IMAGES) -> list[Changes]:
-    """Seven sets as one source sees them, a tenth of the images changed each way."""
+    """Simulate the changes of seven sets after one source: a tenth of the images gained, a tenth lost."""
 
     def change() -> np.ndarray[tuple[int], np.dtype[np.int8]]:
         return generator.choice(np.array([-1, 0, 1], dtype=np.int8), size, p=[0.1, 0.8, 0.1])
@@ -34,26 +36,26 @@ def changes(generator: np.random.Generator, corruptions: bool = False, size: int
     return made
 
 
-def timed(label: str, measure: Callable[[], Interval]) -> None:
-    """Prints a measurement and the seconds it took."""
+def print_timed(label: str, measure: Callable[[], Interval]) -> None:
+    """Print an interval and the seconds that computing it took."""
     start = time.perf_counter()
     interval = measure()
     print(f"{time.perf_counter() - start:7.2f} s  {label}: {interval}", flush=True)
 
 
 def main() -> None:
-    """Times RI, mRI over seven sources, and both with ImageNet-C's 75 cells."""
+    """Time RI, mRI over seven sources, and both with ImageNet-C's 75 cells."""
     generator = np.random.default_rng(0)
     seven = {source: changes(generator) for source in range(7)}
-    timed("RI, 7 targets of 50,000", lambda: robustness_interval(seven[0]))
-    timed("mRI, 7 sources x 7 targets of 50,000", lambda: mean_robustness_interval(seven))
+    print_timed("RI, 7 targets of 50,000", lambda: robustness_interval(seven[0]))
+    print_timed("mRI, 7 sources x 7 targets of 50,000", lambda: mean_robustness_interval(seven))
     halves = [*seven[0][:6], *changes(generator, size=NUM_IMAGES // 2)[6:]]
-    timed("RI, one member lacking half of its originals", lambda: robustness_interval(halves))
+    print_timed("RI, one member lacking half of its originals", lambda: robustness_interval(halves))
     paper = {source: changes(generator, corruptions=True) for source in range(7)}
-    timed("RI with ImageNet-C, 75 cells of 50,000", lambda: robustness_interval(paper[0]))
+    print_timed("RI with ImageNet-C, 75 cells of 50,000", lambda: robustness_interval(paper[0]))
     ragged = [*paper[0][:-2]]
-    timed("RI with ImageNet-C, two cells missing", lambda: robustness_interval(ragged))
-    timed("mRI with ImageNet-C, 7 sources", lambda: mean_robustness_interval(paper))
+    print_timed("RI with ImageNet-C, two cells missing", lambda: robustness_interval(ragged))
+    print_timed("mRI with ImageNet-C, 7 sources", lambda: mean_robustness_interval(paper))
 
 
 if __name__ == "__main__":

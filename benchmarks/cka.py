@@ -1,13 +1,15 @@
-"""CKA of all pairs of layers against a loop over pairs, and memory against images: `python benchmarks/cka.py`.
+"""Benchmark of CKA: all pairs of layers at once against loops over pairs, and peak memory by number of images.
 
-Features are those of an untrained ViT-B/16 (12 blocks, 48 layers, class token) and of one with other weights, on noise;
-forward passes are not counted. The loop takes each of the 48 x 48 pairs by itself, as common code does: both Gram
-matrices, U-centring and three HSIC_1 in float64. The other loop keeps the Grams and does the rest a pair at a time.
+    python benchmarks/cka.py
 
-Measured on two shared cores (other work went on, which moves the ratios): at once 0.094 s, Grams kept 0.41 s (4 times),
-pair by pair 11.4 s (121 times). Memory 949 MB at 500 images, 952 MB at 5,000 (+0.4 %).
+Features are those of two untrained ViT-B/16 (12 blocks, 48 layers, class token) on noise; forward passes are not timed.
+``pair_by_pair`` treats each of the 48 x 48 pairs on its own, as common implementations do: two Gram matrices,
+U-centring and three HSIC_1 in float64. ``grams_kept`` computes each Gram matrix once and does the rest pair by pair.
 
-Memory is the peak (Linux) of a process of its own that compares two ViTs of 12 blocks on 500 or 5,000 images of 48 px.
+Measured on two shared cores (other load affects the ratios): at once 0.094 s, Grams kept 0.41 s (4 times as long), pair
+by pair 11.4 s (121 times). Memory 949 MB for 500 images, 952 MB for 5,000 (+0.4 %).
+
+Memory is the peak (Linux) of a separate process that compares two ViTs of 12 blocks on 500 or 5,000 images of 48 px.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def features(seed: int, images: Tensor) -> list[Tensor]:
-    """What all 48 layers of a ViT-B/16 say to a batch, (B, D) each."""
+    """Return the features of all 48 layers of an untrained ViT-B/16 for a batch, each of shape (B, D)."""
     torch.manual_seed(seed)
     net = timm.create_model("vit_base_patch16_224").eval()
     heard: dict[str, Tensor] = {}
@@ -42,30 +44,30 @@ def features(seed: int, images: Tensor) -> list[Tensor]:
 
 
 def at_once(one: list[Tensor], other: list[Tensor]) -> Tensor:
-    """N + M Grams, one matrix product."""
+    """Compute CKA of all pairs with N + M Gram matrices and one matrix product."""
     return unbiased_hsic(*(torch.stack([gram(x).matrix for x in side]) for side in (one, other))).cka()
 
 
 def pair_by_pair(one: list[Tensor], other: list[Tensor]) -> Tensor:
-    """2 N M Grams, N M products."""
+    """Compute CKA of all pairs with 2 N M Gram matrices and N M products."""
     return torch.tensor([[debiased_cka(x, y) for y in other] for x in one], dtype=torch.float64)
 
 
 def grams_kept(one: list[Tensor], other: list[Tensor]) -> Tensor:
-    """N + M Grams, N M products."""
+    """Compute CKA of all pairs with N + M Gram matrices and N M products."""
     a, b = ([gram(x).matrix[None] for x in side] for side in (one, other))
     return torch.tensor([[float(unbiased_hsic(x, y).cka()) for y in b] for x in a], dtype=torch.float64)
 
 
 def seconds(measure: Callable[[list[Tensor], list[Tensor]], Tensor], one: list[Tensor], other: list[Tensor]) -> float:
-    """What one call takes."""
+    """Return the seconds that one call takes."""
     begun = time.perf_counter()
     measure(one, other)
     return time.perf_counter() - begun
 
 
 def speed(rounds: int = 3) -> None:
-    """Prints seconds and ratios; the ways take turns and the best of each counts, since other work comes and goes."""
+    """Print seconds and ratios; the variants take turns and the best time of each counts, since other load varies."""
     images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     one, other = features(0, images), features(1, images)
     ways = (at_once, grams_kept, pair_by_pair)
@@ -82,14 +84,14 @@ def speed(rounds: int = 3) -> None:
 
 
 def vit(seed: int) -> Classifier:
-    """Twelve blocks, 48 px."""
+    """Build a small ViT with twelve blocks for images of 48 px."""
     torch.manual_seed(seed)
     net = timm.models.VisionTransformer(img_size=48, patch_size=8, embed_dim=64, depth=12, num_heads=4, num_classes=10)
     return Classifier(net, HALF, HALF)
 
 
 def peak(images: int) -> float:
-    """MB at most, after comparing two models on so many images."""
+    """Return the peak memory of this process in MB after comparing two models on a number of images."""
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(0)
@@ -103,7 +105,7 @@ def peak(images: int) -> float:
 
 
 def memory() -> None:
-    """Prints the peak of a process at 500 and at 5,000 images."""
+    """Print the peak memory of a process for 500 and for 5,000 images."""
     peaks = {}
     for images in (500, 5000):
         done = subprocess.run([sys.executable, __file__, str(images)], capture_output=True, text=True, check=True)

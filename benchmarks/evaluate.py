@@ -1,11 +1,11 @@
-"""Eight runs scored together against one by one, on JPEGs that are decoded anew in every pass.
+"""Benchmark of scoring: eight runs in one pass against one by one, on JPEGs that are decoded in every pass.
 
     OMP_WAIT_POLICY=PASSIVE python -m benchmarks.evaluate PHOTOS    # <wnid>/<file>.JPEG
 
-All in one process, so that imports count on neither side, and in turns, round after round. What is measured is what a
-pass does: images are decoded (counted), every model looks at them, predictions are written. Then the same parts alone:
-one decoding of all images, and the forward passes of all models on images in memory. CPU seconds of the process stand
-beside the clock's, since other work on the machine hardly moves them.
+Everything runs in one process, so that imports are not timed, and both ways take turns for several rounds. A pass
+decodes the images (which are counted), runs every model on them and writes predictions. The parts are also timed alone:
+decoding all images once, and the forward passes of all models on images in memory. CPU seconds of the process are
+printed beside wall-clock seconds, since other load on the machine hardly affects them.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from tests.support.photos import build as build_photographs
 MODELS = 8
 ROUNDS = 5
 IMAGES = 64
-"""Of each of the two datasets."""
+"""Number of images in each of the two datasets."""
 
 Seconds = NDArray[np.float64]
-"""Of the clock, and of the process on all cores."""
+"""Wall-clock seconds, and CPU seconds of the process on all cores; shape (2,)."""
 
 
 def now() -> Seconds:
-    """Both times so far."""
+    """Read both clocks."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def made(spec: RunSpec, folder: Path) -> list[Run]:
-    """Runs whose weights are the start's with a little noise."""
+def make_runs(spec: RunSpec, folder: Path) -> list[Run]:
+    """Write runs whose weights are the pretrained ones with a little noise."""
     runs = []
     model = build(spec.start, len(spec.catalog.wnids))
     for number in range(MODELS):
@@ -68,8 +68,8 @@ def made(spec: RunSpec, folder: Path) -> list[Run]:
 
 
 @contextmanager
-def counted() -> Iterator[list[Path]]:
-    """Files read while inside; the loader must have no workers."""
+def recorded_reads() -> Iterator[list[Path]]:
+    """Record the image files that are read in this context; data loaders must have no workers."""
     read: list[Path] = []
     original = crop_cache.read_image
 
@@ -85,19 +85,19 @@ def counted() -> Iterator[list[Path]]:
 
 
 def score(spec: RunSpec, runs: Sequence[Run], folder: Path, at_a_time: int) -> tuple[Seconds, Seconds, int]:
-    """Seconds of passes over the images, of loading models, and images decoded."""
+    """Score all runs, some at a time; return the times of scoring and of loading models, and the images decoded."""
     shutil.rmtree(folder, ignore_errors=True)
     fabric = Fabric(accelerator="cpu", devices=1)
     loading, passes = np.zeros(2), np.zeros(2)
-    with counted() as read:
+    with recorded_reads() as read:
         for i in range(0, MODELS, at_a_time):
             begun = now()
             entries = []
             for run in runs[i : i + at_a_time]:
-                place = Run(folder / run.key)
-                place.folder.mkdir(parents=True)
-                place.weights_file.hardlink_to(run.weights_file)
-                entries.append(LoadedRun.load(spec, place, list(spec.scored), data_of(spec), fabric))
+                copy = Run(folder / run.key)
+                copy.folder.mkdir(parents=True)
+                copy.weights_file.hardlink_to(run.weights_file)
+                entries.append(LoadedRun.load(spec, copy, list(spec.scored), data_of(spec), fabric))
             loaded = now()
             score_together(entries, fabric, "scoring")
             loading += loaded - begun
@@ -105,8 +105,8 @@ def score(spec: RunSpec, runs: Sequence[Run], folder: Path, at_a_time: int) -> t
     return passes, loading, len(read)
 
 
-def parts(spec: RunSpec, runs: Sequence[Run]) -> tuple[Seconds, Seconds]:
-    """Seconds of one decoding, and of all models looking at decoded images one model after another."""
+def time_parts(spec: RunSpec, runs: Sequence[Run]) -> tuple[Seconds, Seconds]:
+    """Return the times of decoding all images once, and of the forward passes of all models on decoded images."""
     data = data_of(spec)
     begun = now()
     batches = {name: list(data.evaluation_loader(name)) for name in spec.scored}
@@ -122,7 +122,7 @@ def parts(spec: RunSpec, runs: Sequence[Run]) -> tuple[Seconds, Seconds]:
 
 
 def equal(one: Path, other: Path) -> bool:
-    """Whether all predictions of two folders agree bit for bit."""
+    """Return True if all predictions in two folders are identical, bit for bit."""
     files = sorted(f.relative_to(one) for f in one.glob("*/predictions/*.npz"))
     assert files, "expected predictions"
     return all(
@@ -132,13 +132,13 @@ def equal(one: Path, other: Path) -> bool:
     )
 
 
-def said(both: Seconds) -> str:
-    """``1.23 (2.34)``."""
+def seconds_text(both: Seconds) -> str:
+    """Format both times: ``1.23 (2.34)``."""
     return f"{both[0]:.2f} ({both[1]:.2f})"
 
 
 def main() -> None:
-    """Print seconds of both ways and their parts, images decoded, and whether the bits agree."""
+    """Print the times of both ways and of their parts, the images decoded, and whether predictions are identical."""
     crop_cache.BUDGET = 0
     keep_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -152,25 +152,25 @@ def main() -> None:
             )
         )
         images = sum(map(len, spec.scored.values()))
-        runs = made(spec, Path(folder) / "made")
+        runs = make_runs(spec, Path(folder) / "made")
         print(f"{images} images, {MODELS} models, {torch.get_num_threads()} threads; seconds (CPU seconds)", flush=True)
         ratios, bounds = [], []
         for number in range(ROUNDS):
             together, loading, decoded = score(spec, runs, Path(folder) / "together", MODELS)
             alone, loading_alone, decoded_alone = score(spec, runs, Path(folder) / "alone", 1)
-            decoding, forward = parts(spec, runs)
+            decoding, forward = time_parts(spec, runs)
             ratios.append(alone / together)
             bounds.append(together / (decoding + forward))
             lines = (
-                f"round {number + 1}: together {said(together)}, {decoded} decoded",
-                f"one by one {said(alone)}, {decoded_alone} decoded",
-                f"one decoding {said(decoding)}, {MODELS} forward passes {said(forward)}",
-                f"loading {said(loading)} and {said(loading_alone)}",
+                f"round {number + 1}: together {seconds_text(together)}, {decoded} decoded",
+                f"one by one {seconds_text(alone)}, {decoded_alone} decoded",
+                f"one decoding {seconds_text(decoding)}, {MODELS} forward passes {seconds_text(forward)}",
+                f"loading {seconds_text(loading)} and {seconds_text(loading_alone)}",
                 f"same bits: {equal(Path(folder) / 'together', Path(folder) / 'alone')}",
             )
             print("; ".join(lines), flush=True)
-        print(f"one by one / together, median: {said(np.median(ratios, axis=0))}")
-        print(f"together / (one decoding + {MODELS} forward passes), median: {said(np.median(bounds, axis=0))}")
+        print(f"one by one / together, median: {seconds_text(np.median(ratios, axis=0))}")
+        print(f"together / (one decoding + {MODELS} forward passes), median: {seconds_text(np.median(bounds, axis=0))}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A small grid hurt in every way that a cluster knows, beside one that was left alone: the numbers must be the same.
+"""Fault-injection test of a small grid: kills, a full disk and damaged files must not change any number.
 
     python -m benchmarks.faults [kills]        # 30 kills: about 10 minutes on two idle cores
 
-A grid of 24 cells and what they need is started with files limited to 200 kB (a full disk), then started and killed
--9 (itself, one of its processes, or all) at random moments; then a metrics.json is cut short and a bit of a run's
-weights turned, and what was made of those weights removed. After going on, every number, every weight and the number of
-runs are compared with an undisturbed grid's.
+A grid of 24 cells is first started with files limited to 200 kB (as on a full disk). Then it is started and killed with
+``kill -9`` at random moments: the command, one of its processes, or all. Then a metrics.json is truncated, one bit of a
+run's weights is flipped, and the run made from those weights is removed. After the command is repeated, all numbers,
+all weights and the number of runs are compared with those of an undisturbed grid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CELLS = ("sources=[imagenet_a,imagenet_r]", "methods=[finetune,ewc,lp_ft,wise_ft
 
 
 def main(kills: int) -> None:
-    """Print what was done to the grid, what it cost, and what differs."""
+    """Damage the grid; print what was done, how long it took and what differs. Exit with code 1 if anything does."""
     cache, root = cache_dir(None), Path(tempfile.mkdtemp(prefix="rib-faults-"))
     store, undisturbed = root / "hurt", root / "undisturbed"
     begun = time.monotonic()
@@ -48,7 +48,7 @@ def main(kills: int) -> None:
         victims[victim] += 1
         there = len(RunStore(store).finished())
         print(f"kill {number + 1} after {moment:.1f} s: {victim}; {there} runs are finished", flush=True)
-        if there == runs:  # go on hurting: some are to be made again
+        if there == runs:  # all are finished: remove some, so that there is something to kill
             for run in dice.sample(RunStore(store).finished(source="imagenet_a"), 6):
                 shutil.rmtree(run.folder)
     done = grids.run(store, cache, *CELLS, "retry=1")

@@ -1,9 +1,12 @@
-"""How long a root takes to survey and to tell, at first and with records: `python benchmarks/listing.py [full]`.
+"""Benchmark of listing a data root and computing its images' digests, without and with records of a first run.
 
-Eight sets of 1000 classes with 50 empty files each, in a temporary folder: listed, and their digests taken as keys take
-them, so that every file is looked at. The aim is under 5 s of CPU time the second time, of which listing is under 3 s.
-With `full`, ImageNet-C (75,000 folders, 3.75 million files, told by names and sizes) and ImageNet train (1.28 million)
-at their true sizes: minutes to make and 5 million inodes. Each look is a process of its own, as a command is.
+    python benchmarks/listing.py [full]
+
+Eight sets of 1000 classes with 50 empty files each are made in a temporary folder, listed, and their digests computed
+as for run keys, which looks at every file. The aim is under 5 s of CPU time the second time, of which listing takes
+under 3 s. With ``full``, ImageNet-C (75,000 folders, 3.75 million files, identified by names and sizes) and ImageNet
+train (1.28 million files) in their true sizes: this takes minutes to make and 5 million inodes. Each measurement runs
+in its own process, as a command does.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ EACH = 50
 
 
 def build(root: Path) -> Catalog:
-    """The sets on disk, changed last a minute ago, and their catalog."""
+    """Write the eight sets to disk, with times of a minute ago, and return their catalog."""
     sketch = real()["imagenet_sketch"]
     num_images = EACH * len(sketch.classes)
     specs = [replace(sketch, name=f"set{i}", folders=(f"set{i}",), num_images=num_images) for i in range(SETS)]
@@ -38,7 +41,7 @@ def build(root: Path) -> Catalog:
 
 
 def build_full(root: Path) -> Catalog:
-    """ImageNet-C and ImageNet train, with their true numbers of folders and (empty) files."""
+    """Write ImageNet-C and ImageNet train with true numbers of folders and (empty) files; return their catalog."""
     corrupted, train = real()["imagenet_c"], real()["imagenet_train"]
     for cell in corrupted.cells:
         for wnid in corrupted.classes:
@@ -50,7 +53,7 @@ def build_full(root: Path) -> Catalog:
 
 
 def fill(folder: Path, count: int) -> None:
-    """A folder of empty images, changed last a minute ago."""
+    """Make a folder of empty image files, last changed a minute ago."""
     folder.mkdir(parents=True)
     for i in range(count):
         os.close(os.open(f"{folder}/ILSVRC2012_val_{i:08}.JPEG", os.O_CREAT | os.O_WRONLY))
@@ -58,35 +61,35 @@ def fill(folder: Path, count: int) -> None:
     os.utime(folder, (then, then))
 
 
-def look(catalog: Catalog, root: Path, records: Path, which: str) -> None:
-    """List the sets and tell their images, and print the CPU time of all threads and the largest memory."""
+def measure(catalog: Catalog, root: Path, records: Path, which: str) -> None:
+    """List the sets and compute their digests, and print the CPU time of all threads and the peak memory."""
     begun = time.process_time()
     found = survey(catalog, root, records)
     listed = time.process_time() - begun
     for spec in catalog.specs.values():
         assert scan(spec, root, records).digest
-    told = time.process_time() - begun - listed
+    digested = time.process_time() - begun - listed
     assert all(f.fault is None for f in found)
     images = sum(f.num_images for f in found)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{', '.join(catalog.specs)}, {which}: {listed:.2f} s to list, {told:.2f} s to tell {images:,} images; "
+        f"{', '.join(catalog.specs)}, {which}: {listed:.2f} s to list, {digested:.2f} s to digest {images:,} images; "
         f"{memory:.2f} GiB",
         flush=True,
     )
 
 
 def main() -> None:
-    """Survey and tell each dataset twice."""
+    """Measure each dataset twice: the first time without records, then with them."""
     with tempfile.TemporaryDirectory() as name:
         root, records = Path(name) / "root", Path(name) / "records"
         full = sys.argv[1:] == ["full"]
         catalog = (build_full if full else build)(root)
-        time.sleep(2 * RACY_NS / 1e9)  # what has just been written is read again, as it may change within a tick
-        parts = [{name: spec} for name, spec in catalog.specs.items()] if full else [dict(catalog.specs)]
-        for specs in parts:
+        time.sleep(2 * RACY_NS / 1e9)  # files changed within a clock tick of being read are not trusted
+        batches = [{name: spec} for name, spec in catalog.specs.items()] if full else [dict(catalog.specs)]
+        for specs in batches:
             for which in ("first", "again"):
-                process = Process(target=look, args=(replace(catalog, specs=specs), root, records, which))
+                process = Process(target=measure, args=(replace(catalog, specs=specs), root, records, which))
                 process.start()
                 process.join()
                 assert process.exitcode == 0

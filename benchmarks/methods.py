@@ -1,13 +1,13 @@
-"""What each method that trains adds to a step, and to memory, on the CPU.
+"""Benchmark of methods: CPU time and peak memory of a training step, relative to plain fine-tuning.
 
     python benchmarks/methods.py                                # a ViT-tiny, 224 px, batch 16: five minutes
     python benchmarks/methods.py --model mini                   # mini's network, 48 px, batch 64: a minute
     python benchmarks/methods.py --rounds 40 ewc l2sp spd lwf   # some of them, more exactly
 
-In one process and one thread all methods take a step in turn, each on its own copy of the model, round after round.
-Time is the thread's own CPU time, so that other processes on the machine count little; a ratio is the median over
-rounds of a method's step against plain fine-tuning's step of the same round. Peak memory is that of a process of its
-own which takes a few steps of one method.
+In one process and one thread, all methods take a step in turn, each on its own copy of the model, for several rounds.
+Time is the thread's CPU time, so that other processes on the machine have little effect. A ratio is the median over
+rounds of a method's step over plain fine-tuning's step of the same round. Peak memory is that of a separate process
+that takes a few steps of one method.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPACE = LabelSpace.of_ids(range(200))
 
 
 class Bench:
-    """One method with its own model and optimizer; `step` takes a training step and says how long it took."""
+    """A method with its own copy of the model and its own optimizer, of which single steps are timed."""
 
     def __init__(self, name: str, model: Classifier, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         optimizer = partial(torch.optim.SGD, lr=1e-4, momentum=0.9)
@@ -66,7 +66,7 @@ class Bench:
         self.method.on_train_start(self.trainer, self.module)
 
     def step(self, number: int) -> float:
-        """CPU seconds of one step."""
+        """Take a training step, and return the CPU seconds it took."""
         images, labels = self.batches[number % len(self.batches)]
         begun = time.thread_time()
         self.method.on_train_batch_start(self.trainer, self.module, None, number)
@@ -85,7 +85,7 @@ class Bench:
 
 
 def world(name: str) -> tuple[Classifier, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """A model with random weights and a few batches of noise."""
+    """Return a model with random weights and a few batches of noise."""
     torch.manual_seed(0)
     mini = name == "mini"
     backbone, side, batch = (build_mini(), 48, 64) if mini else (timm.create_model(name), 224, 16)
@@ -94,15 +94,15 @@ def world(name: str) -> tuple[Classifier, list[tuple[torch.Tensor, torch.Tensor]
     return model, [(few, torch.arange(batch) % len(SPACE)) for few in images]
 
 
-def trains() -> list[str]:
-    """Methods that have steps of their own. LP-FT's are plain fine-tuning's; first comes a linear probe."""
+def training_methods() -> list[str]:
+    """Return the methods that change a training step; LP-FT does not, it starts from a linear probe."""
     nodes = shipped_nodes("method")
     left_out = ("pretrained", "finetune", "lp_ft")
     return [n for n in options("method") if n not in left_out and "ingredients" not in nodes[n]]
 
 
-def asked() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Step time and peak memory of methods beside plain fine-tuning.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="methods; all that train if none is named")
     parser.add_argument("--model", default="vit_tiny_patch16_224", help="mini, or any of timm")
@@ -112,18 +112,18 @@ def asked() -> argparse.Namespace:
 
 
 def peak_memory(name: str, model: str) -> float:
-    """GB of a process of its own."""
+    """Measure the peak memory of a separate process in GB."""
     line = [sys.executable, __file__, "--memory", "--model", model, name]
     return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:
-    """Print a line a method: step time against plain fine-tuning's, and peak memory."""
+    """Print a line per method: step time relative to plain fine-tuning, and peak memory."""
     keep_memory()
     torch.set_num_threads(1)
-    given = asked()
-    names = ["finetune", *(given.names or trains())]
-    # Before there is a model here: a process begins with the peak of the one that starts it.
+    given = parse_arguments()
+    names = ["finetune", *(given.names or training_methods())]
+    # Before there is a model here: on Linux, a child's peak memory starts at that of its parent.
     peaks = {} if given.memory else {name: peak_memory(name, given.model) for name in names}
     model, batches = world(given.model)
     if given.memory:

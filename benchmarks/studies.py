@@ -1,9 +1,10 @@
-"""What the studies say of the built-in data: run each, and put its paragraph and figures into the README.
+"""Run the studies on the built-in data, and put their paragraphs and figures into the README.
 
     python -m benchmarks.studies [RUNS]
 
-RUNS is the store (default: runs); what is there is not made again. From nothing 16 minutes on two CPU cores, the sum of
-the studies' own. Nothing between the README's markers is written by hand; what stands beside it of the paper is below.
+RUNS is the store (default: runs); finished runs in it are used. From an empty store it takes 16 minutes on two CPU
+cores, the sum of the studies' own costs. Everything between the README's markers is generated; the sentences about the
+paper come from ``STUDIES`` below.
 """
 
 from __future__ import annotations
@@ -53,20 +54,20 @@ STUDIES = {
         "The paper trains every model at one rate, 1e-3; its reviewers suspected that to be the cause.",
     ),
 }
-"""By study: what it asks, and what the paper says of that."""
+"""By study: its question, and what the paper says about it."""
 
 
-def made(study: str, runs: str) -> Path:
-    """Run a study; the folder of its table, paragraph and figures."""
+def run_study(study: str, runs: str) -> Path:
+    """Run a study, and return the folder of its table, paragraph and figures."""
     command = [sys.executable, "-m", "rib.benchmark", f"study={study}", f"paths.runs={runs}", "data.root=null"]
     subprocess.run(command, check=True)
     return Path(runs) / "studies" / study
 
 
 def section(study: str, folder: Path) -> str:
-    """A study as the README shows it."""
-    spec, paper = STUDIES[study]
-    about, *lines = (folder / "summary.md").read_text().splitlines()
+    """Return the README's section about a study."""
+    title, paper = STUDIES[study]
+    first, *lines = (folder / "summary.md").read_text().splitlines()
     points = "\n".join(re.sub(r"^( *)", r"\1- ", line) for line in lines)
     figures = []
     for file in sorted(folder.glob("*.png")):
@@ -74,17 +75,17 @@ def section(study: str, folder: Path) -> str:
         shutil.copyfile(file, target)
         figures.append(f'<img src="docs/studies/{target.name}" width="440" alt="{study}: {file.stem}">')
     return (
-        f"### {spec}\n\n`python -m rib.benchmark study={study}`. {paper}\n\n"
-        f"{about}\n\n{points}\n\n{chr(10).join(figures)}\n"
+        f"### {title}\n\n`python -m rib.benchmark study={study}`. {paper}\n\n"
+        f"{first}\n\n{points}\n\n{chr(10).join(figures)}\n"
     )
 
 
 def main() -> None:
-    """Run all and rewrite the README's part."""
+    """Run all studies, and rewrite their part of the README."""
     runs = sys.argv[1] if len(sys.argv) > 1 else "runs"
     shutil.rmtree(FIGURES, ignore_errors=True)
     FIGURES.mkdir(parents=True)
-    text = "\n".join(section(study, made(study, runs)) for study in STUDIES)
+    text = "\n".join(section(study, run_study(study, runs)) for study in STUDIES)
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     readme.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
