@@ -90,16 +90,22 @@ def test_a_wrong_command_would_be_noticed():
     ]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all pages run: what one has made, the next finds in the store."""
+    return tmp_path_factory.mktemp("docs")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_the_runnable_blocks_of_a_page_run(page, tmp_path, cache):
-    (tmp_path / "bin").mkdir()
-    python = tmp_path / "bin" / "python"
+def test_the_runnable_blocks_of_a_page_run(page, folder, cache):
+    (folder / "bin").mkdir(exist_ok=True)
+    python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
     environment = {k: v for k, v in os.environ.items() if k not in ("RIB_DATA", "RIB_RUNS")}
     environment |= {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "RIB_CACHE": str(cache),
     }
@@ -107,7 +113,7 @@ def test_the_runnable_blocks_of_a_page_run(page, tmp_path, cache):
         if block.runnable:
             command = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
             done = subprocess.run(
-                [*command, block.text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+                [*command, block.text], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
             )
             assert done.returncode == 0, f"{block.text}\n{done.stderr}"
 
@@ -128,6 +134,7 @@ def test_every_method_has_a_note_that_can_be_shown():
         assert note["when"].endswith(".") and note["summary"].endswith("."), name
     readme = (ROOT / "README.md").read_text()
     assert not [name for name in NOTES if f"`{name}`" not in readme]
+    assert f"with {sum(note['kind'] != 'control' for note in NOTES.values())} methods" in readme
 
 
 @pytest.mark.parametrize("name", options("method"))
