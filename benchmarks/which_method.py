@@ -133,13 +133,22 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def spread(front: list[Row], share: float = 0.12) -> list[Row]:
+    """Rows far enough apart in gain for their names to be read, as a share of the whole range."""
+    found = front[-1:]
+    for row in front[-2::-1]:
+        if found[-1].gain - row.gain >= share * (front[-1].gain - front[0].gain):
+            found.append(row)
+    return found
+
+
 def figure(rows: list[Row]) -> Figure:
     """Plot mRI against the gain on the source, one panel for each model; the best compromises are named."""
     drawn = Figure(figsize=(9, 4.2), layout="constrained")
     for axes, model in zip(drawn.subplots(1, len(MODELS)), MODELS, strict=True):
         mine = [row for row in rows if row.model == model]
         front = best_compromises(mine)
-        named = {row.method for row in front} | {"finetune"}
+        named = {row.method for row in spread(front)} | {"finetune"}
         axes.axhline(0, color="0.8", linewidth=0.8)
         axes.plot([row.gain for row in front], [row.mri for row in front], color="#0072B2", linewidth=0.8)
         for row in mine:

@@ -23,7 +23,7 @@ def packages() -> dict[str, list[str]]:
             found[module.name] = []
         else:
             found[module.name.rpartition(".")[0]].append(module.name)
-    return found
+    return {package: modules for package, modules in found.items() if modules or package == "rib"}
 
 
 def first_line(module: str) -> str:

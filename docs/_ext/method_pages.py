@@ -122,8 +122,8 @@ def measured(source: Path, name: str) -> list[str]:
     with (source / "measured" / "steps.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == name]
     found += [
-        f"- A training step takes {row['step']} times the CPU time of plain fine-tuning's and {row['memory_gb']} GB at "
-        f"the peak ({row['network']}, batch {row['batch']})."
+        f"- A training step takes {row['step']} times the CPU time of plain fine-tuning; peak memory is "
+        f"{row['memory_gb']} GB ({row['network']}, batch {row['batch']})."
         for row in rows
     ]
     with (source / "measured" / "methods.csv").open() as file:
