@@ -38,7 +38,7 @@ benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 
 	  'methods=[finetune,linear_probe,lp_ft,ewc,lwf,wise_ft,soup]'
 
 notebooks: $(INSTALLED)  ## execute the notebooks again, in place (3 minutes)
-	$(BIN)/python -m tests.notebooks notebooks
+	$(BIN)/python -m tests.support.notebooks notebooks
 
 docs: $(INSTALLED)  ## the documentation, into docs/_build/html (2 minutes, no network)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

@@ -24,7 +24,7 @@ def measure(model_name: str, tuned: bool) -> None:
     import timm
     import torch
 
-    from rib.allocator import keep_memory
+    from rib.runtime.memory import keep_memory
 
     if tuned:
         keep_memory()

@@ -23,19 +23,19 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
-from rib.allocator import keep_memory
-from rib.asking import ask
 from rib.config import compose
-from rib.data import crops
+from rib.data import crop_cache
 from rib.data.labels import LabelSpace
-from rib.models.zoo import build
-from rib.onepass import Entry, score_together
-from rib.pipeline import data_of
-from rib.question import Question
-from rib.scoring import score_all
-from rib.store import Run
-from rib.weights import save_weights
-from tests.photos import build as build_photographs
+from rib.models.build import build
+from rib.models.weights import save_weights
+from rib.runs.images import data_of
+from rib.runs.resolve import ask
+from rib.runs.run import Run
+from rib.runs.spec import Question
+from rib.runtime.memory import keep_memory
+from rib.scoring.one_pass import Entry, score_together
+from rib.scoring.score import score_all
+from tests.support.photos import build as build_photographs
 
 MODELS = 8
 ROUNDS = 5
@@ -71,17 +71,17 @@ def made(question: Question, folder: Path) -> list[Run]:
 def counted() -> Iterator[list[Path]]:
     """Files read while inside; the loader must have no workers."""
     read: list[Path] = []
-    original = crops.read_image
+    original = crop_cache.read_image
 
     def read_image(file: Path, *arguments: object) -> torch.Tensor:
         read.append(file)
         return original(file, *arguments)
 
-    crops.read_image = read_image
+    crop_cache.read_image = read_image
     try:
         yield read
     finally:
-        crops.read_image = original
+        crop_cache.read_image = original
 
 
 def score(question: Question, runs: Sequence[Run], folder: Path, at_a_time: int) -> tuple[Seconds, Seconds, int]:
@@ -139,7 +139,7 @@ def said(both: Seconds) -> str:
 
 def main() -> None:
     """Print seconds of both ways and their parts, images decoded, and whether the bits agree."""
-    crops.BUDGET = 0
+    crop_cache.BUDGET = 0
     keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         root = build_photographs(Path(sys.argv[1]), Path(folder) / "data", only={"imagenet_val", "imagenet_v2"})

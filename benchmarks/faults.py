@@ -18,9 +18,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rib.asking import cache_dir
-from rib.store import RunStore
-from tests import grids
+from rib.data.worlds import cache_dir
+from rib.runs.store import RunStore
+from tests.support import grids
 
 CELLS = ("sources=[imagenet_a,imagenet_r]", "methods=[finetune,ewc,lp_ft,wise_ft]", "seeds=[0,1,2]")
 

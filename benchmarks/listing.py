@@ -17,10 +17,10 @@ from dataclasses import replace
 from multiprocessing import Process
 from pathlib import Path
 
-from rib.content import RACY_NS
 from rib.data.catalog import Catalog, real
 from rib.data.check import survey
-from rib.data.images import scan
+from rib.data.scan import scan
+from rib.runtime.content import RACY_NS
 
 SETS = 8
 EACH = 50

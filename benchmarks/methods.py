@@ -30,13 +30,15 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from rib.allocator import keep_memory
-from rib.config import compose, instantiate, options, shipped_nodes
+from rib.config import compose
+from rib.config.composition import instantiate
+from rib.config.shipped import options, shipped_nodes
 from rib.data.labels import LabelSpace
 from rib.methods.base import Method, Step
 from rib.models.classifier import Classifier
 from rib.models.mini import build_mini
-from rib.module import FineTuner
+from rib.runtime.memory import keep_memory
+from rib.training.module import FineTuner
 
 SPACE = LabelSpace.of_ids(range(200))
 STEPS = Path(__file__).resolve().parents[1] / "docs" / "measured" / "steps.csv"

@@ -27,11 +27,11 @@ import pandas as pd
 from IPython.display import Image
 from timm.data import ImageNetInfo
 
-from rib.asking import find_data
 from rib.config import compose
+from rib.data.worlds import find_data
 from rib.pipeline import finetune
-from rib.results import read_paths
-from rib.store import RunStore
+from rib.runs.measure import read_paths
+from rib.runs.store import RunStore
 
 RUNS = os.environ.get("RIB_RUNS", "runs")
 

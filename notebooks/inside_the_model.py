@@ -28,8 +28,8 @@ from rib.analysis.cka import layer_cka
 from rib.analysis.drift import layer_drift
 from rib.analysis.figures import heat_figure
 from rib.config import compose
+from rib.config.command_schema import AnalyzeConfig, CKAConfig
 from rib.pipeline import finetune
-from rib.schema import AnalyzeConfig, CKAConfig
 
 RUNS = os.environ.get("RIB_RUNS", "runs")
 

@@ -5,6 +5,6 @@ import sys
 __version__ = "0.1.0"
 
 if sys.argv[:1] == ["-m"]:  # python -m rib.COMMAND, before that imports anything
-    from rib import requirements
+    from rib.runtime import requirements
 
     requirements.check()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import checked, conf_dir
-from rib.launch import launch, quietly
-from rib.schema import AnalyzeConfig, CKAConfig
+from rib.config.check import checked
+from rib.config.command_schema import AnalyzeConfig, CKAConfig
+from rib.config.launch import launch, quietly
+from rib.config.shipped import conf_dir
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="analyze")

@@ -1,6 +1,7 @@
 """``python -m rib.benchmark``: a grid of runs, planned, made in dependency order, and tabled.
 
-`rib.grid` lays out the cells, `rib.schedule` has `rib.workers` make what is missing of them, `rib.tables` shows them.
+`rib.sweeps.plan` lays out the cells, `rib.sweeps.scheduler` runs those that are missing through `rib.sweeps.executors`,
+and `rib.reporting` shows the table.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rib.config import asked, conf_dir
-from rib.launch import launch, quietly
-from rib.schema import BenchmarkConfig
+from rib.config.command_schema import BenchmarkConfig
+from rib.config.composition import asked
+from rib.config.launch import launch, quietly
+from rib.config.shipped import conf_dir
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
 @quietly
 def _main(cfg: DictConfig) -> None:
     config = asked(cfg, BenchmarkConfig)
-    from rib.actions import act
+    from rib.studies.benchmark import act
 
     launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)
     assert isinstance(launcher, dict), "Hydra's launcher is a node"

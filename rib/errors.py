@@ -1,5 +1,10 @@
 """The one kind of error that is the user's to mend: a sentence that says what was expected, what came, what to do."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class RibError(Exception):
     """Something the user can put right; mains print its message alone, without a traceback."""
@@ -15,3 +20,9 @@ class OtherVersionError(RibError):
 
 class DivergedError(RibError):
     """Training that lost itself in numbers that are none: a setting to avoid, where several are tried."""
+
+
+def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
+    """``; did you mean NAME?`` for the candidate most like a name, or nothing."""
+    close = difflib.get_close_matches(name, sorted({*candidates} - {name}), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import asked, conf_dir
-from rib.launch import launch, quietly, rank
-from rib.schema import EvaluateConfig
+from rib.config.command_schema import EvaluateConfig
+from rib.config.composition import asked
+from rib.config.launch import launch, quietly
+from rib.config.shipped import conf_dir
+from rib.runtime.console import rank
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
 @quietly
 def _main(cfg: DictConfig) -> None:
     config = asked(cfg, EvaluateConfig)
-    from rib.rescoring import evaluate
+    from rib.sweeps.rescore import evaluate
 
     runs = evaluate(config)
     if rank() == 0:

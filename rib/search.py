@@ -6,16 +6,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rib.config import asked, conf_dir
-from rib.launch import launch, quietly, rank
-from rib.schema import SearchConfig
+from rib.config.command_schema import SearchConfig
+from rib.config.composition import asked
+from rib.config.launch import launch, quietly
+from rib.config.shipped import conf_dir
+from rib.runtime.console import rank
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
 @quietly
 def _main(cfg: DictConfig) -> None:
     config = asked(cfg, SearchConfig)
-    from rib.tuning import search
+    from rib.sweeps.search import search
 
     folder = search(config, list(HydraConfig.get().overrides.task))
     if rank() == 0:

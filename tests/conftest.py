@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before torch is imported: waiting as in rib.launch, and a thread a process, since tests run in two processes.
+# Before torch is imported: waiting as in rib.config.launch, and a thread a process, since tests run in two processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
 from rib.config import compose
-from rib.schema import Config
-from tests.gloo import gloo_pool
+from rib.config.schema import Config
+from tests.support.gloo import gloo_pool
 
 __all__ = ["gloo_pool"]
 

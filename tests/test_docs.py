@@ -11,25 +11,26 @@ import tomllib
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from latex2mathml.converter import convert
 
 from benchmarks import which_method
-from rib.config import accept, checked, conf_dir, options, shipped_nodes
-from rib.errors import RibError
-from rib.schema import (
+from rib.config import checked, compose_node
+from rib.config.command_schema import (
     AnalyzeConfig,
     BenchmarkConfig,
     CKAConfig,
-    Config,
     DataCommandConfig,
     EvaluateConfig,
     PretrainConfig,
     ReportConfig,
     SearchConfig,
 )
-from tests.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
+from rib.config.launch import accept
+from rib.config.schema import Config
+from rib.config.shipped import options, shipped_nodes
+from rib.errors import RibError
+from tests.support.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
 
 sys.path.append(str(DOCS / "_ext"))
 
@@ -48,12 +49,11 @@ NOTES = tomllib.loads((DOCS / "methods" / "notes.toml").read_text())
 RUN = [page for page in PAGES if any(block.runnable for block in blocks(page))]
 
 
-def compose_command(command: list[str], conf: str = conf_dir()) -> list[object]:
+def compose_command(command: list[str]) -> list[object]:
     """Compose each job of a command, and check it as the command itself would.
 
     Args:
         command: The module and its arguments.
-        conf: Folder of the configuration files.
     """
     name = command[0].removeprefix("rib.")
     jobs: list[list[str]] = [[]]
@@ -66,8 +66,7 @@ def compose_command(command: list[str], conf: str = conf_dir()) -> list[object]:
         jobs = [[*jobs[0], text] for text in texts] + [[*job, texts[0]] for job in jobs[1:]]
     found = []
     for job in jobs:
-        with initialize_config_dir(conf, version_base="1.3"):
-            cfg = compose(name, job)
+        cfg = compose_node(name, *job)
         schema = SCHEMAS.get(name) or (CKAConfig if cfg.analysis == "cka" else AnalyzeConfig)
         found.append(checked(cfg, schema))
     return found

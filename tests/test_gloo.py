@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from tests.gloo import GlooPool
+from tests.support.gloo import GlooPool
 
 
 def rank_and_sum(start: int) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ import jupytext
 import nbformat
 import pytest
 
-from tests.notebooks import HERE, NAMES
+from tests.support.notebooks import HERE, NAMES
 
 
 def outputs(notebook):
@@ -53,7 +53,7 @@ def test_a_notebook_is_small_and_holds_no_path_of_a_machine(name):
 def test_a_notebook_runs_from_nothing_and_shows_as_many_pictures(name, tmp_path, monkeypatch, cache):
     monkeypatch.setenv("RIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("RIB_CACHE", str(cache))
-    command = [sys.executable, "-m", "tests.notebooks", str(tmp_path), name]
+    command = [sys.executable, "-m", "tests.support.notebooks", str(tmp_path), name]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made, committed = (nbformat.read(folder / f"{name}.ipynb", as_version=4) for folder in (tmp_path, HERE))

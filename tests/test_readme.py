@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.studies import BEGIN, DOCS, END, FIGURES
 from benchmarks.studies import PAGES as STUDY_PAGES
-from rib.config import conf_dir, options
-from tests.pages import PAGES
+from rib.config.shipped import conf_dir, options
+from tests.support.pages import PAGES
 
 
 def anchors(page):

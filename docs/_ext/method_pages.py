@@ -14,8 +14,8 @@ from typing import Any
 from generated import keep_only, write
 from sphinx.application import Sphinx
 
-from rib.config import conf_dir, options, shipped_nodes
-from rib.stack import CLASHES
+from rib.config.shipped import conf_dir, options, shipped_nodes
+from rib.runs.method_stack import CLASHES
 
 KINDS = {
     "training": "Methods that train",

@@ -1,7 +1,9 @@
-"""What happened inside the model: CKA layer by layer, its course over training, shared invariances, distance moved.
+"""Analyses of a fine-tuned model: CKA per layer and epoch, shared invariances, weight drift.
 
 An analysis of a run lands in its folder: every variant in ``analysis/NAME/<key>/``, the latest one beside them as
-``analysis/NAME.csv`` and ``.png``. The same question again is answered from there, without torch.
+``analysis/NAME.csv`` and ``.png``; repeating a command reads them, without torch.
+
+Imports scoring and what stands below it, never training; studies and commands may import it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from rib.analysis.cka import LayerCKA, layer_cka
 from rib.analysis.drift import layer_drift
-from rib.schema import AnalyzeConfig, CKAConfig
+from rib.config.command_schema import AnalyzeConfig, CKAConfig
 
 __all__ = ["LayerCKA", "analyze", "layer_cka", "layer_drift"]
 

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rib.analysis.place import Variant, answered, read_table, told, write_arrays, write_table
+from rib.analysis.cache import Variant, answered, read_table, told, write_arrays, write_table
 from rib.analysis.subject import Subject, labels
-from rib.data.images import ImageTree
+from rib.config.command_schema import CKAConfig
+from rib.data.tree import ImageTree
 from rib.errors import DamagedError, RibError
-from rib.progress import progress
-from rib.schema import CKAConfig
+from rib.runtime.progress import progress
 
 if TYPE_CHECKING:
     from rib.analysis.compare import Batches, Comparison

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rib.errors import RibError
-from rib.machine import available_memory
 from rib.metrics.cka import Estimate, MinibatchCKA, biased_hsic, gram, group_jackknife, is_constant
 from rib.models.classifier import Classifier
 from rib.models.features import feature_layers, listening
-from rib.progress import Advance
-from rib.scoring import exact_float32
+from rib.runtime.memory import available_memory
+from rib.runtime.precision import exact_float32
+from rib.runtime.progress import Advance
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """The same images as each of two models wants them, uint8 (B, 3, H, W)."""

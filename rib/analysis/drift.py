@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from rib.analysis.place import answered, put_in_front, read_table, write_table
+from rib.analysis.cache import answered, put_in_front, read_table, write_table
 from rib.analysis.subject import Subject, labels
+from rib.config.command_schema import AnalyzeConfig
 from rib.errors import RibError
-from rib.schema import AnalyzeConfig
 
 EMBEDDING, HEAD = "embedding", "head"
 
@@ -29,7 +29,7 @@ def layer_drift(config: AnalyzeConfig) -> Path:
     """
     from rib.analysis.figures import drift_figure
     from rib.analysis.report import exhibit_of, say_where
-    from rib.loggers import show
+    from rib.loggers.base import show
 
     one = Subject.of(config.run, config)
     other = Subject.of(config.against or one.before, config, "against")
@@ -62,7 +62,7 @@ def drift_table(one: Subject, other: Subject) -> pd.DataFrame:
         RibError: If they are of two architectures.
     """
     from rib.models.layers import depths, head_names, layer_of
-    from rib.weights import StoredWeights, distance
+    from rib.models.weights import StoredWeights, distance
 
     backbone = one.model().backbone
     names = [name for name, _ in backbone.named_parameters()]

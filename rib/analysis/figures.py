@@ -1,6 +1,6 @@
 """Pictures of what happened inside: CKA by layer and between all layers, over epochs, and how far weights moved.
 
-One column wide (5.2 in), 7 to 9 points; colours of `rib.figures`, and viridis where a number is a colour.
+One column wide (5.2 in), 7 to 9 points; colours of `rib.reporting.figures`, and viridis where a number is a colour.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from rib.figures import GAIN, NEUTRAL, save, style
-from rib.tables import title_of
+from rib.data.worlds import title_of
+from rib.reporting.style import GAIN, NEUTRAL, save, style
 
 WIDTH = 5.2
 OUTPUT = "block output"

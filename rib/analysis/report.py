@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from rib.analysis.cache import put_in_front
 from rib.analysis.cka import LayerCKA, Pair, epoch_cka, layer_cka, read_layers
-from rib.analysis.place import put_in_front
-from rib.loggers import Exhibit, show
-from rib.schema import AnalyzeConfig, CKAConfig
-from rib.store import Run
+from rib.config.command_schema import AnalyzeConfig, CKAConfig
+from rib.loggers.base import Exhibit, show
+from rib.runs.run import Run
 
 NOT_SHOWN = ("paths", "logger", "force", "device", "data")
 """What of an analysis's config a dashboard need not know."""

@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from rib.analysis.cache import Variant, answered, write_arrays, write_table
 from rib.analysis.cka import Pair
-from rib.analysis.place import Variant, answered, write_arrays, write_table
+from rib.config.command_schema import CKAConfig, InversionConfig
 from rib.errors import RibError
 from rib.metrics.cka import debiased_cka, group_jackknife
 from rib.models.classifier import Classifier
 from rib.models.features import head_input
-from rib.progress import Advance, progress
-from rib.schema import CKAConfig, InversionConfig
+from rib.runtime.progress import Advance, progress
 
 
 def shared_invariances(config: CKAConfig, dataset: str) -> Variant:

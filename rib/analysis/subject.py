@@ -7,20 +7,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rib.asking import cache_dir, find_data
-from rib.commands import command_of
-from rib.config import stored
-from rib.content import file_digest_of
+import rib.config
+from rib.config.command_schema import AnalyzeConfig
+from rib.config.schema import Config
 from rib.data.catalog import Catalog
-from rib.data.images import ImageTree, scan
+from rib.data.scan import scan
+from rib.data.tree import ImageTree
+from rib.data.worlds import cache_dir, find_data
 from rib.errors import DamagedError, RibError
-from rib.launch import say
-from rib.metrics_file import AGAIN, is_older, older_words
-from rib.models.zoo import Start, find_start
-from rib.question import PRETRAINED
-from rib.schema import AnalyzeConfig, Config
-from rib.stack import NO_WEIGHTS, classes_of
-from rib.store import Run
+from rib.models.start import Start, find_start
+from rib.runs.command import command_of
+from rib.runs.method_stack import NO_WEIGHTS, classes_of
+from rib.runs.metrics_file import AGAIN, is_older, older_words
+from rib.runs.run import Run
+from rib.runs.spec import PRETRAINED
+from rib.runtime.console import say
+from rib.runtime.content import file_digest_of
 
 if TYPE_CHECKING:
     from rib.models.classifier import Classifier
@@ -73,7 +75,7 @@ class Subject:
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
         try:
-            made = stored(run.folder / "config.yaml")
+            made = rib.config.stored(run.folder / "config.yaml")
         except RibError as error:
             raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
         for method in classes_of(made) & NO_WEIGHTS.keys():  # under another name, too
@@ -143,7 +145,7 @@ class Subject:
 
     def model(self, weights: Path | None = None) -> Classifier:
         """The model with the run's final weights, or with those in a file; in eval mode, on the CPU."""
-        from rib.models.zoo import build
+        from rib.models.build import build
 
         start = self.start if weights is None else replace(self.start, weights=weights)
         return build(start, len(self.catalog.wnids))

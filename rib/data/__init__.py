@@ -1,1 +1,4 @@
-"""Datasets: what they are (`catalog`), how outputs become classes (`labels`), what lies on disk (`images`)."""
+"""Datasets: what they are, where their images lie, how these are read and served.
+
+Imports runtime, errors and `rib.config.schema`; models, metrics, methods and everything above may import it.
+"""

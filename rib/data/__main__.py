@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from rib.config import checked, conf_dir
+from rib.config.check import checked
+from rib.config.command_schema import DataCommandConfig
+from rib.config.launch import launch, quietly
+from rib.config.shipped import conf_dir
 from rib.errors import RibError
-from rib.launch import launch, quietly
-from rib.schema import DataCommandConfig
 
 if TYPE_CHECKING:
     from rib.data.catalog import Catalog
-    from rib.data.images import ImageTree
+    from rib.data.tree import ImageTree
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="data")
@@ -37,9 +38,9 @@ def check(config: DataCommandConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rib.asking import find_data
     from rib.data.check import survey
     from rib.data.layout import expected_images
+    from rib.data.worlds import find_data
 
     catalog, root = find_data(config)
     table = Table(title=f"Datasets under {root}", title_justify="left")
@@ -93,8 +94,9 @@ def sheet(config: DataCommandConfig) -> None:
 
 def _there(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
     """The datasets that are under the root, complete or not, and their world."""
-    from rib.asking import find_data
-    from rib.data.images import MissingDatasetError, scan
+    from rib.data.folders import MissingDatasetError
+    from rib.data.scan import scan
+    from rib.data.worlds import find_data
 
     catalog, root = find_data(config)
     trees = {}

@@ -113,26 +113,30 @@ CORRUPTIONS = (
 @cache
 def real() -> Catalog:
     """The ImageNet family as its releases are (sizes and layouts: the datasets' own papers and pages)."""
-    wnids = tuple(resource("imagenet_wnids.txt").split())
-    every = tuple((i,) for i in range(len(wnids)))
-    objectnet = json.loads(resource("objectnet.json"))
+    specs = (*_photographs(), _objectnet(), *_derived_from_val(), _train())
+    return Catalog("user", _wnids(), {spec.name: spec for spec in specs})
 
-    def full(name: str, title: str, *folders: str, num_images: int | None, **more: Any) -> DatasetSpec:
-        return DatasetSpec(name, title, folders, groups=every, classes=wnids, num_images=num_images, **more)
 
-    def part(name: str, title: str, folder: str, ids: str, num_images: int) -> DatasetSpec:
-        chosen = [int(i) for i in resource(ids).split()]
-        groups, classes = tuple((i,) for i in chosen), tuple(wnids[i] for i in chosen)
-        return DatasetSpec(name, title, (folder,), "wnid", groups, classes, num_images, licence=NO_IMAGE_LICENCE)
+@cache
+def _wnids() -> tuple[str, ...]:
+    return tuple(resource("imagenet_wnids.txt").split())
 
-    derived: dict[str, Any] = {
-        "rule": "wnid",
-        "derived_from": "imagenet_val",
-        "balanced": True,
-        "licence": ZENODO.format(6801109),
-    }
-    specs = (
-        full(
+
+def _of_all_classes(name: str, title: str, *folders: str, num_images: int | None, **more: Any) -> DatasetSpec:
+    every = tuple((i,) for i in range(len(_wnids())))
+    return DatasetSpec(name, title, folders, groups=every, classes=_wnids(), num_images=num_images, **more)
+
+
+def _of_some_classes(name: str, title: str, folder: str, ids: str, num_images: int) -> DatasetSpec:
+    chosen = [int(i) for i in resource(ids).split()]
+    groups, classes = tuple((i,) for i in chosen), tuple(_wnids()[i] for i in chosen)
+    return DatasetSpec(name, title, (folder,), "wnid", groups, classes, num_images, licence=NO_IMAGE_LICENCE)
+
+
+def _photographs() -> tuple[DatasetSpec, ...]:
+    """Val, V2, A, R and Sketch."""
+    return (
+        _of_all_classes(
             "imagenet_val",
             "ImageNet val",
             "imagenet/val",
@@ -144,7 +148,7 @@ def real() -> Catalog:
             licence=IMAGENET,
             synset_files=SYNSET_FILES,
         ),
-        full(
+        _of_all_classes(
             "imagenet_v2",
             "ImageNet-V2",
             "imagenet-v2/imagenetv2-matched-frequency-format-val",
@@ -155,9 +159,9 @@ def real() -> Catalog:
             rule="number",
             licence="Code MIT; images under their Flickr licences.",
         ),
-        part("imagenet_a", "ImageNet-A", "imagenet-a", "imagenet_a_ids.txt", 7_500),
-        part("imagenet_r", "ImageNet-R", "imagenet-r", "imagenet_r_ids.txt", 30_000),
-        full(
+        _of_some_classes("imagenet_a", "ImageNet-A", "imagenet-a", "imagenet_a_ids.txt", 7_500),
+        _of_some_classes("imagenet_r", "ImageNet-R", "imagenet-r", "imagenet_r_ids.txt", 30_000),
+        _of_all_classes(
             "imagenet_sketch",
             "ImageNet-Sketch",
             "imagenet-sketch",
@@ -166,52 +170,67 @@ def real() -> Catalog:
             rule="wnid",
             licence="No licence stated for the images.",
         ),
-        DatasetSpec(
-            "objectnet",
-            "ObjectNet",
-            ("objectnet-1.0/images", "objectnet/images"),
-            "objectnet",
-            groups=tuple(tuple(entry["ids"]) for entry in objectnet.values()),
-            classes=tuple(objectnet),
-            num_images=None,  # about 18,574 of the 50,273; the shares of the releases differ
-            between=(18_000, 20_000),
-            licence="CC BY 4.0, and ObjectNet may never be used to tune the parameters of any model.",
-            border=2,
-            may_train=False,
-            more_folders=True,
-        ),
-        # The tars of these two unpack to datasets/.
-        *(
-            full(
-                f"imagenet_{look.lower()}",
-                f"ImageNet-{look}",
-                folder,
-                f"datasets/{folder}",
-                num_images=50_000,
-                **derived,
-            )
-            for look, folder in (("Cartoon", "imagenet-cartoon"), ("Drawing", "imagenet-drawing"))
-        ),
-        full(
-            "imagenet_c",
-            "ImageNet-C",
-            "imagenet-c",
-            num_images=15 * 5 * 50_000,
-            precropped=True,
-            cells=tuple(f"{corruption}/{severity}" for corruption in CORRUPTIONS for severity in range(1, 6)),
-            **{**derived, "rule": "corruption", "licence": ZENODO.format(2235448)},
-        ),
-        full(
-            "imagenet_train",
-            "ImageNet train",
-            "imagenet/train",
-            "train",
-            num_images=1_281_167,
-            rule="wnid",
-            licence=IMAGENET,
-        ),
     )
-    return Catalog("user", wnids, {spec.name: spec for spec in specs})
+
+
+def _objectnet() -> DatasetSpec:
+    known = json.loads(resource("objectnet.json"))
+    return DatasetSpec(
+        "objectnet",
+        "ObjectNet",
+        ("objectnet-1.0/images", "objectnet/images"),
+        "objectnet",
+        groups=tuple(tuple(entry["ids"]) for entry in known.values()),
+        classes=tuple(known),
+        num_images=None,  # about 18,574 of the 50,273; the shares of the releases differ
+        between=(18_000, 20_000),
+        licence="CC BY 4.0, and ObjectNet may never be used to tune the parameters of any model.",
+        border=2,
+        may_train=False,
+        more_folders=True,
+    )
+
+
+def _derived_from_val() -> tuple[DatasetSpec, ...]:
+    """Cartoon, Drawing and C: changed images of val."""
+    common: dict[str, Any] = {"derived_from": "imagenet_val", "balanced": True}
+    looks = tuple(
+        _of_all_classes(
+            f"imagenet_{look.lower()}",
+            f"ImageNet-{look}",
+            folder,
+            f"datasets/{folder}",  # what the tars of these two unpack to
+            num_images=50_000,
+            rule="wnid",
+            licence=ZENODO.format(6801109),
+            **common,
+        )
+        for look, folder in (("Cartoon", "imagenet-cartoon"), ("Drawing", "imagenet-drawing"))
+    )
+    corrupted = _of_all_classes(
+        "imagenet_c",
+        "ImageNet-C",
+        "imagenet-c",
+        num_images=15 * 5 * 50_000,
+        precropped=True,
+        cells=tuple(f"{corruption}/{severity}" for corruption in CORRUPTIONS for severity in range(1, 6)),
+        rule="corruption",
+        licence=ZENODO.format(2235448),
+        **common,
+    )
+    return (*looks, corrupted)
+
+
+def _train() -> DatasetSpec:
+    return _of_all_classes(
+        "imagenet_train",
+        "ImageNet train",
+        "imagenet/train",
+        "train",
+        num_images=1_281_167,
+        rule="wnid",
+        licence=IMAGENET,
+    )
 
 
 SYNSET_FILES = (

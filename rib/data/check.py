@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rib.data.catalog import Catalog, DatasetSpec
-from rib.data.images import scan
+from rib.data.scan import scan
 from rib.errors import RibError
 
 

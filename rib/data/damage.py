@@ -24,13 +24,12 @@ from pathlib import Path
 from torch.utils.data import DataLoader, Dataset
 
 from rib.data.decode import decode, decode_jpeg
-from rib.data.images import ImageTree
+from rib.data.tree import ImageTree
 from rib.errors import RibError
-from rib.files import write_atomically
-from rib.launch import rank, say
-from rib.machine import cores
-from rib.memo import digest_of
-from rib.progress import progress
+from rib.runtime.console import rank, say
+from rib.runtime.files import digest_of, write_atomically
+from rib.runtime.memory import cores
+from rib.runtime.progress import progress
 
 JPEG_START = b"\xff\xd8"
 STANDARD_ERROR = 2

@@ -11,12 +11,13 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from rib.data.crops import Batch, Images, crops_of
-from rib.data.images import ImageTree
+from rib.data.crop_cache import crops_of
+from rib.data.dataset import Batch, Images
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
+from rib.data.tree import ImageTree
 from rib.errors import RibError
-from rib.machine import cores
+from rib.runtime.memory import cores
 
 SOURCE_BATCH = 64
 """Images in a batch of those that a method looks at before training."""
@@ -124,7 +125,7 @@ class RIBDataModule(L.LightningDataModule):
         return ((batch, labels, place_of[places]) for batch, labels, places in loader), len(chosen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is: the epoch, and its batches that are done (`rib.checkpoint` says when it is asked)."""
+        """Where training is: the epoch, and its batches that are done (see `rib.training.checkpoint`)."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
         # A batch counts as processed before on_train_batch_end and as completed after it; an epoch is ready from its

@@ -11,9 +11,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rib.content import Digests, Ints, columns_digest, file_states, files_digest, is_network
 from rib.data.catalog import DatasetSpec
-from rib.memo import digest_of
+from rib.runtime.content import Digests, Ints, columns_digest, file_states, files_digest, is_network
+from rib.runtime.files import digest_of
 
 DIGESTS = "digests.json"
 """In a root whose images are drawn: {dataset: digest of paths and pixels}."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rib.content import Ints
 from rib.data import catalog
 from rib.data.catalog import DatasetSpec
 from rib.data.folders import VAL_NUMBER, class_name
 from rib.data.listing import ARCHIVES, FLAT, Listing, subfolders
+from rib.runtime.content import Ints
 
 GENERIC = ("val", "train", "sketch")
 """Places that say nothing of a set if they are all that is known of it: any may keep its images there."""

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rib.content import INODE, RACY_NS, Ints, joined
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
-from rib.files import write_atomically
-from rib.memo import digest_of
-from rib.progress import progress
+from rib.runtime.content import INODE, RACY_NS, Ints, joined
+from rib.runtime.files import digest_of, write_atomically
+from rib.runtime.progress import progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Image files, whatever the case of their ending; everything else in a class folder is ignored."""

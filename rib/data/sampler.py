@@ -12,17 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from rib.memo import digest_of
-
-
-def check_share(batch_size: int, world: int) -> None:
-    """See that a global batch can be split evenly.
-
-    Raises:
-        ValueError: If not, with both numbers.
-    """
-    if batch_size % world:
-        raise ValueError(f"expected a batch size that {world} processes can share evenly, got {batch_size}")
+from rib.runtime.files import digest_of
+from rib.runtime.processes import check_share
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -114,5 +105,5 @@ class EpochBatches(Sampler[list[int]]):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             while len(batch) < self.world:
                 batch = (batch + order)[: self.world]
-            # Tagged with the epoch, which seeds augmentation (`rib.data.crops.Images`).
+            # Tagged with the epoch, which seeds augmentation (`rib.data.dataset.Images`).
             yield [epoch * self.num_images + place for place in batch[self.rank :: self.world]]

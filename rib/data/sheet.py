@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from rib.data.catalog import Catalog
 from rib.data.decode import open_image, to_rgb
-from rib.data.images import ImageTree
 from rib.data.transform import naming
+from rib.data.tree import ImageTree
 
 THUMB, GAP, MARGIN = 72, 4, 132
 

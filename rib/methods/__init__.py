@@ -1,1 +1,4 @@
-"""Fine-tuning methods, each a Lightning callback (`rib.methods.base.Method`)."""
+"""Fine-tuning methods, one file each, as Lightning callbacks.
+
+Imports models, metrics, data and runtime, nothing of training; config and everything above may import it.
+"""

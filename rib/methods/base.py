@@ -28,7 +28,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rib.module import FineTuner
+    from rib.training.module import FineTuner
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,11 @@ from rib.methods.fisher import (
     relative_error,
 )
 from rib.methods.pull import quadratic
-from rib.scoring import exact_float32
-from rib.weights import keep, kept
+from rib.models.weights import keep, kept
+from rib.runtime.precision import exact_float32
 
 if TYPE_CHECKING:
-    from rib.module import FineTuner
+    from rib.training.module import FineTuner
 
 ERROR, MEAN = "relative_error", "mean"
 """Keys of the Fisher's standard error and mean beside its tensors, whose names begin with ``backbone.``."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.merge import Ingredients, Merge, between
-from rib.weights import StateDict, average, combine, interpolate
+from rib.models.weights import StateDict, average, combine, interpolate
 
 FLOOR = 1e-8
 """Least Fisher, so that a weight that no model cares for is averaged."""

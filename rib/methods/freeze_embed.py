@@ -12,7 +12,7 @@ from rib.models.adapters import token_names
 from rib.models.layers import depths, head_names
 
 if TYPE_CHECKING:
-    from rib.module import FineTuner
+    from rib.training.module import FineTuner
 
 
 class FreezeEmbed(Method):

@@ -11,7 +11,7 @@ from torch import Tensor
 from rib.errors import RibError
 from rib.methods.base import Method
 from rib.models.layers import head_names
-from rib.module import FineTuner
+from rib.training.module import FineTuner
 
 LEAST = 1e-8
 """The first radius, the least that a learned one becomes, and what is added to norms, as in the authors' code."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from rib.errors import DivergedError, RibError
 from rib.methods.base import Method, Step
 from rib.methods.pull import quadratic, stable_below
-from rib.module import FineTuner
+from rib.training.module import FineTuner
 
 
 class L2SP(Method):

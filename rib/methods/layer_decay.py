@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from rib.errors import RibError
 from rib.methods.base import Method
 from rib.models.layers import depths, head_names
-from rib.module import FineTuner
+from rib.training.module import FineTuner
 
 
 class LayerDecay(Method):

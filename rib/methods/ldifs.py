@@ -15,7 +15,7 @@ from rib.errors import RibError
 from rib.methods.base import Method, Step
 from rib.methods.l2sp import non_negative
 from rib.models.layers import blocks, depths, head_names
-from rib.module import FineTuner
+from rib.training.module import FineTuner
 
 GROUPS = 4
 """Groups of blocks whose ends are taken, beside what enters the first, as in the authors' code."""

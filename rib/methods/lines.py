@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.merge import Ingredients, Merge, only_part
-from rib.weights import mix
+from rib.models.weights import mix
 
 
 class LiNeS(Merge):

@@ -14,7 +14,7 @@ from rib.models.adapters import add_low_rank, merge_low_rank, outer_norm_names, 
 from rib.models.layers import head_names
 
 if TYPE_CHECKING:
-    from rib.module import FineTuner
+    from rib.training.module import FineTuner
 
 BESIDE = {"head": head_names, "tokens": token_names, "norms": outer_norm_names}
 

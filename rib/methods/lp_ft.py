@@ -9,8 +9,8 @@ import lightning.pytorch as L
 
 from rib.errors import RibError
 from rib.methods.base import Method
-from rib.module import FineTuner
-from rib.weights import StoredWeights
+from rib.models.weights import StoredWeights
+from rib.training.module import FineTuner
 
 
 class LPFT(Method):

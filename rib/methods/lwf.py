@@ -17,10 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rib.data.listing import SUFFIXES
 from rib.data.transform import read_image
 from rib.errors import RibError
-from rib.memo import digest_of
 from rib.methods.base import Method, Step
 from rib.methods.l2sp import non_negative
-from rib.module import FineTuner
+from rib.runtime.files import digest_of
+from rib.training.module import FineTuner
 
 INPUTS = ("source", "augmented")
 

@@ -1,6 +1,6 @@
 """What a method is that trains nothing: finished runs go in, weights come out.
 
-In rib each ingredient is a run of the store, made first where it is missing (`rib.merging`). As a callback in
+In rib each ingredient is a run of the store, made first where it is missing (`rib.training.merge`). As a callback in
 somebody's own Trainer, with no runs handed in, a `Merge` puts together the start and the end of that very fit.
 """
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from rib.errors import RibError
 from rib.methods.base import Method
 from rib.models.layers import depths, head_names
-from rib.module import FineTuner
-from rib.weights import StateDict
+from rib.models.weights import StateDict
+from rib.training.module import FineTuner
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.merge import Ingredients, Merge
-from rib.weights import mix
+from rib.models.weights import mix
 
 
 class ModelStock(Merge):

@@ -8,9 +8,9 @@ import lightning.pytorch as L
 import torch
 
 from rib.errors import RibError
-from rib.memo import digest_of
 from rib.methods.base import Method
 from rib.models.layers import head_names
+from rib.runtime.files import digest_of
 
 
 class OtherStart(Method):

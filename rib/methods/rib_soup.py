@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.merge import Ingredients, Merge
-from rib.weights import average
+from rib.models.weights import average
 
 
 class RibSoup(Merge):

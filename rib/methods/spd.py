@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from rib.methods.base import Method
 from rib.methods.l2sp import non_negative
-from rib.module import FineTuner
+from rib.training.module import FineTuner
 
 
 class SPD(Method):

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from rib.errors import RibError
 from rib.methods.base import Method
 from rib.models.layers import layer_of
-from rib.module import FineTuner
-from rib.scoring import exact_float32
+from rib.runtime.precision import exact_float32
+from rib.training.module import FineTuner
 
 
 class Surgical(Method):

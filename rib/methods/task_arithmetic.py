@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.methods.merge import Ingredients, Merge
-from rib.weights import StateDict, combine, mix
+from rib.models.weights import StateDict, combine, mix
 
 
 class TaskArithmetic(Merge):

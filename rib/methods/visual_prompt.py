@@ -12,7 +12,7 @@ from rib.methods.base import Method
 from rib.models.adapters import BorderPrompt
 
 if TYPE_CHECKING:
-    from rib.module import FineTuner
+    from rib.training.module import FineTuner
 
 
 class VisualPrompt(Method):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rib.methods.merge import Ingredients, Merge, between, only_part
-from rib.weights import interpolate
+from rib.models.weights import interpolate
 
 FIXED = 0.5
 """The alpha that the paper recommends where nothing can be chosen."""

@@ -1,6 +1,7 @@
-"""What is measured: accuracy in a dataset's label space, robustness improvement, and their intervals.
+"""Metrics: accuracy in a dataset's label space, robustness improvement, and their intervals.
 
 The torchmetrics classes load torch only when they are asked for, since tables need none of it.
+Imports data and what stands below it, never models; methods and everything above may import it.
 """
 
 from __future__ import annotations

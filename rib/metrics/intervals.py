@@ -60,7 +60,7 @@ def seed_interval(
 
     With the three seeds that one can afford, a percentile bootstrap covers 73 % where 95 % is meant (it can never
     leave the range of the three values); Student's t is exact for normal values. The values must be independent: seeds
-    of a merged run that share an ingredient are not (`rib.summary` tells).
+    of a merged run that share an ingredient are not (`rib.reporting.summary` tells).
 
     Args:
         values: One number a seed, in percentage points.

@@ -1,1 +1,4 @@
-"""Pretrained models: images in, logits out. `zoo` alone imports timm and open_clip."""
+"""Pretrained models: find their weights, build them, look inside them.
+
+Imports data, runtime, errors and `rib.config.schema`, never metrics; methods and everything above may import it.
+"""

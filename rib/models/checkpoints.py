@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rib.config.schema import ModelConfig
 from rib.data import catalog as catalogs
 from rib.errors import RibError
-from rib.launch import say_once
-from rib.schema import ModelConfig
+from rib.runtime.console import say_once
 
 
 @dataclass(frozen=True)

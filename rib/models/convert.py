@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from rib.errors import RibError
-from rib.files import file_digest
-from rib.launch import say_once
 from rib.models.checkpoints import num_outputs
 from rib.models.size import resampled
 from rib.models.state import AVERAGED, FLOATS, check_finite
+from rib.runtime.console import say_once
+from rib.runtime.files import file_digest
 
 if TYPE_CHECKING:
-    from rib.models.zoo import Start
+    from rib.models.start import Start
 
 State = Mapping[str, Tensor]
 
@@ -166,7 +166,7 @@ def _converted(start: Start, state: State) -> State | None:
     """
     from timm.models import _builder
 
-    from rib.models.zoo import build_backbone
+    from rib.models.backbone import build_backbone
 
     loaded: dict[str, Any] = {}
     module: Any = _builder

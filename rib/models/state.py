@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rib.errors import RibError
-from rib.launch import say_once
+from rib.runtime.console import say_once
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "state")
 """Under which names training scripts keep a model's weights beside an optimizer's state."""

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
-from rib.files import file_digest
-from rib.memo import digest_of
-from rib.weights import keep, kept
+from rib.models.weights import keep, kept
+from rib.runtime.files import digest_of, file_digest
+from rib.runtime.locks import hold_while_making
 
 if TYPE_CHECKING:
-    from rib.models.zoo import Start
-    from rib.progress import Advance
+    from rib.models.start import Start
+    from rib.runtime.progress import Advance
 
 BATCH = 256
 """Sentences at once; with the shortest first, a batch is as wide as its longest sentence."""
@@ -131,15 +131,12 @@ def head_of(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if start.heads is None:
         return {"head.weight": _head(start, state)}
-    from filelock import FileLock
-
     # By the file that is read: with weights from elsewhere, the start's digest is another file's.
     digest = digest_of([file_digest(start.weights)[:16], start.architecture, sentences()])
     file = start.heads / f"{digest}.safetensors"
     if (head := kept(file)) is not None:
         return head
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with hold_while_making(file):
         if (head := kept(file)) is None:  # else another process made it while this one waited
             head = {"head.weight": _head(start, state)}
             keep(head, file)
@@ -168,7 +165,7 @@ def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None
 def _head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
     import open_clip
 
-    from rib.progress import progress
+    from rib.runtime.progress import progress
 
     clip = build_clip(start.architecture).eval()
     try:

@@ -1,1 +1,4 @@
-"""What is drawn from a grid: a table, a paragraph made from its numbers, figures. One file a question."""
+"""Questions put to a grid, one file each: from finished runs to a table, a paragraph and figures.
+
+Imports everything but the commands, which alone may import it.
+"""

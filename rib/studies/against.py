@@ -10,26 +10,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.figures import style
-from rib.grid import Cell
-from rib.store import RunStore
-from rib.studies.base import (
-    Made,
-    Row,
-    Study,
-    draw_curve,
-    gaining,
-    log_ticks,
-    n_of,
-    name_curves,
-    need_axis,
-    rows,
-    said,
-    tidy,
-    with_holm,
-)
-from rib.summary import counted
-from rib.tables import before_after
+from rib.reporting.formatting import before_after
+from rib.reporting.style import style
+from rib.reporting.summary import counted
+from rib.runs.store import RunStore
+from rib.studies.plots import draw_curve, log_ticks, tidy
+from rib.studies.rows import Row, gaining, n_of, name_curves, rows, said, with_holm
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study, need_axis
 
 
 class Against(Study):

@@ -14,18 +14,21 @@ from matplotlib.figure import Figure
 from rib.analysis.cka import Pair, check
 from rib.analysis.figures import OUTPUT, WIDTH, by_block
 from rib.analysis.subject import Subject
+from rib.config.command_schema import CKAConfig, ShownConfig
+from rib.config.schema import PathsConfig
+from rib.data.worlds import title_of
 from rib.errors import RibError
-from rib.figures import style
-from rib.grid import Cell
 from rib.metrics import seed_interval
 from rib.metrics.rank import LEAST, Shared, rank_correlation, shared_rank_correlation
-from rib.progress import progress
-from rib.question import PRETRAINED
-from rib.schema import CKAConfig, PathsConfig, ShownConfig
-from rib.stack import NO_WEIGHTS
-from rib.store import RunStore
-from rib.studies.base import Made, Row, Study, n_of, name_curves, rows, said, tidy
-from rib.tables import title_of
+from rib.reporting.style import style
+from rib.runs.method_stack import NO_WEIGHTS
+from rib.runs.spec import PRETRAINED
+from rib.runs.store import RunStore
+from rib.runtime.progress import progress
+from rib.studies.plots import tidy
+from rib.studies.rows import Row, n_of, name_curves, rows, said
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study
 
 
 class Shift(Study):

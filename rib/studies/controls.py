@@ -9,13 +9,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.errors import RibError
-from rib.figures import GAIN, LOSS
-from rib.grid import Cell
-from rib.question import PRETRAINED
-from rib.store import RunStore
-from rib.studies.base import Made, Study, n_of, rows, said, tidy, unknown
-from rib.summary import PLAIN
-from rib.tables import before_after
+from rib.reporting.formatting import before_after
+from rib.reporting.style import GAIN, LOSS
+from rib.reporting.summary import PLAIN
+from rib.runs.spec import PRETRAINED
+from rib.runs.store import RunStore
+from rib.studies.plots import tidy
+from rib.studies.rows import n_of, rows, said, unknown
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study
 
 Row = Mapping[Any, Any]
 

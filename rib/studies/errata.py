@@ -9,19 +9,21 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.data.worlds import catalog_of
 from rib.errors import RibError
-from rib.figures import GAIN, LOSS
-from rib.grid import Cell
 from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
-from rib.store import RunStore
-from rib.studies.base import Made, Study, n_of, tidy
-from rib.summary import changes_of, counted
-from rib.tables import catalog_of
+from rib.reporting.style import GAIN, LOSS
+from rib.reporting.summary import changes_of, counted
+from rib.runs.store import RunStore
+from rib.studies.plots import tidy
+from rib.studies.rows import n_of
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study
 
 
 class Errata(Study):
-    """Pairs of cells that differ in one ``paper.*`` switch alone (`rib.paper` says what each does)."""
+    """Pairs of cells that differ in one ``paper.*`` switch alone (`rib.runs.errata` says what each does)."""
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Every cell stands on one side of one switch."""

@@ -9,28 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from rib.grid import Cell
 from rib.metrics.rank import rank_correlation
-from rib.question import PRETRAINED
-from rib.store import RunStore
-from rib.studies.base import (
-    Made,
-    Row,
-    Study,
-    draw_curve,
-    drawn,
-    gaining,
-    log_ticks,
-    n_of,
-    name_curves,
-    need_axis,
-    rows,
-    said,
-    short,
-    tidy,
-    with_holm,
-)
+from rib.runs.spec import PRETRAINED
+from rib.runs.store import RunStore
+from rib.studies.plots import draw_curve, log_ticks, short, tidy
+from rib.studies.rows import Row, drawn, gaining, n_of, name_curves, rows, said, with_holm
 from rib.studies.size import SIZE
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study, need_axis
 
 
 class Scale(Study):

@@ -10,27 +10,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.data.worlds import catalog_of
 from rib.errors import RibError
-from rib.grid import Cell
 from rib.metrics import IN_DISTRIBUTION, mean_robustness_interval, seed_interval
-from rib.store import RunStore
-from rib.studies.base import (
-    Made,
-    Row,
-    Study,
-    draw_curve,
-    drawn,
-    log_ticks,
-    n_of,
-    name_curves,
-    need_axis,
-    rows,
-    said,
-    tidy,
-    unknown,
-)
-from rib.summary import changes_of, counted
-from rib.tables import before_after, catalog_of
+from rib.reporting.formatting import before_after
+from rib.reporting.summary import changes_of, counted
+from rib.runs.store import RunStore
+from rib.studies.plots import draw_curve, log_ticks, tidy
+from rib.studies.rows import Row, drawn, n_of, name_curves, rows, said, unknown
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study, need_axis
 
 SIZE = "data.images_per_class"
 

@@ -11,14 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.errors import RibError
-from rib.figures import style
-from rib.grid import Cell
-from rib.stack import NO_WEIGHTS
-from rib.store import RunStore
-from rib.studies.base import Made, Study, n_of, name_curves, need_axis, rows, said, tidy, unknown
-from rib.summary import PLAIN
-from rib.tables import before_after
-from rib.weights import StoredWeights, distance
+from rib.models.weights import StoredWeights, distance
+from rib.reporting.formatting import before_after
+from rib.reporting.style import style
+from rib.reporting.summary import PLAIN
+from rib.runs.method_stack import NO_WEIGHTS
+from rib.runs.store import RunStore
+from rib.studies.plots import tidy
+from rib.studies.rows import n_of, name_curves, rows, said, unknown
+from rib.sweeps.plan import Cell
+from rib.sweeps.study import Made, Study, need_axis
 
 
 class Tradeoff(Study):

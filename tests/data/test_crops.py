@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import ImageOps
 
-from rib.data import crops
-from rib.data.crops import Images, crops_of
+from rib.data import crop_cache
+from rib.data.crop_cache import crops_of
+from rib.data.dataset import Images
 from rib.data.identity import Telling
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
@@ -36,7 +37,7 @@ def test_they_are_the_decoded_bytes(tree, tmp_path, backend):
 
 def test_a_second_time_nothing_is_decoded(tree, tmp_path, monkeypatch):
     first = crops_of(tree, T, "torchvision", tmp_path / "cache")
-    monkeypatch.setattr(crops, "read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(crop_cache, "read_image", lambda *_: pytest.fail("decoded again"))
     assert torch.equal(crops_of(tree, T, "torchvision", tmp_path / "cache"), first)
 
 
@@ -74,9 +75,9 @@ def test_an_image_replaced_in_place_is_decoded_again_however_images_are_told(tre
         file.write_bytes(content.ljust(size, b"\0"))  # what follows a JPEG's end is ignored
         os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
         now = replace(tree, labels=tree.labels)  # as the next command finds it
-        crops = crops_of(now, T, "torchvision", cache).clone()
-    assert torch.equal(crops[2], first[3])
-    assert torch.equal(crops[[0, 1, 3, 4, 5, 6]], first[[0, 1, 3, 4, 5, 6]])
+        crop_cache = crops_of(now, T, "torchvision", cache).clone()
+    assert torch.equal(crop_cache[2], first[3])
+    assert torch.equal(crop_cache[[0, 1, 3, 4, 5, 6]], first[[0, 1, 3, 4, 5, 6]])
 
 
 @pytest.mark.parametrize("kind", ["content", "listing", "pixels"])
@@ -84,14 +85,14 @@ def test_an_image_changed_while_it_is_read_is_told_and_nothing_is_kept(tree, tmp
     tree = replace(
         tree, drawn="of pixels" if kind == "pixels" else None, telling=Telling(kind.replace("pixels", "content"))
     )
-    read = crops.read_image
+    read = crop_cache.read_image
 
     def and_change(file, *options):
         found = read(file, *options)
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         return found
 
-    monkeypatch.setattr(crops, "read_image", and_change)
+    monkeypatch.setattr(crop_cache, "read_image", and_change)
     with pytest.raises(RibError, match=r"were changed .*; run it again"):
         crops_of(tree, T, "torchvision", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -107,7 +108,7 @@ def test_images_changed_after_their_key_was_taken_are_told(tree, tmp_path):
 
 def test_over_budget_or_without_a_cache_there_are_none(tree, tmp_path, monkeypatch):
     assert crops_of(tree, T, "torchvision", None) is None
-    monkeypatch.setattr(crops, "BUDGET", 7 * 3 * 16 * 16 - 1)
+    monkeypatch.setattr(crop_cache, "BUDGET", 7 * 3 * 16 * 16 - 1)
     assert crops_of(tree, T, "torchvision", tmp_path / "cache") is None
 
 
@@ -181,8 +182,10 @@ def test_a_dataset_s_border_and_crops_are_heeded_on_every_way(tmp_path, way, tra
         ImageOps.expand(picture(n, 16, 16), frame, "red").save(tree.folder / path, "PNG")
     tree = replace(tree, spec=replace(tree.spec, **trap))
     whole = replace(T, crop_pct=1.0) if "border" in trap else T
-    crops = crops_of(tree, whole, "torchvision", tmp_path / "cache") if way == "cached" else None
-    images = Images(tree, whole, crops=crops, augment="flip" if way == "augmented" else "none").__getitems__([0, 1])[0]
+    crop_cache = crops_of(tree, whole, "torchvision", tmp_path / "cache") if way == "cached" else None
+    images = Images(tree, whole, crops=crop_cache, augment="flip" if way == "augmented" else "none").__getitems__(
+        [0, 1]
+    )[0]
     for image, n in zip(images, range(2), strict=True):
         inner = torch.from_numpy(np.array(picture(n, 16, 16))).permute(2, 0, 1)
         assert torch.equal(image, inner) or (way == "augmented" and torch.equal(image, inner.flip(2)))

@@ -6,7 +6,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 
-from rib.data import crops
+from rib.data import crop_cache
 from rib.data.datamodule import RIBDataModule
 from rib.data.transform import Transform
 from rib.errors import RibError
@@ -159,7 +159,7 @@ def test_no_loader_processes_for_what_is_cached(tree, tmp_path, monkeypatch):
     assert module(tree, workers=None, cache=tmp_path).train_dataloader().num_workers == 0
     monkeypatch.setattr("rib.data.datamodule.cores", lambda: 1)
     assert module(tree, workers=None).train_dataloader().num_workers == 1
-    monkeypatch.setattr(crops, "BUDGET", 0)
+    monkeypatch.setattr(crop_cache, "BUDGET", 0)
     assert module(tree, workers=None, cache=tmp_path).train_dataloader().num_workers == 1
 
 

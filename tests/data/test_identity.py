@@ -10,14 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rib import content
-from rib.asking import ask
 from rib.data import identity
 from rib.data.catalog import Catalog, real
 from rib.data.identity import CONTENTS, DIGESTS, contents_digest
-from rib.data.images import scan
 from rib.data.mini import catalog, digests, ensure
-from rib.memo import digest_of
+from rib.data.scan import scan
+from rib.runs.resolve import ask
+from rib.runtime import content
+from rib.runtime.files import digest_of
 from tests.data.trees import age, few, fill, replaced_in_place
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from rib.data.catalog import real, with_label_rule
-from rib.data.images import MissingDatasetError, scan
+from rib.data.folders import MissingDatasetError
+from rib.data.scan import scan
 from rib.errors import RibError
 from tests.data.trees import age, few, fill
 

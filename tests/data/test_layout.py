@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rib.data.catalog import FIRST_OF_VAL, real
-from rib.data.images import scan
+from rib.data.scan import scan
 from rib.errors import RibError
 from tests.data.trees import few, fill
 

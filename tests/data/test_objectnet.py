@@ -11,8 +11,8 @@ import torch
 from PIL import ImageOps
 
 from rib.data.catalog import real, resource, with_label_rule
-from rib.data.images import scan
 from rib.data.labels import LabelSpace
+from rib.data.scan import scan
 from tests.data.trees import fill, picture
 
 FACTS = json.loads(resource("objectnet.json"))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from rib.data.catalog import DatasetSpec, real
-from rib.data.images import ImageTree
+from rib.data.tree import ImageTree
 
 Write = Callable[[Path, int], object]
 """Puts the n-th image of a tree into a file."""

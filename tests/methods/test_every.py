@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rib import stack
-from rib.asking import ask
-from rib.config import conf_dir, options, shipped_nodes
-from rib.merging import method_of
+from rib.config.shipped import conf_dir, options, shipped_nodes
 from rib.methods.base import Method
-from rib.module import FineTuner
+from rib.models.weights import equal
 from rib.pipeline import finetune
-from rib.store import RunStore
-from rib.weights import equal
+from rib.runs import method_stack
+from rib.runs.resolve import ask
+from rib.runs.store import RunStore
+from rib.training.merge import method_of
+from rib.training.module import FineTuner
 
 METHODS = [name for name in options("method") if name not in ("finetune", "pretrained")]
 TRAIN = [name for name in METHODS if "ingredients" not in shipped_nodes("method")[name]]
@@ -46,7 +46,7 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
     assert re.search(r"\b[Nn]ot\s+(beside|with)\b|\(not `|stacks\s+with|refused\s+where", text)
 
 
-@pytest.mark.parametrize("pair", stack.CLASHES, ids=lambda pair: "+".join(sorted(pair)))
+@pytest.mark.parametrize("pair", method_stack.CLASHES, ids=lambda pair: "+".join(sorted(pair)))
 def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
     for one, other in permutations(pair):
         assert other in type(method_of(ask(ask_for(*QUICK, f"+method={one}")), one)).__doc__

@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from rib.errors import DivergedError, RibError
-from rib.memo import Memo
 from rib.methods.ewc import EWC
 from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
 from rib.methods.l2sp import L2SP
 from rib.methods.pull import quadratic, stable_below
-from rib.module import warmup_cosine
-from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
-from tests.nets import NETS, small_vit
+from rib.runtime.artifacts import Memo
+from rib.training.module import warmup_cosine
+from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
+from tests.support.nets import NETS, small_vit
 
 
 def ewc():

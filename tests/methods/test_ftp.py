@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from rib.methods.ftp import FTP
-from rib.module import FineTuner, warmup_cosine
-from tests.fitting import LR, SPACE, batch, fit, furthest, plain
-from tests.nets import NETS, small_vit
+from rib.training.module import FineTuner, warmup_cosine
+from tests.support.fitting import LR, SPACE, batch, fit, furthest, plain
+from tests.support.nets import NETS, small_vit
 
 STEPS = 8
 OPTIMIZERS = {

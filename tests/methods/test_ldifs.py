@@ -11,8 +11,8 @@ from rib.errors import RibError
 from rib.methods.ldifs import LDIFS
 from rib.methods.lwf import LwF
 from rib.models.classifier import Classifier
-from tests.fitting import batch, fit, same
-from tests.nets import HALF, OUTPUTS, SIDE, small_vit
+from tests.support.fitting import batch, fit, same
+from tests.support.nets import HALF, OUTPUTS, SIDE, small_vit
 
 TWELVE = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 12, "num_heads": 2, "num_classes": OUTPUTS}
 

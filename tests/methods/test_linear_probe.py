@@ -13,8 +13,8 @@ from rib.errors import RibError
 from rib.methods.base import Method
 from rib.methods.freeze_embed import FreezeEmbed
 from rib.methods.linear_probe import LinearProbe
-from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, same
-from tests.nets import NETS
+from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, same
+from tests.support.nets import NETS
 
 HEAD = {"vit": "backbone.head.", "convnet": "backbone.5."}
 EMBEDDING = {

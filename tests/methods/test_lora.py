@@ -15,9 +15,9 @@ from rib.errors import RibError
 from rib.methods.base import Method
 from rib.methods.lora import LoRA
 from rib.models.classifier import Classifier
-from rib.module import FineTuner
-from tests.fitting import LR, MOMENTUM, SPACE, Data, batch, fit, fit_in_pool, furthest, same
-from tests.nets import HALF, OUTPUTS, SIDE, random_images, small_convnet, small_vit
+from rib.training.module import FineTuner
+from tests.support.fitting import LR, MOMENTUM, SPACE, Data, batch, fit, fit_in_pool, furthest, same
+from tests.support.nets import HALF, OUTPUTS, SIDE, random_images, small_convnet, small_vit
 
 RANK, ALPHA = 2, 6.0
 

@@ -12,10 +12,10 @@ from rib.methods.linear_probe import LinearProbe
 from rib.methods.lp_ft import LPFT
 from rib.methods.wise_ft import WiseFT
 from rib.models.layers import head_names
-from rib.module import warmup_cosine
-from rib.weights import save_weights
-from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
-from tests.nets import NETS, small_vit
+from rib.models.weights import save_weights
+from rib.training.module import warmup_cosine
+from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
+from tests.support.nets import NETS, small_vit
 
 
 def loop(model, parameters, steps=3):

@@ -18,9 +18,9 @@ from rib.methods.soup import Soup
 from rib.methods.task_arithmetic import TaskArithmetic, Ties
 from rib.methods.wise_ft import WiseFT
 from rib.models.layers import depths, head_names
-from rib.weights import average, equal, interpolate
-from tests.fitting import fit, furthest, plain, same
-from tests.nets import NETS
+from rib.models.weights import average, equal, interpolate
+from tests.support.fitting import fit, furthest, plain, same
+from tests.support.nets import NETS
 
 
 def given(net, parts=1, **more):

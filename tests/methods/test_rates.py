@@ -10,9 +10,9 @@ from rib.errors import RibError
 from rib.methods.layer_decay import LayerDecay
 from rib.methods.surgical import Surgical
 from rib.models.layers import depths, head_names, layer_of
-from tests.fitting import SPACE, batch, fit, furthest
 from tests.methods.test_regularizers import STEPS, loop
-from tests.nets import NETS, small_vit
+from tests.support.fitting import SPACE, batch, fit, furthest
+from tests.support.nets import NETS, small_vit
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -14,9 +14,9 @@ from rib.errors import RibError
 from rib.methods.base import Method
 from rib.methods.visual_prompt import VisualPrompt
 from rib.models.adapters import PROMPT, BorderPrompt
-from rib.weights import save_weights
-from tests.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, same
-from tests.nets import NETS, SIDE, random_images
+from rib.models.weights import save_weights
+from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, same
+from tests.support.nets import NETS, SIDE, random_images
 
 
 def prompt():

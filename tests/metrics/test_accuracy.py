@@ -8,7 +8,7 @@ from torch import Tensor, distributed
 
 from rib.data.labels import LabelSpace
 from rib.metrics import RobustnessImprovement, SubspaceAccuracy
-from tests.gloo import GlooPool
+from tests.support.gloo import GlooPool
 
 SPACE = LabelSpace(((7,), (2, 5), (0,), (9, 3, 4)))
 UNITS = ("imagenet_v2", "imagenet_a", "imagenet_c/fog/1", "imagenet_c/fog/2", "imagenet_c/snow/1")

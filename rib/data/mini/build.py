@@ -1,9 +1,9 @@
 """Drawing mini into the cache, once: safe when two processes start together or one is killed midway.
 
 Everything is drawn under a temporary name and published by one rename, so whoever finds the root finds it whole. A lock
-makes the second process wait rather than draw too; the system frees it when its holder dies, however it dies.
-Where a file system has no locks both draw, and the rename lets one win. The digests are of pixels before encoding,
-since JPEG encoders may differ between machines; `DIGESTS` says what they must be.
+makes the second process wait rather than draw too. Where none can be written both draw, and the rename lets one win.
+The digests are of pixels before encoding, since JPEG encoders may differ between machines; `DIGESTS` says what they
+must be.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
@@ -24,9 +23,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rib.data.identity import CONTENTS, DIGESTS, contents_digest, drawn_digests
-from rib.data.images import scan
-from rib.data.mini.sets import NAMES, documents, pictures
+from rib.data.mini.documents import documents
+from rib.data.mini.sets import NAMES, pictures
 from rib.data.mini.specs import catalog
+from rib.data.scan import scan
+from rib.runtime.locks import hold_while_making
 
 DRAWING_VERSION = 2
 """Raised with every change that moves a pixel."""
@@ -46,7 +47,7 @@ def ensure(cache: Path) -> Path:
     if _whole(root):
         return root
     cache.mkdir(parents=True, exist_ok=True)
-    with _turn(cache / f"{root.name}.lock") as locked:
+    with hold_while_making(root) as locked:
         if not _whole(root):
             _clear(root, everything=locked)
             _publish(root)
@@ -55,23 +56,6 @@ def ensure(cache: Path) -> Path:
 
 def _whole(root: Path) -> bool:
     return drawn_digests(root) is not None
-
-
-@contextmanager
-def _turn(lock: Path) -> Iterator[bool]:
-    """Wait for the lock; yields False where there is none to be had (Windows, some network file systems)."""
-    try:
-        import fcntl
-    except ImportError:
-        yield False
-        return
-    with lock.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            locked = True
-        except OSError:
-            locked = False
-        yield locked
 
 
 def _clear(root: Path, everything: bool) -> None:

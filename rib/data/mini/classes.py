@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 _TABLE = """
 n01443537 -R  goldfish, Carassius auratus
@@ -129,3 +131,15 @@ STRANGERS: dict[str, tuple[str, Appearance]] = {
     "coin_money": ("Coin (money)", Appearance.of(3, 1)),
 }
 """Folders that are no class of ImageNet, as 200 of the real set's 313: a reader passes them over."""
+
+
+@cache
+def output_wnids() -> tuple[str, ...]:
+    """WordNet ids of ImageNet-1K's outputs, in their order."""
+    return tuple(files("rib.data").joinpath("resources", "imagenet_wnids.txt").read_text().split())
+
+
+@cache
+def output_ids() -> dict[str, int]:
+    """Output of each WordNet id of ImageNet-1K."""
+    return {wnid: i for i, wnid in enumerate(output_wnids())}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.mini.arithmetic import Dice, Ints
-from rib.data.mini.classes import CLASSES, FOLDERS, STRANGERS, Appearance, MiniClass
+from rib.data.mini.classes import CLASSES, FOLDERS, STRANGERS, Appearance, MiniClass, output_ids
 from rib.data.mini.scene import Layers, Look, compose, photograph
 from rib.data.mini.styles import CORRUPTIONS, RENDITIONS, sketch, to_cartoon, to_drawing
 
@@ -31,8 +31,11 @@ BORDER = 2
 """Width of ObjectNet's red frame, in pixels."""
 
 COMMON = Look()
+
 SHIFTED = Look(radius=(9, 15), turn=22, drift=9, jitter=44, light=110, occluded=27, noise=18)
+
 HARD = Look(radius=(7, 12), turn=25, drift=14, light=120, occluded=50, decoys=75, noise=18)
+
 TURNED = Look(turn=180, squeeze=35, backgrounds=("stripes", "tiles", "horizon"), light=110)
 
 
@@ -103,8 +106,6 @@ def _train() -> Iterator[Picture]:
 
 
 def _v2() -> Iterator[Picture]:
-    from rib.data.mini.specs import output_ids
-
     for c in CLASSES:
         folder = f"imagenet-v2/imagenetv2-matched-frequency-format-val/{output_ids()[c.wnid]}"
         for n in range(V2_EACH):
@@ -182,22 +183,3 @@ _DATASETS: dict[str, Callable[[], Iterator[Picture]]] = {
 
 NAMES: tuple[str, ...] = tuple(_DATASETS)
 """Names of the datasets, in the order of tables."""
-
-
-def documents() -> dict[str, object]:
-    """The files beside the pictures, by path: text (a string) or JSON (anything else)."""
-    from rib.data.mini.specs import catalog
-
-    synset = {c.wnid: c.synset for c in CLASSES}
-    mappings = "objectnet-1.0/mappings"
-    labels = {f.name: f.label for f in FOLDERS} | {name: label for name, (label, _) in STRANGERS.items()}
-    wnids = catalog().wnids
-    readme = "Drawn by rib in the layout of the real set: {}. Apache-2.0.\n"
-    return {
-        "imagenet-a/README.txt": readme.format("https://github.com/hendrycks/natural-adv-examples"),
-        "imagenet-r/README.txt": readme.format("https://github.com/hendrycks/imagenet-r"),
-        f"{mappings}/folder_to_objectnet_label.json": dict(sorted(labels.items())),
-        f"{mappings}/objectnet_to_imagenet_1k.json": {f.label: "; ".join(synset[w] for w in f.wnids) for f in FOLDERS},
-        f"{mappings}/pytorch_to_imagenet_2012_id.json": {str(i): i for i in range(len(wnids))},
-        f"{mappings}/imagenet_to_label_2012_v2": "".join(f"{synset.get(w, w)}\n" for w in wnids),
-    }

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
 from rib.data.catalog import Catalog, DatasetSpec, Rule
 from rib.data.mini import sets
-from rib.data.mini.classes import CLASSES, FOLDERS, STRANGERS
+from rib.data.mini.classes import CLASSES, FOLDERS, STRANGERS, output_ids, output_wnids
 from rib.data.mini.styles import CORRUPTIONS
 
 LICENCE = "drawn by rib; Apache-2.0"
-
-
-@cache
-def _wnids() -> tuple[str, ...]:
-    return tuple(files("rib.data").joinpath("resources", "imagenet_wnids.txt").read_text().split())
-
-
-@cache
-def output_ids() -> dict[str, int]:
-    """Output of each WordNet id of ImageNet-1K."""
-    return {wnid: i for i, wnid in enumerate(_wnids())}
 
 
 @cache
@@ -59,7 +47,7 @@ def catalog() -> Catalog:
         ),
         _spec("imagenet_train", "ImageNet train", "imagenet/train", wnid, all_),
     )  # fmt: skip
-    return Catalog(kind="mini", wnids=_wnids(), specs={spec.name: spec for spec in specs})
+    return Catalog(kind="mini", wnids=output_wnids(), specs={spec.name: spec for spec in specs})
 
 
 def _spec(

@@ -1,0 +1,55 @@
+"""What a command can say: schemas, and the only place besides the commands that knows Hydra and OmegaConf.
+
+`rib.config.schema` imports nothing of rib and may be imported by every package; the rest is for `rib.runs` and above.
+What needs Hydra is reached as ``rib.config.NAME`` and imported when it is used, so that no import of another package
+waits for Hydra.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rib.config.check import arguments as arguments
+    from rib.config.check import checked as checked
+    from rib.config.check import to_plain as to_plain
+    from rib.config.composition import compose as compose
+    from rib.config.composition import instantiate as instantiate
+    from rib.config.composition import method_node as method_node
+    from rib.config.composition import not_default as not_default
+    from rib.config.composition import stored as stored
+    from rib.config.composition import to_yaml as to_yaml
+    from rib.config.composition import varied as varied
+    from rib.config.defaults import flat_changes as flat_changes
+    from rib.config.defaults import shipped_recipes as shipped_recipes
+    from rib.config.messages import spelt as spelt
+    from rib.config.unchecked import CONFIG_ERRORS as CONFIG_ERRORS
+    from rib.config.unchecked import compose_node as compose_node
+    from rib.config.unchecked import has_key as has_key
+    from rib.config.unchecked import search_path as search_path
+
+_MODULES = {
+    "CONFIG_ERRORS": "unchecked",
+    "arguments": "check",
+    "checked": "check",
+    "compose": "composition",
+    "compose_node": "unchecked",
+    "flat_changes": "defaults",
+    "has_key": "unchecked",
+    "instantiate": "composition",
+    "method_node": "composition",
+    "not_default": "composition",
+    "search_path": "unchecked",
+    "shipped_recipes": "defaults",
+    "spelt": "messages",
+    "stored": "composition",
+    "to_plain": "check",
+    "to_yaml": "composition",
+    "varied": "composition",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function of one of the package's modules, imported at its first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

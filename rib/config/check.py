@@ -1,0 +1,130 @@
+"""Check a composed config against the closed schema, and return it as a plain dataclass.
+
+Hydra lets ``+methd=ewc`` pass (a ``+`` opens any node), and a misspelt key inside a yaml file surfaces late as a
+traceback. So the composed config is checked against `rib.config.schema`; a node that names a class (``_target_``) may
+hold what rib's own files hold for that class, and beyond that what the class's signature takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rib.config.messages import explain_omegaconf
+from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, options, shipped_nodes
+from rib.errors import RibError, nearest
+
+C = TypeVar("C")
+
+OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
+"""Nodes whose keys belong to a class that is named in them, not to the schema."""
+
+
+RECORDED = {"external": {"name", "digest"}}
+"""What `rib.evaluate` records in the place of a method, for weights that were made elsewhere."""
+
+
+def checked(cfg: DictConfig, schema: type[C]) -> C:
+    """The composed config as an instance of its dataclass (of `rib.config.schema`).
+
+    Raises:
+        RibError: For a key that does not exist or a value of the wrong type, named in one sentence.
+    """
+    plain = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
+    try:
+        result = cast("C", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain)))
+    except OmegaConfBaseException as error:
+        raise RibError(explain_omegaconf(error, schema)) from error
+    for name in OPEN_NODES:
+        node = getattr(result, name, None)
+        if name == "method" and node:
+            for method, options in node.items():
+                _check_method(method, options)
+        elif node:
+            _check_node(name, node)
+    return result
+
+
+def to_plain(config: object) -> Any:
+    """Return a config, a dataclass or a node, as nested dictionaries and lists with enums as text."""
+    node = config if isinstance(config, DictConfig) else OmegaConf.structured(config)
+    return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+
+
+def _check_method(name: str, node: object) -> None:
+    if not isinstance(node, dict):
+        raise RibError(
+            f"method.{name}: expected a block of options, got {node!r}; "
+            f"a method is chosen with +method=NAME, one of: {', '.join(options('method'))}"
+        )
+    if node.keys() == RECORDED.get(name):
+        return
+    if "_target_" not in node and name not in WITHOUT_TARGET:
+        raise RibError(
+            f"method.{name}: expected a class named in _target_, found none{nearest(name, options('method'))}"
+        )
+    _check_node("method", node, f"method.{name}")
+
+
+def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> None:
+    """A class that rib's own files name takes what they hold, typed as there; any other, what its signature takes."""
+    where = where or group
+    known: dict[str, Any] = {}
+    for shipped in shipped_nodes(group).values():
+        if shipped.get("_target_") == node.get("_target_"):
+            known = {**shipped, **known}
+    accepted = set(known) if known or "_target_" not in node else arguments(node["_target_"], where)
+    accepted_by_class = accepted
+    accepted = accepted | READ_BY_RIB.get(group, frozenset())
+    for key, value in node.items():
+        if key not in {"_target_", *accepted}:
+            raise RibError(
+                f"{where}.{key}: there is no such option{nearest(key, accepted - {'_target_'}, f'{where}.')}"
+            )
+        if (group, key) == ("method", "lr") and (known or "lr" not in accepted_by_class):
+            _check_rate(value, f"{where}.lr")
+        elif key in known and not _same_kind(value, known[key]):
+            raise RibError(f"{where}.{key}: expected a value like {known[key]!r}, got {value!r}")
+        if isinstance(known.get(key), float):
+            node[key] = float(value)  # 1 and 1.0 are one question
+
+
+def _check_rate(value: object, where: str) -> None:
+    """A method's own learning rate: one number, or one for each kind of data; null leaves it to the recipe."""
+    rates = list(value.values()) if isinstance(value, dict) else [value]
+    kinds = value.keys() if isinstance(value, dict) else ()
+    numbers = all(r is None or (isinstance(r, int | float) and not isinstance(r, bool)) for r in rates)
+    if not numbers or set(kinds) - {"user", "mini"}:
+        raise RibError(f"{where}: expected a number, null, or {{user: ..., mini: ...}}, got {value!r}")
+
+
+def _same_kind(value: object, shipped: object) -> bool:
+    """Whether a value may stand where rib's own file has ``shipped``; null there allows any, a float an int."""
+    if shipped is None or (isinstance(shipped, str) and value is not None):
+        return True
+    if isinstance(shipped, bool) or isinstance(value, bool):
+        return isinstance(shipped, bool) and isinstance(value, bool)
+    return isinstance(value, int | float if isinstance(shipped, float) else type(shipped))
+
+
+def arguments(target: str, where: str) -> set[str]:
+    """Names that a user's own class takes.
+
+    Raises:
+        RibError: If it cannot be imported.
+    """
+    from hydra.utils import get_object
+
+    from rib.config.user_code import user_code
+
+    user_code(target)
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RibError(f"{where}._target_: cannot import {target!r} ({reason})") from error
+    user_code(target)  # from now on a change of its file would go unnoticed by Python, and is refused
+    return set(parameters)

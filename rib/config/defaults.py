@@ -1,0 +1,65 @@
+"""Default options, and the options of a config that differ from them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from rib.config.check import checked, to_plain
+from rib.config.schema import Config, RecipeConfig, flat
+from rib.config.shipped import shipped_nodes
+from rib.config.unchecked import compose_node
+
+OPTIONS = (
+    "optimizer",
+    "data",
+    "epochs",
+    "steps",
+    "batch_size",
+    "accumulate",
+    "clip",
+    "precision",
+    "batch_norm",
+    "evaluation",
+)
+"""What counts as an option of a run in metrics.json, besides the methods' own."""
+
+ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
+"""What else changes a run's numbers under the names of its model and its devices."""
+
+NOT_OPTIONS = {
+    "data.root",
+    "data.workers",
+    "data.rescan",
+    "data.damaged",
+    "data.identity",
+    "data.allow_incomplete",
+    "evaluation.batch_size",
+}
+"""Of these, what changes no number."""
+
+
+def flat_changes(config: Config) -> dict[str, Any]:
+    """Options that are not default, as flat overrides: ``{"method.ewc.strength": 10.0}``."""
+    changes: dict[str, Any] = {}
+    for name, options_ in config.method.items():
+        default = shipped_nodes("method").get(name, {})
+        changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
+    default = {k: v for k, v in flat(default_options()).items() if not k.startswith("model.")}
+    default |= flat(shipped_nodes("model").get(config.model.name, {}).get("transform") or {}, "model.transform.")
+    for key, value in flat(config).items():
+        counts = key.partition(".")[0] in OPTIONS or key.startswith(ALSO_OPTIONS)
+        if counts and key not in NOT_OPTIONS and value != default.get(key):
+            changes[key] = value
+    return changes
+
+
+def shipped_recipes() -> dict[str, RecipeConfig]:
+    """What null means as rib ships it, whatever a command says."""
+    return {kind: RecipeConfig(**node) for kind, node in default_options()["recipe"].items()}
+
+
+@cache
+def default_options() -> Any:
+    """Return ``conf/train.yaml`` without overrides as nested dictionaries."""
+    return to_plain(checked(compose_node("train"), Config))

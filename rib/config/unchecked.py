@@ -1,0 +1,39 @@
+"""Compose a config with Hydra, before it is checked."""
+
+from __future__ import annotations
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rib.config.shipped import conf_dir
+
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
+"""What composing or checking a config raises."""
+
+
+def compose_node(config_name: str, *overrides: str) -> DictConfig:
+    """Hydra's compose, which also works inside a Hydra main (whose global state is put back)."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return hydra_compose(config_name, list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def has_key(cfg: DictConfig, key: str) -> bool:
+    """Return whether Hydra takes a dotted name without ``++``."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    return isinstance(node, DictConfig) and last in node
+
+
+def search_path() -> list[str]:
+    """Return the running command's ``hydra.searchpath``; empty outside a command."""
+    return list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []

@@ -1,0 +1,39 @@
+"""Build a pretrained model: its network with its weights loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rib.errors import RibError
+from rib.models.backbone import build_backbone
+
+if TYPE_CHECKING:
+    from rib.models.classifier import Classifier
+    from rib.models.start import Start
+
+
+def build(start: Start, outputs: int) -> Classifier:
+    """The model with its pretrained weights, in float32, in eval mode.
+
+    Args:
+        start: From `find_start`.
+        outputs: K, the outputs that the data's catalog expects.
+
+    Raises:
+        RibError: If the file does not fit the network, or the network has another number of outputs.
+    """
+    from rib.models.adapters import PROMPT
+    from rib.models.classifier import Classifier
+    from rib.models.convert import fitted
+    from rib.models.state import check_finite, read_weights
+
+    backbone = build_backbone(start)
+    stored = read_weights(start.weights)
+    prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
+    check_finite(prompt, start.weights)
+    state = fitted(start, stored, backbone)
+    if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
+        raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
+    model = Classifier(backbone, start.transform.mean, start.transform.std)
+    model.load_stored({**state, **prompt})
+    return model.eval()

@@ -1,0 +1,167 @@
+"""Figures that compare many runs: comparison, summary, search."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rib.data.worlds import title_of
+from rib.reporting.formatting import world
+from rib.reporting.style import CHARACTERS, GAIN, LOSS, NEUTRAL, SERIES
+from rib.reporting.summary import PLAIN, Summary, method_label
+
+if TYPE_CHECKING:
+    from rib.reporting.table import PaperTable
+
+
+def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Change on each target by method, a panel a model and source, with RI at the top; each seed is drawn.
+
+    Args:
+        runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
+    """
+    trained = [m for m in runs if m["source"] != "none" and m["robustness_improvement"]]
+    panels = sorted({(m["source"], m["model"]) for m in trained})
+    methods = list(dict.fromkeys(method_label(m) for m in trained))
+    colours = dict(zip(methods, SERIES, strict=False))
+    kind = trained[0]["data"]["kind"]
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.6 + 3.0 * columns, 0.9 + 3.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (source, model) in zip(grid.flat, panels, strict=False):
+        here = [m for m in trained if (m["source"], m["model"]) == (source, model)]
+        _panel(axes, here, colours, methods)
+        axes.set_title(f"{model} on {title_of(source, kind)}", fontsize=9, loc="left")
+    for axes in grid[:, 1:].flat:
+        if {m["source"] for m in trained} == {trained[0]["source"]}:
+            axes.tick_params(labelleft=False)
+    handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
+    fitting = int(CHARACTERS * figure.get_figwidth() / (8 + max(map(len, methods))))
+    ncols = max(1, min(2 * columns, fitting))
+    figure.legend(handles=handles, loc="outside upper left", ncols=ncols, fontsize=8, frameon=False)
+    seeds = len({m["seed"] for m in trained})
+    each = f", a line a seed ({seeds})" if seeds > 1 else ""
+    about = f"change in percentage points, 95 % over images only{each}; {world(trained[0])}"
+    figure.supxlabel(textwrap.fill(about, int(CHARACTERS * figure.get_figwidth())), fontsize=8)
+    return figure
+
+
+def summary_figure(table: PaperTable) -> Figure:
+    """Draw mRI by method, a panel a model, best first: the thick bar is over images, the thin one over seeds.
+
+    A filled marker differs from plain fine-tuning after Holm, an open one does not; plain fine-tuning is a square.
+    """
+    models = list(dict.fromkeys(row.model for row in table.rows))
+    most = max(sum(row.model == model for row in table.rows) for model in models)
+    columns = min(len(models), 3)
+    lines = -(-len(models) // columns)
+    figure = Figure(figsize=(1.0 + 4.4 * columns, 1.0 + (0.5 + 0.2 * most) * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(models) :]:
+        axes.set_visible(False)
+    for axes, model in zip(grid.flat, models, strict=False):
+        here = [row for row in reversed(table.rows) if row.model == model]
+        for place, row in enumerate(here):
+            _mri(axes, place, row)
+        sources = _span([len(row.improvement) for row in here])
+        seeds = _span([len(row.seeds) for row in here])
+        n = f"{sources} of {len(table.asked)} sources, {seeds} seed{'s' * (seeds != '1')}"
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(here)), [table.label(row) for row in here], fontsize=8)
+        axes.set_ylim(-0.7, len(here) - 0.3)
+        axes.tick_params(axis="x", labelsize=8, labelbottom=True)
+        axes.grid(axis="x", lw=0.4, alpha=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
+    about = [
+        "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
+        "(square) after Holm",
+        "; ".join(filter(None, (table.about, table.shared))),
+    ]
+    width = int(CHARACTERS * figure.get_figwidth())
+    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in about), fontsize=8)
+    return figure
+
+
+def _mri(axes: Axes, place: int, row: Summary) -> None:
+    """One row's value with both intervals."""
+    plain = row.method == PLAIN
+    colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
+    if row.over_seeds is not None:
+        axes.plot([row.over_seeds.low, row.over_seeds.high], [place, place], color=colour, lw=0.9)
+    axes.plot(
+        [row.over_images.low, row.over_images.high],
+        [place, place],
+        color=colour,
+        lw=5,
+        alpha=0.35,
+        solid_capstyle="butt",
+    )
+    face = colour if plain or row.stands else "white"
+    axes.plot(row.over_images.value, place, "s" if plain else "o", mec=colour, mfc=face, ms=4)
+
+
+def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Figure:
+    """Accuracy on held-out images against the first searched option, coloured by the second if there is one.
+
+    Args:
+        rows: One a trial, best first (`rib.sweeps.search.rows_of`); those that diverged are crosses at the bottom.
+        options: Names of what was searched.
+        about: Model, method, source and world.
+    """
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    done = [row for row in rows if "held_out" in row]
+    x, y = [row[options[0]] for row in done], [100 * row["held_out"] for row in done]
+    if len(options) > 1:
+        shown = axes.scatter(x, y, s=28, c=[row[options[1]] for row in done], norm="log", cmap="viridis", zorder=2)
+        figure.colorbar(shown, ax=axes).set_label(options[1], fontsize=8)
+    else:
+        axes.scatter(x, y, s=28, color=GAIN, zorder=2)
+    axes.plot(x[0], y[0], "o", mfc="none", mec=LOSS, ms=12, label="best")
+    if lost := [row[options[0]] for row in rows if "held_out" not in row]:
+        axes.plot(lost, [0.03] * len(lost), "x", color=LOSS, transform=axes.get_xaxis_transform(), label="diverged")
+    axes.axhline(100 * done[0]["before"], color=NEUTRAL, lw=0.8, ls="--", label="before training")
+    axes.set_xscale("log")
+    axes.set_xlabel(options[0], fontsize=8)
+    axes.set_ylabel(f"top-1 on {done[0]['num_images']} held-out images, %", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(about, fontsize=9, loc="left")
+    return figure
+
+
+def _span(numbers: Collection[int]) -> str:
+    """``3``, or ``1 to 3``."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], methods: Sequence[str]) -> None:
+    kind = runs[0]["data"]["kind"]
+    targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]
+    for m in runs:
+        seeds = sorted({other["seed"] for other in runs}, key=str)  # weights from elsewhere have none
+        place = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
+        shift = 0.7 * (place / len(methods) - 0.5)
+        values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [m["robustness_improvement"]]
+        for row, value in enumerate(values):
+            colour = colours[method_label(m)]
+            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.2)
+            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=3)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
+    axes.set_yticks(range(len(targets) + 1), [title_of(n, kind) for n in reversed(targets)] + ["RI"], fontsize=8)
+    axes.tick_params(axis="x", labelsize=8, labelbottom=True)
+    axes.grid(axis="x", lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,114 @@
+"""Figures of one run: accuracy changes, the curve of a merge, the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rib.data.worlds import title_of
+from rib.reporting.formatting import with_interval, world
+from rib.reporting.run_view import curve_rows
+from rib.reporting.style import GAIN, LOSS, NEUTRAL, SERIES, save
+
+
+def draw_run(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A run's own figures, in its ``figures/``: change.png, and loss.png where it trained."""
+    out = folder / "figures"
+    out.mkdir(exist_ok=True)
+    drawn = [save(change_figure(metrics), out / "change.png")]
+    if "curve" in metrics:
+        drawn.append(save(curve_figure(metrics), out / "curve.png"))
+    logs = sorted(
+        (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
+    )
+    if logs:
+        drawn.append(save(loss_figure(logs, metrics), out / "loss.png"))
+    return drawn
+
+
+def change_figure(metrics: Mapping[str, Any]) -> Figure:
+    """A dumbbell a dataset: accuracy before (open) and after (filled, with the 95 % interval of the change)."""
+    kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
+    counted = improvement["targets"] if improvement else []
+    names = sorted(metrics["accuracy"], key=lambda n: (n in counted, metrics["accuracy"][n]["change"]["value"]))
+    figure = Figure(figsize=(6.4, 1.5 + 0.34 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, name in enumerate(names):
+        entry = metrics["accuracy"][name]
+        change, before, after = entry["change"], 100 * entry["before"], 100 * entry["after"]
+        colour = NEUTRAL if change["value"] == 0 else GAIN if change["value"] > 0 else LOSS
+        axes.plot([before, after], [row, row], color=colour, lw=2, alpha=0.55, zorder=1)
+        axes.plot(
+            [before + change["low"], before + change["high"]], [row, row], color=colour, lw=5, alpha=0.25, zorder=1
+        )
+        axes.plot(before, row, "o", mfc="white", mec=colour, ms=6, zorder=2)
+        axes.plot(after, row, "o", color=colour, ms=6, zorder=3)
+        text = with_interval(change) if metrics["source"] != "none" else f"{before:.1f}"
+        axes.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=colour)
+    roles = {name: "" if name in counted else " (not in RI)" for name in names} | {metrics["source"]: " (source)"}
+    labels = [title_of(name, kind) + roles[name] for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=9)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(f"top-1 accuracy, %; open: before, filled: after; {world(metrics)}", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", lw=0.4, alpha=0.5)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    if metrics["source"] == "none":
+        heading = f"{metrics['model']}, pretrained"
+    else:
+        heading = f"{metrics['model']}, {metrics['method']} on {title_of(metrics['source'], kind)}"
+        if improvement:
+            heading += f"\nRI {with_interval(improvement)} points, {len(counted)} targets, 95 % over images only"
+    axes.set_title(heading, fontsize=10, loc="left")
+    return figure
+
+
+def curve_figure(metrics: Mapping[str, Any]) -> Figure:
+    """Accuracy on the source against the mean over targets, from the start to the ingredient."""
+    kind, rows = metrics["data"]["kind"], curve_rows(metrics)
+    figure = Figure(figsize=(5.0, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([r["source"] for r in rows], [r["targets"] for r in rows], "-o", color=GAIN, ms=4, lw=1.2)
+    for row in rows:
+        text = f"{row['alpha']:g}" + (" chosen" if row["chosen"] else "")
+        axes.annotate(text, (row["source"], row["targets"]), (4, 4), textcoords="offset points", fontsize=7)
+        if row["chosen"] or row["alpha"] == 0.5:
+            axes.plot(row["source"], row["targets"], "o", mfc="none", mec=LOSS if row["chosen"] else NEUTRAL, ms=10)
+    axes.set_xlabel(f"{title_of(metrics['source'], kind)} (source), top-1 %; {world(metrics)}", fontsize=8)
+    axes.set_ylabel("mean of targets, top-1 %", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{metrics['model']}, {metrics['method']}: alpha from start to end", fontsize=9, loc="left")
+    return figure
+
+
+def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
+    """Training loss by step, penalties apart; a run that was killed and went on has several logs, some still empty."""
+    import pandas as pd
+
+    frame = pd.concat([pd.read_csv(log) for log in logs if log.stat().st_size]).dropna(subset="loss")
+    frame = frame.drop_duplicates("step", keep="last").sort_values("step")
+    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = [c for c in frame.columns if c == "loss" or c.startswith("penalty/")]
+    for colour, column in zip(SERIES, drawn, strict=False):
+        label = "cross-entropy" if column == "loss" else column.removeprefix("penalty/") + " penalty"
+        curve = frame[["step", column]].dropna()
+        axes.plot(curve["step"] + 1, curve[column], color=colour, lw=1.2, label=label)
+    axes.set_xlabel("optimizer step", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("nats an image", fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8)
+    axes.grid(lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    source = title_of(metrics["source"], metrics["data"]["kind"])
+    axes.set_title(f"{metrics['model']}, {metrics['method']} on {source}", fontsize=9, loc="left")
+    return figure

@@ -1,0 +1,119 @@
+"""Print the table of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rib.data.worlds import title_of
+from rib.reporting.formatting import percent, points, with_interval, world
+from rib.runtime.files import write_atomically
+
+
+def run_table(metrics: Mapping[str, Any]) -> Table:
+    """One run: each dataset before and after, then RI."""
+    kind, source = metrics["data"]["kind"], metrics["source"]
+    heading = f"{metrics['model']}, {metrics['method']}"
+    if source != "none":
+        heading += f" on {title_of(source, kind)}, seed {metrics['seed']}"
+    table = Table(title=f"{heading} ({world(metrics)}, suite {metrics['suite']})", title_justify="left")
+    table.add_column("dataset")
+    for column in ("images", "before %", "after %", "change in points [95 %, images only]"):
+        table.add_column(column, justify="right")
+    improvement = metrics["robustness_improvement"] or {"targets": []}
+    for name, entry in metrics["accuracy"].items():
+        role = " (source)" if name == source else "" if name in improvement["targets"] else " (not in RI)"
+        table.add_row(
+            title_of(name, kind) + role,
+            f"{entry['num_images']:,}",
+            f"{100 * entry['before']:.2f}",
+            f"{100 * entry['after']:.2f}",
+            with_interval(entry["change"]),
+        )
+    table.add_section()
+    for label, value in (
+        ("RI", improvement),
+        ("RI without the source's own images", improvement.get("without_derived")),
+    ):
+        if value and value["targets"]:
+            table.add_row(f"{label}, {len(value['targets'])} targets", "", "", "", with_interval(value), style="bold")
+    return table
+
+
+def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
+    """Print one run's table, notes, and where to look."""
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(run_table(metrics))
+    for name, value in metrics["notes"].items():
+        console.print(f"{name}: {value:.4g}", highlight=False)
+    if held := metrics.get("held_out"):
+        accuracy = f"{100 * held['before']:.2f} % before, {100 * held['after']:.2f} % after"
+        console.print(f"held out of the source, {held['num_images']} images: {accuracy}", highlight=False)
+    if len(metrics.get("ingredients", [])) > 1:
+        console.print(best_ingredient_table(metrics))
+    if "curve" in metrics:
+        console.print(curve_table(metrics))
+        console.print(f"curve: {folder.resolve() / 'curve.csv'}", soft_wrap=True, highlight=False)
+    console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
+
+
+def curve_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a model on a curve: accuracy in percent (source, mean of targets, val, each set) and RI in points."""
+    rows = []
+    chosen = metrics["notes"].get("wise_ft.chosen_alpha")
+    for point in metrics["curve"]:
+        improvement, accuracy = point["robustness_improvement"], point["accuracy"]
+        targets = improvement["targets"] if improvement else []
+        rows.append(
+            {
+                "alpha": float(point["label"]),
+                "source": percent(accuracy.get(metrics["source"]), "after"),
+                "targets": sum(percent(accuracy[name], "after") for name in targets) / max(1, len(targets)),
+                "imagenet_val": percent(accuracy.get("imagenet_val"), "after"),
+                "ri": improvement["value"] if improvement else float("nan"),
+                "ri_low": improvement["low"] if improvement else float("nan"),
+                "ri_high": improvement["high"] if improvement else float("nan"),
+                "chosen": float(point["label"]) == chosen,
+                **{f"accuracy.{name}": 100 * entry["after"] for name, entry in accuracy.items()},
+            }
+        )
+    return rows
+
+
+def write_curve(metrics: Mapping[str, Any], file: Path) -> None:
+    """The rows of `curve_rows` as csv."""
+    import pandas as pd
+
+    write_atomically(file, pd.DataFrame(curve_rows(metrics)).to_csv(index=False).encode())
+
+
+def curve_table(metrics: Mapping[str, Any]) -> Table:
+    """A curve for a person; the fixed alpha and the chosen one are marked."""
+    table = Table(title="The curve from the start (0) to the ingredient (1)", title_justify="left")
+    for column in ("alpha", "source %", "mean of targets %", "ImageNet val %", "RI, points [95 %, images only]"):
+        table.add_column(column, justify="right")
+    for row in curve_rows(metrics):
+        marks = (" chosen" if row["chosen"] else "") + (" fixed" if row["alpha"] == 0.5 else "")
+        improvement = {"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}
+        cells = [f"{row[name]:.2f}" for name in ("source", "targets", "imagenet_val")]
+        table.add_row(f"{row['alpha']:g}{marks}", *cells, with_interval(improvement))
+    return table
+
+
+def best_ingredient_table(metrics: Mapping[str, Any]) -> Table:
+    """Merged against the best of its parts that were not fine-tuned on a dataset: best there, as nobody could know."""
+    title = "Against the ingredient that is best on the dataset itself, with hindsight, of those that have not seen it"
+    table = Table(title=title, title_justify="left")
+    table.add_column("dataset")
+    table.add_column("best ingredient")
+    for column in ("its accuracy %", "merged %", "gain, points"):
+        table.add_column(column, justify="right")
+    for name, best in metrics["best_ingredient"].items():
+        after = 100 * metrics["accuracy"][name]["after"]
+        numbers = (f"{100 * best['accuracy']:.2f}", f"{after:.2f}", points(best["gain"]))
+        table.add_row(title_of(name, metrics["data"]["kind"]), best["label"], *numbers)
+    return table

@@ -1,0 +1,91 @@
+"""One row per fine-tuned run, for the terminal and runs.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from rib.config.schema import BatchNorm
+from rib.data.worlds import title_of
+from rib.reporting.formatting import before_after, percent, with_interval, world
+
+if TYPE_CHECKING:
+    from rib.runs.run import Run
+
+
+def comparison_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a run that trained: what it was, RI with its interval, source and in-distribution accuracy, cost."""
+    rows = []
+    for m in runs:
+        if m["source"] == "none" or m["robustness_improvement"] is None:
+            continue
+        improvement = m["robustness_improvement"]
+        in_distribution = m["accuracy"].get("imagenet_val")
+        rows.append(
+            {
+                "model": m["model"],
+                "source": m["source"],
+                "method": m["method"],
+                "options": ", ".join(f"{k}={v}" for k, v in m["options"].items()),
+                "seed": m["seed"],
+                "ri": improvement["value"],
+                "ri_low": improvement["low"],
+                "ri_high": improvement["high"],
+                "num_targets": len(improvement["targets"]),
+                "source_before": percent(m["accuracy"].get(m["source"]), "before"),
+                "source_after": percent(m["accuracy"].get(m["source"]), "after"),
+                "val_before": percent(in_distribution, "before"),
+                "val_after": percent(in_distribution, "after"),
+                "seconds": m["seconds"]["fit"] + m["seconds"]["evaluate"],
+            }
+        )
+    return sorted(rows, key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
+
+
+def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of `comparison_rows` for a person."""
+    kind = runs[0]["data"]["kind"]
+    table = Table(title=f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})", title_justify="left")
+    for column in ("source", "model", "method"):
+        table.add_column(column)
+    for column in ("seed", "RI, points [95 %, images only]", "source %", "ImageNet val %", "s"):
+        table.add_column(column, justify="right")
+    for row in comparison_rows(runs):
+        table.add_row(
+            title_of(row["source"], kind),
+            row["model"],
+            row["method"] + (f" ({row['options']})" if row["options"] else ""),
+            str(row["seed"]),
+            with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),
+            before_after(row["source_before"], row["source_after"]),
+            before_after(row["val_before"], row["val_after"]),
+            f"{row['seconds']:.1f}",
+        )
+    return table
+
+
+def missing_controls(results: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
+    """What a comparison on BatchNorm models lacks: plain fine-tuning with frozen statistics, a line a model and source.
+
+    Moving statistics alone can cost more than fine-tuning does; a method that freezes them would look better for it.
+    """
+    from rib.runs.command import command_of
+
+    trained = [(run, m) for run, m in results if m["source"] != "none"]
+    there = {
+        (m["model"], m["source"])
+        for _, m in trained
+        if m["method"] == "finetune" and m["protocol"]["batch_norm"] == "frozen"
+    }
+    needed: dict[tuple[str, str], tuple[Run, Mapping[str, Any]]] = {}
+    for run, m in trained:
+        if m["notes"].get("batch_norm.layers"):
+            needed.setdefault((m["model"], m["source"]), (run, m))
+    return [
+        f"{of[0]} has BatchNorm, whose moving statistics can cost more than fine-tuning does; this table needs the "
+        f"control: {command_of(run, m, method={}, batch_norm=BatchNorm.frozen)}"
+        for of, (run, m) in needed.items()
+        if of not in there
+    ]

@@ -1,0 +1,74 @@
+"""Decide whether a finished run still answers: same images, same scoring, same weights of its ingredients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rib.errors import DamagedError
+from rib.runs.run import Run, answers, made_from, weights_digest
+from rib.runs.store import RunStore, part_of
+
+if TYPE_CHECKING:
+    from rib.runs.spec import Question
+
+
+def view_of(run: Run, question: Question) -> dict[str, Any] | None:
+    """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for.
+
+    None where it has none, or they are damaged, or what the run was made from has other weights by now. Of weights
+    from elsewhere also where they go by another name or precision now: these are written anew, nothing is scored.
+    """
+    protocol = question.protocol
+    wanted = (question.suite, protocol["targets"], protocol["reported"], protocol["experiment"], question.scores)
+    try:
+        view = next((view for view in run.views() if answers(view) == wanted), None)
+    except DamagedError:
+        return None
+    if view is None or out_of_date(view, question, run) is not None:
+        return None
+    if question.external is not None:
+        said = (question.options, protocol["precision"])
+        return view if (view["options"], view["protocol"]["precision"]) == said else None
+    return view
+
+
+def out_of_date(view: Mapping[str, Any], question: Question, run: Run) -> str | None:
+    """The first run that another was made from and that holds other weights by now; one that is gone is none.
+
+    Args:
+        view: What the metrics of the run say.
+        question: What it answers.
+        run: Its folder, in the store of those that it was made from.
+    """
+    for part, then in zip(question.needs, made_from(view), strict=True):
+        place = part_of(part, RunStore(run.folder.parents[4]))
+        now = weights_digest(place)
+        if now is None:
+            continue
+        if now != then["weights"]:
+            return part.label
+        if part.question is not None and (own := place.metrics()) is not None:
+            deeper = out_of_date(own, part.question, place)
+            if deeper is not None:
+                return f"{part.label} is out of date itself: {deeper}"
+    return None
+
+
+def out_of_date_in(store: RunStore) -> set[str]:
+    """Keys of finished runs that were made from others which hold other weights by now, or are such themselves."""
+    runs = store.finished()
+    weights = {run.key: weights_digest(run) for run in runs}
+    used = {run.key: made_from(run.metrics() or {}) for run in runs}
+    old: set[str] = set()
+    while more := {
+        key
+        for key, parts in used.items()
+        if key not in old
+        and any(
+            part["fingerprint"] in old or weights.get(part["fingerprint"], part.get("weights")) != part.get("weights")
+            for part in parts
+        )
+    }:
+        old |= more
+    return old

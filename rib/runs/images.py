@@ -1,0 +1,46 @@
+"""The images of a run as a data module, and the check of damaged files before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rib.data.worlds import cache_dir
+from rib.runs.spec import Question
+
+if TYPE_CHECKING:
+    from rib.data.datamodule import RIBDataModule
+
+
+def look_at_images(question: Question) -> None:
+    """Say which images are damaged before anything is made of them; mini's are drawn here.
+
+    Raises:
+        RibError: If there are any and ``data.damaged`` is ``refuse``.
+    """
+    if question.catalog.kind == "mini":
+        return
+    from rib.data.damage import heed
+
+    config, source = question.config, [] if question.source is None else [question.source]
+    records = Path(config.paths.runs) / "datasets"
+    heed([*question.images.values(), *source], records, str(config.data.damaged), config.data.rescan)
+
+
+def data_of(question: Question) -> RIBDataModule:
+    """What serves a question's images."""
+    from rib.data.datamodule import RIBDataModule
+
+    config = question.config
+    return RIBDataModule(
+        question.source,
+        question.images,
+        question.start.transform,
+        batch_size=config.batch_size,
+        evaluation_batch_size=config.evaluation.batch_size,
+        workers=config.data.workers,
+        seed=config.seed,
+        augment=str(config.data.augment),
+        image_backend=str(config.data.image_backend),
+        cache=cache_dir(config.paths.cache) / "crops",
+    )

@@ -1,0 +1,233 @@
+"""The hash keys of runs and predictions: everything that a run was resolved to, less what is named here.
+
+A run is resolved first (`rib.runs.fields`): nulls are settled, folders and files are turned into digests of their
+content. A key is the digest of that flat dictionary, so that an option that nobody thought of is in it. What is left
+out is left out by name:
+
+- `SETTLED` options enter the key as what they come to, under another name.
+- `LEFT_OUT` lists, for each kind of key, what cannot change the thing that it names, each with the reason.
+- `NEUTRAL` values are left out as well: an option at its neutral value behaves as the code did before the option
+  existed, so that a new option gives no old run another key. A neutral value never changes. A default may: it is then
+  another value than the neutral one, and in the key.
+
+A new option of ``conf/`` needs a line in one of these tables, or ``tests/runs/test_option_walk.py`` fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from rib.runtime.files import digest_of
+
+NUMERICS = 2
+"""Raised when a change of the code changes numbers; part of every key, so that old results are never mixed in."""
+
+Kind = Literal["trained", "pretrained", "merged", "external", "score", "fisher"]
+"""What a key names: four kinds of weights, a dataset's predictions, an EWC Fisher."""
+
+SETTLED: Mapping[str, str] = {
+    "model.": "start, library, architecture and transform.*: the files by content, the transform as it is used",
+    "dataset.": "source.images: every image that trains, by content",
+    "data.root": "source.images and the images of each score key, by content",
+    "data.identity": "source.images: how these digests were made is part of them",
+    "data.images_per_class": "source.images",
+    "data.shuffled_labels": "source.images",
+    "data.holdout": "source.images and held_out.images",
+    "data.label_rule": "source.classes, and the classes of each score key",
+    "data.allow_incomplete": "source.images, and the images of each score key",
+    "recipe.": "epochs, optimizer.lr, optimizer.warmup_steps",
+    "gpu_precision": "precision: the one that runs on this machine",
+    "paper.": "the options of methods, source.classes, source.precropped and loss.classes",
+    "given": "which defaults paper.* replaces, and so the options of methods",
+    "method.": "methods: class, options and user's code of each, in one order",
+}
+"""Options that are in the key as something else; a name that ends in a dot stands for all that begin with it."""
+
+_NO_NUMBER: Mapping[str, str] = {
+    "suite.": "decides what is scored and averaged; each score has a key of its own",
+    "experiment": "the name of a protocol, whose options are all in the key",
+    "logger.": "reads numbers",
+    "paths.": "places on the disk",
+    "force": "whether to look the key up",
+    "checkpoint.": "a killed fit goes on bit for bit (tests/training/test_checkpoint.py)",
+    "keep_memory": "how memory is given back to the system",
+    "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
+    "data.rescan": "whether to trust the records of digests",
+    "data.damaged": "what is said of files that are read all the same",
+    "data.objectnet_training": "a permission",
+    "evaluation.batch_size": "logits agree to rounding, and no choice is made on less",
+    "trainer.accelerator": "the same computation to rounding; precision is in the key",
+    "trainer.devices": "the batch is that of the whole job; where processes matter they are in `processes`",
+    "trainer.num_nodes": "as trainer.devices",
+    "trainer.benchmark": "which of several equal kernels",
+    "trainer.deterministic": "which of several equal kernels",
+    "trainer.profiler": "measures time",
+    "trainer.detect_anomaly": "raises, or does nothing",
+}
+"""What changes neither weights nor predictions."""
+
+_SCORING: Mapping[str, str] = {
+    "evaluation.precision": "weights are made before they are scored; what chooses by scores has it in chosen_at",
+    "predictions.": "what is kept of a prediction",
+}
+
+_TRAINING: Mapping[str, str] = {
+    "optimizer.": "trains",
+    "epochs": "trains",
+    "steps": "trains",
+    "batch_size": "trains",
+    "accumulate": "trains",
+    "clip": "trains",
+    "precision": "trains",
+    "seed": "trains",
+    "trainer.": "trains",
+    "processes": "trains",
+    "loss.": "trains",
+    "data.augment": "trains; what is measured on source images sees them without",
+    "data.subset_seed": "source.images and held_out.images say which",
+}
+"""What only training reads."""
+
+_SOURCE: Mapping[str, str] = {
+    "source.": "nothing is trained",
+    "held_out.": "nothing is trained",
+    "batch_norm": "nothing is trained",
+    "methods": "nothing is trained",
+    "probe": "nothing is trained",
+    "ingredients": "nothing is merged",
+}
+"""What only a run with a source reads."""
+
+_PIXELS: Mapping[str, str] = {
+    "transform.crop_pct": "no image is looked at",
+    "transform.interpolation": "no image is looked at",
+    "transform.mean": "no image is looked at",
+    "transform.std": "no image is looked at",
+    "data.image_backend": "no image is looked at",
+}
+
+LEFT_OUT: Mapping[Kind, Mapping[str, str]] = {
+    "trained": {**_NO_NUMBER, **_SCORING},
+    "pretrained": {**_NO_NUMBER, **_SCORING, **_TRAINING, **_SOURCE, **_PIXELS},
+    "external": {**_NO_NUMBER, **_SCORING, **_TRAINING, **_SOURCE, **_PIXELS},
+    "merged": {
+        **_NO_NUMBER,
+        **_SCORING,
+        **{name: f"{why}: in its ingredients' keys" for name, why in _TRAINING.items()},
+    },
+    "score": {
+        **_NO_NUMBER,
+        **_TRAINING,
+        **_SOURCE,
+        "start": "predictions lie in the folder of the weights that made them",
+        "library": "as start",
+        "architecture": "as start",
+        "data.limit": "which images: each score key has their digest",
+        "chosen_at": "as start",
+        "external": "as start",
+    },
+    "fisher": {
+        **_NO_NUMBER,
+        **_SCORING,
+        **{name: why for name, why in _TRAINING.items() if name != "loss."},
+        "methods": "those that change the start are in surgery",
+        "held_out.": "not looked at",
+        "batch_norm": "measured in eval mode",
+        "data.limit": "source.images",
+        "external": "nothing is estimated",
+    },
+}
+"""For each kind of key: what cannot change what it names, and why."""
+
+NEUTRAL: Mapping[str, Any] = {
+    "accumulate": 1,
+    "batch_norm": "update",
+    "chosen_at": None,
+    "clip": None,
+    "data.augment": "none",
+    "data.limit": None,
+    "data.subset_seed": None,
+    "external": None,
+    "held_out.images": None,
+    "ingredients": [],
+    "method.fisher_merge.normalise": "none",
+    "method.freeze_embed.tokens": "frozen",
+    "method.ldifs.scaling": "flattened",
+    "method.lines.behind": "last",
+    "method.surgical.per": "layer",
+    "methods": [],
+    "optimizer.code": [],
+    "predictions.logits": False,
+    "probe": None,
+    "processes": 1,
+    "source.border": 0,
+    "source.precropped": False,
+    "steps": None,
+    "trainer.strategy": "replicated",
+    "trainer.sync_batchnorm": False,
+}
+"""At these values the code does what it did before the option was there; they never change."""
+
+_WITHOUT_NEUTRAL: Mapping[str, tuple[str, ...]] = {
+    "": ("epochs", "batch_size", "precision", "seed"),
+    "data.": ("image_backend",),
+    "evaluation.": ("precision",),
+    "optimizer.": ("_target_", "lr", "warmup_steps", "momentum", "weight_decay", "nesterov", "betas", "eps"),
+    "method.ema.": ("decay",),
+    "method.ewc.": ("strength", "fisher", "labels", "normalise", "form", "samples", "seed"),
+    "method.fisher_merge.": ("alpha", "samples", "seed", "reestimate"),
+    "method.ftp.": ("radius", "rate", "anneal", "exclude_head"),
+    "method.l2sp.": ("strength",),
+    "method.layer_decay.": ("decay",),
+    "method.ldifs.": ("strength",),
+    "method.linear_probe.": ("train",),
+    "method.lines.": ("first", "rise", "reestimate"),
+    "method.lora.": ("rank", "alpha", "targets", "train", "seed"),
+    "method.lwf.": ("strength", "temperature", "t_squared", "logits", "inputs"),
+    "method.model_stock.": ("reestimate",),
+    "method.other_start.": ("shuffled", "seed"),
+    "method.output_ensemble.": ("weights",),
+    "method.rib_soup.": ("leave_out", "reestimate"),
+    "method.soup.": ("choice", "strict", "reestimate"),
+    "method.spd.": ("strength",),
+    "method.surgical.": ("samples", "seed", "power"),
+    "method.task_arithmetic.": ("strength", "reestimate"),
+    "method.ties.": ("strength", "keep", "reestimate"),
+    "method.visual_prompt.": ("border", "init", "seed"),
+    "method.wise_ft.": ("alpha", "curve", "choose", "extrapolate", "reestimate"),
+}
+
+ALWAYS = frozenset(f"{node}{name}" for node, names in _WITHOUT_NEUTRAL.items() for name in names)
+"""Options that are always written: they were there when keys were last made anew, and have no neutral value."""
+
+METHOD_SETTLED: Mapping[str, str] = {
+    "_target_": "methods: rib's own class by its registered name, others by theirs",
+    "lr": "optimizer.lr",
+    "ingredients": "ingredients: their own training keys",
+    "probe": "probe: its own training key",
+}
+"""Of a method's options, what is in the key as something else."""
+
+
+def key_of(spec: Mapping[str, Any], kind: Kind) -> str:
+    """Sixteen hex digits of a resolved run, narrowed to what can change what they name."""
+    return digest_of(narrowed(spec, kind))
+
+
+def narrowed(spec: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """A resolved run without what `LEFT_OUT` names, and without neutral values."""
+    left_out = LEFT_OUT[kind]
+    return {
+        name: value for name, value in spec.items() if named_in(left_out, name) is None and not is_neutral(name, value)
+    }
+
+
+def is_neutral(name: str, value: object) -> bool:
+    """Whether an option is at the value at which it does nothing."""
+    return name in NEUTRAL and NEUTRAL[name] == value
+
+
+def named_in(names: Iterable[str], name: str) -> str | None:
+    """The entry of a table that an option falls under: its own name, or the beginning of it up to a dot."""
+    return next((entry for entry in names if name == entry or (entry.endswith(".") and name.startswith(entry))), None)

@@ -1,0 +1,49 @@
+"""What has to be installed before a command can begin: a checkout brings its code and none of what that needs."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+PYTHON = (3, 11)
+
+REQUIRED = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "lightning": "lightning",
+    "torchmetrics": "torchmetrics",
+    "timm": "timm",
+    "open_clip_torch": "open_clip",
+    "hydra-core": "hydra",
+    "omegaconf": "omegaconf",
+    "wandb": "wandb",
+    "huggingface_hub": "huggingface_hub",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "pillow": "PIL",
+    "psutil": "psutil",
+    "pyyaml": "yaml",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+}
+"""Distributions, and what they are imported as."""
+
+
+def check() -> None:
+    """See that everything is there; nothing is imported.
+
+    Raises:
+        SystemExit: If something is not, with one sentence.
+    """
+    if sys.version_info < PYTHON:
+        sys.exit(f"rib: expected Python {'.'.join(map(str, PYTHON))} or later, this is {sys.version.split()[0]}")
+    absent = [name for name, module in REQUIRED.items() if find_spec(module) is None]
+    if absent:
+        checkout = Path(__file__).resolve().parents[2]
+        how = "pip install it again"
+        if (checkout / "pyproject.toml").is_file():
+            how = f"give `make .venv/.installed` in {checkout}, or `pip install -e {checkout}`"
+        sys.exit(f"rib: {sys.executable} has no {', '.join(absent)}, which rib needs; {how}")

@@ -1,0 +1,104 @@
+"""A user's data root before anything trains: what is refused, what is left out, and what the result says of it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from rib.data.catalog import Catalog, real
+from rib.errors import RibError
+from rib.pipeline import answer
+from rib.runs.images import look_at_images
+from rib.runs.resolve import ask
+from rib.runs.store import RunStore
+from tests.data.trees import few, fill, photograph
+
+SUITE = ("suite.targets=[imagenet_a,imagenet_r,objectnet]", "suite.reported=[]")
+ALLOW = "data.allow_incomplete=true"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Three classes of two images each, of four datasets that are complete with them."""
+    specs = [few(name) for name in ("imagenet_a", "imagenet_r", "objectnet", "imagenet_train")]
+    monkeypatch.setattr(
+        "rib.data.catalog.real", lambda: Catalog("user", real().wnids, {spec.name: spec for spec in specs})
+    )
+    for spec in specs:
+        fill(tmp_path / "data" / spec.folders[0], spec.classes)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def question(ask_for, root):
+    return lambda *overrides: ask(ask_for("model=mini_tiny", *SUITE, f"data.root={root}", *overrides))
+
+
+def test_a_complete_root_has_nothing_to_stamp(question):
+    assert "incomplete" not in question(ALLOW).protocol["switches"]
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "objectnet", "imagenet_train"])
+def test_the_source_and_every_target_are_checked(question, root, name):
+    spec = few(name)
+    shutil.rmtree(root / spec.folders[0] / spec.classes[1])
+    with pytest.raises(RibError, match=f"^{spec.title}: expected 3 classes with images in .*, found 2 "):
+        question("dataset=imagenet_train")
+
+
+@pytest.mark.parametrize("limit", ["null", "1"])
+def test_what_is_gone_on_without_is_named_and_stamped(question, root, capsys, limit):
+    for name in ("objectnet", "imagenet_train"):
+        spec = few(name)
+        shutil.rmtree(root / spec.folders[0] / spec.classes[1])
+    shutil.rmtree(root / "imagenet-a")
+    asked = question("dataset=imagenet_train", ALLOW, f"data.limit={limit}")
+    assert list(asked.scored) == ["imagenet_r", "objectnet"]
+    assert capsys.readouterr().err.startswith("left out: ImageNet-A: expected the folder")
+    assert asked.protocol["switches"]["incomplete"] == {
+        "imagenet_train": {"images": 4, "expected": 6, "classes": 2, "expected_classes": 3},
+        "objectnet": {"images": 4, "expected": None, "classes": 2, "expected_classes": 3},
+        "imagenet_a": {"images": 0, "expected": 6, "classes": 0, "expected_classes": 3},
+    }
+    assert "imagenet_train" not in asked.of_pretrained().protocol["switches"]["incomplete"]
+
+
+@pytest.mark.parametrize("said", ["null", "yes"])
+def test_objectnet_is_no_source_without_its_authors_permission(question, said):
+    with pytest.raises(RibError) as error:
+        question("dataset=objectnet", f"data.objectnet_training={said}")
+    assert "ObjectNet may never be used to tune the parameters of any model." in str(error.value)
+    assert "data.objectnet_training=i_have_permission" in str(error.value)
+
+
+def test_permission_to_train_on_objectnet_is_stamped_where_it_is_used(question):
+    given = "data.objectnet_training=i_have_permission"
+    assert question("dataset=objectnet", given).protocol["switches"] == {"objectnet_training": "i_have_permission"}
+    assert question("dataset=imagenet_r", given).protocol["switches"] == {}
+
+
+@pytest.fixture
+def damaged(root):
+    """An image of the source that stops in the middle as if it were at its end."""
+    file = next((root / "imagenet/train").rglob("*.JPEG"))
+    photograph(file, 0)
+    content = file.read_bytes()
+    file.write_bytes(content[:-200] + content[-2:])
+    return file
+
+
+def test_a_damaged_image_of_the_source_is_named_before_anything_trains(question, damaged, capsys):
+    look_at_images(question("dataset=imagenet_train"))
+    assert f"1 damaged image: {damaged} (premature end of data segment)" in capsys.readouterr().err
+
+
+def test_a_damaged_image_is_refused_before_anything_is_made(question, damaged, tmp_path):
+    asked = question("dataset=imagenet_train", "data.damaged=refuse")
+    with pytest.raises(RibError, match=rf"^data\.damaged=refuse: 1 damaged image: {damaged} "):
+        answer(asked, RunStore(tmp_path / "store"))
+    assert not list((tmp_path / "store").rglob("*"))
+
+
+def test_damage_in_what_takes_no_part_is_let_be(question, damaged):
+    look_at_images(question("dataset=imagenet_r", "data.damaged=refuse"))
