@@ -53,7 +53,8 @@ def finetune(config: Config) -> Run:
     store = RunStore(config.paths.runs)
     run = answer(question, store)
     if rank() == 0:
-        metrics = view_of(run, question) or {}
+        metrics = view_of(run, question)
+        assert metrics is not None, "an answered question has metrics"
         run_view.show_run(metrics, run.folder)
         if question.source is None:
             show_published(metrics, config.model.published)

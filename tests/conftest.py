@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: waiting as in rib.config.launch, and a thread a process, since tests run in two processes.
@@ -13,6 +14,7 @@ import pytest
 
 from rib.config import compose
 from rib.config.schema import Config
+from tests.schemas import check_files
 from tests.support.gloo import gloo_pool
 
 __all__ = ["gloo_pool"]
@@ -23,6 +25,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where mini is drawn: once a machine, since its pixels never change."""
     given = os.environ.get("RIB_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "rib"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _files_are_as_their_schemas_say(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Validate every metrics.json, and JSON of other known kinds, that a module's tests leave, subprocesses too."""
+    base = tmp_path_factory.getbasetemp()
+    before = set(base.iterdir())
+    yield
+    check_files(set(base.iterdir()) - before)
 
 
 @pytest.fixture

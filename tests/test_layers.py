@@ -17,6 +17,7 @@ ROOT = Path(rib.__file__).parent
 LAYERS: list[tuple[str, ...]] = [
     ("rib.runtime.requirements",),
     ("rib", "rib.errors"),
+    ("rib.schemas",),
     ("rib.runtime",),
     ("rib.config.schema",),
     ("rib.config.command_schema",),

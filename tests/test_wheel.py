@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rib.schemas import TYPES
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,6 +32,7 @@ def test_it_holds_the_configs_and_the_mini_weights(wheel):
     for model in ("tiny", "small", "medium", "large"):
         assert f"rib/models/mini_weights/mini_{model}.safetensors" in names
     assert "rib/py.typed" in names
+    assert {f"rib/schemas/{kind}.json" for kind in TYPES} <= names
 
 
 @pytest.mark.slow

@@ -120,7 +120,8 @@ def exhibit_of(
     numbers: Mapping[str, float],
 ) -> Exhibit:
     """An analysis of a run as a dashboard may know it, in the run's group."""
-    m = run.metrics() or {}
+    m = run.metrics()
+    assert m is not None, "an analysis is of a finished run"
     asked = {key: value for key, value in asdict(config).items() if key not in NOT_SHOWN}
     return Exhibit(
         kind=name,

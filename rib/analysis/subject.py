@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rib.config
 from rib.config.command_schema import AnalyzeConfig
@@ -23,6 +23,7 @@ from rib.runs.run import Run
 from rib.runs.spec import PRETRAINED
 from rib.runtime.console import say
 from rib.runtime.content import file_digest_of
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.models.classifier import Classifier
@@ -39,7 +40,7 @@ class Subject:
     """
 
     run: Run
-    metrics: dict[str, Any]
+    metrics: Metrics
     config: Config
 
     @classmethod

@@ -19,6 +19,7 @@ from rib.runs.freshness import view_of
 from rib.runs.run import Run
 from rib.runs.spec import Question
 from rib.runtime.console import rank, say
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -88,7 +89,7 @@ class Dashboard:
     def open(self, question: Question, run: Run) -> None:
         """Begin, before training; the run's folder has its env.json."""
 
-    def publish(self, metrics: Mapping[str, Any], figures: Sequence[Path]) -> None:
+    def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
         """Show what metrics.json holds, and the figures."""
 
     def close(self, failed: bool) -> None:
@@ -139,11 +140,12 @@ def shareable(value: Any) -> Any:
     return PureWindowsPath(value).name if absolute else str(value)
 
 
-def summary(metrics: Mapping[str, Any]) -> dict[str, float]:
+def summary(metrics: Metrics) -> dict[str, float]:
     """A run's main numbers as metrics.json has them: RI and changes in percentage points, accuracies as fractions."""
     improvement = metrics["robustness_improvement"]
-    keys = {"RI": "value", "RI_low": "low", "RI_high": "high"}
-    numbers: dict[str, float] = {name: improvement[key] for name, key in keys.items()} if improvement else {}
+    numbers: dict[str, float] = {}
+    if improvement:
+        numbers = {"RI": improvement["value"], "RI_low": improvement["low"], "RI_high": improvement["high"]}
     for name, entry in metrics["accuracy"].items():
         values = {"before": entry["before"], "after": entry["after"], "change": entry["change"]["value"]}
         numbers |= {f"accuracy/{name}/{key}": value for key, value in values.items()}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rib.errors import RibError
 from rib.loggers.base import Dashboard, Exhibit, facts, summary
 from rib.runs.run import Run
 from rib.runs.spec import Question
+from rib.schemas.metrics import Metrics
 
 
 class TensorBoard(Dashboard):
@@ -28,7 +28,7 @@ class TensorBoard(Dashboard):
         except ModuleNotFoundError as error:
             raise RibError("logger=tensorboard needs a package that is not there: pip install tensorboard") from error
 
-    def publish(self, metrics: Mapping[str, Any], figures: Sequence[Path]) -> None:
+    def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
         """RI and accuracies as scalars beside the config (HPARAMS); the figures as images."""
         self.board.log_hyperparams(self.facts, summary(metrics))
         self._add_images(figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from rib.loggers.base import PRIVATE, Dashboard, Exhibit, facts, shareable, summ
 from rib.runs.run import Run
 from rib.runs.spec import Question
 from rib.runtime.console import say
+from rib.schemas.metrics import Metrics
 
 SECONDS_TO_FINISH = 60.0
 """How long the end of a run may wait for W&B to take what is left; all of it is on disk too."""
@@ -88,15 +89,17 @@ class WandB(Dashboard):
             say(f"W&B: offline ({reason}); to send it: {send}")
         return begin(mode)
 
-    def publish(self, metrics: Mapping[str, Any], figures: Sequence[Path]) -> None:
+    def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
         """RI and accuracies into the summary; a table, accuracies in percent; the figures as images."""
         columns = ["dataset", "role", "images", "before %", "after %", "change", "low", "high"]
         rows = []
-        counted = (metrics["robustness_improvement"] or {"targets": []})["targets"]
+        improvement = metrics["robustness_improvement"]
+        counted = improvement["targets"] if improvement else []
         for name, entry in metrics["accuracy"].items():
             role = "source" if name == metrics["source"] else "target" if name in counted else "reported"
-            change = [entry["change"][key] for key in ("value", "low", "high")]
-            rows.append([name, role, entry["num_images"], 100 * entry["before"], 100 * entry["after"], *change])
+            change = entry["change"]
+            points = (change["value"], change["low"], change["high"])
+            rows.append([name, role, entry["num_images"], 100 * entry["before"], 100 * entry["after"], *points])
         self._show("datasets", columns, rows, figures)
         self.run.summary.update(summary(metrics))
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rib.runs.metrics_file import is_older, numerics_of, older_words
+from rib.runs.metrics_file import improvement_of, is_older, numerics_of, older_words
 from rib.runs.run import Result
+from rib.schemas.metrics import Metrics
 
 SHARED = (
     "data.kind",
@@ -43,7 +44,7 @@ OF_ONE_SOURCE = ("objectnet_training", "incomplete", "paper.objectnet_loss")
 """Switches that only runs on some source have."""
 
 
-def settings(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def settings(metrics: Metrics) -> dict[str, Any]:
     """What makes a row besides model and method: its options, the protocol behind them, and the paper's switches."""
     protocol = metrics["protocol"]
     options = {k: v for k, v in metrics["options"].items() if k != "data.objectnet_training"}
@@ -51,7 +52,7 @@ def settings(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: protocol.get(name) for key, name in SETTINGS.items()}, **switches, **options}
 
 
-def row_of(metrics: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def row_of(metrics: Metrics) -> tuple[str, str, str, str]:
     """Model, method, start (two starts under one name are two models) and settings, to tell rows apart."""
     return metrics["model"], metrics["method"], metrics["before"], repr(sorted(settings(metrics).items()))
 
@@ -65,9 +66,9 @@ class Group:
     """
 
     results: list[Result] = field(default_factory=list)
-    _cells: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = field(default_factory=dict)
+    _cells: dict[tuple[Any, ...], dict[int | None, Metrics]] = field(default_factory=dict)
 
-    def differences(self, metrics: Mapping[str, Any]) -> list[str]:
+    def differences(self, metrics: Metrics) -> list[str]:
         """Why a result may not join, ``protocol.limit 60, not null``; empty if it may."""
         if not self.results:
             return []
@@ -91,7 +92,7 @@ class Group:
             cell[result[1]["seed"]] = result[1]
             self.results.append(result)
 
-    def _cell(self, metrics: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    def _cell(self, metrics: Metrics) -> dict[int | None, Metrics]:
         return self._cells.setdefault((*row_of(metrics), metrics["source"]), {})
 
 
@@ -122,10 +123,9 @@ def what_differs(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(metrics: Metrics) -> dict[str, Any]:
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
-    improvement = metrics["robustness_improvement"]
-    in_ri = {*improvement["targets"], metrics["source"]}
+    in_ri = {*improvement_of(metrics)["targets"], metrics["source"]}
     named = not all(key in leaves for key in OF_A_SUITE)
     return {
         "suite": metrics["suite"] if named else None,
@@ -135,24 +135,24 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _protocol(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _protocol(metrics: Metrics) -> dict[str, Any]:
     """What two seeds of a cell must share of the protocol, besides what the whole table does."""
     return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
 
 
-def _other_targets(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+def _other_targets(first: Metrics, second: Metrics) -> list[str]:
     """Names the targets of two suites that differ although they may be called alike; a source is no target of its own.
 
     Suites that stamp their datasets are compared by these; results from before that say it by the targets of RI.
     """
     if all(key in _leaves(m) for key in OF_A_SUITE for m in (first, second)):
         return []
-    targets = [{*m["robustness_improvement"]["targets"]} - {first["source"], second["source"]} for m in (first, second)]
+    targets = [{*improvement_of(m)["targets"]} - {first["source"], second["source"]} for m in (first, second)]
     changes = (("without", targets[0] - targets[1]), ("also with", targets[1] - targets[0]))
     return [f"{how} the targets {', '.join(sorted(which))}" for how, which in changes if which]
 
 
-def _other_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+def _other_images(first: Metrics, second: Metrics) -> list[str]:
     """Names the datasets behind two data digests that differ."""
     if first["data"]["digest"] == second["data"]["digest"]:
         return []

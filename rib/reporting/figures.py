@@ -14,18 +14,20 @@ from rib.data.worlds import title_of
 from rib.reporting.formatting import world
 from rib.reporting.style import CHARACTERS, GAIN, LOSS, NEUTRAL, SERIES
 from rib.reporting.summary import PLAIN, Summary, method_label
+from rib.runs.metrics_file import improvement_of
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.reporting.table import PaperTable
 
 
-def comparison_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
+def comparison_figure(runs: Sequence[Metrics]) -> Figure:
     """Change on each target by method, a panel a model and source, with RI at the top; each seed is drawn.
 
     Args:
         runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
     """
-    trained = [m for m in runs if m["source"] != "none" and m["robustness_improvement"]]
+    trained = [m for m in runs if m["source"] != "none" and improvement_of(m)]
     panels = sorted({(m["source"], m["model"]) for m in trained})
     methods = list(dict.fromkeys(method_label(m) for m in trained))
     colours = dict(zip(methods, SERIES, strict=False))
@@ -147,14 +149,14 @@ def _span(numbers: Collection[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], methods: Sequence[str]) -> None:
+def _panel(axes: Axes, runs: Sequence[Metrics], colours: Mapping[str, str], methods: Sequence[str]) -> None:
     kind = runs[0]["data"]["kind"]
-    targets = [n for n in runs[0]["accuracy"] if n in runs[0]["robustness_improvement"]["targets"]]
+    targets = [n for n in runs[0]["accuracy"] if n in improvement_of(runs[0])["targets"]]
     for m in runs:
         seeds = sorted({other["seed"] for other in runs}, key=str)  # weights from elsewhere have none
         place = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
         shift = 0.7 * (place / len(methods) - 0.5)
-        values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [m["robustness_improvement"]]
+        values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [improvement_of(m)]
         for row, value in enumerate(values):
             colour = colours[method_label(m)]
             axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.2)

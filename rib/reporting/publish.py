@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from rib.metrics import family_of
 from rib.reporting import run_view
 from rib.runs.measure import Scored, held_out_accuracy, keep_paths, measure
+from rib.runs.metrics_file import write
 from rib.runs.provenance import MADE_FROM
 from rib.runs.run import Run
 from rib.runs.spec import Question
-from rib.runs.store import RunStore
-from rib.runtime.files import write_atomically
+from rib.runs.store import RunStore, fit_of
+from rib.schemas.metrics import BestIngredient, Measures, Metrics, UsedRun
 
 
 def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], store: RunStore) -> None:
@@ -23,7 +22,7 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
     for tree in (*question.images.values(), *filter(None, (question.held_out,))):
         keep_paths(store.root, tree.digest, tree.paths)
 
-    def measured(variant: str | None = None) -> dict[str, Any]:
+    def measured(variant: str | None = None) -> Measures:
         scored = [
             Scored.of(
                 name,
@@ -36,9 +35,8 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         ]
         return measure(scored, question.source_name, question.config.suite.targets, question.catalog)
 
-    fitted = run.read_json("fit.json") or {}
-    scoring = run.read_json("scoring.json") or {"seconds": 0.0}
-    metrics = {
+    fitted, scoring, measures = fit_of(run), run.read_json("scoring.json"), measured()
+    metrics: Metrics = {
         "schema": 1,
         "model": question.start.name,
         "source": question.source_name,
@@ -50,8 +48,9 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
         "data": {"kind": question.catalog.kind, "digest": question.data_digest, "found": question.images_found},
         "protocol": question.protocol,
         "trained_on": question.trained_on,
-        **measured(),
-        "seconds": {"fit": fitted["seconds"], "evaluate": scoring["seconds"]},
+        "accuracy": measures["accuracy"],
+        "robustness_improvement": measures["robustness_improvement"],
+        "seconds": {"fit": fitted["seconds"], "evaluate": scoring["seconds"] if scoring else 0.0},
         "num_parameters": fitted["num_parameters"],
         "notes": fitted["notes"],
         "before": before.key,
@@ -70,19 +69,21 @@ def publish(question: Question, run: Run, before: Run, parts: Sequence[Run], sto
     if question.probe is not None:
         metrics["probe"] = _used(question, run)[0]
     run_figures.draw_run(metrics, run.folder)
-    write_atomically(run.view_file(metrics), (json.dumps(metrics, indent=1) + "\n").encode())
+    write(run.view_file(metrics), metrics)
 
 
-def _used(question: Question, run: Run) -> list[dict[str, str | None]]:
+def _used(question: Question, run: Run) -> list[UsedRun]:
     """Which weights of which runs were used: another making of the same run may have others."""
-    weights = (run.read_json(MADE_FROM) or {})["weights"]
+    begun = run.read_json(MADE_FROM)
+    assert begun is not None, "a run that is made from others says of which weights"
+    weights = begun["weights"]
     return [
         {"label": part.label, "source": part.source, "fingerprint": part.key, "weights": digest}
         for part, digest in zip(question.needs, weights, strict=True)
     ]
 
 
-def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequence[Run]) -> dict[str, Any]:
+def _best_ingredient(question: Question, metrics: Metrics, parts: Sequence[Run]) -> dict[str, BestIngredient]:
     """The ingredient with the best accuracy on each dataset, among those that were not fine-tuned on it.
 
     An average is worth its cost where it beats them: by how much is ``gain``, in percentage points. Where a RIB soup
@@ -94,7 +95,7 @@ def _best_ingredient(question: Question, metrics: dict[str, Any], parts: Sequenc
     def kin(name: str) -> str:
         return family_of(name, derived_from) if by_family else name
 
-    found = {}
+    found: dict[str, BestIngredient] = {}
     for name, entry in metrics["accuracy"].items():
         candidates = [
             (other["accuracy"][name]["after"], part.label)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from rib.data import catalog as catalogs
 from rib.data.worlds import title_of
 from rib.reporting.formatting import world
+from rib.schemas.metrics import Metrics
 
 TOLERANCE = 0.5
 """Percentage points that decoders, resizing and half precision explain; a wrong transform or label order costs more."""
@@ -42,7 +42,7 @@ class Comparison:
         return abs(self.measured - self.published) <= self.allowed
 
 
-def compare(metrics: Mapping[str, Any], published: Mapping[str, float]) -> list[Comparison]:
+def compare(metrics: Metrics, published: Mapping[str, float]) -> list[Comparison]:
     """Each dataset that was scored and has a published accuracy; none for mini, whose images are not the real ones.
 
     Args:
@@ -62,7 +62,7 @@ def compare(metrics: Mapping[str, Any], published: Mapping[str, float]) -> list[
     return found
 
 
-def published_table(metrics: Mapping[str, Any], rows: list[Comparison]) -> Table:
+def published_table(metrics: Metrics, rows: list[Comparison]) -> Table:
     """Measured and published accuracies side by side, with a verdict below."""
     table = Table(title=f"{metrics['model']} here and as published ({world(metrics)})", title_justify="left")
     table.add_column("dataset")
@@ -90,7 +90,7 @@ def published_table(metrics: Mapping[str, Any], rows: list[Comparison]) -> Table
     return table
 
 
-def show_published(metrics: Mapping[str, Any], published: Mapping[str, float]) -> None:
+def show_published(metrics: Metrics, published: Mapping[str, float]) -> None:
     """Print the comparison, where there is anything to compare."""
     if rows := compare(metrics, published):
         Console(width=None if Console().is_terminal else 120).print(published_table(metrics, rows))

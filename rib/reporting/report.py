@@ -19,6 +19,7 @@ from rib.runs.store import RunStore
 from rib.runs.trials import without_trials
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.reporting.table import PaperTable
@@ -113,7 +114,7 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
     return measured
 
 
-def _views(run: Run) -> list[dict[str, Any]]:
+def _views(run: Run) -> list[Metrics]:
     """What was measured of a run; a view that cannot be read is said, and the run left out."""
     try:
         return run.views()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -13,9 +12,10 @@ from rib.data.worlds import title_of
 from rib.reporting.formatting import with_interval, world
 from rib.reporting.run_view import curve_rows
 from rib.reporting.style import GAIN, LOSS, NEUTRAL, SERIES, save
+from rib.schemas.metrics import Metrics
 
 
-def draw_run(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+def draw_run(metrics: Metrics, folder: Path) -> list[Path]:
     """A run's own figures, in its ``figures/``: change.png, and loss.png where it trained."""
     out = folder / "figures"
     out.mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def draw_run(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     return drawn
 
 
-def change_figure(metrics: Mapping[str, Any]) -> Figure:
+def change_figure(metrics: Metrics) -> Figure:
     """A dumbbell a dataset: accuracy before (open) and after (filled, with the 95 % interval of the change)."""
     kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
@@ -68,7 +68,7 @@ def change_figure(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def curve_figure(metrics: Mapping[str, Any]) -> Figure:
+def curve_figure(metrics: Metrics) -> Figure:
     """Accuracy on the source against the mean over targets, from the start to the ingredient."""
     kind, rows = metrics["data"]["kind"], curve_rows(metrics)
     figure = Figure(figsize=(5.0, 3.8), layout="constrained")
@@ -88,7 +88,7 @@ def curve_figure(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def loss_figure(logs: Sequence[Path], metrics: Mapping[str, Any]) -> Figure:
+def loss_figure(logs: Sequence[Path], metrics: Metrics) -> Figure:
     """Training loss by step, penalties apart; a run that was killed and went on has several logs, some still empty."""
     import pandas as pd
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from rich.table import Table
 from rib.data.worlds import title_of
 from rib.reporting.formatting import percent, points, with_interval, world
 from rib.runtime.files import write_atomically
+from rib.schemas.metrics import IntervalInPoints, Metrics
 
 
-def run_table(metrics: Mapping[str, Any]) -> Table:
+def run_table(metrics: Metrics) -> Table:
     """One run: each dataset before and after, then RI."""
     kind, source = metrics["data"]["kind"], metrics["source"]
     heading = f"{metrics['model']}, {metrics['method']}"
@@ -24,9 +24,10 @@ def run_table(metrics: Mapping[str, Any]) -> Table:
     table.add_column("dataset")
     for column in ("images", "before %", "after %", "change in points [95 %, images only]"):
         table.add_column(column, justify="right")
-    improvement = metrics["robustness_improvement"] or {"targets": []}
+    improvement = metrics["robustness_improvement"]
+    counted = improvement["targets"] if improvement else []
     for name, entry in metrics["accuracy"].items():
-        role = " (source)" if name == source else "" if name in improvement["targets"] else " (not in RI)"
+        role = " (source)" if name == source else "" if name in counted else " (not in RI)"
         table.add_row(
             title_of(name, kind) + role,
             f"{entry['num_images']:,}",
@@ -35,16 +36,14 @@ def run_table(metrics: Mapping[str, Any]) -> Table:
             with_interval(entry["change"]),
         )
     table.add_section()
-    for label, value in (
-        ("RI", improvement),
-        ("RI without the source's own images", improvement.get("without_derived")),
-    ):
-        if value and value["targets"]:
+    rest = improvement.get("without_derived") if improvement else None
+    for label, value in (("RI", improvement), ("RI without the source's own images", rest)):
+        if value:
             table.add_row(f"{label}, {len(value['targets'])} targets", "", "", "", with_interval(value), style="bold")
     return table
 
 
-def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
+def show_run(metrics: Metrics, folder: Path) -> None:
     """Print one run's table, notes, and where to look."""
     console = Console(width=None if Console().is_terminal else 120)
     console.print(run_table(metrics))
@@ -61,7 +60,7 @@ def show_run(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
 
 
-def curve_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
     """One row a model on a curve: accuracy in percent (source, mean of targets, val, each set) and RI in points."""
     rows = []
     chosen = metrics["notes"].get("wise_ft.chosen_alpha")
@@ -84,27 +83,27 @@ def curve_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_curve(metrics: Mapping[str, Any], file: Path) -> None:
+def write_curve(metrics: Metrics, file: Path) -> None:
     """The rows of `curve_rows` as csv."""
     import pandas as pd
 
     write_atomically(file, pd.DataFrame(curve_rows(metrics)).to_csv(index=False).encode())
 
 
-def curve_table(metrics: Mapping[str, Any]) -> Table:
+def curve_table(metrics: Metrics) -> Table:
     """A curve for a person; the fixed alpha and the chosen one are marked."""
     table = Table(title="The curve from the start (0) to the ingredient (1)", title_justify="left")
     for column in ("alpha", "source %", "mean of targets %", "ImageNet val %", "RI, points [95 %, images only]"):
         table.add_column(column, justify="right")
     for row in curve_rows(metrics):
         marks = (" chosen" if row["chosen"] else "") + (" fixed" if row["alpha"] == 0.5 else "")
-        improvement = {"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}
+        improvement: IntervalInPoints = {"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}
         cells = [f"{row[name]:.2f}" for name in ("source", "targets", "imagenet_val")]
         table.add_row(f"{row['alpha']:g}{marks}", *cells, with_interval(improvement))
     return table
 
 
-def best_ingredient_table(metrics: Mapping[str, Any]) -> Table:
+def best_ingredient_table(metrics: Metrics) -> Table:
     """Merged against the best of its parts that were not fine-tuned on a dataset: best there, as nobody could know."""
     title = "Against the ingredient that is best on the dataset itself, with hindsight, of those that have not seen it"
     table = Table(title=title, title_justify="left")

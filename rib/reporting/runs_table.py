@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,12 +10,13 @@ from rich.table import Table
 from rib.config.schema import BatchNorm
 from rib.data.worlds import title_of
 from rib.reporting.formatting import before_after, percent, with_interval, world
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.runs.run import Run
 
 
-def comparison_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
     """One row a run that trained: what it was, RI with its interval, source and in-distribution accuracy, cost."""
     rows = []
     for m in runs:
@@ -44,7 +45,7 @@ def comparison_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
 
 
-def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+def comparison_table(runs: Sequence[Metrics]) -> Table:
     """The rows of `comparison_rows` for a person."""
     kind = runs[0]["data"]["kind"]
     table = Table(title=f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})", title_justify="left")
@@ -66,7 +67,7 @@ def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def missing_controls(results: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
+def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:
     """What a comparison on BatchNorm models lacks: plain fine-tuning with frozen statistics, a line a model and source.
 
     Moving statistics alone can cost more than fine-tuning does; a method that freezes them would look better for it.
@@ -79,7 +80,7 @@ def missing_controls(results: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[s
         for _, m in trained
         if m["method"] == "finetune" and m["protocol"]["batch_norm"] == "frozen"
     }
-    needed: dict[tuple[str, str], tuple[Run, Mapping[str, Any]]] = {}
+    needed: dict[tuple[str, str], tuple[Run, Metrics]] = {}
     for run, m in trained:
         if m["notes"].get("batch_norm.layers"):
             needed.setdefault((m["model"], m["source"]), (run, m))

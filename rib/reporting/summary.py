@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import nan
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rib.data.catalog import Catalog
 from rib.errors import DamagedError, RibError
@@ -26,12 +26,13 @@ from rib.metrics import (
 from rib.reporting.comparability import row_of, settings
 from rib.runs.command import command_of, scoring_command_of
 from rib.runs.measure import Scored, read_paths
-from rib.runs.metrics_file import AGAIN
+from rib.runs.metrics_file import AGAIN, improvement_of
 from rib.runs.predictions import Predictions
 from rib.runs.run import Result, Run
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runs.trials import trials_in
+from rib.schemas.metrics import Metrics
 
 T = TypeVar("T")
 
@@ -94,9 +95,15 @@ class Summary:
         return self.against_plain is not None and self.p_adjusted < LEVEL
 
 
-def method_label(metrics: Mapping[str, Any]) -> str:
+def method_label(metrics: Metrics) -> str:
     """A run's method with the options that are not default, ``ewc strength=10``."""
     return labelled(metrics["method"], metrics["options"])
+
+
+def cell_of(metrics: Metrics) -> Cell:
+    """Source and seed of a run."""
+    # Weights from elsewhere have no seed: their None only ever meets itself, and counts as one.
+    return metrics["source"], cast("int", metrics["seed"])
 
 
 def labelled(method: str, options: Mapping[str, Any]) -> str:
@@ -148,8 +155,8 @@ def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> 
 
 def counted(results: Sequence[Result]) -> list[Result]:
     """The results that a mean over sources is taken over: those of seeds that have every source, if there are any."""
-    used, _ = _used((m["source"], m["seed"]) for _, m in results)
-    return [(run, m) for run, m in results if (m["source"], m["seed"]) in used]
+    used, _ = _used(cell_of(m) for _, m in results)
+    return [(run, m) for run, m in results if cell_of(m) in used]
 
 
 def changes_of(
@@ -216,15 +223,14 @@ def _summary(
     against: Comparison | None,
     trials: Collection[str],
 ) -> Summary:
-    by_cell = {(m["source"], m["seed"]): m for _, m in group}
+    by_cell = {cell_of(m): m for _, m in group}
     used, complete = _used(by_cell)
-    values = {cell: by_cell[cell]["robustness_improvement"]["value"] for cell in used}
+    values = {cell: improvement_of(by_cell[cell])["value"] for cell in used}
     sources = dict.fromkeys(source for source, _ in used)
     counted = [by_cell[cell] for cell in used]
     each_seed = [mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]
-    absent = {"before": nan, "after": nan}
-    on_source = [m["accuracy"].get(m["source"], absent) for m in counted]
-    on_val = [m["accuracy"].get(IN_DISTRIBUTION, absent) for m in counted]
+    on_source = [_before_and_after(m, m["source"]) for m in counted]
+    on_val = [_before_and_after(m, IN_DISTRIBUTION) for m in counted]
     return Summary(
         model,
         counted[0]["method"],
@@ -236,19 +242,25 @@ def _summary(
         None if _share_runs(counted) else seed_interval(each_seed),
         against,
         nan,
-        val_before=fmean(entry["before"] for entry in on_val),
-        val_after=fmean(entry["after"] for entry in on_val),
-        source_before=fmean(entry["before"] for entry in on_source),
-        source_after=fmean(entry["after"] for entry in on_source),
+        val_before=fmean(before for before, _ in on_val),
+        val_after=fmean(after for _, after in on_val),
+        source_before=fmean(before for before, _ in on_source),
+        source_after=fmean(after for _, after in on_source),
         seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in counted),
         made_from=max(len(m.get("ingredients", [])) for m in counted),
         is_trial=any(run.key in trials for run, _ in group),
     )
 
 
-def _share_runs(counted: Sequence[Mapping[str, Any]]) -> bool:
+def _before_and_after(metrics: Metrics, dataset: str) -> tuple[float, float]:
+    """Accuracy on a dataset, fractions; nan if it was not scored."""
+    entry = metrics["accuracy"].get(dataset)
+    return (nan, nan) if entry is None else (entry["before"], entry["after"])
+
+
+def _share_runs(counted: Sequence[Metrics]) -> bool:
     """Whether a fine-tuned run is a part of what was made at two seeds."""
-    seeds_of: defaultdict[str, set[int]] = defaultdict(set)
+    seeds_of: defaultdict[str, set[int | None]] = defaultdict(set)
     for m in counted:
         for part in m.get("ingredients", []):
             if part["source"] != "none":
@@ -268,14 +280,14 @@ class _Reader:
 
     def changes(self, group: Sequence[Result]) -> dict[Cell, list[Changes]]:
         """What fine-tuning did to every image of every target, by source and seed."""
-        return {(m["source"], m["seed"]): self._of_run(run, m) for run, m in group}
+        return {cell_of(m): self._of_run(run, m) for run, m in group}
 
-    def _of_run(self, run: Run, metrics: Mapping[str, Any]) -> list[Changes]:
+    def _of_run(self, run: Run, metrics: Metrics) -> list[Changes]:
         derived_from = {name: spec.derived_from for name, spec in self.catalog.specs.items()}
         kind, model, start = metrics["data"]["kind"], metrics["model"], metrics["before"]
         pretrained = self.store.run(kind, model, "none", "pretrained", start)
         found = []
-        for name in self.datasets or metrics["robustness_improvement"]["targets"]:
+        for name in self.datasets or improvement_of(metrics)["targets"]:
             key, images = metrics["scores"][name]["key"], metrics["scores"][name]["images"]
             if (start, name, key) not in self._before:
                 if not (pretrained.folder / "metrics.json").is_file():
@@ -291,11 +303,11 @@ class _Reader:
         return found
 
 
-def _scored(run: Run, name: str, key: str, metrics: Mapping[str, Any] | None = None) -> Predictions:
+def _scored(run: Run, name: str, key: str, metrics: Metrics | None = None) -> Predictions:
     return _or_how(lambda: run.scored(name, key), run, metrics)
 
 
-def _or_how(read: Callable[[], T], run: Run, metrics: Mapping[str, Any] | None) -> T:
+def _or_how(read: Callable[[], T], run: Run, metrics: Metrics | None) -> T:
     """What is read, or how a finished run, which no command would score again by itself, gets it back."""
     try:
         return read()

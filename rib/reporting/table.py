@@ -25,6 +25,7 @@ from rib.reporting.summary import LEVEL, Summary, labelled, summarise
 from rib.runs.measure import interval_dict
 from rib.runs.run import Result
 from rib.runs.store import RunStore
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,9 +83,9 @@ class PaperTable:
     def numbers(self) -> dict[str, float]:
         """MRI and its interval over images, in points: ``mRI/mini_small/ewc strength=10/value``."""
         return {
-            f"mRI/{row.model}/{self.label(row)}/{name}": value
+            f"mRI/{row.model}/{self.label(row)}/{name}": getattr(row.over_images, name)
             for row in self.rows
-            for name, value in interval_dict(row.over_images).items()
+            for name in ("value", "low", "high")
         }
 
     @property
@@ -320,7 +321,7 @@ def _axes(rows: Sequence[Summary]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _about(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _about(metrics: Sequence[Metrics]) -> str:
     """Data, suite, protocol, and the switches that are on in any run."""
     first = metrics[0]
     said = [world(first), f"suite {first['suite']}"]

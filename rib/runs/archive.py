@@ -9,15 +9,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from rib.errors import DamagedError, RibError
-from rib.runs.metrics_file import AGAIN, check, is_older
-from rib.runs.run import Run, answers
+from rib.runs.metrics_file import AGAIN, MetricsKey, check, is_older
+from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runs.trials import TRIALS
 from rib.runtime.files import unfinished, write_atomically
 from rib.runtime.progress import progress
+from rib.schemas.metrics import Metrics
 
 LEFT_OUT = ("weights.safetensors", "last.ckpt", "epochs", "log", "wandb", "tensorboard")
 """What of a run's folder stays where it was made."""
@@ -157,7 +158,7 @@ def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[st
     run = Run(_inside(store.root, name))
     theirs = _metrics(_content(tar, members[f"{name}/metrics.json"]), name)
     with store.lock(run) as lock:
-        ours = next((view for view in run.views() if answers(view) == answers(theirs)), None)
+        ours = run.metrics(MetricsKey.of(theirs))
         if run.metrics() is not None:
             same = ours is None or _numbers(ours) == _numbers(theirs)
             (taken.known if same else taken.clashes).append(name)
@@ -173,7 +174,7 @@ def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[st
             taken.older.append(name)
 
 
-def _metrics(content: bytes, name: str) -> dict[str, Any]:
+def _metrics(content: bytes, name: str) -> Metrics:
     """What a tar's metrics.json says, which is what one has to say."""
     try:
         metrics = json.loads(content)
@@ -185,10 +186,10 @@ def _metrics(content: bytes, name: str) -> dict[str, Any]:
         check(Path(name, "metrics.json"), metrics)
     except DamagedError as error:
         raise RibError(f"file: {str(error).removesuffix(AGAIN)}export it again") from error
-    return metrics
+    return cast("Metrics", metrics)
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+def _numbers(metrics: Metrics) -> dict[str, Any]:
     return {k: v for k, v in metrics.items() if k not in NOT_COMPARED}
 
 

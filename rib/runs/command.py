@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from rib.runs import errata
 from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.runtime.processes import has_gpu
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,7 +45,7 @@ SAID_OF_PRETRAINED = (
 """Beginnings of dotted names that a run reads which trains nothing."""
 
 
-def command_for(made: Config | Mapping[str, Any], **changes: Any) -> str:
+def command_for(made: Config | Metrics, **changes: Any) -> str:
     """The command that makes a run, as a line for a POSIX shell.
 
     Args:
@@ -65,7 +67,7 @@ def command_for(made: Config | Mapping[str, Any], **changes: Any) -> str:
     return f"{line}  # {'; '.join(dict.fromkeys(missing))}" if missing else line
 
 
-def command_of(run: Run, metrics: Mapping[str, Any] | None = None, **changes: Any) -> str:
+def command_of(run: Run, metrics: Metrics | None = None, **changes: Any) -> str:
     """`command_for` a finished run, or words that stand for it where its files do not tell.
 
     Args:
@@ -79,7 +81,7 @@ def command_of(run: Run, metrics: Mapping[str, Any] | None = None, **changes: An
         return f"the command that made it, which cannot be told ({error})"
 
 
-def scoring_command_of(run: Run, metrics: Mapping[str, Any] | None = None) -> str:
+def scoring_command_of(run: Run, metrics: Metrics | None = None) -> str:
     """The command that scores a finished run anew, on the suite that it was scored on.
 
     Args:
@@ -95,7 +97,7 @@ def scoring_command_of(run: Run, metrics: Mapping[str, Any] | None = None) -> st
     return shlex.join(["python", "-m", "rib.evaluate", *words, "force=true"])
 
 
-def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:
+def config_of(run: Run, metrics: Metrics | None = None) -> Config:
     """What a finished run was made with, from its config.yaml, else as far as its metrics tell.
 
     Its store is the one that it lies in, and a precision that another kind of machine settled is said.
@@ -107,20 +109,19 @@ def config_of(run: Run, metrics: Mapping[str, Any] | None = None) -> Config:
     Raises:
         RibError: If this version of rib can read neither.
     """
-    try:
-        metrics = metrics or run.metrics() or {}
-    except RibError:
-        metrics = {}
+    if metrics is None:
+        with suppress(RibError):
+            metrics = run.metrics()
     try:
         config = rib.config.stored(run.folder / "config.yaml")
     except RibError:
-        if not metrics:
+        if metrics is None:
             raise
         config = _from_metrics(metrics)
     config = replace(config, force=False, suite=_suite_of(metrics, config))
     if len(run.folder.parents) > 4:
         config = replace(config, paths=replace(config.paths, runs=str(run.folder.parents[4])))
-    trained_in = metrics.get("protocol", {}).get("precision")
+    trained_in = None if metrics is None else metrics["protocol"]["precision"]
     here = config.gpu_precision if has_gpu(config.trainer.get("accelerator", "auto")) else "32-true"
     if config.precision is None and trained_in not in (None, here):
         config = replace(config, precision=trained_in)
@@ -232,7 +233,7 @@ class _Command:
         return ["hydra.searchpath=[DIR]"]
 
 
-def _from_metrics(metrics: Mapping[str, Any]) -> Config:
+def _from_metrics(metrics: Metrics) -> Config:
     """As much of a run's config as its metrics tell."""
     model, suite, protocol = metrics["model"], metrics["suite"].rstrip("*"), metrics["protocol"]
     changed = metrics["suite"] != suite and "targets" in protocol
@@ -251,13 +252,14 @@ def _from_metrics(metrics: Mapping[str, Any]) -> Config:
     return rib.config.compose(*(rib.config.spelt(key, value) for key, value in words.items()))
 
 
-def _suite_of(metrics: Mapping[str, Any], config: Config) -> SuiteConfig:
+def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
     """The suite that a view of a run is about, which may be another than the run was made for.
 
     Its datasets are stamped; of a view from before that its name is known, and means rib's own suite of that name.
     """
-    named = str(metrics.get("suite", config.suite.name)).removesuffix("*")
-    protocol = metrics.get("protocol", {})
+    if metrics is None:
+        return config.suite
+    named, protocol = metrics["suite"].removesuffix("*"), metrics["protocol"]
     if "targets" in protocol and "reported" in protocol:
         said = [sorted(config.suite.targets), sorted(config.suite.reported)]
         if said == [sorted(protocol["targets"]), sorted(protocol["reported"])]:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rib.errors import DamagedError
-from rib.runs.run import Run, answers, made_from, weights_digest
+from rib.runs.metrics_file import MetricsKey
+from rib.runs.run import Run, made_from, weights_digest
 from rib.runs.store import RunStore, part_of
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.runs.spec import Question
 
 
-def view_of(run: Run, question: Question) -> dict[str, Any] | None:
+def view_of(run: Run, question: Question) -> Metrics | None:
     """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for.
 
     None where it has none, or they are damaged, or what the run was made from has other weights by now. Of weights
     from elsewhere also where they go by another name or precision now: these are written anew, nothing is scored.
     """
     protocol = question.protocol
-    wanted = (question.suite, protocol["targets"], protocol["reported"], protocol["experiment"], question.scores)
+    targets, reported = protocol["targets"], protocol["reported"]
     try:
-        view = next((view for view in run.views() if answers(view) == wanted), None)
+        view = run.metrics(MetricsKey(question.suite, targets, reported, protocol["experiment"], question.scores))
     except DamagedError:
         return None
     if view is None or out_of_date(view, question, run) is not None:
@@ -33,7 +34,7 @@ def view_of(run: Run, question: Question) -> dict[str, Any] | None:
     return view
 
 
-def out_of_date(view: Mapping[str, Any], question: Question, run: Run) -> str | None:
+def out_of_date(view: Metrics, question: Question, run: Run) -> str | None:
     """The first run that another was made from and that holds other weights by now; one that is gone is none.
 
     Args:
@@ -59,7 +60,7 @@ def out_of_date_in(store: RunStore) -> set[str]:
     """Keys of finished runs that were made from others which hold other weights by now, or are such themselves."""
     runs = store.finished()
     weights = {run.key: weights_digest(run) for run in runs}
-    used = {run.key: made_from(run.metrics() or {}) for run in runs}
+    used = {run.key: made_from(metrics) for run in runs if (metrics := run.metrics()) is not None}
     old: set[str] = set()
     while more := {
         key

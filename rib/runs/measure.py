@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ from rib.metrics import (
 from rib.runs.metrics_file import AGAIN
 from rib.runs.predictions import Predictions
 from rib.runtime.files import write_atomically
+from rib.schemas.metrics import CellAccuracy, DatasetAccuracy, HeldOut, Improvement, IntervalInPoints, Measures
 
 
 @dataclass(frozen=True)
@@ -80,27 +80,30 @@ class Scored:
             for cell in np.unique(self.cells)
         ]
 
-    def accuracy(self, derived_from: Mapping[str, str | None]) -> dict[str, Any]:
+    def accuracy(self, derived_from: Mapping[str, str | None]) -> DatasetAccuracy:
         """The dataset's entry in metrics.json; accuracies as fractions, the change in percentage points."""
-        entry: dict[str, Any] = {"num_images": len(self.paths)}
+        change = interval_dict(dataset_change_interval(self.changes(derived_from)))
         if self.cells is None:
-            entry |= {"before": self.before.accuracy, "after": self.after.accuracy}
-        else:
-            entry["cells"] = {
-                str(cell): {
-                    "before": float(self.before.correct[self.cells == cell].mean()),
-                    "after": float(self.after.correct[self.cells == cell].mean()),
-                    "num_images": int((self.cells == cell).sum()),
-                }
-                for cell in np.unique(self.cells)
+            before, after = self.before.accuracy, self.after.accuracy
+            return {"num_images": len(self.paths), "before": before, "after": after, "change": change}
+        cells: dict[str, CellAccuracy] = {
+            str(cell): {
+                "before": float(self.before.correct[self.cells == cell].mean()),
+                "after": float(self.after.correct[self.cells == cell].mean()),
+                "num_images": int((self.cells == cell).sum()),
             }
-            for when in ("before", "after"):
-                entry[when] = mean_over_cells({cell: value[when] for cell, value in entry["cells"].items()})
-        entry["change"] = interval_dict(dataset_change_interval(self.changes(derived_from)))
-        return entry
+            for cell in np.unique(self.cells)
+        }
+        return {
+            "num_images": len(self.paths),
+            "cells": cells,
+            "before": mean_over_cells({cell: value["before"] for cell, value in cells.items()}),
+            "after": mean_over_cells({cell: value["after"] for cell, value in cells.items()}),
+            "change": change,
+        }
 
 
-def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str], catalog: Catalog) -> dict[str, Any]:
+def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str], catalog: Catalog) -> Measures:
     """Accuracy and robustness improvement, as in metrics.json.
 
     Args:
@@ -117,24 +120,24 @@ def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str],
     accuracy = {s.dataset: s.accuracy(derived_from) for s in scored}
     targets = targets_of(source, [name for name in suite_targets if name in by_name])
 
-    def improvement(names: Sequence[str]) -> dict[str, Any] | None:
+    def improvement(names: Sequence[str]) -> Improvement | None:
         if not names:
             return None
-        when = [{name: accuracy[name][key] for name in names} for key in ("before", "after")]
+        before = {name: accuracy[name]["before"] for name in names}
+        after = {name: accuracy[name]["after"] for name in names}
         interval = robustness_interval([c for name in names for c in by_name[name].changes(derived_from)])
         # The plain formula's value; the interval's own agrees with it to the last rounding.
-        value = robustness_improvement(when[0], when[1], names)
+        value = robustness_improvement(before, after, names)
         return {**interval_dict(interval), "value": value, "targets": list(names)}
 
     overall = improvement(targets)
-    if overall is not None:
-        overall["without_derived"] = improvement(without_derived(source, targets, derived_from))
-    return {"accuracy": accuracy, "robustness_improvement": overall}
+    if overall is None:
+        return {"accuracy": accuracy, "robustness_improvement": None}
+    rest = improvement(without_derived(source, targets, derived_from))
+    return {"accuracy": accuracy, "robustness_improvement": {**overall, "without_derived": rest}}
 
 
-def held_out_accuracy(
-    before: Predictions, after: Predictions, paths: Sequence[str], held_out: ImageTree
-) -> dict[str, Any]:
+def held_out_accuracy(before: Predictions, after: Predictions, paths: Sequence[str], held_out: ImageTree) -> HeldOut:
     """What a run knows of the images that were kept from its training, read off predictions for more than those.
 
     Args:
@@ -151,11 +154,15 @@ def held_out_accuracy(
     kept = np.fromiter((path in wanted for path in paths), bool, len(paths))
     if kept.sum() != len(held_out):
         raise ValueError(f"expected predictions for {len(held_out)} held-out images, found {kept.sum()}")
-    accuracy = {when: float(p.correct[kept].mean()) for when, p in (("before", before), ("after", after))}
-    return {**accuracy, "num_images": len(held_out), "images": held_out.digest}
+    return {
+        "before": float(before.correct[kept].mean()),
+        "after": float(after.correct[kept].mean()),
+        "num_images": len(held_out),
+        "images": held_out.digest,
+    }
 
 
-def interval_dict(interval: Interval) -> dict[str, float]:
+def interval_dict(interval: Interval) -> IntervalInPoints:
     """Value, low and high, in percentage points."""
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 

@@ -1,87 +1,56 @@
-"""JSON files of a store, read with suspicion: what is in them is what the contract says, or it is said in one sentence.
+"""Read and write JSON files of a store; what their types do not allow is neither read nor written.
 
-A file that does not hold what was written to it is damaged; one that another version of rib wrote is no one's fault,
-and stays as it is.
+`rib.schemas` holds the types. A file that does not hold what was written to it is damaged; one that another version of
+rib wrote is no one's fault, and stays as it is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from rib.errors import DamagedError, OtherVersionError, RibError
+from rib.runtime.files import write_atomically
+from rib.schemas import TYPES, kind_of
+from rib.schemas.check import faults, shorten
+from rib.schemas.metrics import Metrics, RobustnessImprovement, ScoreInfo
 
 SCHEMA = 1
 """Of metrics.json, as this version writes and reads it."""
 
 AGAIN = "delete it and give the command again"
 
-Kind = type | tuple[type, ...]
 
-NUMBER = (int, float)
+class MetricsKey(NamedTuple):
+    """What a metrics file stands on; two of one run that stand on the same never lie beside one another.
 
-TEXT_OR_NONE = (str, type(None))
+    Attributes:
+        suite: Its name.
+        targets: Its targets, sorted; None in files from before they were stamped.
+        reported: Datasets that are scored and not in RI, likewise.
+        experiment: Name of the experiment file, or None.
+        scores: Score key and images of each dataset; None in a key that any way of scoring answers.
+    """
 
-NUMBER_OR_NONE = (int, float, type(None))
+    suite: str
+    targets: list[str] | None
+    reported: list[str] | None
+    experiment: str | None
+    scores: Mapping[str, ScoreInfo] | None
 
-INTERVAL: Mapping[str, Kind] = {"value": NUMBER, "low": NUMBER, "high": NUMBER}
+    @classmethod
+    def of(cls, metrics: Metrics) -> MetricsKey:
+        """The key of a metrics file."""
+        protocol = metrics["protocol"]
+        targets, reported = protocol.get("targets"), protocol.get("reported")
+        return cls(metrics["suite"], targets, reported, protocol["experiment"], metrics["scores"])
 
-METRICS: Mapping[str, Any] = {
-    "model": str,
-    "source": str,
-    "method": str,
-    "suite": str,
-    "fingerprint": str,
-    "before": str,
-    "options": dict,
-    "seed": (int, type(None)),
-    "num_parameters": NUMBER,
-    "notes": dict,
-    "data": {"kind": str, "digest": str},
-    "protocol": {
-        "experiment": TEXT_OR_NONE,
-        "precision": TEXT_OR_NONE,
-        "evaluation_precision": str,
-        "epochs": NUMBER_OR_NONE,
-        "lr": NUMBER_OR_NONE,
-        "batch_size": NUMBER_OR_NONE,
-        "batch_norm": TEXT_OR_NONE,
-        "label_rule": str,
-        "image_backend": str,
-        "limit": NUMBER_OR_NONE,
-        "holdout": NUMBER_OR_NONE,
-        "switches": dict,
-    },
-    "accuracy": dict,
-    "robustness_improvement": (dict, type(None)),
-    "scores": dict,
-    "seconds": {"fit": NUMBER, "evaluate": NUMBER},
-}
-"""What every version so far has written into metrics.json, and every reader counts on."""
-
-OF_A_DATASET = {
-    "accuracy": {"num_images": int, "before": NUMBER, "after": NUMBER, "change": INTERVAL},
-    "scores": {"key": str, "images": str},
-}
-"""What the entries of two blocks of it hold."""
-
-OTHERS: Mapping[str, Mapping[str, Any]] = {
-    "fit.json": {"seconds": NUMBER, "num_parameters": NUMBER, "notes": dict, "weights": TEXT_OR_NONE},
-    "scoring.json": {"seconds": NUMBER},
-    "failed.json": {"error": str, "last_lines": list},
-    "progress.json": {
-        "what": str,
-        "note": str,
-        "unit": str,
-        "done": NUMBER,
-        "total": NUMBER,
-        "rate": NUMBER,
-        "seconds_left": NUMBER_OR_NONE,
-    },
-}
-"""What other files hold, by name."""
+    def covers(self, metrics: Metrics) -> bool:
+        """Whether a metrics file has this key."""
+        own = MetricsKey.of(metrics)
+        return self == (own if self.scores is not None else own._replace(scores=None))
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -101,9 +70,31 @@ def read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise RibError(f"cannot read {file}: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise DamagedError(f"{file} is damaged: expected a block of names, got {_shown(content)}; {AGAIN}")
+        raise DamagedError(f"{file} is damaged: expected a block of names, got {shorten(content)}; {AGAIN}")
     check(file, content)
     return content
+
+
+def read_metrics(file: Path) -> Metrics:
+    """Read a metrics file; raises like `read`."""
+    return cast("Metrics", read(file))
+
+
+def write(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file of the store, whole or not at all.
+
+    Args:
+        file: Its name says of what kind it is (`rib.schemas.kind_of`).
+        content: As its type has it.
+
+    Raises:
+        TypeError: If `read` would call it damaged. Nothing is written then.
+        RibError: If the disk refuses it.
+    """
+    kind = kind_of(file)
+    if kind is not None and (found := list(faults(content, TYPES[kind]))):
+        raise TypeError(f"{file.name}: {'; '.join(found)}; expected what rib/schemas/{kind}.json describes")
+    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def check(file: Path, content: Mapping[str, Any]) -> None:
@@ -113,66 +104,45 @@ def check(file: Path, content: Mapping[str, Any]) -> None:
         DamagedError: If something is missing, or of another kind.
         OtherVersionError: If that is since another version wrote it.
     """
-    is_metrics = file.name.startswith("metrics.")
+    kind = kind_of(file)
+    is_metrics = kind == "metrics"
     if is_metrics and content.get("schema", SCHEMA) != SCHEMA:
         raise OtherVersionError(
             f"{file} is of schema {content['schema']}, this version of rib reads {SCHEMA}; it stays as it is, read it "
             "with the version that wrote it"
         )
-    faults = list(_metrics_faults(content) if is_metrics else _faults(content, OTHERS.get(file.name, {})))
-    if not faults:
+    found = [] if kind is None else list(faults(content, TYPES[kind]))
+    if not found:
         return
-    told = f"{faults[0]}" + (f" ({len(faults)} faults)" if len(faults) > 1 else "")
-    if is_metrics and isinstance(content.get("protocol"), dict) and is_older(content):
-        raise OtherVersionError(f"{file} {older_words(content)}, and cannot be read any more: {told}")
+    told = found[0] + (f" ({len(found)} faults)" if len(found) > 1 else "")
+    metrics = cast("Metrics", content)
+    if is_metrics and isinstance(content.get("protocol"), dict) and is_older(metrics):
+        raise OtherVersionError(f"{file} {older_words(metrics)}, and cannot be read any more: {told}")
     raise DamagedError(f"{file} is damaged: {told}; {AGAIN}")
 
 
-def numerics_of(metrics: Mapping[str, Any]) -> int:
+def improvement_of(metrics: Metrics) -> RobustnessImprovement:
+    """RI of a run that was scored on a target."""
+    found = metrics["robustness_improvement"]
+    assert found is not None, "runs without a target were left out before"
+    return found
+
+
+def numerics_of(metrics: Metrics) -> int:
     """The version of rib's numbers behind a metrics.json; 1 from before it was stamped."""
-    found = metrics["protocol"].get("numerics", 1)
-    return found if isinstance(found, int) else 1
+    found: object = metrics["protocol"].get("numerics", 1)
+    return found if isinstance(found, int) else 1  # a damaged file may hold anything here
 
 
-def is_older(metrics: Mapping[str, Any]) -> bool:
+def is_older(metrics: Metrics) -> bool:
     """Whether an older version of rib made these numbers: no command asks for them any more."""
     from rib.runs.keys import NUMERICS
 
     return numerics_of(metrics) < NUMERICS
 
 
-def older_words(metrics: Mapping[str, Any]) -> str:
+def older_words(metrics: Metrics) -> str:
     """``is of an older version of rib (numerics 1, now 2)``."""
     from rib.runs.keys import NUMERICS
 
     return f"is of an older version of rib (numerics {numerics_of(metrics)}, now {NUMERICS})"
-
-
-def _metrics_faults(content: Mapping[str, Any]) -> Iterator[str]:
-    yield from (found := list(_faults(content, METRICS)))
-    if found:
-        return
-    for block, entry in OF_A_DATASET.items():
-        for name, value in content[block].items():
-            yield from _faults({name: value}, {name: entry}, f"{block}.")
-    if (improvement := content["robustness_improvement"]) is not None:
-        yield from _faults(improvement, {**INTERVAL, "targets": list}, "robustness_improvement.")
-
-
-def _faults(content: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What is missing, or of another kind than expected, in words."""
-    for name, kind in expected.items():
-        if name not in content:
-            yield f"it has no {prefix}{name}"
-        elif isinstance(kind, Mapping):
-            if isinstance(content[name], dict):
-                yield from _faults(content[name], kind, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name} is {_shown(content[name])}"
-        elif not isinstance(content[name], kind) or (isinstance(content[name], bool) and kind is not bool):
-            yield f"{prefix}{name} is {_shown(content[name])}"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 40 else f"{text[:37]}..."

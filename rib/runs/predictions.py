@@ -8,8 +8,10 @@ logits too (float32, C a row). Classes are the dataset's own, 0..C-1; where C < 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,15 @@ from numpy.typing import NDArray
 from rib.errors import DamagedError
 from rib.runs.metrics_file import AGAIN
 from rib.runtime.files import write_atomically
+
+COLUMNS: Mapping[str, tuple[type[np.generic], tuple[int, ...] | None]] = {
+    "label": (np.int16, ()),
+    "top5": (np.int16, (5,)),
+    "confidence": (np.float32, ()),
+    "log_prob": (np.float32, ()),
+    "logits": (np.float32, None),
+}
+"""Type of each column of the file, and the shape of an image's entry; None is a number for each class."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +62,34 @@ class Predictions:
         return len(self.label)
 
     def save(self, file: Path) -> None:
-        """Write the file whole or not at all (npz without pickles)."""
-        columns = {name: value for name, value in vars(self).items() if value is not None}
+        """Write the file whole or not at all (npz without pickles).
+
+        Raises:
+            ValueError: If a column is not as `COLUMNS` says.
+        """
+        self._check()
         buffer = io.BytesIO()
-        np.savez(buffer, **columns)
+        np.savez(buffer, **cast("dict[str, Any]", self.columns))
         write_atomically(file, buffer.getvalue())
 
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Every column that is there, by name."""
+        return {name: column for name, column in vars(self).items() if column is not None}
+
     def _check(self) -> None:
-        """See that every column is about the same images."""
-        images = len(self.label)
-        shapes = {"label": (images,), "top5": (images, 5), "confidence": (images,), "log_prob": (images,)}
-        if self.logits is not None:
-            shapes["logits"] = (images, *self.logits.shape[1:2])
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"expected {name} of shape {shape}, got {getattr(self, name).shape}")
+        """Compare every column with `COLUMNS`.
+
+        Raises:
+            ValueError: If one is of another type, or not about the same images.
+        """
+        for name, column in self.columns.items():
+            dtype, entry = COLUMNS[name]
+            shape = (len(self.label), *(entry if entry is not None else column.shape[1:2]))
+            if column.shape != shape:
+                raise ValueError(f"expected {name} of shape {shape}, got {column.shape}")
+            if column.dtype != dtype:
+                raise ValueError(f"expected {name} of {np.dtype(dtype)}, got {column.dtype}")
 
     @classmethod
     def load(cls, file: Path) -> Predictions:

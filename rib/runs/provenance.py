@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from typing import Final
 
 import rib.config
 from rib.config.user_code import copy_code, installed_versions
 from rib.runs.run import Run, weights_digest
 from rib.runs.spec import Question
 from rib.runtime.environment import environment
+from rib.schemas.files import MadeFrom
 
-MADE_FROM = "made_from.json"
+MADE_FROM: Final = "made_from.json"
 """In a run's folder: digests of the weights of the runs that it needs, as they were when it was begun."""
 
 
 def begin_record(question: Question, run: Run, parts: Sequence[Run]) -> None:
     """Write down what is made and from what; what was begun from other weights of these runs is thrown away."""
-    made_from = {"weights": [weights_digest(part) for part in parts]}
+    made_from: MadeFrom = {"weights": [weights_digest(part) for part in parts]}
     if parts and run.read_json(MADE_FROM) not in (None, made_from):
         shutil.rmtree(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -31,5 +33,6 @@ def record_code(question: Question, run: Run) -> None:
     """Keep what a run was made with: versions in env.json, and the user's own files in code/."""
     nodes = [question.config.method, question.config.optimizer]
     about = environment()
-    run.write_json("env.json", about | {"versions": about["versions"] | installed_versions(nodes)})
+    about["versions"] |= installed_versions(nodes)
+    run.write_json("env.json", about)
     copy_code(nodes, run.folder / "code")

@@ -17,7 +17,7 @@ from rib.errors import RibError
 from rib.metrics import family_of
 from rib.models.start import find_start
 from rib.runs import errata, ingredients, method_stack
-from rib.runs.metrics_file import read
+from rib.runs.metrics_file import read_metrics
 from rib.runs.recipe import settle
 from rib.runs.spec import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, Question
 from rib.runtime.console import say
@@ -119,7 +119,7 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
     where = f"method.{question.merged}.ingredients: {part if isinstance(part, Path) else label}"
     held_out = (question.config.data.holdout, _subset_seed(question.config))
 
-    def check_held_out(source: str, trained_without: tuple[float, int]) -> None:
+    def check_held_out(source: str, trained_without: tuple[float, int | None]) -> None:
         """What chooses must be unseen by every ingredient of the same source, or of the same photographs."""
         derived_from = {name: spec.derived_from for name, spec in question.catalog.specs.items()}
         if question.held_out is None or family_of(source, derived_from) != family_of(
@@ -145,7 +145,7 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
     file = part / "metrics.json"
     if not file.is_file():
         raise RibError(f"{where} is no finished run; expected a folder with metrics.json")
-    metrics = read(file)
+    metrics = read_metrics(file)
     own = question.of_pretrained().training_key
     if own not in (metrics["before"], metrics["fingerprint"]):
         raise RibError(

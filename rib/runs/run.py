@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rib.errors import DamagedError, RibError
+from rib.runs.metrics_file import MetricsKey, read_metrics
 from rib.runs.metrics_file import read as _read_json
+from rib.runs.metrics_file import write as _write_json
 from rib.runs.predictions import Predictions
-from rib.runtime.files import digest_of, file_digest, write_atomically
+from rib.runtime.files import digest_of, file_digest
+from rib.schemas.files import Environment, Fit, MadeFrom, Scoring
+from rib.schemas.metrics import Metrics, UsedRun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,27 +47,51 @@ class Run:
         """Where an unfinished fit goes on from."""
         return self.folder / "last.ckpt"
 
-    def views(self) -> list[dict[str, Any]]:
-        """Every metrics file of this run, the one first asked for first: other suites, other ways of scoring."""
-        return [_read_json(file) for file in sorted(self.folder.glob("metrics*.json"), key=lambda f: (len(f.name), f))]
+    def metrics_files(self) -> dict[Path, Metrics]:
+        """Every metrics file with what it holds, the one first asked for first: other suites, other ways of scoring."""
+        files = sorted(self.folder.glob("metrics*.json"), key=lambda file: (len(file.name), file))
+        return {file: read_metrics(file) for file in files}
 
-    def view_file(self, metrics: Mapping[str, Any]) -> Path:
-        """Where metrics go: in the place of those that answer the same question, else beside whatever is there."""
-        views = {file: _read_json(file) for file in self.folder.glob("metrics*.json")}
-        same = next((file for file, view in views.items() if answers(view) == answers(metrics)), None)
-        if same is not None or not views:
-            return same or self.folder / "metrics.json"
+    def views(self) -> list[Metrics]:
+        """What each metrics file holds, the one first asked for first."""
+        return list(self.metrics_files().values())
+
+    def metrics(self, wanted: str | MetricsKey | None = None) -> Metrics | None:
+        """The run's metrics for a suite: the one place that finds them.
+
+        Args:
+            wanted: A suite's name, or exactly what the numbers stand on; None for the suite first asked for.
+
+        Returns:
+            None if the run has not been scored so, or is unfinished.
+
+        Raises:
+            DamagedError: If a metrics file that was looked at is damaged.
+        """
+        if wanted is None:
+            return self.read_json("metrics.json")
+        found = self._find(wanted)
+        return found and found[1]
+
+    def view_file(self, metrics: Metrics) -> Path:
+        """Where metrics go: in the place of those that stand on the same, else beside whatever is there."""
+        key, files = MetricsKey.of(metrics), self.metrics_files()
+        if (same := self._find(key)) is not None:
+            return same[0]
+        if not files:
+            return self.folder / "metrics.json"
         suite = metrics["suite"].replace("*", "_changed")
         beside = self.folder / f"metrics.{suite}.json"
-        if beside not in views and all(view["suite"] != metrics["suite"] for view in views.values()):
+        if beside not in files and all(view["suite"] != metrics["suite"] for view in files.values()):
             return beside
-        return self.folder / f"metrics.{suite}.{digest_of(answers(metrics))}.json"
+        return self.folder / f"metrics.{suite}.{digest_of(key)}.json"
 
-    def metrics(self, suite: str | None = None) -> dict[str, Any] | None:
-        """What the run's metrics say of a suite (default: the one first asked for), or None if they are not there."""
-        if suite is None:
-            return self.read_json("metrics.json")
-        return next((view for view in self.views() if view["suite"] == suite), None)
+    def _find(self, wanted: str | MetricsKey) -> tuple[Path, Metrics] | None:
+        """The first metrics file for a suite, and what it holds."""
+        for file, metrics in self.metrics_files().items():
+            if metrics["suite"] == wanted if isinstance(wanted, str) else wanted.covers(metrics):
+                return file, metrics
+        return None
 
     def predictions_file(self, dataset: str, score_key: str, variant: str | None = None) -> Path:
         """One file a dataset and way of scoring; those of a curve's other models lie in folders beside."""
@@ -114,23 +141,34 @@ class Run:
         return load_file(self.weights_file)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Put a JSON file into the run's folder, whole or not at all."""
-        write_atomically(self.folder / name, (json.dumps(content, indent=1) + "\n").encode())
+        """Put a JSON file into the run's folder, whole or not at all; its type must allow it (`rib.schemas`)."""
+        _write_json(self.folder / name, content)
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
+    @overload
+    def read_json(self, name: Literal["metrics.json"]) -> Metrics | None: ...
+    @overload
+    def read_json(self, name: Literal["fit.json"]) -> Fit | None: ...
+    @overload
+    def read_json(self, name: Literal["scoring.json"]) -> Scoring | None: ...
+    @overload
+    def read_json(self, name: Literal["made_from.json"]) -> MadeFrom | None: ...
+    @overload
+    def read_json(self, name: Literal["env.json"]) -> Environment | None: ...
+    def read_json(self, name: str) -> Any:
         """A JSON file of the run's folder, or None."""
         file = self.folder / name
         return _read_json(file) if file.is_file() else None
 
 
-def made_from(view: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a run's metrics say of the runs that it was made from: label, source, fingerprint, weights."""
-    return [*view.get("ingredients", ()), *filter(None, (view.get("probe"),))]
+def made_from(view: Metrics) -> list[UsedRun]:
+    """The runs that a run was made from, as its metrics say."""
+    return [*view.get("ingredients", ()), *([view["probe"]] if "probe" in view else ())]
 
 
 def weights_digest(run: Run) -> str | None:
     """Of a finished run's weights, as written; None where there is no such run, or it has none."""
-    return (run.read_json("fit.json") or {}).get("weights") if run.metrics() is not None else None
+    fitted = run.read_json("fit.json") if run.metrics() is not None else None
+    return None if fitted is None else fitted["weights"]
 
 
 def unscored(question: Question, run: Run) -> list[str]:
@@ -138,11 +176,5 @@ def unscored(question: Question, run: Run) -> list[str]:
     return [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 
-def answers(view: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a metrics file answers; two that answer the same never lie beside one another."""
-    protocol = view["protocol"]
-    return view["suite"], protocol.get("targets"), protocol.get("reported"), protocol["experiment"], view["scores"]
-
-
-Result = tuple[Run, Mapping[str, Any]]
+Result = tuple[Run, Metrics]
 """A finished run and what one of its metrics files holds."""

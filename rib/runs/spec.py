@@ -25,6 +25,7 @@ from rib.runs import errata, fields, method_stack
 from rib.runs.keys import NUMERICS, Kind, is_neutral, key_of
 from rib.runs.recipe import SETTLED, Recipe, settle
 from rib.runtime.files import digest_of
+from rib.schemas.metrics import Protocol, ScoreInfo, TrainedOn
 
 READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.")
 """Options that matter where nothing is trained."""
@@ -162,7 +163,7 @@ class Question:
         return digest_of({name: tree.digest for name, tree in self.scored.items()})
 
     @property
-    def scores(self) -> dict[str, dict[str, str]]:
+    def scores(self) -> dict[str, ScoreInfo]:
         """What each number in metrics.json stands on: the score key and the digest of the images."""
         return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.images.items()}
 
@@ -192,7 +193,7 @@ class Question:
         return changed
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> Protocol:
         """What metrics.json says about how the numbers came about."""
         c, recipe = self.config, self.recipe
         return {
@@ -200,11 +201,11 @@ class Question:
             "experiment": c.experiment,
             "precision": recipe.precision if recipe else c.precision if self.external is not None else None,
             "evaluation_precision": c.evaluation.precision,
-            "epochs": recipe and recipe.epochs,
-            "lr": recipe and recipe.lr,
-            "warmup_steps": recipe and recipe.warmup_steps,
-            "batch_size": recipe and c.batch_size,
-            "batch_norm": recipe and str(c.batch_norm),
+            "epochs": recipe.epochs if recipe else None,
+            "lr": recipe.lr if recipe else None,
+            "warmup_steps": recipe.warmup_steps if recipe else None,
+            "batch_size": c.batch_size if recipe else None,
+            "batch_norm": str(c.batch_norm) if recipe else None,
             "label_rule": str(c.data.label_rule),
             "image_backend": str(c.data.image_backend),
             "limit": c.data.limit,
@@ -234,7 +235,7 @@ class Question:
         return {name: tree.found for name, tree in trees.items() if tree.found is not None}
 
     @property
-    def trained_on(self) -> dict[str, Any] | None:
+    def trained_on(self) -> TrainedOn | None:
         """How many images trained the weights, and the digest of just these: of a subset, not of the whole dataset.
 
         None where nothing was trained; what a run is made from says it for itself.

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 
 from rib.errors import DamagedError, RibError
 from rib.runs.metrics_file import read as _read_json
+from rib.runs.metrics_file import read_metrics
 from rib.runs.run import Run
 from rib.runtime.console import rank, say
 from rib.runtime.locks import Lock, Locks
+from rib.schemas.files import Fit
 
 if TYPE_CHECKING:
     from rib.runs.spec import Ingredient, Question
@@ -59,7 +61,7 @@ class RunStore:
         found = []
         for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
             try:
-                metrics = _read_json(file) if _is_run(file) else None
+                metrics = read_metrics(file) if _is_run(file) else None
             except RibError as error:
                 say(f"left out: {error}")
                 continue
@@ -233,3 +235,10 @@ def part_of(part: Ingredient, store: RunStore) -> Run:
         return Run(part.folder)
     assert part.question is not None, "an ingredient is a folder or a question"
     return store.place(part.question)
+
+
+def fit_of(run: Run) -> Fit:
+    """Result of training or merging of a run that has weights."""
+    fitted = run.read_json("fit.json")
+    assert fitted is not None, "fit.json is written with the weights"
+    return fitted

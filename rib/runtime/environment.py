@@ -5,15 +5,15 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import rib
+from rib.schemas.files import Environment
 
 PACKAGE = Path(rib.__file__).resolve().parent
 """Folder of this code."""
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """What env.json lists: versions and the kind of machine, no name and no path."""
     import torch
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rib.errors import RibError
 from rib.runtime.console import rank
 from rib.runtime.files import write_atomically
+from rib.schemas.files import ProgressInfo
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -95,9 +96,16 @@ def _reports(file: Path, what: str, total: int, unit: str, begun_at: int = 0) ->
         if now - last > 1:
             last = now
             rate = (count - begun_at) / max(now - begun, 1e-9)
-            facts = {"what": what, "done": count, "total": total, "unit": unit, "note": note, "rate": rate}
-            left = (total - count) / rate if rate else None
+            report: ProgressInfo = {
+                "what": what,
+                "done": count,
+                "total": total,
+                "unit": unit,
+                "note": note,
+                "rate": rate,
+                "seconds_left": (total - count) / rate if rate else None,
+            }
             with suppress(RibError):  # a full disk must not end what it tells of
-                write_atomically(file, json.dumps({**facts, "seconds_left": left}).encode())
+                write_atomically(file, json.dumps(report).encode())
 
     return advance

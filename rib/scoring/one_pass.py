@@ -151,5 +151,6 @@ def _share_out(seconds: float, entries: Sequence[Entry]) -> None:
     """Add to each run's scoring time its share of a pass, by its number of models."""
     models = [len(entry.own) + len(entry.curve) for entry in entries]
     for entry, count in zip(entries, models, strict=True):
-        before = (entry.run.read_json("scoring.json") or {"seconds": 0.0})["seconds"]
+        scored = entry.run.read_json("scoring.json")
+        before = scored["seconds"] if scored else 0.0
         entry.run.write_json("scoring.json", {"seconds": before + seconds * count / sum(models)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from rib.sweeps.cost import Costs
 from rib.sweeps.executors import Jobs, Processes, Workers
 from rib.sweeps.plan import Plan, controls, make_plan
 from rib.sweeps.scheduler import Outcome, Schedule, failed_labels, stand
-from rib.sweeps.status import show_plan, show_status
+from rib.sweeps.status import plan_report, show_plan, show_status
 
 if TYPE_CHECKING:
     from rib.sweeps.study import Study
@@ -52,6 +53,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Show the plan, make what is missing, show the table; exit code 1 if a cell has no answer."""
     if config.force:
         raise RibError("force=true makes one run again (python -m rib.train); a grid makes what is missing")
+    _check_format(config)
     store, console = RunStore(config.paths.runs), _console()
     workers = _workers(config, launcher, store)
     plan = make_plan(config, store)
@@ -61,6 +63,9 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id)]
     if missing:
         costs.calibrate(missing)
+    if config.plan_only and config.format == "json":
+        print(json.dumps(plan_report(plan, outcome, costs, workers.at_once), indent=1))
+        return
     show_plan(plan, outcome, costs, workers.at_once, console)
     if config.plan_only:
         return
@@ -80,8 +85,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 def status(config: BenchmarkConfig, launcher: Launcher) -> None:
     """How the grid stands."""
-    if config.format not in ("table", "json"):
-        raise RibError(f"format: expected table or json, got {config.format!r}")
+    _check_format(config)
     store = RunStore(config.paths.runs)
     if not store.root.is_dir():
         say(f"paths.runs: there is no {store.root} yet, so that nothing of this grid is done")
@@ -123,6 +127,11 @@ def _workers(config: BenchmarkConfig, launcher: Launcher, store: RunStore) -> Wo
     if "submitit" in str(launcher.get("_target_", "")):
         return Jobs(launcher, store.root / "submitit", config.jobs)
     return Processes(config.trainer, config.jobs, config.threads)
+
+
+def _check_format(config: BenchmarkConfig) -> None:
+    if config.format not in ("table", "json"):
+        raise RibError(f"format: expected table or json, got {config.format!r}")
 
 
 def _file(config: BenchmarkConfig) -> Path:

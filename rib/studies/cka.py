@@ -22,6 +22,7 @@ from rib.metrics import seed_interval
 from rib.metrics.rank import LEAST, Shared, rank_correlation, shared_rank_correlation
 from rib.reporting.style import style
 from rib.runs.method_stack import NO_WEIGHTS
+from rib.runs.metrics_file import improvement_of
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runtime.progress import progress
@@ -130,7 +131,7 @@ class Shift(Study):
         return figure
 
     def _cell(self, row: Row, one: Made, store: RunStore) -> list[dict[str, Any]]:
-        m, improvement = one.metrics, one.metrics["robustness_improvement"]
+        m, improvement = one.metrics, improvement_of(one.metrics)
         shared = (
             "curve",
             "model",
@@ -190,7 +191,7 @@ class Shift(Study):
         )
         metrics = start.metrics()
         assert metrics is not None, "a finished cell has a start"
-        return Pair(config, Subject(one.run, dict(one.metrics), c), Subject(start, metrics, before.config))
+        return Pair(config, Subject(one.run, one.metrics, c), Subject(start, metrics, before.config))
 
 
 def _points(table: pd.DataFrame) -> pd.DataFrame:

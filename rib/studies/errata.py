@@ -15,6 +15,7 @@ from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
 from rib.reporting.style import GAIN, LOSS
 from rib.reporting.summary import changes_of, counted
+from rib.runs.metrics_file import improvement_of
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
 from rib.studies.rows import n_of
@@ -121,5 +122,5 @@ def _mri(side: Sequence[Made]) -> float:
     """The mean of RI over sources, each the mean of its seeds."""
     by_source: dict[str, list[float]] = {}
     for one in side:
-        by_source.setdefault(one.metrics["source"], []).append(one.metrics["robustness_improvement"]["value"])
+        by_source.setdefault(one.metrics["source"], []).append(improvement_of(one.metrics)["value"])
     return mean_robustness_improvement({source: fmean(values) for source, values in by_source.items()})

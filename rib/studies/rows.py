@@ -13,6 +13,7 @@ from rib.data.worlds import catalog_of
 from rib.metrics import holm
 from rib.reporting.summary import LEVEL, Summary, summary_of
 from rib.runs.store import RunStore
+from rib.schemas.metrics import Metrics
 from rib.sweeps.study import Made
 
 
@@ -50,7 +51,7 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
     return found
 
 
-def _start(metrics: Mapping[str, Any]) -> str:
+def _start(metrics: Metrics) -> str:
     """What tells two models of one name apart: their weights, and how images are shown to them."""
     options = [f"{k.rpartition('.')[2]} {v}" for k, v in metrics["options"].items() if k.startswith("model.")]
     return " ".join([metrics["before"][:6], *options])

@@ -124,7 +124,7 @@ def _on_val(row: Row, store: RunStore) -> dict[str, float]:
     catalog = catalog_of(results[0][1]["data"]["kind"])
     images = mean_robustness_interval(changes_of(results, store, catalog, [IN_DISTRIBUTION]))
     found |= {"val_change": images.value, "val_low": images.low, "val_high": images.high}
-    by_seed: dict[int, list[float]] = {}
+    by_seed: dict[int | None, list[float]] = {}
     for _, m in results:
         by_seed.setdefault(m["seed"], []).append(m["accuracy"][IN_DISTRIBUTION]["change"]["value"])
     if (seeds := seed_interval([fmean(values) for values in by_seed.values()])) is not None:

@@ -16,11 +16,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rib.errors import RibError
 from rib.runs.metrics_file import read
 from rib.runtime.files import write_atomically
+from rib.schemas.files import Failure
 
 CONFIG, LOG, PROGRESS, FAILED = "config.yaml", "log.txt", "progress.json", "failed.json"
 
@@ -95,14 +96,15 @@ def record_failure(folder: Path, error: str) -> None:
     sys.stderr.flush()
     log = folder / LOG
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
+    failed: Failure = {"error": error, "last_lines": lines}
     with contextlib.suppress(RibError):  # a full disk: the log has said it
-        write_atomically(folder / FAILED, json.dumps({"error": error, "last_lines": lines}, indent=1).encode())
+        write_atomically(folder / FAILED, json.dumps(failed, indent=1).encode())
 
 
-def failure(folder: Path) -> dict[str, Any] | None:
+def failure(folder: Path) -> Failure | None:
     """Why a cell failed the last time, or None."""
     try:
-        return read(folder / FAILED)
+        return cast("Failure", read(folder / FAILED))
     except FileNotFoundError:
         return None
     except RibError as error:

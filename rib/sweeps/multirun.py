@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import atexit
 import functools
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -35,11 +34,12 @@ from rib.config.launch import Stop
 from rib.config.schema import Config
 from rib.errors import RibError
 from rib.reporting.formatting import with_interval
-from rib.runs.metrics_file import read
+from rib.runs.metrics_file import MetricsKey, read, write
 from rib.runs.run import Run
+from rib.runs.spec import suite_label
 from rib.runtime.console import rank, say
-from rib.runtime.files import write_atomically
 from rib.runtime.processes import processes_exist, several_processes
+from rib.schemas.files import Job
 
 RECORD = "RIB_JOB_RECORD"
 """Tells a job's own process where its record goes."""
@@ -91,11 +91,11 @@ def recorded(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
             task(cfg)
             return
         facts = _facts(cfg)
-        _write(file, facts)
+        write(file, facts)
         try:
             made = task(cfg)
         except (Exception, Stop) as error:
-            _write(file, {**facts, "error": _sentence(error)})
+            write(file, {**facts, "error": _sentence(error)})
             if not in_sweep:
                 raise
             if not isinstance(error, RibError):
@@ -105,7 +105,7 @@ def recorded(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
             _requeue(stop)
             raise
         else:
-            _write(file, {**facts, **_outcome(made, cfg)})
+            write(file, _outcome(made, cfg))
 
     return run
 
@@ -144,20 +144,19 @@ def in_own_process() -> Run:
     raise RibError(job.get("error") or f"its process {how}; what it said last is above")
 
 
-def _records(sweep: Path) -> list[dict[str, Any]]:
+def _records(sweep: Path) -> list[Job]:
     """What became of a sweep's jobs, in order."""
     files = [file for file in sweep.glob("job.*.json") if file.name.split(".")[1].isdecimal()]
     return [_record(file) for file in sorted(files, key=lambda file: int(file.name.split(".")[1]))]
 
 
-def _record(file: Path) -> dict[str, Any]:
+def _record(file: Path) -> Job:
     """What a job wrote of itself; one whose record is damaged has failed, and says so."""
-    unknown = {**dict.fromkeys(("overrides", "model", "source", "method", "seed"), ""), "error": f"{file} is damaged"}
     try:
-        job = read(file)
+        return cast("Job", read(file))
     except (FileNotFoundError, RibError):
-        return unknown
-    return job if unknown.keys() - {"error"} <= job.keys() else unknown
+        facts: Job = {"overrides": "", "model": "", "source": "", "method": "", "seed": None}
+        return {**facts, "error": f"{file} is damaged"}
 
 
 def _show(sweep: Path) -> None:
@@ -168,7 +167,7 @@ def _show(sweep: Path) -> None:
         console.print(_table(jobs, sweep))
 
 
-def _table(jobs: Sequence[Mapping[str, Any]], sweep: Path) -> Table:
+def _table(jobs: Sequence[Job], sweep: Path) -> Table:
     """One row a job; of the overrides, those that not all share."""
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
     table = Table(title=f"{len(jobs)} jobs of {sweep.resolve()}", title_justify="left")
@@ -180,7 +179,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], sweep: Path) -> Table:
         unfinished = f"it began and left no result: it was killed, or still runs; see {sweep / '.submitit'}"
         table.add_row(
             str(number),
-            *(str(job[name]) for name in ("model", "source", "method", "seed")),
+            *(job["model"], job["source"], job["method"], "" if job["seed"] is None else str(job["seed"])),
             " ".join(o for o in job["overrides"].split() if o not in shared),
             with_interval(improvement) if improvement else "",
             job.get("folder") or job.get("error") or unfinished,
@@ -198,7 +197,7 @@ def _record_file() -> Path | None:
     return Path(hydra.sweep.dir) / f"job.{hydra.job.num}.json" if in_multirun() else None
 
 
-def _facts(cfg: DictConfig) -> dict[str, Any]:
+def _facts(cfg: DictConfig) -> Job:
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
         "model": cfg.model.name,
@@ -208,16 +207,19 @@ def _facts(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _outcome(run: Run, cfg: DictConfig) -> dict[str, Any]:
-    wanted = {name: sorted(cfg.suite[name]) for name in ("targets", "reported")}
-    views = [view for view in run.views() if wanted.items() <= view["protocol"].items()]
-    metrics = next((view for view in views if view["protocol"]["experiment"] == cfg.experiment), {})
-    names = ("model", "source", "method", "seed", "robustness_improvement")
-    return {**{name: metrics.get(name) for name in names}, "folder": str(run.folder.resolve())}
-
-
-def _write(file: Path, record: Mapping[str, Any]) -> None:
-    write_atomically(file, (json.dumps(record, indent=1) + "\n").encode())
+def _outcome(run: Run, cfg: DictConfig) -> Job:
+    targets, reported = sorted(cfg.suite.targets), sorted(cfg.suite.reported)
+    metrics = run.metrics(MetricsKey(suite_label(cfg.suite), targets, reported, cfg.experiment, scores=None))
+    assert metrics is not None, "a job that ended well has scored its suite"
+    return {
+        "overrides": " ".join(HydraConfig.get().overrides.task),
+        "model": metrics["model"],
+        "source": metrics["source"],
+        "method": metrics["method"],
+        "seed": metrics["seed"],
+        "robustness_improvement": metrics["robustness_improvement"],
+        "folder": str(run.folder.resolve()),
+    }
 
 
 def _sentence(error: BaseException) -> str:

@@ -25,6 +25,7 @@ from rib.runs.run import Run
 from rib.runs.spec import Question
 from rib.runs.store import RunStore
 from rib.runtime.files import digest_of
+from rib.schemas.metrics import Metrics
 
 AXES = ("models", "sources", "methods", "seeds", "axes")
 """What an entry of ``grids`` may say otherwise."""
@@ -57,7 +58,7 @@ class Cell:
     refused: bool = False
 
     @property
-    def metrics(self) -> dict[str, Any] | None:
+    def metrics(self) -> Metrics | None:
         """What its run's metrics say to exactly this question; None while there is no answer."""
         return None if self.place is None or self.question is None else view_of(self.place, self.question)
 

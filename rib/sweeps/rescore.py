@@ -7,14 +7,14 @@ is left alone. What it is compared with (its `pretrained` run) and what it is ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from glob import escape, glob
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rib.config
 from rib.config.command_schema import EvaluateConfig
@@ -33,6 +33,7 @@ from rib.runtime.console import rank, say
 from rib.runtime.environment import environment
 from rib.runtime.memory import free_memory
 from rib.runtime.processes import agreed, launch_processes
+from rib.schemas.metrics import Metrics
 from rib.sweeps.external import external_task
 from rib.sweeps.scoring_job import Task, Trees, in_order, task_of
 from rib.training.fit import fit
@@ -81,7 +82,9 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
         first, why = next(iter(failed.items()))
         raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {why}")
     if rank() == 0 and len(asked) == 1:
-        run_view.show_run(view_of(asked[0].run, asked[0].question) or {}, asked[0].run.folder)
+        metrics = view_of(asked[0].run, asked[0].question)
+        assert metrics is not None, "a scored run has metrics"
+        run_view.show_run(metrics, asked[0].run.folder)
     return [task.run for task in asked]
 
 
@@ -165,7 +168,8 @@ def _store_of(folder: Path) -> RunStore:
 
 def _asked_again(run: Run, config: EvaluateConfig) -> Question:
     """What a finished run answers, with the suite and the scoring of this command."""
-    metrics, store = run.metrics() or {}, _store_of(run.folder)
+    metrics, store = run.metrics(), _store_of(run.folder)
+    assert metrics is not None, "only finished runs are scored again"
     try:
         made = rib.config.stored(run.folder / "config.yaml")
     except RibError as error:
@@ -206,12 +210,12 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
     return question
 
 
-def _why_another(metrics: Mapping[str, Any], question: Question) -> str:
+def _why_another(metrics: Metrics, question: Question) -> str:
     """Why the question that a finished run answered is another one now."""
     if is_older(metrics):
         return f"it {older_words(metrics)}"
-    trained_on = (metrics.get("trained_on") or {}).get("digest")
-    if question.source is not None and trained_on not in (None, question.source.digest):
+    trained_on = metrics.get("trained_on")
+    if question.source is not None and trained_on and trained_on["digest"] != question.source.digest:
         return f"the images of {question.source_name} are no more those that it was trained on"
     scores, images = metrics["scores"], question.images
     if other := [name for name in images if name in scores and images[name].digest != scores[name]["images"]]:

@@ -60,7 +60,8 @@ class Task:
         """Models that look at each image: the run's own and its curve's, or those of an ensemble."""
         if self.parts and not self.run.weights_file.is_file():
             return len(self.parts)
-        return 1 + len((self.run.metrics() or {}).get("curve", ()))
+        metrics = self.run.metrics()
+        return 1 + (0 if metrics is None else len(metrics.get("curve", ())))
 
     @property
     def model_bytes(self) -> int:

@@ -34,6 +34,7 @@ from rib.runs.trials import mark_trial
 from rib.runtime.console import rank, say
 from rib.runtime.files import digest_of
 from rib.runtime.processes import agreed
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -197,9 +198,7 @@ def _trials(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
 
 
-def _tell(
-    study: Study, number: int, setting: Mapping[str, float], metrics: Mapping[str, Any] | None, trials: int
-) -> None:
+def _tell(study: Study, number: int, setting: Mapping[str, float], metrics: Metrics | None, trials: int) -> None:
     """Record how a trial ended, unless who else had it has done so; one without metrics diverged."""
     from optuna.trial import TrialState
 
@@ -251,7 +250,7 @@ def _report(study: Study, options: Sequence[str], corner: Question, overrides: S
         )
     kind, protocol = corner.catalog.kind, corner.protocol
     about = f"{corner.start.name}, {corner.method} on {worlds.title_of(corner.source_name, kind)}"
-    about += f" ({formatting.world({'data': {'kind': kind}, 'protocol': protocol})})"
+    about += f" ({formatting.world_of(kind, protocol['limit'])})"
     pd.DataFrame(rows).to_csv(folder / "trials.csv", index=False)
     figure = style.save(figures.search_figure(rows, options, about), folder / "trials.png")
     setting = [

@@ -1,4 +1,4 @@
-"""How a grid stands: what is done, running (how far), failed, refused, missing; for a person and as JSON."""
+"""State and plan of a grid: cells done, running, failed, refused and missing; for a person and as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,8 +14,10 @@ from rich.table import Table
 
 from rib.errors import RibError
 from rib.runs.metrics_file import is_older, older_words, read
+from rib.runs.spec import Question
 from rib.runs.store import RunStore
 from rib.runtime.console import say
+from rib.schemas.files import CellReason, PlannedCell, PlanReport, ProgressInfo, RunningCell, Status
 from rib.sweeps.cell import PROGRESS
 from rib.sweeps.cost import Costs, total
 from rib.sweeps.plan import Cell, Plan
@@ -50,8 +52,7 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
     shared = ", ".join(f"{count} {name}" for name, count in plan.shared().items())
     if shared:
         console.print(f"needed by them, made once: {shared}", highlight=False)
-    missing = [cell.question for id, cell in plan.cells.items() if outcome.is_open(id) and cell.question is not None]
-    if missing:
+    if missing := _missing(plan, outcome):
         seconds = total([costs.seconds(question) for question in missing], jobs)
         about = "time unknown: nothing like it has been measured here" if seconds is None else f"about {spell(seconds)}"
         size = sum(costs.num_bytes(question) for question in missing)
@@ -64,6 +65,43 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
     for reason in dict.fromkeys(outcome.refused.values()):
         console.print(f"refused: {reason}", highlight=False, soft_wrap=True)
     say_older(costs.store)
+
+
+def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanReport:
+    """The plan of a grid for other programs.
+
+    Args:
+        plan: All cells.
+        outcome: How they stand.
+        costs: What such cells take.
+        jobs: Cells side by side.
+    """
+    missing = _missing(plan, outcome)
+    cells: list[PlannedCell] = [
+        {
+            "id": id,
+            "label": cell.label,
+            "state": state_of(cell, outcome),
+            "wanted": cell.wanted,
+            "needs": list(cell.needs),
+            "axes": dict(cell.axes),
+            "folder": None if cell.place is None else str(cell.place.folder.resolve()),
+        }
+        for id, cell in plan.cells.items()
+    ]
+    return {
+        "cells": cells,
+        "shared": plan.shared(),
+        "failed": failures(plan, outcome),
+        "refused": refusals(plan, outcome),
+        "seconds": total([costs.seconds(question) for question in missing], jobs),
+        "num_bytes": sum(costs.num_bytes(question) for question in missing),
+    }
+
+
+def _missing(plan: Plan, outcome: Outcome) -> list[Question]:
+    """Questions of the cells that are still to be made."""
+    return [cell.question for id, cell in plan.cells.items() if outcome.is_open(id) and cell.question is not None]
 
 
 def say_older(store: RunStore) -> None:
@@ -90,14 +128,8 @@ def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:
                 live.update(_table(plan, store, report))
 
 
-def look(plan: Plan, store: RunStore, costs: Costs) -> dict[str, Any]:
-    """How a grid stands right now.
-
-    Returns:
-        ``counts`` by state over the cells asked for, ``running`` (label, owner, epoch or image and rate, seconds left),
-        ``failed`` and ``refused`` (label, reason), and ``seconds_left`` of all that is missing, one after another
-        (null where nothing like it was measured).
-    """
+def look(plan: Plan, store: RunStore, costs: Costs) -> Status:
+    """How a grid stands right now."""
     outcome, locks = stand(plan, store), store.locks
     running = []
     for id, cell in plan.cells.items():
@@ -116,10 +148,20 @@ def look(plan: Plan, store: RunStore, costs: Costs) -> dict[str, Any]:
     return {
         "counts": {state: counts[state] for state in STATES},
         "running": running,
-        "failed": [{"label": label, "reason": reason} for label, reason in failed_labels(plan, outcome)],
-        "refused": [{"label": plan.cells[id].label, "reason": why} for id, why in outcome.refused.items()],
+        "failed": failures(plan, outcome),
+        "refused": refusals(plan, outcome),
         "seconds_left": total([costs.seconds(question) for question in missing], 1),
     }
+
+
+def failures(plan: Plan, outcome: Outcome) -> list[CellReason]:
+    """Cells without a result, and why."""
+    return [{"label": label, "reason": reason} for label, reason in failed_labels(plan, outcome)]
+
+
+def refusals(plan: Plan, outcome: Outcome) -> list[CellReason]:
+    """Cells whose source must not be trained on, and why."""
+    return [{"label": plan.cells[id].label, "reason": reason} for id, reason in outcome.refused.items()]
 
 
 def state_of(cell: Cell, outcome: Outcome) -> str:
@@ -137,15 +179,15 @@ def spell(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _progress(cell: Cell, store: RunStore, owner: Mapping[str, Any]) -> dict[str, Any]:
+def _progress(cell: Cell, store: RunStore, owner: Mapping[str, Any]) -> RunningCell:
+    running: RunningCell = {"label": cell.label, "host": owner["host"], "pid": owner["pid"]}
     try:
-        told = read(cell_folder(store, cell) / PROGRESS)
+        return {**running, **cast("ProgressInfo", read(cell_folder(store, cell) / PROGRESS))}
     except (OSError, RibError):
-        told = {}
-    return {"label": cell.label, "host": owner["host"], "pid": owner["pid"], **told}
+        return running
 
 
-def _table(plan: Plan, store: RunStore, report: Mapping[str, Any]) -> RenderableType:
+def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
     running = Table(title="running", title_justify="left")
     for column in ("cell", "where", "what", "note"):
         running.add_column(column)
@@ -153,7 +195,7 @@ def _table(plan: Plan, store: RunStore, report: Mapping[str, Any]) -> Renderable
         running.add_column(column, justify="right")
     for entry in report["running"]:
         told = entry if "what" in entry else None
-        left = told and told["seconds_left"]
+        left = told["seconds_left"] if told else None
         running.add_row(
             entry["label"],
             f"{entry['pid']} on {entry['host']}",
@@ -169,5 +211,5 @@ def _table(plan: Plan, store: RunStore, report: Mapping[str, Any]) -> Renderable
         *([running] if report["running"] else []),
         *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),
     ]
-    left = report["seconds_left"]
-    return Group(*parts, *([f"about {spell(left)} of work are left"] if left else []))
+    total_left = report["seconds_left"]
+    return Group(*parts, *([f"about {spell(total_left)} of work are left"] if total_left else []))

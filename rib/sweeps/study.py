@@ -9,10 +9,9 @@ held out of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,6 +21,7 @@ from rib.reporting.style import save
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
 from rib.runtime.files import write_atomically
+from rib.schemas.metrics import Metrics
 from rib.sweeps.plan import Cell
 
 
@@ -37,7 +37,7 @@ class Made:
 
     cell: Cell
     run: Run
-    metrics: Mapping[str, Any]
+    metrics: Metrics
 
     @property
     def result(self) -> Result:

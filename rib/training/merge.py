@@ -29,6 +29,7 @@ from rib.models.weights import StateDict, StoredWeights, equal, save_weights
 from rib.runs import method_stack
 from rib.runs.run import Run
 from rib.runs.spec import Question
+from rib.runs.store import fit_of
 from rib.runtime.console import rank
 from rib.runtime.files import file_digest
 from rib.runtime.precision import exact_float32
@@ -173,7 +174,7 @@ def save_merged(merging: Merging, run: Run) -> None:
     if rank() == 0:
         if weights is not None:
             save_weights(weights, run.weights_file)
-        each = [(part.read_json("fit.json") or {})["num_parameters"] for part in merging.parts]
+        each = [fit_of(part)["num_parameters"] for part in merging.parts]
         images = merging.statistics_images()
         notes = merging.method.report() | ({"batch_norm.images": images} if images else {})
         run.write_json(

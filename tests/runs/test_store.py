@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rib.errors import RibError
+from rib.runs.metrics_file import MetricsKey
 from rib.runs.predictions import Predictions
 from rib.runs.run import Run
 from rib.runs.store import RunStore
@@ -51,6 +52,28 @@ def test_another_suite_stands_beside_the_first(tmp_path):
     run.write_json("metrics.paper.json", whole.metrics(suite="paper"))
     assert run.metrics("paper") == whole.metrics(suite="paper")
     assert run.metrics("seven")["suite"] == "seven"
+
+
+def test_metrics_are_found_by_the_suites_name_or_by_exactly_what_they_stand_on(tmp_path):
+    run = place(RunStore(tmp_path))
+    finish(run)
+    first = run.metrics()
+    rescored = whole.metrics(scores={"imagenet_a": {"key": "l" * 16, "images": "i" * 16}})
+    tested = whole.metrics(protocol={**first["protocol"], "targets": ["imagenet_a"], "reported": []})
+    for metrics in (rescored, tested):
+        assert run.metrics(MetricsKey.of(metrics)) is None
+        file = run.view_file(metrics)
+        assert not file.exists()
+        run.write_json(file.name, metrics)
+        assert run.view_file(metrics) == file
+    for metrics in (first, rescored, tested):
+        assert run.metrics(MetricsKey.of(metrics)) == metrics
+    assert run.metrics() == run.metrics("seven") == first
+    any_scoring = MetricsKey.of(tested)._replace(scores=None)
+    assert run.metrics(any_scoring) == tested
+    assert run.metrics(any_scoring._replace(reported=["imagenet_val"])) is None
+    assert run.metrics(any_scoring._replace(experiment="paper")) is None
+    assert run.metrics("paper") is None
 
 
 def test_a_damaged_metrics_file_is_named(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from rib.pipeline import finetune
 from rib.runs.store import RunStore
+from tests.schemas import validate
 from tests.support import grids
 
 FOUR = ("sources=[imagenet_a]", "methods=[finetune,ewc,wise_ft]")
@@ -62,7 +63,9 @@ def test_the_same_again_makes_nothing(made, cache):
     assert again.returncode == 0, again.stderr
     assert grids.made(store) == before
     status = grids.run(store, cache, *FOUR, "action=status", "format=json")
-    assert json.loads(status.stdout)["counts"] == {"done": 3, "running": 0, "failed": 0, "refused": 0, "missing": 0}
+    report = json.loads(status.stdout)
+    validate(report, "status")
+    assert report["counts"] == {"done": 3, "running": 0, "failed": 0, "refused": 0, "missing": 0}
 
 
 @pytest.mark.slow
@@ -95,6 +98,28 @@ def test_a_command_line_without_a_grid_is_one_sentence(store, cache):
     done = grids.run(store, cache, "methods=[ewcc]")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("rib: methods: 'ewcc' is no folder")
+
+
+def test_a_plan_is_json_for_other_programs(store, cache):
+    done = grids.run(
+        store, cache, "sources=[imagenet_a,objectnet]", "methods=[wise_ft]", "plan_only=true", "format=json"
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    validate(plan, "plan")
+    start, end, merged, *rest = plan["cells"]
+    assert [cell["label"].split(", ")[1] for cell in (start, end, merged)] == [
+        "pretrained",
+        "finetune on imagenet_a",
+        "wise_ft on imagenet_a",
+    ]
+    assert (start["wanted"], end["needs"], merged["needs"]) == (False, [start["id"]], [start["id"], end["id"]])
+    assert {cell["state"] for cell in plan["cells"]} == {"missing"}
+    assert merged["folder"].startswith(str(store))
+    assert len(rest) == 2  # mini's ObjectNet may be trained on
+    assert plan["shared"] == {"pretrained": 1, "finetune": 2}
+    assert plan["seconds"] > 0 and plan["num_bytes"] > 0
+    assert not RunStore(store).finished()
 
 
 @pytest.mark.slow

@@ -1,0 +1,77 @@
+"""Compare JSON with a `TypedDict` at run time, fault by fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+
+class Field:
+    """One key of a `TypedDict`.
+
+    Attributes:
+        type: Of its value.
+        required: False for `NotRequired`.
+    """
+
+    def __init__(self, hint: Any) -> None:
+        self.required = get_origin(hint) is not NotRequired
+        self.type = hint if self.required else get_args(hint)[0]
+
+
+@cache
+def fields_of(kind: Any) -> dict[str, Field]:
+    """Keys of a `TypedDict`, those that it inherits first."""
+    return {name: Field(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
+
+
+def faults(value: object, kind: Any, name: str = "") -> Iterator[str]:
+    """Describe where a value departs from a type; keys that the type does not have are ignored.
+
+    Args:
+        value: As `json.loads` gives it.
+        kind: A `TypedDict`, ``dict[str, X]``, ``list[X]``, ``X | None``, ``int``, ``float``, ``str``, ``bool`` or
+            `Any`. An ``int`` is a ``float``, and a ``bool`` is neither.
+        name: Dotted name of the value.
+
+    Yields:
+        ``it has no seconds.fit``, ``protocol.limit is "60"``.
+    """
+    prefix = f"{name}." if name else ""
+    if kind is Any:
+        return
+    if get_origin(kind) in (Union, UnionType):
+        if value is not None or NoneType not in get_args(kind):
+            others = [option for option in get_args(kind) if option is not NoneType]
+            yield from min((list(faults(value, option, name)) for option in others), key=len)
+    elif not _is_instance(value, kind):
+        yield f"{name} is {shorten(value)}"
+    elif is_typeddict(kind):
+        assert isinstance(value, dict)
+        for key, field in fields_of(kind).items():
+            if key in value:
+                yield from faults(value[key], field.type, f"{prefix}{key}")
+            elif field.required:
+                yield f"it has no {prefix}{key}"
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from faults(entry, get_args(kind)[1], f"{prefix}{key}")
+    elif isinstance(value, list):
+        for place, entry in enumerate(value):
+            yield from faults(entry, get_args(kind)[0], f"{name}[{place}]")
+
+
+def shorten(value: object) -> str:
+    """A value as JSON, at most 40 characters."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _is_instance(value: object, kind: Any) -> bool:
+    outer: type = dict if is_typeddict(kind) else get_origin(kind) or kind
+    if isinstance(value, bool):
+        return outer is bool
+    return isinstance(value, (int, float) if outer is float else outer)

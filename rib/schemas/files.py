@@ -1,0 +1,217 @@
+"""Types of the other JSON that rib writes: files of a run, a grid and a sweep, and what status and plan print."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from rib.schemas.metrics import RobustnessImprovement
+
+
+class Fit(TypedDict):
+    """Result of training or merging: fit.json, written with the weights.
+
+    Attributes:
+        seconds: Wall time.
+        num_parameters: Parameters of the model.
+        notes: Numbers that the methods report, by "method.name".
+        weights: SHA-256 of weights.safetensors; null for an ensemble of outputs, which has none.
+    """
+
+    seconds: float
+    num_parameters: int
+    notes: dict[str, float]
+    weights: str | None
+
+
+class Scoring(TypedDict):
+    """Time spent on predictions: scoring.json.
+
+    Attributes:
+        seconds: Wall time of all scoring so far, shared among models that were scored together.
+    """
+
+    seconds: float
+
+
+class MadeFrom(TypedDict):
+    """Weights that a run is made from, as they were when it was begun: made_from.json.
+
+    Attributes:
+        weights: SHA-256 of the weights of each run that it needs, in order.
+    """
+
+    weights: list[str | None]
+
+
+class Environment(TypedDict):
+    """Software and kind of machine that made a run: env.json. It holds no name and no path.
+
+    Attributes:
+        versions: Of Python, rib and packages.
+        platform: Operating system.
+        device: Name of the GPU, or kind of CPU.
+        threads: CPU threads that torch used.
+    """
+
+    versions: dict[str, str]
+    platform: str
+    device: str
+    threads: int
+
+
+class Failure(TypedDict):
+    """Last failure of a grid's cell: failed.json.
+
+    Attributes:
+        error: One sentence.
+        last_lines: The end of the cell's log.
+    """
+
+    error: str
+    last_lines: list[str]
+
+
+class ProgressInfo(TypedDict):
+    """Progress of a grid's cell while it is made: progress.json.
+
+    Attributes:
+        what: Present task, "fine-tuning on ImageNet-R".
+        done: Units done.
+        total: Units of the whole task.
+        unit: "images", "steps".
+        note: Short remark, may be empty.
+        rate: Units per second.
+        seconds_left: Of this task; null before there is a rate.
+    """
+
+    what: str
+    done: int
+    total: int
+    unit: str
+    note: str
+    rate: float
+    seconds_left: float | None
+
+
+class Job(TypedDict):
+    """One job of a Hydra multirun: job.<number>.json in the sweep's folder.
+
+    Attributes:
+        overrides: The job's overrides, separated by blanks.
+        model: Name of the model.
+        source: Dataset that is fine-tuned on; "none" for a pretrained model.
+        method: "finetune", "ewc", "lwf+wise_ft".
+        seed: Null where nothing is random.
+        robustness_improvement: RI of a finished job; null if the suite leaves no target.
+        folder: The run's folder; only a finished job has one.
+        error: One sentence, if the job failed.
+    """
+
+    overrides: str
+    model: str
+    source: str
+    method: str
+    seed: int | None
+    robustness_improvement: NotRequired[RobustnessImprovement | None]
+    folder: NotRequired[str]
+    error: NotRequired[str]
+
+
+class RunningCell(TypedDict):
+    """A cell that a process is making now. The keys of progress.json are absent until it reports for the first time.
+
+    Attributes:
+        label: "mini_small, ewc on imagenet_r, seed 0".
+        host: Machine that makes it.
+        pid: Process there.
+        what: Present task.
+        done: Units done.
+        total: Units of the whole task.
+        unit: "images", "steps".
+        note: Short remark, may be empty.
+        rate: Units per second.
+        seconds_left: Of this task; null before there is a rate.
+    """
+
+    label: str
+    host: str
+    pid: int
+    what: NotRequired[str]
+    done: NotRequired[int]
+    total: NotRequired[int]
+    unit: NotRequired[str]
+    note: NotRequired[str]
+    rate: NotRequired[float]
+    seconds_left: NotRequired[float | None]
+
+
+class CellReason(TypedDict):
+    """A cell without a result.
+
+    Attributes:
+        label: "mini_small, ewc on imagenet_r, seed 0".
+        reason: One sentence.
+    """
+
+    label: str
+    reason: str
+
+
+class Status(TypedDict):
+    """State of a grid: action=status format=json.
+
+    Attributes:
+        counts: Cells asked for, by state: done, running, failed, refused, missing.
+        running: Cells that are made now.
+        failed: Cells that failed.
+        refused: Cells whose source must not be trained on.
+        seconds_left: Of all that is missing, one after another; null if nothing like it was measured.
+    """
+
+    counts: dict[str, int]
+    running: list[RunningCell]
+    failed: list[CellReason]
+    refused: list[CellReason]
+    seconds_left: float | None
+
+
+class PlannedCell(TypedDict):
+    """One run of a grid, as planned.
+
+    Attributes:
+        id: Name of its folder under <store>/cells.
+        label: "mini_small, ewc on imagenet_r, seed 0".
+        state: done, failed, refused or missing.
+        wanted: True if the grid asks for it, false if only other cells need it.
+        needs: Ids of the cells that come before it.
+        axes: Values of the grid's axes, by option.
+        folder: The run's folder, there or not; null if the cell cannot be resolved.
+    """
+
+    id: str
+    label: str
+    state: str
+    wanted: bool
+    needs: list[str]
+    axes: dict[str, Any]
+    folder: str | None
+
+
+class PlanReport(TypedDict):
+    """Plan of a grid: plan_only=true format=json.
+
+    Attributes:
+        cells: Each after those that it needs.
+        shared: Number of runs that other cells need, by method, and of Fishers.
+        failed: Cells that failed.
+        refused: Cells whose source must not be trained on.
+        seconds: Expected time of what is missing, with as many jobs side by side as were asked for; null if unknown.
+        num_bytes: Expected disk space of what is missing.
+    """
+
+    cells: list[PlannedCell]
+    shared: dict[str, int]
+    failed: list[CellReason]
+    refused: list[CellReason]
+    seconds: float | None
+    num_bytes: int
