@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 
 import pytest
@@ -30,6 +31,7 @@ from rib.config.launch import accept
 from rib.config.schema import Config
 from rib.config.shipped import options, shipped_nodes
 from rib.errors import RibError
+from tests.methods import test_regularizers
 from tests.support.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
 
 sys.path.append(str(DOCS / "_ext"))
@@ -163,6 +165,19 @@ def test_best_compromises_are_those_that_nothing_beats():
 
     rows = [row("a", -1, 1), row("b", -2, 2), row("c", -2, 1.5), row("d", -3, 0.5), row("e", -1, 0)]
     assert [found.method for found in which_method.best_compromises(rows)] == ["a", "b"]
+
+
+def test_the_worked_example_of_a_method_passes_its_own_test():
+    (method,) = [block.text for block in blocks(DOCS / "howto" / "method.md") if block.language == "python"]
+    (check,) = re.findall(r"```python\n(   @pytest.*?)```", (DOCS / "contributing.md").read_text(), re.DOTALL)
+    namespace = dict(vars(test_regularizers))
+    exec(method, namespace)
+    exec(textwrap.dedent(check), namespace)
+    for net in test_regularizers.NETS:
+        namespace["test_l1sp_is_a_loop_with_the_sum_of_distances"](net)
+    with pytest.raises(AssertionError):  # the test sees another strength
+        exec(textwrap.dedent(check).replace("L1SP(0.01)", "L1SP(0.02)"), namespace)
+        namespace["test_l1sp_is_a_loop_with_the_sum_of_distances"]("vit")
 
 
 def test_the_worked_examples_of_contributing_compose(tmp_path):
