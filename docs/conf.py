@@ -22,7 +22,7 @@ extensions = [
     "method_pages",
     "notebook_pages",
 ]
-exclude_patterns = ["_build", "_ext", "methods"]
+exclude_patterns = ["_build", "_ext", "_static", "methods"]
 default_role = "py:obj"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "html_image"]
@@ -40,5 +40,6 @@ suppress_warnings = ["ref.python"]  # annotations imported for type checking alo
 
 html_theme = "furo"
 html_title = "rib"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
 html_show_sourcelink = False
