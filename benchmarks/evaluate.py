@@ -29,11 +29,11 @@ from rib.data.labels import LabelSpace
 from rib.models.build import build
 from rib.models.weights import save_weights
 from rib.runs.images import data_of
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runtime.memory import keep_memory
-from rib.scoring.one_pass import Entry, score_together
+from rib.scoring.one_pass import LoadedRun, score_together
 from rib.scoring.score import score_all
 from tests.support.photos import build as build_photographs
 
@@ -51,10 +51,10 @@ def now() -> Seconds:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def made(question: Question, folder: Path) -> list[Run]:
+def made(spec: RunSpec, folder: Path) -> list[Run]:
     """Runs whose weights are the start's with a little noise."""
     runs = []
-    model = build(question.start, len(question.catalog.wnids))
+    model = build(spec.start, len(spec.catalog.wnids))
     for number in range(MODELS):
         torch.manual_seed(number)
         run = Run(folder / str(number))
@@ -84,7 +84,7 @@ def counted() -> Iterator[list[Path]]:
         crop_cache.read_image = original
 
 
-def score(question: Question, runs: Sequence[Run], folder: Path, at_a_time: int) -> tuple[Seconds, Seconds, int]:
+def score(spec: RunSpec, runs: Sequence[Run], folder: Path, at_a_time: int) -> tuple[Seconds, Seconds, int]:
     """Seconds of passes over the images, of loading models, and images decoded."""
     shutil.rmtree(folder, ignore_errors=True)
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -97,7 +97,7 @@ def score(question: Question, runs: Sequence[Run], folder: Path, at_a_time: int)
                 place = Run(folder / run.key)
                 place.folder.mkdir(parents=True)
                 place.weights_file.hardlink_to(run.weights_file)
-                entries.append(Entry.load(question, place, list(question.scored), data_of(question), fabric))
+                entries.append(LoadedRun.load(spec, place, list(spec.scored), data_of(spec), fabric))
             loaded = now()
             score_together(entries, fabric, "scoring")
             loading += loaded - begun
@@ -105,17 +105,17 @@ def score(question: Question, runs: Sequence[Run], folder: Path, at_a_time: int)
     return passes, loading, len(read)
 
 
-def parts(question: Question, runs: Sequence[Run]) -> tuple[Seconds, Seconds]:
+def parts(spec: RunSpec, runs: Sequence[Run]) -> tuple[Seconds, Seconds]:
     """Seconds of one decoding, and of all models looking at decoded images one model after another."""
-    data = data_of(question)
+    data = data_of(spec)
     begun = now()
-    batches = {name: list(data.evaluation_loader(name)) for name in question.scored}
+    batches = {name: list(data.evaluation_loader(name)) for name in spec.scored}
     decoding = now() - begun
     forward = np.zeros(2)
     for run in runs:
-        entry = Entry.load(question, run, [], data, Fabric(accelerator="cpu", devices=1))
+        entry = LoadedRun.load(spec, run, [], data, Fabric(accelerator="cpu", devices=1))
         begun = now()
-        for name, tree in question.scored.items():
+        for name, tree in spec.scored.items():
             score_all(entry.own, batches[name], LabelSpace(tree.spec.groups), len(tree))
         forward += now() - begun
     return decoding, forward
@@ -143,7 +143,7 @@ def main() -> None:
     keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         root = build_photographs(Path(sys.argv[1]), Path(folder) / "data", only={"imagenet_val", "imagenet_v2"})
-        question = ask(
+        spec = resolve(
             compose(
                 *("model=efficientnet_lite0", f"data.root={root}", "data.allow_incomplete=true", "data.workers=0"),
                 *("+method=pretrained", "suite.targets=[imagenet_v2]", "trainer=cpu", f"paths.runs={folder}/runs"),
@@ -151,14 +151,14 @@ def main() -> None:
                 f"data.limit={IMAGES}",
             )
         )
-        images = sum(map(len, question.scored.values()))
-        runs = made(question, Path(folder) / "made")
+        images = sum(map(len, spec.scored.values()))
+        runs = made(spec, Path(folder) / "made")
         print(f"{images} images, {MODELS} models, {torch.get_num_threads()} threads; seconds (CPU seconds)", flush=True)
         ratios, bounds = [], []
         for number in range(ROUNDS):
-            together, loading, decoded = score(question, runs, Path(folder) / "together", MODELS)
-            alone, loading_alone, decoded_alone = score(question, runs, Path(folder) / "alone", 1)
-            decoding, forward = parts(question, runs)
+            together, loading, decoded = score(spec, runs, Path(folder) / "together", MODELS)
+            alone, loading_alone, decoded_alone = score(spec, runs, Path(folder) / "alone", 1)
+            decoding, forward = parts(spec, runs)
             ratios.append(alone / together)
             bounds.append(together / (decoding + forward))
             lines = (

@@ -62,11 +62,13 @@ class Bench:
             global_step=0,
             is_global_zero=True,
         )
+        self.module.trainer = self.trainer
         self.method.setup(self.trainer, self.module, "fit")
         groups = self.method.parameter_groups(self.module)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = optimizer(groups or trained)
         self.trainer.optimizers = [self.optimizer]
+        self.method.on_train_start(self.trainer, self.module)
 
     def step(self, number: int) -> float:
         """CPU seconds of one step."""

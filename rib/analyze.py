@@ -5,7 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import AnalyzeConfig, CKAConfig
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
@@ -14,7 +14,7 @@ from rib.config.shipped import conf_dir
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="analyze")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = checked(cfg, CKAConfig if cfg.analysis == "cka" else AnalyzeConfig)
+    config = check_config(cfg, CKAConfig if cfg.analysis == "cka" else AnalyzeConfig)
     from rib.analysis import analyze
 
     print(analyze(config).resolve())

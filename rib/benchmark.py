@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from rib.config.command_schema import BenchmarkConfig
-from rib.config.composition import asked
+from rib.config.composition import check_command
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
 
@@ -19,7 +19,7 @@ from rib.config.shipped import conf_dir
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = asked(cfg, BenchmarkConfig)
+    config = check_command(cfg, BenchmarkConfig)
     from rib.studies.benchmark import act
 
     launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from rib.config.command_schema import EvaluateConfig
-from rib.config.composition import asked
+from rib.config.composition import check_command
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
 from rib.runtime.console import rank
@@ -15,7 +15,7 @@ from rib.runtime.console import rank
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = asked(cfg, EvaluateConfig)
+    config = check_command(cfg, EvaluateConfig)
     from rib.sweeps.rescore import evaluate
 
     runs = evaluate(config)

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 from rib.config.schema import Config
 from rib.errors import RibError
-from rib.loggers.base import shown
+from rib.loggers.base import log_run
 from rib.reporting import run_view
 from rib.reporting.publish import publish
 from rib.reporting.published import show_published
 from rib.runs.command import command_of
-from rib.runs.freshness import out_of_date, view_of
+from rib.runs.freshness import find_metrics, out_of_date
 from rib.runs.images import data_of, look_at_images
 from rib.runs.inputs import Watch
 from rib.runs.provenance import begin_record
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.run import Run, unscored
-from rib.runs.spec import Ingredient, Question
+from rib.runs.spec import Ingredient, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
-from rib.runtime.processes import agreed, check_batch, is_known, launch_processes
+from rib.runtime.processes import agree, agree_if_finished, check_batch, launch_processes
 from rib.training.fit import fit
 
 if TYPE_CHECKING:
@@ -49,75 +49,75 @@ def finetune(config: Config) -> Run:
     Raises:
         RibError: For whatever the user can mend.
     """
-    question = ask(config)
+    spec = resolve(config)
     store = RunStore(config.paths.runs)
-    run = answer(question, store)
+    run = get_or_make(spec, store)
     if rank() == 0:
-        metrics = view_of(run, question)
+        metrics = find_metrics(run, spec)
         assert metrics is not None, "an answered question has metrics"
         run_view.show_run(metrics, run.folder)
-        if question.source is None:
+        if spec.source is None:
             show_published(metrics, config.model.published)
     return run
 
 
-def stored(config: Config) -> Run | None:
+def find_finished(config: Config) -> Run | None:
     """The finished run that answers a question, if it is in the store and is not to be made again."""
-    question = ask(config)
-    place = RunStore(config.paths.runs).place(question)
-    return None if config.force or view_of(place, question) is None else place
+    spec = resolve(config)
+    place = RunStore(config.paths.runs).run_of(spec)
+    return None if config.force or find_metrics(place, spec) is None else place
 
 
-def answer(question: Question, store: RunStore) -> Run:
+def get_or_make(spec: RunSpec, store: RunStore) -> Run:
     """The finished run of a question, made if need be; its `pretrained` run is made before it."""
-    place = store.place(question)
-    force = question.config.force
+    place = store.run_of(spec)
+    force = spec.config.force
 
     def known() -> bool:
-        return not force and view_of(place, question) is not None
+        return not force and find_metrics(place, spec) is not None
 
     if not known():
-        look_at_images(question)  # before there are other processes, which would wait for it
-    if is_known(question.config, known):
+        look_at_images(spec)  # before there are other processes, which would wait for it
+    if agree_if_finished(spec.config, known):
         return place
-    if question.source is not None:
+    if spec.source is not None:
         from rib.training.merge import check_methods
 
-        check_methods(question)  # before hours go into what a misspelt option then throws away
-        if question.trains:
-            check_batch(question.config)
-    if question.source is None:
+        check_methods(spec)  # before hours go into what a misspelt option then throws away
+        if spec.trains:
+            check_batch(spec.config)
+    if spec.source is None:
         before = None
     else:
-        before = (_sound if question.ingredients else answer)(question.of_pretrained(), store)
-    parts = [_part(question, part, store) for part in question.needs]
+        before = (_get_intact if spec.ingredients else get_or_make)(spec.of_pretrained(), store)
+    parts = [_get_ingredient(spec, part, store) for part in spec.needs]
     # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
-    needed = 14 * question.start.num_bytes + 30 * sum(map(len, question.images.values()))
+    needed = 14 * spec.start.num_bytes + 30 * sum(map(len, spec.images.values()))
     with store.lock(place, needed) as lock:
         if lock is not None:
             store.recover(place)
-        force = force or agreed(question.config, lambda: _is_old(question, place))
+        force = force or agree(spec.config, lambda: _is_outdated(spec, place))
         # Another process may have made it while this one waited.
-        if agreed(question.config, lambda: view_of(place, question) is not None) and not force:
+        if agree(spec.config, lambda: find_metrics(place, spec) is not None) and not force:
             return place
-        work = agreed(question.config, lambda: store.begin(place, lock, force) if lock is not None else place)
-        make(question, work, before, parts, store)
+        work = agree(spec.config, lambda: store.begin(place, lock, force) if lock is not None else place)
+        make(spec, work, before, parts, store)
         if lock is not None:
             store.publish(work, place, lock, force)
             say(f"made {place.folder}")
     return place
 
 
-def _is_old(question: Question, run: Run) -> bool:
+def _is_outdated(spec: RunSpec, run: Run) -> bool:
     """Whether a finished run was made from others that hold other weights by now, which is said."""
     views = run.views() if run.metrics() is not None else []
-    changed = next(filter(None, (out_of_date(view, question, run) for view in views)), None)
+    changed = next(filter(None, (out_of_date(view, spec, run) for view in views)), None)
     if changed is not None:
         say(f"{run.folder} is out of date: {changed} has other weights than those that it was made from; made again")
     return changed is not None
 
 
-def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
+def _get_ingredient(spec: RunSpec, part: Ingredient, store: RunStore) -> Run:
     """A run that another needs, made if need be; two processes that need the same one make it once."""
     if part.folder is not None:
         run = Run(part.folder)
@@ -125,48 +125,48 @@ def _part(question: Question, part: Ingredient, store: RunStore) -> Run:
             again = f"make that run again with {command_of(run, force=True)}"
             raise RibError(f"{run.weights_file} is damaged: it is not what was written; {again}")
         return run
-    assert part.question is not None, "an ingredient is a folder or a question"
-    asked = part.question
-    if rank() == 0 and store.place(asked).metrics() is None:
+    assert part.spec is not None, "an ingredient is a folder or a question"
+    asked = part.spec
+    if rank() == 0 and store.run_of(asked).metrics() is None:
         known = store.seconds(asked.start.name, asked.method)
         about = f", about {max(1, known):.0f} s" if known is not None else ""
-        say(f"{question.method} needs {part.label} (source {asked.source_name}, seed {asked.config.seed}){about}")
+        say(f"{spec.method} needs {part.label} (source {asked.source_name}, seed {asked.config.seed}){about}")
     try:
-        return _sound(asked, store)
+        return _get_intact(asked, store)
     except RibError as error:
-        raise type(error)(f"{question.method} needs {part.label}, which failed: {error}") from error
+        raise type(error)(f"{spec.method} needs {part.label}, which failed: {error}") from error
 
 
-def _sound(question: Question, store: RunStore) -> Run:
+def _get_intact(spec: RunSpec, store: RunStore) -> Run:
     """A run whose weights are about to be used; made again where its file is not what was written."""
-    run = answer(question, store)
-    if agreed(question.config, lambda: run.is_intact):
+    run = get_or_make(spec, store)
+    if agree(spec.config, lambda: run.is_intact):
         return run
     say(f"{run.weights_file} is damaged: it is not what was written; this run is made again")
-    return answer(replace(question, config=replace(question.config, force=True)), store)
+    return get_or_make(replace(spec, config=replace(spec.config, force=True)), store)
 
 
-def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run], store: RunStore) -> None:
+def make(spec: RunSpec, run: Run, before: Run | None, parts: Sequence[Run], store: RunStore) -> None:
     """Everything between a claim and metrics.json; picks up where a killed process left off.
 
     Args:
-        question: What is asked.
+        spec: What is asked.
         run: Where it goes.
         before: The finished `pretrained` run; None if this is it.
         parts: Finished runs that this one is made from or starts from.
         store: The store, for what is shared between runs.
     """
-    fabric = launch_processes(question.config)
-    watch = Watch(question, run) if fabric.is_global_zero else None
+    fabric = launch_processes(spec.config)
+    watch = Watch(spec, run) if fabric.is_global_zero else None
     if fabric.is_global_zero and run.metrics() is None:  # else its weights are there, and what they were made with
-        begin_record(question, run, parts)
+        begin_record(spec, run, parts)
     merging = None
-    if question.ingredients:
+    if spec.ingredients:
         from rib.training.merge import Merging
 
         assert before is not None, "merged weights have a start"
-        merging = Merging(question, before, parts, data_of(question), fabric)
-    with shown(question, run) as loggers, _watched(watch):
+        merging = Merging(spec, before, parts, data_of(spec), fabric)
+    with log_run(spec, run) as loggers, _discard_if_inputs_changed(watch):
         fitted = fabric.broadcast(run.read_json("fit.json") is not None)
         if fitted and not fabric.broadcast(run.is_intact):
             raise RibError(
@@ -178,17 +178,17 @@ def make(question: Question, run: Run, before: Run | None, parts: Sequence[Run],
 
                 save_merged(merging, run)
             else:
-                fit(question, run, store, loggers, *parts)
+                fit(spec, run, store, loggers, *parts)
         fabric.barrier()
-        _score_missing(question, run, fabric, merging)
+        _score_missing(spec, run, fabric, merging)
         if watch is not None:
             watch.check()
-            publish(question, run, before or run, parts, store)
+            publish(spec, run, before or run, parts, store)
     fabric.barrier()
 
 
 @contextmanager
-def _watched(watch: Watch | None) -> Iterator[None]:
+def _discard_if_inputs_changed(watch: Watch | None) -> Iterator[None]:
     """Leave nothing of an attempt that failed after the files that it read were changed: it would be gone on with."""
     try:
         yield
@@ -199,11 +199,11 @@ def _watched(watch: Watch | None) -> Iterator[None]:
         raise
 
 
-def _score_missing(question: Question, run: Run, fabric: Fabric, merging: Merging | None) -> None:
+def _score_missing(spec: RunSpec, run: Run, fabric: Fabric, merging: Merging | None) -> None:
     """Score every dataset that this run has no predictions for: its own model, and those of a curve beside it."""
-    missing = fabric.broadcast(unscored(question, run))  # rank zero's look decides for all
+    missing = fabric.broadcast(unscored(spec, run))  # rank zero's look decides for all
     if missing:
-        from rib.scoring.one_pass import Entry, score_together
+        from rib.scoring.one_pass import LoadedRun, score_together
 
-        entry = Entry.load(question, run, missing, data_of(question), fabric, merging)
-        score_together([entry], fabric, f"{question.start.name}: scoring {question.method}")
+        entry = LoadedRun.load(spec, run, missing, data_of(spec), fabric, merging)
+        score_together([entry], fabric, f"{spec.start.name}: scoring {spec.method}")

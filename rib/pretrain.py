@@ -9,7 +9,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import PretrainConfig
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
@@ -19,7 +19,7 @@ from rib.models.pretraining import pretrain
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="pretrain")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    print(pretrain(checked(cfg, PretrainConfig)).resolve())
+    print(pretrain(check_config(cfg, PretrainConfig)).resolve())
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import ReportConfig
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
@@ -18,7 +18,7 @@ from rib.reporting.report import report
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="report")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    report(checked(cfg, ReportConfig))
+    report(check_config(cfg, ReportConfig))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rib.config.command_schema import SearchConfig
-from rib.config.composition import asked
+from rib.config.composition import check_command
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
 from rib.runtime.console import rank
@@ -16,7 +16,7 @@ from rib.runtime.console import rank
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = asked(cfg, SearchConfig)
+    config = check_command(cfg, SearchConfig)
     from rib.sweeps.search import search
 
     folder = search(config, list(HydraConfig.get().overrides.task))

@@ -22,23 +22,23 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from rib.config.composition import asked
+from rib.config.composition import check_command
 from rib.config.launch import launch, quietly
 from rib.config.schema import Config
 from rib.config.shipped import conf_dir
 from rib.runs.run import Run
 from rib.runtime.console import rank
-from rib.sweeps.multirun import in_own_process, needs_own_process, recorded
+from rib.sweeps.multirun import in_own_process, needs_own_process, record_job
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
-@recorded
+@record_job
 @quietly
 def _main(cfg: DictConfig) -> Run:
-    config = asked(cfg, Config)
-    from rib.pipeline import finetune, stored
+    config = check_command(cfg, Config)
+    from rib.pipeline import find_finished, finetune
 
-    if needs_own_process(config) and stored(config) is None:
+    if needs_own_process(config) and find_finished(config) is None:
         return in_own_process()
     run = finetune(config)
     if rank() == 0:

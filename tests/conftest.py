@@ -14,8 +14,8 @@ import pytest
 
 from rib.config import compose
 from rib.config.schema import Config
-from tests.schemas import check_files
 from tests.support.gloo import gloo_pool
+from tests.support.schemas import check_files
 
 __all__ = ["gloo_pool"]
 

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from latex2mathml.converter import convert
 
 from benchmarks import which_method
-from rib.config import checked, compose_node
+from rib.config import check_config, compose_node
 from rib.config.command_schema import (
     AnalyzeConfig,
     BenchmarkConfig,
@@ -70,7 +70,7 @@ def compose_command(command: list[str]) -> list[object]:
     for job in jobs:
         cfg = compose_node(name, *job)
         schema = SCHEMAS.get(name) or (CKAConfig if cfg.analysis == "cka" else AnalyzeConfig)
-        found.append(checked(cfg, schema))
+        found.append(check_config(cfg, schema))
     return found
 
 

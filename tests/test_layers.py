@@ -114,18 +114,7 @@ def reached(name: str) -> dict[str, tuple[str, ...]]:
     return ways
 
 
-UNTIL_THE_CONTRACT = [
-    f"rib.methods.{n}" for n in ["ftp", "l2sp", "layer_decay", "ldifs", "lp_ft", "lwf", "merge", "spd", "surgical"]
-]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.xfail(strict=True)] if n in UNTIL_THE_CONTRACT else [])
-        for n in sorted(modules())
-    ],
-)
+@pytest.mark.parametrize("name", sorted(modules()))
 def test_a_module_imports_only_lower_layers_and_its_own_package(name):
     mine, entry = layer_of(name)
     for imported in imports(name) & modules().keys():

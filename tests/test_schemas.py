@@ -19,8 +19,8 @@ from rib.schemas.__main__ import write_schemas
 from rib.schemas.check import faults
 from rib.schemas.metrics import Metrics
 from rib.sweeps.cell import record_failure
-from tests.schemas import check_files, validate
 from tests.support import whole
+from tests.support.schemas import check_files, validate
 
 WRONG = [
     ("seed", "0"),

@@ -21,16 +21,16 @@ NUMERICS = 1
 """Raised when a change of the code changes numbers of an analysis."""
 
 
-class Variant(NamedTuple):
+class CachedAnalysis(NamedTuple):
     """One variant of an analysis: its folder, and whether it was made just now."""
 
     folder: Path
     made: bool
 
 
-def answered(
+def get_or_compute(
     run: Run, name: str, facts: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]], force: bool = False
-) -> Variant:
+) -> CachedAnalysis:
     """One variant of an analysis, made if it is not there.
 
     Args:
@@ -46,10 +46,10 @@ def answered(
     if missing:
         found = {**facts, **make(folder)}
         write_atomically(record, (json.dumps(found, indent=1, default=str) + "\n").encode())
-    return Variant(folder, missing)
+    return CachedAnalysis(folder, missing)
 
 
-def told(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
     """What a variant's record says: its facts, and what its maker told."""
     return read(folder / f"{folder.parent.name}.json")
 
@@ -79,7 +79,7 @@ def read_table(file: Path, **options: Any) -> pd.DataFrame:
     return table
 
 
-def put_in_front(folder: Path, file: str, name: str) -> Path:
+def copy_as_latest(folder: Path, file: str, name: str) -> Path:
     """Copy a variant's file to where the latest one is looked for, ``analysis/<name>``."""
     front = folder.parents[1] / name
     write_atomically(front, (folder / file).read_bytes())

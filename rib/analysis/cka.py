@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rib.analysis.cache import Variant, answered, read_table, told, write_arrays, write_table
+from rib.analysis.cache import CachedAnalysis, get_or_compute, read_record, read_table, write_arrays, write_table
 from rib.analysis.subject import Subject, labels
 from rib.config.command_schema import CKAConfig
 from rib.data.tree import ImageTree
@@ -25,7 +25,7 @@ from rib.errors import DamagedError, RibError
 from rib.runtime.progress import progress
 
 if TYPE_CHECKING:
-    from rib.analysis.compare import Batches, Comparison
+    from rib.analysis.compare import Batches, ModelPair
     from rib.models.classifier import Classifier
 
 LEAST = 4
@@ -59,7 +59,7 @@ class LayerCKA:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What it is about: runs, dataset, images, estimator, tokens."""
-        return told(self.folder)
+        return read_record(self.folder)
 
     @property
     def mean(self) -> float:
@@ -95,7 +95,7 @@ def layer_cka(config: CKAConfig, dataset: str | None = None) -> LayerCKA:
     return Pair.of(config).layer_cka(dataset)
 
 
-def epoch_cka(config: CKAConfig, dataset: str) -> Variant:
+def epoch_cka(config: CKAConfig, dataset: str) -> CachedAnalysis:
     """CKA of the start (or ``against``) with the weights kept at the end of every epoch.
 
     Returns:
@@ -118,10 +118,10 @@ def epoch_cka(config: CKAConfig, dataset: str) -> Variant:
         write_table(pd.concat(tables), folder / "cka_epochs.csv")
         return {}
 
-    return answered(pair.one.run, "cka_epochs", facts, make, config.force)
+    return get_or_compute(pair.one.run, "cka_epochs", facts, make, config.force)
 
 
-def layer_table(found: Comparison) -> pd.DataFrame:
+def layer_table(found: ModelPair) -> pd.DataFrame:
     """What cka.csv holds."""
     rows = [
         (name, *((None, None, None) if estimate is None else estimate), note)
@@ -163,7 +163,7 @@ class Pair:
         """As the function of this name, for two runs already found."""
         facts = self.facts(dataset or self.config.datasets[0])
         make = partial(self.make, facts["dataset"])
-        return LayerCKA(*answered(self.one.run, "cka", facts, make, self.config.force))
+        return LayerCKA(*get_or_compute(self.one.run, "cka", facts, make, self.config.force))
 
     def tree(self, dataset: str) -> ImageTree:
         """The dataset's images, of which there must be enough."""
@@ -213,7 +213,7 @@ class Pair:
         batches = len(self.places(self.tree(dataset)))
         return {**labels(self.one, self.other), "batches": batches, "read": found.tokens}
 
-    def compared(self, dataset: str, model: Classifier, label: str) -> Comparison:
+    def compared(self, dataset: str, model: Classifier, label: str) -> ModelPair:
         """Pass the sample through a model in the place of the run's, and through the other's."""
         from rib.analysis.compare import compare
 

@@ -25,7 +25,7 @@ CONSTANT, UNUSED = "constant", "unused"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelPair:
     """CKA between the layers of two models.
 
     Attributes:
@@ -110,7 +110,7 @@ def compare(
     estimator: str = "minibatch",
     device: torch.device | str = "cpu",
     advance: Advance = lambda done, note: None,
-) -> Comparison:
+) -> ModelPair:
     """CKA between all layers of two models on the same images.
 
     Args:
@@ -139,7 +139,7 @@ def compare(
         layers[name] = (None if note else estimate, note)
     defined = fine[0][:, None] & fine[1][None, :]
     cka = np.where(defined, matrix.cpu().numpy(), 0.0)
-    return Comparison(sides[0].names, sides[1].names, cka, defined, tuple(tokens), layers)
+    return ModelPair(sides[0].names, sides[1].names, cka, defined, tuple(tokens), layers)
 
 
 Found = tuple[Tensor, list[Estimate]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rib.analysis.cache import answered, put_in_front, read_table, write_table
+from rib.analysis.cache import copy_as_latest, get_or_compute, read_table, write_table
 from rib.analysis.subject import Subject, labels
 from rib.config.command_schema import AnalyzeConfig
 from rib.errors import RibError
@@ -29,7 +29,7 @@ def layer_drift(config: AnalyzeConfig) -> Path:
     """
     from rib.analysis.figures import drift_figure
     from rib.analysis.report import exhibit_of, say_where
-    from rib.loggers.base import show
+    from rib.loggers.base import show_page
 
     one = Subject.of(config.run, config)
     other = Subject.of(config.against or one.before, config, "against")
@@ -43,15 +43,15 @@ def layer_drift(config: AnalyzeConfig) -> Path:
         drift_figure(table, about, folder / "drift.png")
         return about
 
-    folder, made = answered(one.run, "drift", facts, make, config.force)
-    front = [put_in_front(folder, name, name) for name in ("drift.csv", "drift.png")]
+    folder, made = get_or_compute(one.run, "drift", facts, make, config.force)
+    front = [copy_as_latest(folder, name, name) for name in ("drift.csv", "drift.png")]
     table = read_table(front[0])
     far = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
     print(f"most moved: {far['layer']}, {far['drift']:.3g} of its start's length")
     say_where(front)
     if made:
         summary = {f"drift/{layer}": value for layer, value in zip(table["layer"], table["drift"], strict=True)}
-        show(config.logger, exhibit_of(config, one.run, "drift", {"drift": table}, front, summary))
+        show_page(config.logger, exhibit_of(config, one.run, "drift", {"drift": table}, front, summary))
     return front[0]
 
 

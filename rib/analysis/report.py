@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.cache import put_in_front
+from rib.analysis.cache import copy_as_latest
 from rib.analysis.cka import LayerCKA, Pair, epoch_cka, layer_cka, read_layers
 from rib.config.command_schema import AnalyzeConfig, CKAConfig
-from rib.loggers.base import Exhibit, show
+from rib.loggers.base import DashboardPage, show_page
 from rib.runs.run import Run
 
 NOT_SHOWN = ("paths", "logger", "force", "device", "data")
@@ -48,7 +48,7 @@ def cka_report(config: CKAConfig) -> Path:
     say_where(shown.files)
     if shown.new:
         means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, found, strict=True)}
-        show(config.logger, exhibit_of(config, run, "cka", shown.tables, shown.files, means))
+        show_page(config.logger, exhibit_of(config, run, "cka", shown.tables, shown.files, means))
     return shown.files[0]
 
 
@@ -62,7 +62,7 @@ def _on_each_dataset(config: CKAConfig, shown: Shown) -> list[LayerCKA]:
             curve_figure([(one.table, one.facts)], one.folder / "cka.png")
             heat_figure(one.arrays, one.facts, heat)
         files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz", heat.name: f"cka_heatmap{suffix}.png"}
-        shown.files += [put_in_front(one.folder, name, there) for name, there in files.items()]
+        shown.files += [copy_as_latest(one.folder, name, there) for name, there in files.items()]
         shown.tables[f"cka/{dataset}"] = one.table
         shown.new |= one.made
         _say(dataset, one)
@@ -77,7 +77,7 @@ def _over_epochs(config: CKAConfig, last: LayerCKA, shown: Shown) -> None:
     folder, made = epoch_cka(config, config.datasets[0])
     table = read_layers(folder / "cka_epochs.csv")
     epochs_figure(table, last.facts, folder / "cka_epochs.png")
-    shown.files += [put_in_front(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
+    shown.files += [copy_as_latest(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
     shown.tables["cka/epochs"] = table
     shown.new |= made
     for epoch, mean in table.groupby("epoch")["cka"].mean().items():
@@ -88,7 +88,7 @@ def _stir(config: CKAConfig, shown: Shown) -> None:
     from rib.analysis.stir import shared_invariances
 
     folder, made = shared_invariances(config, config.datasets[0])
-    shown.files.append(put_in_front(folder, "stir.csv", "stir.csv"))
+    shown.files.append(copy_as_latest(folder, "stir.csv", "stir.csv"))
     shown.tables["stir"] = pd.read_csv(shown.files[-1])
     shown.new |= made
     for row in shown.tables["stir"].itertuples():
@@ -118,17 +118,17 @@ def exhibit_of(
     tables: Mapping[str, pd.DataFrame],
     files: Sequence[Path],
     numbers: Mapping[str, float],
-) -> Exhibit:
+) -> DashboardPage:
     """An analysis of a run as a dashboard may know it, in the run's group."""
     m = run.metrics()
     assert m is not None, "an analysis is of a finished run"
     asked = {key: value for key, value in asdict(config).items() if key not in NOT_SHOWN}
-    return Exhibit(
+    return DashboardPage(
         kind=name,
         group=f"{m['model']}/{m['source']}",
         name=f"{name} of {m['method']} {m['fingerprint'][:6]}",
         tags=[m["data"]["kind"]],
-        facts={**asked, "fingerprint": m["fingerprint"]},
+        metadata={**asked, "fingerprint": m["fingerprint"]},
         tables=tables,
         figures=[file for file in files if file.suffix == ".png"],
         numbers=numbers,

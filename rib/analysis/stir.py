@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rib.analysis.cache import Variant, answered, write_arrays, write_table
+from rib.analysis.cache import CachedAnalysis, get_or_compute, write_arrays, write_table
 from rib.analysis.cka import Pair
 from rib.config.command_schema import CKAConfig, InversionConfig
 from rib.errors import RibError
@@ -28,7 +28,7 @@ from rib.models.features import head_input
 from rib.runtime.progress import Advance, progress
 
 
-def shared_invariances(config: CKAConfig, dataset: str) -> Variant:
+def shared_invariances(config: CKAConfig, dataset: str) -> CachedAnalysis:
     """STIR of the run given its start (or ``against``), and the other way round.
 
     Returns:
@@ -60,7 +60,7 @@ def shared_invariances(config: CKAConfig, dataset: str) -> Variant:
         write_arrays(folder / "stir.npz", images=images.cpu().numpy(), **inverted)
         return {}
 
-    return answered(pair.one.run, "stir", facts, make, config.force)
+    return get_or_compute(pair.one.run, "stir", facts, make, config.force)
 
 
 def _both(pair: list[Any]) -> Iterator[tuple[Any, Any]]:

@@ -76,7 +76,7 @@ class Subject:
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are looked into as they are")
         try:
-            made = rib.config.stored(run.folder / "config.yaml")
+            made = rib.config.load_config(run.folder / "config.yaml")
         except RibError as error:
             raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
         for method in classes_of(made) & NO_WEIGHTS.keys():  # under another name, too

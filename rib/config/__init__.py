@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rib.config.check import arguments as arguments
-    from rib.config.check import checked as checked
+    from rib.config.check import check_config as check_config
     from rib.config.check import to_plain as to_plain
+    from rib.config.composition import changed_options as changed_options
     from rib.config.composition import compose as compose
     from rib.config.composition import instantiate as instantiate
+    from rib.config.composition import load_config as load_config
     from rib.config.composition import method_node as method_node
-    from rib.config.composition import not_default as not_default
-    from rib.config.composition import stored as stored
+    from rib.config.composition import override as override
     from rib.config.composition import to_yaml as to_yaml
-    from rib.config.composition import varied as varied
     from rib.config.defaults import flat_changes as flat_changes
     from rib.config.defaults import shipped_recipes as shipped_recipes
-    from rib.config.messages import spelt as spelt
+    from rib.config.messages import spell_override as spell_override
     from rib.config.unchecked import CONFIG_ERRORS as CONFIG_ERRORS
     from rib.config.unchecked import compose_node as compose_node
     from rib.config.unchecked import has_key as has_key
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 _MODULES = {
     "CONFIG_ERRORS": "unchecked",
     "arguments": "check",
-    "checked": "check",
+    "check_config": "check",
     "compose": "composition",
     "compose_node": "unchecked",
     "flat_changes": "defaults",
     "has_key": "unchecked",
     "instantiate": "composition",
     "method_node": "composition",
-    "not_default": "composition",
+    "changed_options": "composition",
     "search_path": "unchecked",
     "shipped_recipes": "defaults",
-    "spelt": "messages",
-    "stored": "composition",
+    "spell_override": "messages",
+    "load_config": "composition",
     "to_plain": "check",
     "to_yaml": "composition",
-    "varied": "composition",
+    "override": "composition",
 }
 
 

@@ -27,7 +27,7 @@ RECORDED = {"external": {"name", "digest"}}
 """What `rib.evaluate` records in the place of a method, for weights that were made elsewhere."""
 
 
-def checked(cfg: DictConfig, schema: type[C]) -> C:
+def check_config(cfg: DictConfig, schema: type[C]) -> C:
     """The composed config as an instance of its dataclass (of `rib.config.schema`).
 
     Raises:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from rib.config.check import OPEN_NODES, C, checked, to_plain
+from rib.config.check import OPEN_NODES, C, check_config, to_plain
 from rib.config.defaults import default_options
 from rib.config.launch import accept
 from rib.config.messages import explain
@@ -32,18 +32,18 @@ def compose(*overrides: str) -> Config:
         RibError: For anything misspelt, with the nearest right spelling.
     """
     try:
-        return _with_given(checked(compose_node("train", *accept(list(overrides))), Config), overrides)
+        return _with_given(check_config(compose_node("train", *accept(list(overrides))), Config), overrides)
     except CONFIG_ERRORS as error:
         raise RibError(explain(error)) from error
 
 
-def asked(cfg: DictConfig, schema: type[C]) -> C:
+def check_command(cfg: DictConfig, schema: type[C]) -> C:
     """The checked config of a running main, with the names of what its command line says in ``given``.
 
     Raises:
         RibError: As `checked`.
     """
-    return _with_given(checked(cfg, schema), HydraConfig.get().overrides.task)
+    return _with_given(check_config(cfg, schema), HydraConfig.get().overrides.task)
 
 
 def _with_given(config: C, overrides: Iterable[str]) -> C:
@@ -52,13 +52,13 @@ def _with_given(config: C, overrides: Iterable[str]) -> C:
     return cast("C", replace(cast("Any", config), given=sorted({*kept, *names})))
 
 
-def not_default(config: object, config_name: str) -> list[str]:
+def changed_options(config: object, config_name: str) -> list[str]:
     """Dotted names of what a command says otherwise than its yaml file: ``["suite.name", "seed"]``."""
-    default = flat(checked(compose_node(config_name), type(config)))
+    default = flat(check_config(compose_node(config_name), type(config)))
     return [key for key, value in flat(config).items() if value != default.get(key) and key != "given"]
 
 
-def varied(config: Config, overrides: list[str], where: str) -> Config:
+def override(config: Config, overrides: list[str], where: str) -> Config:
     """A config with some of its values said otherwise, as on the command line, relative to what it is.
 
     Args:
@@ -79,7 +79,7 @@ def varied(config: Config, overrides: list[str], where: str) -> Config:
             key = str(override.key_or_group).lstrip("+")
             if key not in groups:
                 OmegaConf.update(plain, key, override.value(), force_add=True)
-        return _with_given(checked(plain, Config), overrides)
+        return _with_given(check_config(plain, Config), overrides)
     except CONFIG_ERRORS as error:
         raise RibError(f"{where}: {explain(error)}") from error
     except RibError as error:
@@ -102,7 +102,7 @@ def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
         raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
 
 
-def stored(file: Path) -> Config:
+def load_config(file: Path) -> Config:
     """The config that a run was made with, from its config.yaml; options that came later have their defaults.
 
     Raises:
@@ -111,7 +111,7 @@ def stored(file: Path) -> Config:
     # Not of the model, whose defaults are another one's.
     later = {key: node for key, node in default_options().items() if key not in (*OPEN_NODES, "model")}
     try:
-        return checked(cast("DictConfig", OmegaConf.merge(later, OmegaConf.load(file))), Config)
+        return check_config(cast("DictConfig", OmegaConf.merge(later, OmegaConf.load(file))), Config)
     except Exception as error:  # whatever yaml makes of a damaged file
         raise RibError(f"{file} cannot be read by this version of rib ({error})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from rib.config.check import checked, to_plain
+from rib.config.check import check_config, to_plain
 from rib.config.schema import Config, RecipeConfig, flat
 from rib.config.shipped import shipped_nodes
 from rib.config.unchecked import compose_node
@@ -62,4 +62,4 @@ def shipped_recipes() -> dict[str, RecipeConfig]:
 @cache
 def default_options() -> Any:
     """Return ``conf/train.yaml`` without overrides as nested dictionaries."""
-    return to_plain(checked(compose_node("train"), Config))
+    return to_plain(check_config(compose_node("train"), Config))

@@ -90,7 +90,7 @@ def quietly(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
 
 def _misread(error: Exception) -> str | None:
     """One sentence for an argument that Hydra's lexer reads otherwise than it was meant, with one that it would not."""
-    from rib.config.messages import spelt
+    from rib.config.messages import spell_override
 
     several = re.search(r"Ambiguous value for argument '(.*?)'\n", str(error))
     if not several and not isinstance(error, OverrideParseException):
@@ -99,7 +99,7 @@ def _misread(error: Exception) -> str | None:
     key, equals, value = argument.partition("=")
     if not equals:
         return f"{argument}: expected NAME=VALUE"
-    as_text = shlex.quote(spelt(key, value))
+    as_text = shlex.quote(spell_override(key, value))
     if several:
         return f"{argument}: several values are a sweep, given with -m; a list is {key}=[{value}], and a text {as_text}"
     return f"{argument}: Hydra reads quotes, brackets, commas and = itself; for a text of these give {as_text}"

@@ -80,7 +80,7 @@ def _all_keys() -> tuple[str, ...]:
     return (*walk(cfg), *_fields(CKAConfig, ""))
 
 
-def spelt(key: str, value: object) -> str:
+def spell_override(key: str, value: object) -> str:
     """``key=value`` as Hydra's lexer reads it back; a shell's quotes go around it.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import DataCommandConfig
 from rib.config.launch import launch, quietly
 from rib.config.shipped import conf_dir
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="data")
 @quietly
 def _main(cfg: DictConfig) -> None:
-    config = checked(cfg, DataCommandConfig)
+    config = check_config(cfg, DataCommandConfig)
     actions = {"check": check, "look": look, "sheet": sheet}
     if config.action not in actions:
         raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
@@ -65,7 +65,7 @@ def look(config: DataCommandConfig) -> None:
     Raises:
         RibError: If there is one, after the list; or if there is no dataset.
     """
-    from rib.data.damage import look as look_at
+    from rib.data.damage import find_damage as look_at
 
     trees, _ = _there(config)
     found = look_at(trees.values(), Path(config.paths.runs) / "datasets", config.data.rescan)

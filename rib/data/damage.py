@@ -49,7 +49,7 @@ Damage = dict[Path, str]
 """What is wrong, by file."""
 
 
-def heed(trees: Iterable[ImageTree], records: Path | None, damaged: str = "warn", again: bool = False) -> None:
+def report_damage(trees: Iterable[ImageTree], records: Path | None, damaged: str = "warn", again: bool = False) -> None:
     """Say once which images are damaged, or refuse them; from rank zero alone.
 
     Args:
@@ -67,7 +67,7 @@ def heed(trees: Iterable[ImageTree], records: Path | None, damaged: str = "warn"
     if damaged == "warn" and not _can_look():
         return
     chosen = [tree for tree in trees if damaged == "refuse" or len(tree) <= LARGE]
-    found = look(chosen, records, again)
+    found = find_damage(chosen, records, again)
     if not found:
         return
     named = ", ".join(f"{file} ({what})" for file, what in list(found.items())[:NAMED])
@@ -78,7 +78,7 @@ def heed(trees: Iterable[ImageTree], records: Path | None, damaged: str = "warn"
     _say_once(f"{sentence}, or let data.damaged=refuse stop here (what is missing of them is made up by libjpeg)")
 
 
-def look(trees: Iterable[ImageTree], records: Path | None = None, again: bool = False) -> Damage:
+def find_damage(trees: Iterable[ImageTree], records: Path | None = None, again: bool = False) -> Damage:
     """Every damaged JPEG file of some datasets, in path order.
 
     Args:

@@ -68,3 +68,19 @@ class LabelSpace:
             return logits
         picked = logits[:, index.flatten().to(logits.device)]
         return picked.view(-1, *index.shape).amax(dim=2)
+
+    def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return for each image the likeliest output of its class.
+
+        Args:
+            outputs: All outputs of the model, shape (B, K).
+            labels: Classes of the dataset, shape (B,).
+
+        Returns:
+            Output ids, shape (B,), on the device of the outputs.
+        """
+        meant = torch.zeros(len(self), outputs.shape[1], dtype=torch.bool)
+        for label, group in enumerate(self.groups):
+            meant[label, list(group)] = True
+        likeliest: Tensor = outputs.masked_fill(~meant.to(outputs.device)[labels], -torch.inf).argmax(dim=1)
+        return likeliest

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import rib.config
 from rib.errors import RibError
-from rib.runs.freshness import view_of
+from rib.runs.freshness import find_metrics
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runtime.console import rank, say
 from rib.schemas.metrics import Metrics
 
@@ -37,7 +37,7 @@ PRIVATE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class DashboardPage:
     """What is shown of finished runs besides themselves: a grid's table, an analysis.
 
     Attributes:
@@ -45,7 +45,7 @@ class Exhibit:
         group: W&B's group.
         name: For people.
         tags: Besides the dashboard's own.
-        facts: What it is of.
+        metadata: Key fields and settings that it is of.
         tables: Rows by name.
         figures: PNG files.
         numbers: Those that are compared.
@@ -57,7 +57,7 @@ class Exhibit:
     group: str
     name: str
     tags: Sequence[str]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     tables: Mapping[str, DataFrame]
     figures: Sequence[Path]
     numbers: Mapping[str, float]
@@ -65,7 +65,7 @@ class Exhibit:
     cache: str | None
 
 
-def show(logger: Mapping[str, Any], exhibit: Exhibit) -> None:
+def show_page(logger: Mapping[str, Any], exhibit: DashboardPage) -> None:
     """Show an exhibit where a config's ``logger`` asks; a dashboard that fails takes nothing from what is finished."""
     if "_target_" not in logger:
         return
@@ -86,7 +86,7 @@ class Dashboard:
 
     logger: Logger | None = None
 
-    def open(self, question: Question, run: Run) -> None:
+    def open(self, spec: RunSpec, run: Run) -> None:
         """Begin, before training; the run's folder has its env.json."""
 
     def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
@@ -95,36 +95,36 @@ class Dashboard:
     def close(self, failed: bool) -> None:
         """End; ``failed`` where the run was not finished."""
 
-    def show(self, exhibit: Exhibit) -> None:
+    def show(self, exhibit: DashboardPage) -> None:
         """Show something about finished runs, from its beginning to its end."""
 
 
 @contextmanager
-def shown(question: Question, run: Run) -> Iterator[list[Logger]]:
+def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
     """Show a run while it is being made, and its results when it is; yields loggers for the Trainer."""
-    node = question.config.logger
+    node = spec.config.logger
     dashboard = rib.config.instantiate(node) if rank() == 0 and "_target_" in node else Dashboard()
-    dashboard.open(question, run)
+    dashboard.open(spec, run)
     try:
         yield [dashboard.logger] if dashboard.logger else []
     except BaseException:
         dashboard.close(failed=True)
         raise
     try:
-        if metrics := view_of(run, question):
+        if metrics := find_metrics(run, spec):
             dashboard.publish(metrics, sorted((run.folder / "figures").glob("*.png")))
         dashboard.close(failed=False)
     except Exception as error:  # of whatever kind: the run is finished, its view is not worth losing that
         say(f"the run is finished, but {type(dashboard).__name__} does not show all of it: {error}")
 
 
-def facts(question: Question, run: Run) -> dict[str, Any]:
+def describe_run(spec: RunSpec, run: Run) -> dict[str, Any]:
     """What is asked, what its nulls came to, and what env.json lists, as a dashboard may know it."""
-    config = asdict(question.config)
+    config = asdict(spec.config)
     for name in ("paths", "logger", "recipe", "force"):
         del config[name]
     del config["data"]["root"]
-    settled = {"protocol": question.protocol, "fingerprint": run.key, "environment": run.read_json("env.json")}
+    settled = {"protocol": spec.protocol, "fingerprint": run.key, "environment": run.read_json("env.json")}
     return {name: shareable(value) for name, value in {**config, **settled}.items()}
 
 

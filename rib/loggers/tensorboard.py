@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rib.errors import RibError
-from rib.loggers.base import Dashboard, Exhibit, facts, summary
+from rib.loggers.base import Dashboard, DashboardPage, describe_run, summary
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.schemas.metrics import Metrics
 
 
 class TensorBoard(Dashboard):
     """TensorBoard's event files in the run's own folder; ``tensorboard --logdir runs`` shows all runs."""
 
-    def open(self, question: Question, run: Run) -> None:
+    def open(self, spec: RunSpec, run: Run) -> None:
         """Begin, or go on where a killed process stopped."""
         self._begin(run.folder)
-        self.logger, self.facts = self.board, facts(question, run)
+        self.logger, self.facts = self.board, describe_run(spec, run)
 
     def _begin(self, folder: Path) -> None:
         from lightning.pytorch.loggers import TensorBoardLogger
@@ -44,7 +44,7 @@ class TensorBoard(Dashboard):
         """Write what is left."""
         self.board.finalize("failed" if failed else "success")
 
-    def show(self, exhibit: Exhibit) -> None:
+    def show(self, exhibit: DashboardPage) -> None:
         """Figures and main numbers, in ``tensorboard`` in the exhibit's folder."""
         self._begin(exhibit.folder)
         self.board.log_metrics(dict(exhibit.numbers))

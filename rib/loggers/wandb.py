@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from rib.data.worlds import cache_dir
 from rib.errors import RibError
-from rib.loggers.base import PRIVATE, Dashboard, Exhibit, facts, shareable, summary
+from rib.loggers.base import PRIVATE, Dashboard, DashboardPage, describe_run, shareable, summary
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runtime.console import say
 from rib.schemas.metrics import Metrics
 
@@ -42,18 +42,18 @@ class WandB(Dashboard):
         self.about: dict[str, Any] = {"project": project, "entity": entity}
         self.tags = tags
 
-    def open(self, question: Question, run: Run) -> None:
+    def open(self, spec: RunSpec, run: Run) -> None:
         """Begin a W&B run in the run's folder, or go on with one that a killed process left on the service."""
-        _quieten(question.config.paths.cache)
+        _quieten(spec.config.paths.cache)
         from lightning.pytorch.loggers import WandbLogger
 
-        seed = f" seed {question.config.seed}" if question.source is not None else ""
+        seed = f" seed {spec.config.seed}" if spec.source is not None else ""
         self.about |= {
-            "group": f"{question.start.name}/{question.source_name}",
-            "job_type": question.method,
-            "name": f"{question.method}{seed} {run.key[:6]}",
-            "tags": [*self.tags, question.catalog.kind, question.suite],
-            "config": facts(question, run),
+            "group": f"{spec.start.name}/{spec.source_name}",
+            "job_type": spec.method,
+            "name": f"{spec.method}{seed} {run.key[:6]}",
+            "tags": [*self.tags, spec.catalog.kind, spec.suite],
+            "config": describe_run(spec, run),
             "dir": str(run.folder),
         }
         self.run = self._begin(run.folder.with_name(run.key))
@@ -103,7 +103,7 @@ class WandB(Dashboard):
         self._show("datasets", columns, rows, figures)
         self.run.summary.update(summary(metrics))
 
-    def show(self, exhibit: Exhibit) -> None:
+    def show(self, exhibit: DashboardPage) -> None:
         """A W&B run of its own in the exhibit's folder: tables, figures, the main numbers in the summary."""
         _quieten(exhibit.cache)
         self.about |= {
@@ -111,7 +111,7 @@ class WandB(Dashboard):
             "job_type": exhibit.kind,
             "name": exhibit.name,
             "tags": [*self.tags, *exhibit.tags],
-            "config": shareable(exhibit.facts),
+            "config": shareable(exhibit.metadata),
             "dir": str(exhibit.folder),
         }
         self.run = self._begin(exhibit.folder)

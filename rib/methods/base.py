@@ -1,34 +1,159 @@
-"""What a method is: a Lightning callback with at most five moments.
+"""The contract of a method: a Lightning callback with up to seven moments, in rib's commands or in your own Trainer.
 
-1. ``setup(trainer, module, stage="fit")``: change the model, freeze, warm-start. It runs before a checkpoint is
-   restored, before DDP wraps the module and before optimizers exist, so an anchor taken here is always the start
-   weights, also when a killed run goes on.
-2. ``parameter_groups(module)``: other learning rates for parts of the model.
-3. ``penalty(module, step)``: a term for the loss, a mean over this process's images of the batch or a function of the
-   weights. `FineTuner.training_step` adds it and gives the whole loss the batch's weight, which puts it inside DDP's
-   forward, autocast and accumulation; ``on_before_backward`` would count it twice under accumulation.
-4. ``after_step(module)``: right after the optimizer's step (its own hook: ``on_train_batch_end`` also fires between
-   accumulated batches).
-5. ``on_fit_end(trainer, module)``: leave plain weights behind.
+**Writing a method for rib's commands.** Subclass `Method` and override what you need; a class that overrides nothing is
+plain fine-tuning. Each moment is handed a `Tuned`, which is all that a method sees of the model, the data and the
+trainer. In their order:
 
-The loss that all this is added to is the cross-entropy over the source's classes. A class that several outputs mean
-(nine of ObjectNet's) has the largest of them for its logit, in training as in scoring: the gradient of an image goes to
-that output alone, and the class's other outputs learn nothing from it. No paper here says how to train such a class.
+1. ``prepare(module)`` changes the model, freezes parts of it, or keeps the start weights. It runs before a checkpoint
+   is restored, before DDP wraps the module and before optimizers exist, so that an anchor taken here is always the
+   start, also when a killed run is resumed.
+2. ``parameter_groups(module)`` gives parts of the model learning rates of their own.
+3. ``begin(module)`` runs once before the first batch, when the optimizer and the training images are there.
+4. ``before_batch(module)`` runs before each batch.
+5. ``penalty(module, step)`` returns a term of the loss: a mean over this process's images of the batch, or a function
+   of the weights. It is added in ``training_step``, inside DDP's forward and autocast, and is scaled with the loss when
+   gradients are accumulated; ``on_before_backward`` would count it twice then.
+6. ``before_step(module)`` and ``after_step(module)`` run right before and right after each optimizer step
+   (``on_train_batch_end`` also fires between accumulated batches).
+7. ``finish(module)`` leaves plain weights behind when the fit has ended.
 
-A user's own method subclasses `Method`; one that overrides nothing is plain fine-tuning. What it remembers between
-steps goes through Lightning's ``state_dict`` and ``load_state_dict``, or a killed run goes on without it.
+``setup``, ``on_fit_end`` and Lightning's other hooks may be overridden as well; call ``super()`` in them for a method
+that is to run in a foreign Trainer too. What a method remembers between steps goes through ``state_dict`` and
+``load_state_dict``, or a resumed run forgets it. The loss that penalties are added to is the cross-entropy over the
+source's classes. A class with several outputs (nine of ObjectNet's) has the largest of them as its logit, in training
+as in scoring: an image's gradient goes to that output alone.
+
+**In your own Trainer.** `EWC`, `L2SP`, `LwF`, `LDIFS`, `SPD`, `FTP`, `EMA`, `LoRA` and `WiseFT`, and a method of your
+own that keeps to the moments above, are callbacks of any `lightning.pytorch.Trainer`::
+
+    class MyModule(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = timm.create_model("resnet18", pretrained=True)  # the start weights: here, not in setup
+
+        def forward(self, images):
+            return self.net(images)  # logits (B, K)
+
+        def training_step(self, batch, batch_idx):
+            images, labels = batch
+            outputs = self(images)
+            loss = F.cross_entropy(outputs, labels)
+            return loss + rib.methods.penalties(self, images, outputs, labels)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+
+    trainer = L.Trainer(callbacks=[EWC(strength=10), WiseFT(alpha=0.5)])
+
+- ``forward(images)`` gives the logits of all K classes and uses neither the trainer nor ``self.log``: some methods call
+  a frozen copy of the module. Images are your own tensors, in whatever range and dtype ``forward`` takes them. A batch
+  is (images, labels, ...).
+- The network is there before ``setup``, with the start weights. One that holds no parameters then, or other ones when
+  training begins or in a resumed run, is refused. With several processes all start from rank zero's weights, as DDP has
+  it.
+- Automatic optimization, with which Lightning allows one optimizer, and no sharded strategy (FSDP, DeepSpeed).
+- What is held near the start is every parameter of the module with ``requires_grad``, those of a loss or a metric
+  included. A frozen teacher inside the module is left alone, and copied with it where a method needs a copy.
+- Names of layers (the head, blocks) are those of the only child that has parameters, else those of the module itself;
+  the head is the last linear layer that trains.
+- ``lr`` is the largest peak rate of the optimizer's groups. Nothing is cached between runs.
+- Methods that change the weights when the fit has ended (LoRA, WiseFT) write them to ``final.ckpt``, beside the
+  checkpoints of the first ModelCheckpoint, and log its path; ``MyModule.load_from_checkpoint`` reads it. Checkpoints
+  in between hold what is being trained. With ``enable_checkpointing=False`` no file is written.
+- Callbacks are listed in the order of their `Method.order`; any other order is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
 
 import lightning.pytorch as L
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from rib.training.module import FineTuner
+from rib.methods import foreign
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images (B, 3, H, W), labels (B,), and places of the images in a selection, (B,)."""
+
+
+class Space(Protocol):
+    """The source's C classes in terms of the model's K outputs (`rib.data.labels.LabelSpace`)."""
+
+    def project(self, logits: Tensor) -> Tensor:
+        """Turn outputs (B, K) into the logits of the source's classes, (B, C)."""
+
+    def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return for each image the likeliest output, (B,), of its class."""
+
+
+class Cache(Protocol):
+    """Files on disk, named by what determines their content."""
+
+    def file(self, kind: str, **facts: object) -> Path:
+        """Return the path for one thing, whether it exists or not."""
+
+    def making(self, file: Path) -> AbstractContextManager[object]:
+        """Lock a file while looking for it and making it."""
+
+
+class Tuned(Protocol):
+    """What a method sees of a fine-tuning: the model, its label space, the data and the trainer.
+
+    rib's `FineTuner` is one; a LightningModule of your own is seen through `rib.methods.foreign.Foreign`.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The model: from images to logits of all outputs, (B, K)."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network inside the model whose names of parameters tell its layers."""
+
+    @property
+    def head(self) -> set[str]:
+        """Names in the backbone of the parameters of its last layer, from features to the K outputs."""
+
+    @property
+    def space(self) -> Space:
+        """The source's classes in terms of the K outputs."""
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate; in a foreign Trainer known from ``begin`` on."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the fit."""
+
+    @property
+    def memo(self) -> Cache | None:
+        """Cache for what depends only on the start, such as the Fisher; None where nothing is cached."""
+
+    @property
+    def trainer(self) -> L.Trainer:
+        """Lightning's trainer."""
+
+    def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
+        """Select source images by a seed; in a foreign Trainer from ``begin`` on.
+
+        Args:
+            count: How many; all, if there are fewer.
+            seed: Chooses them.
+            rank: This process takes every ``world``-th image, beginning here.
+            world: Number of processes.
+
+        Returns:
+            Batches of images, labels and places in the selection; and how many images the selection has.
+        """
+
+    def read_image(self, file: Path) -> Tensor:
+        """Read an image as the source's are read, (3, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +161,13 @@ class Step:
     """One training batch on its way through the model.
 
     Attributes:
-        images: uint8, shape (B, 3, H, W), before normalisation.
+        images: Shape (B, 3, H, W); in rib uint8 before normalisation, in your own Trainer your own tensors.
         labels: Classes of the source, shape (B,).
         outputs: All outputs of the model, shape (B, K).
-        logits: The source's classes, shape (B, C).
-        places: Which images of the source, shape (B,): with seed and epoch, what random draws for an image depend on,
-            so that they do not depend on batches or processes.
+        logits: Logits of the source's classes, shape (B, C).
+        places: Numbers of the images in the source, shape (B,). With seed and epoch they decide random draws for an
+            image, so that these do not depend on batches or processes. In a foreign Trainer they number the images by
+            batch, process and row.
     """
 
     images: Tensor
@@ -51,32 +177,158 @@ class Step:
     places: Tensor
 
 
+class _ClassName:
+    """The name of a class in lower case, unless the class says otherwise."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return owner.__name__.lower()
+
+
 class Method(L.Callback):
-    """Base of every fine-tuning method; see the module's docstring for its five moments.
+    """Base of every fine-tuning method; the module's docstring has the contract.
 
     Attributes:
-        order: Place in a stack, low first: -1 changes the start weights, 0 the network or which of its weights train
-            (adapters), 1 regularizes, 2 averages. Methods of one place follow one another by name.
+        name: As in logs and metrics.json; by default the class's name in lower case.
+        order: Position in a stack, low first: -1 changes the start weights, 0 the network or which of its weights train
+            (adapters), 1 regularizes, 2 averages. Methods of one order follow one another by name.
+        rib_only: Why the method runs in rib's commands only; empty for one that runs in any Trainer.
+        changes_end: The method changes the weights when the fit has ended.
     """
 
+    name: ClassVar[str] = cast("str", _ClassName())
     order: ClassVar[int] = 1
+    rib_only: ClassVar[str] = ""
+    changes_end: ClassVar[bool] = False
 
-    @property
-    def name(self) -> str:
-        """As in logs and metrics.json."""
-        return type(self).__name__.lower()
+    _asked = False
+    _start_digest: str | None = None
 
-    def parameter_groups(self, module: FineTuner) -> list[dict[str, Any]] | None:
-        """Optimizer parameter groups in place of one group of everything, or None."""
+    def prepare(self, module: Tuned) -> None:
+        """Change the model or keep its start weights, before a checkpoint is restored and optimizers exist."""
+
+    def parameter_groups(self, module: Tuned) -> list[dict[str, Any]] | None:
+        """Return optimizer parameter groups in the place of one group of everything, or None."""
         return None
 
-    def penalty(self, module: FineTuner, step: Step) -> Tensor | None:
-        """A scalar added to the cross-entropy, in nats, or None."""
+    def begin(self, module: Tuned) -> None:
+        """Run once before the first batch of this process's fit, with optimizer and training images at hand."""
+
+    def before_batch(self, module: Tuned) -> None:
+        """Run before each batch."""
+
+    def penalty(self, module: Tuned, step: Step) -> Tensor | None:
+        """Return a scalar to add to the cross-entropy, in nats an image, or None."""
         return None
 
-    def after_step(self, module: FineTuner) -> None:
-        """Change the weights right after the optimizer has."""
+    def before_step(self, module: Tuned) -> None:
+        """Look at gradients and weights right before the optimizer step."""
+
+    def after_step(self, module: Tuned) -> None:
+        """Change the weights right after the optimizer step."""
+
+    def finish(self, module: Tuned) -> None:
+        """Leave plain weights behind at the end of the fit."""
 
     def report(self) -> dict[str, float]:
-        """Numbers about this fit for metrics.json, known once it has begun."""
+        """Return numbers about this fit for metrics.json, known once it has begun."""
         return {}
+
+    def has_penalty(self) -> bool:
+        """Tell whether `penalty` adds something to the loss."""
+        return type(self).penalty is not Method.penalty
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Prepare the method when a fit begins.
+
+        Raises:
+            RibError: If the method cannot run in this Trainer.
+        """
+        if stage != "fit":
+            return
+        own = tuned(pl_module)
+        if isinstance(own, foreign.Foreign):
+            sets_rates = type(self).parameter_groups is not Method.parameter_groups
+            reason = self.rib_only or ("it sets learning rates in rib's own optimizer" if sets_rates else "")
+            foreign.check_before(self, methods_of(trainer), own, reason)
+        self.prepare(own)
+        if isinstance(own, foreign.Foreign):
+            self._start_digest = foreign.digest_of_parameters(pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note in a foreign Trainer's checkpoint which weights the fit began from."""
+        if self._start_digest is not None:
+            checkpoint[foreign.START] = self._start_digest
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Check in a foreign Trainer that the resumed fit began from the weights that the module has.
+
+        Raises:
+            RibError: If it began from others.
+        """
+        if self._start_digest is not None:
+            foreign.check_resumed(self, checkpoint, self._start_digest)
+            self._start_digest = checkpoint[foreign.START]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Hook the optimizer step in a foreign Trainer; rib's `FineTuner` does so when it makes its optimizer.
+
+        Raises:
+            RibError: If the start weights came too late.
+        """
+        own = tuned(pl_module)
+        if isinstance(own, foreign.Foreign):
+            self._asked = False
+            foreign.check_start(self, own, self._start_digest)
+            hook_steps(trainer.optimizers[0], [self], own)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin."""
+        self.begin(tuned(pl_module))
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Announce a batch."""
+        self.before_batch(tuned(pl_module))
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Check in a foreign Trainer that the first training step asked for penalties.
+
+        Raises:
+            RibError: If it did not, with the line that does.
+        """
+        if not self._asked and self.has_penalty() and isinstance(tuned(pl_module), foreign.Foreign):
+            raise foreign.nobody_asked(self)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Announce the optimizer step."""
+        self.before_step(tuned(pl_module))
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Finish, and write a foreign Trainer's final.ckpt after the last method that changes the weights."""
+        own = tuned(pl_module)
+        self.finish(own)
+        if isinstance(own, foreign.Foreign):
+            foreign.save_final(self, [method for method in methods_of(trainer) if method.changes_end], trainer)
+
+
+def tuned(pl_module: L.LightningModule) -> Tuned:
+    """Return what a method sees of a LightningModule: rib's own as it is, anybody else's through `foreign.Foreign`."""
+    return cast("Tuned", pl_module) if hasattr(type(pl_module), "source_images") else foreign.Foreign(pl_module)
+
+
+def methods_of(trainer: L.Trainer) -> list[Method]:
+    """Return the methods among a trainer's callbacks, in stack order."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return sorted((c for c in callbacks if isinstance(c, Method)), key=lambda method: method.order)
+
+
+def hook_steps(optimizer: Optimizer, methods: Iterable[Method], module: Tuned) -> None:
+    """Call each method's ``after_step`` right after the optimizer's steps."""
+    for method in methods:
+        optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(module))
+
+
+def trained_parameters(module: Tuned) -> list[nn.Parameter]:
+    """Return the model's parameters that train."""
+    return [p for p in module.model.parameters() if p.requires_grad]

@@ -1,7 +1,8 @@
-"""The running mean of the weights along the way, in the place of the last ones."""
+"""EMA: an exponential moving average of the weights in the place of the last ones."""
 
 from __future__ import annotations
 
+import lightning.pytorch as L
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from rib.errors import RibError
@@ -9,7 +10,7 @@ from rib.methods.base import Method
 
 
 class EMA(EMAWeightAveraging, Method):
-    """theta_ema <- decay * theta_ema + (1 - decay) * theta after every step; the fit ends with theta_ema.
+    """Moving average after every step, theta_ema <- decay * theta_ema + (1 - decay) * theta; the fit ends with it.
 
     Polyak & Juditsky 1992; for fine-tuning that stays robust, Wortsman et al. 2022, arXiv 2109.01903, appendix. It is
     Lightning's own callback, which begins with the weights after the first step, keeps its state in checkpoints, and
@@ -22,11 +23,12 @@ class EMA(EMAWeightAveraging, Method):
     There is no official code for it in fine-tuning. The rule is that of timm's and BEiT's ``ModelEma``, without
     warm-up; their decay of .9999 is for runs of many thousand steps.
 
-    Costs a copy of the weights and a pass over them a step. It stacks with every method that trains; what those pull on
-    are the weights that train, not their mean.
+    Costs a copy of the weights and a pass over them a step. It stacks with every method that trains; those act on the
+    weights that train, not on their average. In your own Trainer validation sees the average, as Lightning has it, and
+    checkpoints hold both.
 
     Args:
-        decay: From 0 (plain fine-tuning bit for bit) to below 1; a mean over about 1 / (1 - decay) steps.
+        decay: From 0 (plain fine-tuning bit for bit) to below 1; an average over about 1 / (1 - decay) steps.
 
     Raises:
         RibError: For a decay outside.
@@ -36,3 +38,8 @@ class EMA(EMAWeightAveraging, Method):
         if not 0 <= decay < 1:
             raise RibError(f"method.ema.decay: expected a number from 0 to below 1, got {decay}")
         super().__init__(decay=decay)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Prepare the method, and copy the model for the average."""
+        Method.setup(self, trainer, pl_module, stage)
+        super().setup(trainer, pl_module, stage)

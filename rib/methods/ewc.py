@@ -1,4 +1,4 @@
-r"""Elastic weight consolidation: hold the weights that mattered near where they started.
+r"""Elastic weight consolidation: a penalty that holds the weights that mattered near their start.
 
     L(theta) = L_task(theta) + strength/2 * sum_i min(F_i, 1 / (lr * strength)) (theta_i - theta0_i)^2
 
@@ -14,11 +14,11 @@ Why the cap: a real Fisher has a heavy tail (mean 1, median 0.06, largest 6,100 
 curvature h, SGD of step lr is stable only for h below 2 / lr; with momentum m below 2 (1 + m) / lr; with Nesterov's
 below 2 (1 + m) / (1 + 2 m) / lr, which is 1.36 / lr at m = .9 and never less than 1.33 / lr. So the plain penalty at
 strength 1 makes the loss infinite in a dozen steps even at a small lr. The cap, strength * F = 1 / lr at the peak rate,
-is below all of them and leaves a quarter of the tightest to the loss's own curvature and weight decay. There, without
-momentum, a weight's whole displacement is undone by one step, and with Nesterov's by two, which is all that a larger F
-could mean; with plain momentum it swings to the other side and dies out by sqrt(m) a step. AdamW, whose steps are about
-lr whatever the gradient, needs no cap and has it all the same. The share of weights capped is in the run's
-metrics.json; where it is 1, every Fisher has become the identity.
+is below all of them and leaves a quarter of the tightest to the loss's own curvature and weight decay. At the cap one
+step without momentum undoes a weight's whole displacement, and two steps with Nesterov's, which is all that a larger F
+could do; with plain momentum the weight swings to the other side, and the swing shrinks by sqrt(m) a step. AdamW, whose
+steps are about lr whatever the gradient, needs no cap but has the same one. The share of capped weights is in the run's
+metrics.json; at 1, the cap has turned every Fisher into the identity.
 
 The other way out is a proximal step after the optimizer's, stable for any strength without a cap:
 
@@ -34,38 +34,37 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, get_args
 
-import lightning.pytorch as L
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from rib.errors import RibError
-from rib.methods.base import Method, Step
+from rib.methods.base import Batch, Method, Step, Tuned, trained_parameters
 from rib.methods.fisher import (
     Labels,
     dataset_labels,
-    evened,
     fisher_diagonal,
     moments,
-    normalised,
+    normalise,
+    normalise_tensors,
+    rank_and_world,
     relative_error,
 )
+from rib.methods.foreign import Foreign
 from rib.methods.pull import quadratic
+from rib.methods.selection import select_images
 from rib.models.weights import keep, kept
 from rib.runtime.precision import exact_float32
-
-if TYPE_CHECKING:
-    from rib.training.module import FineTuner
 
 ERROR, MEAN = "relative_error", "mean"
 """Keys of the Fisher's standard error and mean beside its tensors, whose names begin with ``backbone.``."""
 
 
 class EWC(Method):
-    """Elastic weight consolidation; the formula is in the module's docstring.
+    """Elastic weight consolidation (Kirkpatrick et al. 2017); the formula is in the module's docstring.
 
     In a config::
 
@@ -79,9 +78,11 @@ class EWC(Method):
           samples: 1000
           seed: 0
 
+    In your own Trainer the Fisher is of ``images``, estimated before the first step; lr is the optimizer's peak rate.
+
     Cost: a backward pass for each of `samples` images before training (K of them, one for each output, with
-    ``labels=expected``), kept in the store; then a pass over the weights a step, and two more copies of them.
-    Not beside lora or visual_prompt, which train something else than weights; beside l2sp the two penalties add up.
+    ``labels=expected``), kept in the store; then a pass over the weights a step, and two more copies of them. Does not
+    stack with lora or visual_prompt, which train something else than weights; beside l2sp the two penalties add up.
 
     Args:
         strength: Weight of the penalty, 0 or more; 0 is plain fine-tuning bit for bit.
@@ -94,6 +95,9 @@ class EWC(Method):
             ``expected``, exactly over all K outputs, which costs K backward passes an image.
         normalise: Mean 1 over ``all`` weights, or within each ``tensor``.
         form: ``penalty`` in the loss, with the cap, or ``proximal`` step, without.
+        images: In your own Trainer: a loader of the Fisher's images, with batches (images, labels, ...). Of a
+            DataLoader over a dataset with a length a seeded selection is taken, of anything else the first `samples`
+            images. None: the Trainer's own training loader, whose order this does not change.
 
     Raises:
         RibError: For a negative strength, no samples, or an unknown value of another option.
@@ -108,6 +112,7 @@ class EWC(Method):
         labels: Labels = "sampled",
         normalise: Literal["all", "tensor"] = "all",
         form: Literal["penalty", "proximal"] = "penalty",
+        images: Iterable[Any] | None = None,
     ) -> None:
         if not 0 <= strength < float("inf"):
             raise RibError(f"method.ewc.strength: expected a finite number of 0 or more, got {strength}")
@@ -128,42 +133,50 @@ class EWC(Method):
         self.labels: Labels = labels
         self.normalise = normalise
         self.form = form
+        self.images = images
         self.capped_share = 0.0
         self.fisher_error = math.nan
         self.fisher_mean = math.nan
         self._anchor: list[Tensor] = []
+        self._buffers: dict[str, Tensor] = {}
         self._importance: list[Tensor] = []
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take the anchor and the Fisher at the start weights."""
-        if stage != "fit":
-            return
-        module: FineTuner = pl_module  # type: ignore[assignment]
-        device = trainer.strategy.root_device
-        parameters = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
-        fisher = self._diagonal(trainer, module, device) if self.fisher == "diagonal" else None
+    def prepare(self, module: Tuned) -> None:
+        """Keep the start weights."""
+        device = module.trainer.strategy.root_device
+        self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
+        self._buffers = {name: tensor.detach().clone() for name, tensor in module.model.named_buffers()}
+
+    def begin(self, module: Tuned) -> None:
+        """Estimate the Fisher at the start weights, and cap it at the optimizer's rate."""
+        device = module.trainer.strategy.root_device
+        fisher = self._diagonal(module, device) if self.fisher == "diagonal" else None
+        self._buffers = {}
         cap = 1 / module.lr if module.lr > 0 and self.form == "penalty" else float("inf")
         capped = 0
-        self._anchor, self._importance = [], []
-        for name, p in parameters.items():
+        self._importance = []
+        trained = [(name, p) for name, p in module.model.named_parameters() if p.requires_grad]
+        for name, p in trained:
             f = torch.ones_like(p, device=device) if fisher is None else fisher[name].to(device)
             # In float64, where no strength that a float can hold overflows.
             pull = self.strength * f.double()
             capped += int((pull > cap).sum())
-            self._anchor.append(p.detach().clone().to(device))
             self._importance.append(pull.clamp(max=cap).to(p.dtype))
-        self.capped_share = capped / sum(p.numel() for p in parameters.values())
+        self.capped_share = capped / sum(p.numel() for _, p in trained)
 
-    def penalty(self, module: FineTuner, step: Step) -> Tensor | None:
-        """strength/2 * sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32; None in the proximal form."""
+    def has_penalty(self) -> bool:
+        """Tell whether the form has a penalty; the proximal one has steps of its own."""
+        return self.form == "penalty"
+
+    def penalty(self, module: Tuned, step: Step) -> Tensor | None:
+        """Return strength/2 * sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32; None if proximal."""
         if self.form != "penalty":
             return None
-        trained = [p for p in module.model.parameters() if p.requires_grad]
-        return quadratic(trained, self._anchor, self._importance)
+        return quadratic(trained_parameters(module), self._anchor, self._importance)
 
     @torch.no_grad()
-    def after_step(self, module: FineTuner) -> None:
-        """The proximal step; at strength 0, or lr 0, no bit changes."""
+    def after_step(self, module: Tuned) -> None:
+        """Take the proximal step; at strength 0, or lr 0, no bit changes."""
         if self.form != "proximal":
             return
         steps = {
@@ -171,19 +184,18 @@ class EWC(Method):
             for group in module.trainer.optimizers[0].param_groups
             for p in group["params"]
         }
-        trained = (p for p in module.model.parameters() if p.requires_grad)
-        for p, anchor, importance in zip(trained, self._anchor, self._importance, strict=True):
+        for p, anchor, importance in zip(trained_parameters(module), self._anchor, self._importance, strict=True):
             # x / (1 + x) of the way back to the anchor, written so that 0 and infinity are right.
             p.lerp_(anchor, 1 / (1 + 1 / (steps.get(p, 0.0) * importance)))
 
     def report(self) -> dict[str, float]:
-        """``ewc.capped_share``: of the weights, a fraction. Of a diagonal Fisher also what it was before normalisation.
+        """Return the share of capped weights, and what a diagonal Fisher was before normalisation.
 
-        ``ewc.fisher_mean``: its mean over weights, per image. ``ewc.lambda``: strength over that mean, the lambda of
-        Kirkpatrick et al.'s eq. 3 for the weights below the cap (not with ``normalise=tensor``, where each tensor has
-        another). ``ewc.fisher_error``: what `samples` images leave open, the relative standard error of that mean,
-        sd / sqrt(N) / mean over the N images' mean squared gradients; a single weight's is larger, and there is none
-        for one image.
+        ``ewc.capped_share``: a fraction of the weights. ``ewc.fisher_mean``: the Fisher's mean over weights, per image.
+        ``ewc.lambda``: strength over that mean, the lambda of Kirkpatrick et al.'s eq. 3 for the weights below the cap
+        (not with ``normalise=tensor``, where each tensor has another). ``ewc.fisher_error``: the relative standard
+        error of that mean, sd / sqrt(N) / mean over the N images' mean squared gradients; that of a single weight is
+        larger, and one image has none.
         """
         found = {"ewc.fisher_error": self.fisher_error, "ewc.fisher_mean": self.fisher_mean}
         if self.normalise == "all":
@@ -191,12 +203,12 @@ class EWC(Method):
         known = {name: value for name, value in found.items() if not math.isnan(value)}
         return {"ewc.capped_share": self.capped_share, **known}
 
-    def _diagonal(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
-        """The normalised Fisher, from the store where it has been computed before."""
+    def _diagonal(self, module: Tuned, device: torch.device) -> dict[str, Tensor]:
+        """Return the normalised Fisher, from the cache where it has been computed before."""
         facts = {"samples": self.samples, "seed": self.seed, "labels": self.labels}
-        memo = module.memo
-        if memo is None:
-            fisher = self._computed(trainer, module, device)
+        trainer, memo = module.trainer, module.memo
+        if memo is None or self.images is not None:
+            fisher = self._estimate(module, device)
         else:
             file = memo.file("fisher", **facts)
             with memo.making(file):
@@ -206,18 +218,18 @@ class EWC(Method):
                         raise RibError(f"method.ewc: this process cannot read {file}, which another one can")
                     fisher = found
                 else:
-                    fisher = self._computed(trainer, module, device)
+                    fisher = self._estimate(module, device)
                     if trainer.is_global_zero:
                         keep(fisher, file)
         # A file of an older version may lack one.
         self.fisher_error, self.fisher_mean = (float(fisher.pop(key, math.nan)) for key in (ERROR, MEAN))
-        return evened(fisher) if self.normalise == "tensor" else fisher
+        return normalise_tensors(fisher) if self.normalise == "tensor" else fisher
 
-    def _computed(self, trainer: L.Trainer, module: FineTuner, device: torch.device) -> dict[str, Tensor]:
-        """The Fisher with mean 1 over all weights, on the CPU, its error, and its mean as it was."""
-        model = copy.deepcopy(module.model).to(device).eval()
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        loader, number = trainer.datamodule.source_images(self.samples, self.seed, rank, world)  # type: ignore[attr-defined]
+    def _estimate(self, module: Tuned, device: torch.device) -> dict[str, Tensor]:
+        """Return the Fisher with mean 1 over all weights, on the CPU, its error, and its mean before that."""
+        model = self._start_model(module, device)
+        rank, world = rank_and_world()
+        loader, number = self._selection(module, rank, world)
         # One number an image, drawn for all of them by every rank: the labels do not depend on who computes.
         uniforms = torch.rand(number, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
 
@@ -236,9 +248,30 @@ class EWC(Method):
             for tensor in (*total.values(), seen):
                 dist.all_reduce(tensor)
         try:
-            fisher = {name: value.cpu() for name, value in normalised(total).items()}
+            fisher = {name: value.cpu() for name, value in normalise(total).items()}
         except ValueError as error:
             raise RibError(f"method.ewc: {error}; try method.ewc.fisher=identity") from error
         count, squares, _ = seen.tolist()
         mean = squares / count / sum(f.numel() for f in fisher.values())
         return {**fisher, ERROR: torch.tensor(relative_error(seen)), MEAN: torch.tensor(mean)}
+
+    @torch.no_grad()
+    def _start_model(self, module: Tuned, device: torch.device) -> nn.Module:
+        """Copy the model as it was at the start, in eval mode: a resumed fit has moved its weights and statistics."""
+        model = copy.deepcopy(module.model).to(device).eval()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for p, anchor in zip(trained, self._anchor, strict=True):
+            p.copy_(anchor)
+        for name, buffer in model.named_buffers():
+            if name in self._buffers:
+                buffer.copy_(self._buffers[name])
+        return model
+
+    def _selection(self, module: Tuned, rank: int, world: int) -> tuple[Iterable[Batch], int]:
+        """Select the Fisher's images."""
+        if self.images is None:
+            return module.source_images(self.samples, self.seed, rank, world)
+        batches, number = select_images(self.images, self.samples, self.seed, rank, world, any_iterable=True)
+        if isinstance(module, Foreign):
+            return ((*module.transfer(batch), places) for batch, places in batches), number
+        return ((batch[0], batch[1], places) for batch, places in batches), number

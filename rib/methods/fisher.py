@@ -3,7 +3,7 @@
 F_i = E_x E_{y ~ p(y|x)} [ (d log p(y|x) / d theta_i)^2 ] (Kirkpatrick et al. 2017, arXiv 1612.00796; Martens 2020,
 arXiv 1412.1193, section 9.2): the gradient of each image is squared *before* averaging. Squaring the gradient of a
 batch's mean, as several libraries do, shrinks F by about the batch size, so that the penalty's strength would depend
-on it. Where y comes from (`Labels`):
+on it. y comes from (`Labels`):
 
 - ``sampled``: one label an image, drawn from the model's own softmax; unbiased.
 - ``expected``: every label, weighted by p(y|x): exact for these images, in K backward passes each.
@@ -18,19 +18,25 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rib.data.labels import LabelSpace
+from rib.methods.base import Space
 
 Way = Literal["loop", "vmap"]
 Labels = Literal["sampled", "dataset", "expected"]
 
 
+def rank_and_world() -> tuple[int, int]:
+    """Return this process's rank and the number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
-    """One output id for each image, drawn from the model's full softmax by inverting its cumulative sum.
+    """Draw an output id for each image from the model's full softmax, by inverting its cumulative sum.
 
     Args:
         model: In eval mode.
@@ -47,8 +53,8 @@ def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
     return drawn.clamp(max=cumulative.shape[1] - 1)
 
 
-def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: LabelSpace) -> Tensor:
-    """The output id of each image's own class; of a class with several outputs, the model's likeliest.
+def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: Space) -> Tensor:
+    """Return the output id of each image's own class; of a class with several outputs, the model's likeliest.
 
     Args:
         model: In eval mode.
@@ -60,18 +66,13 @@ def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: Labe
         Shape (B,), on the images' device.
     """
     with torch.no_grad():
-        outputs = model(images)
-    meant = torch.zeros(len(space), outputs.shape[1], dtype=torch.bool)
-    for label, group in enumerate(space.groups):
-        meant[label, list(group)] = True
-    likeliest: Tensor = outputs.masked_fill(~meant.to(outputs.device)[labels], -torch.inf).argmax(dim=1)
-    return likeliest
+        return space.likeliest_outputs(model(images), labels)
 
 
 def squared_gradients(
     model: nn.Module, images: Tensor, labels: Tensor, way: Way = "loop", weights: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Sums of squared per-sample gradients of the cross-entropy: over images, and over weights.
+    """Sum squared per-sample gradients of the cross-entropy over images, and over weights.
 
     Args:
         model: In eval mode (no BatchNorm batch statistics, no dropout).
@@ -119,14 +120,14 @@ def squared_gradients(
 def fisher_diagonal(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], way: Way = "loop", labels: Labels = "sampled"
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Sums of squared per-sample gradients over images, and over weights.
+    """Sum squared per-sample gradients of many batches over images, and over weights.
 
     Args:
         model: In eval mode, on the device to compute on.
         batches: Images of shape (B, 3, H, W) on that device, each with its uniform number (``sampled``) or output id
             (``dataset``), shape (B,); for ``expected`` with anything.
         way: See `squared_gradients`.
-        labels: Where labels come from; see the module's docstring.
+        labels: The source of the labels; see the module's docstring.
 
     Returns:
         The sum over images by parameter name; divided by their number it is the Fisher's diagonal. And the sum over
@@ -136,7 +137,7 @@ def fisher_diagonal(
     each = [torch.zeros(0, dtype=torch.float64)]
     for images, given in batches:
         of_images = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        for ids, weights in _drawn(model, images, given, labels):
+        for ids, weights in _label_draws(model, images, given, labels):
             over_images, over_weights = squared_gradients(model, images, ids, way, weights)
             of_images += over_weights
             for name, value in over_images.items():
@@ -145,8 +146,10 @@ def fisher_diagonal(
     return total, torch.cat(each)
 
 
-def _drawn(model: nn.Module, images: Tensor, given: Tensor, labels: Labels) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Output ids for the images, once or for every output, with their probabilities where those are the weights."""
+def _label_draws(
+    model: nn.Module, images: Tensor, given: Tensor, labels: Labels
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield output ids for the images, once or for every output, with their probabilities where those are weights."""
     if labels == "sampled":
         yield sample_labels(model, images, given), None
     elif labels == "dataset":
@@ -159,12 +162,12 @@ def _drawn(model: nn.Module, images: Tensor, given: Tensor, labels: Labels) -> I
 
 
 def moments(each: Tensor) -> Tensor:
-    """Count, sum and sum of squares, shape (3,): those of several processes add up."""
+    """Return count, sum and sum of squares, shape (3,); those of several processes add up."""
     return torch.stack([each.new_tensor(len(each)), each.sum(), each.square().sum()])
 
 
 def relative_error(moments: Tensor) -> float:
-    """Standard error of a mean over that mean, sd / sqrt(N) / mean, from `moments`; nan for fewer than two values."""
+    """Return a mean's relative standard error, sd / sqrt(N) / mean, from `moments`; nan for fewer than two values."""
     count, total, squares = moments.tolist()
     if count < 2 or not total > 0:
         return math.nan
@@ -172,8 +175,8 @@ def relative_error(moments: Tensor) -> float:
     return math.sqrt(variance * count) / float(total)
 
 
-def normalised(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same divided by its mean over all weights, so that a strength means the same for every model.
+def normalise(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Divide a Fisher by its mean over all weights, so that a strength means the same for every model.
 
     Raises:
         ValueError: If it is zero everywhere or not finite, so that it says nothing about any weight.
@@ -184,7 +187,7 @@ def normalised(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: f / mean for name, f in fisher.items()}
 
 
-def evened(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with mean 1 within each tensor, so that no layer weighs more than another; one of zeros stays zeros."""
+def normalise_tensors(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Divide each tensor of a Fisher by its own mean, so that all layers weigh alike; a tensor of zeros stays zeros."""
     means = {name: float(f.double().mean()) for name, f in fisher.items()}
     return {name: f / means[name] if means[name] > 0 else f for name, f in fisher.items()}

@@ -1,26 +1,27 @@
-"""Fisher-weighted merging: each weight goes where the model that cares for it more wants it."""
+"""Fisher-weighted merging: an average in which each model weighs each parameter by its Fisher information."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rib.errors import RibError
-from rib.methods.merge import Ingredients, Merge, between
+from rib.methods.merge import Ingredients, Merge, check_coefficient
 from rib.models.weights import StateDict, average, combine, interpolate
 
 FLOOR = 1e-8
-"""Least Fisher, so that a weight that no model cares for is averaged."""
+"""Smallest Fisher, so that a weight which matters to no model is averaged plainly."""
 
 
 class FisherMerge(Merge):
-    """theta = [(1-a) F0 theta0 + a mean_i(F_i theta_i)] / [(1-a) F0 + a mean_i(F_i)], each F a model's own Fisher.
+    """Fisher-weighted mean: theta = [(1-a) F0 theta0 + a mean_i(F_i theta_i)] / [(1-a) F0 + a mean_i(F_i)].
 
-    Matena & Raffel 2022, "Merging models with Fisher-weighted averaging", arXiv 2111.09832, eq. 2, between the start
-    and the ingredients; F is the diagonal at each model's weights on source images, at least 1e-8. In a config::
+    F0 and F_i are the models' own Fishers. Matena & Raffel 2022, "Merging models with Fisher-weighted averaging", arXiv
+    2111.09832, eq. 2, between the start and the ingredients; F is the diagonal at each model's weights on source
+    images, at least 1e-8. In a config::
 
         fisher_merge:
           _target_: rib.methods.fisher_merge.FisherMerge
@@ -32,12 +33,13 @@ class FisherMerge(Merge):
 
     Differs from the official code (mmatena/model_merging, ``merging.py``, ``fisher.py``): there each Fisher is divided
     by its Euclidean norm over all weights (``normalise=norm``), is of images of the model's own task and exact over all
-    labels, and has a floor of 1e-6 for the first model alone; alpha is chosen on held-out images. Here eq. 2 stands as
-    written, since how sure a model is of the source is part of what its Fisher says; all are of the source's images,
+    labels, and has a floor of 1e-6 for the first model alone; alpha is chosen on held-out images. Here eq. 2 is taken
+    as written, since the size of a Fisher tells how sure its model is of the source; all are of the source's images,
     labels are sampled, and every model has the floor, that of wise-ft's code.
 
-    Costs one backward pass for each of ``samples`` images and each model; not with ingredients of `visual_prompt`.
-    alpha 0 and 1 (with one ingredient) are the endpoints bit for bit; tensors that are not trained are interpolated.
+    Costs one backward pass for each of ``samples`` images and each model. Does not stack with ingredients of
+    `visual_prompt`. In rib's commands only. At alpha 0 and 1 (with one ingredient) the result is the endpoint bit for
+    bit; tensors that do not train are interpolated.
 
     Args:
         alpha: Weight of the ingredients against the start, 0 to 1.
@@ -50,10 +52,13 @@ class FisherMerge(Merge):
             Trainer of one's own).
     """
 
+    name: ClassVar[str] = "fisher_merge"
+    rib_only: ClassVar[str] = "it needs the Fishers of finished runs"
+
     def __init__(
         self, alpha: float = 0.5, samples: int = 1000, seed: int = 0, normalise: Literal["none", "norm"] = "none"
     ) -> None:
-        self.alpha = between("method.fisher_merge.alpha", alpha, extrapolate=False)
+        self.alpha = check_coefficient("method.fisher_merge.alpha", alpha, extrapolate=False)
         if samples < 1:
             raise RibError(f"method.fisher_merge.samples: expected at least 1 image, got {samples}")
         if normalise not in ("none", "norm"):
@@ -62,13 +67,8 @@ class FisherMerge(Merge):
         self.seed = seed
         self.normalise = normalise
 
-    @property
-    def name(self) -> str:
-        """As in configs."""
-        return "fisher_merge"
-
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The weighted mean."""
+        """Return the weighted mean."""
         if self.alpha == 0 or (self.alpha == 1 and len(given.parts) == 1):
             return interpolate(given.start, average(given.parts), self.alpha)
         if given.fisher is None:
@@ -90,5 +90,5 @@ class FisherMerge(Merge):
 
 
 def _norm(fisher: StateDict) -> float:
-    """Euclidean, over all weights; of a Fisher of zeros that of the floor, since that is what stands for it."""
+    """Compute the Euclidean norm over all weights, at least the floor, which stands for a Fisher of zeros."""
     return max(math.sqrt(sum(float(f.double().square().sum()) for f in fisher.values())), FLOOR)

@@ -1,22 +1,17 @@
-"""Fine-tuning with the embedding frozen, which is where SGD and AdamW part."""
+"""Fine-tuning with the embedding layer frozen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-import lightning.pytorch as L
+from typing import ClassVar, Literal
 
 from rib.errors import RibError
-from rib.methods.base import Method
+from rib.methods.base import Method, Tuned
 from rib.models.adapters import token_names
-from rib.models.layers import depths, head_names
-
-if TYPE_CHECKING:
-    from rib.training.module import FineTuner
+from rib.models.layers import depths
 
 
 class FreezeEmbed(Method):
-    """Trains everything but the embedding layer: theta_embed = theta0_embed.
+    """Train everything but the embedding layer: theta_embed = theta0_embed.
 
     Kumar et al. 2022, "How to fine-tune vision models with SGD", section 4, arXiv 2211.09359: the first layer has by
     far the largest gradients; with it frozen, SGD does as well as AdamW out of distribution, in less memory.
@@ -35,9 +30,9 @@ class FreezeEmbed(Method):
     Differs from the official code (AnanyaKumar/transfer_learning, ``models/clip_model.py``): there the patch embedding
     and the norm behind it are frozen and tokens and positions train, with a question mark ("should we freeze pos
     embedding and cls token?"); that is ``tokens=trained``. Here they belong to the embedding, since they have the large
-    gradients that the paper freezes the embedding for.
+    gradients for which the paper freezes it.
 
-    Cost: none. Not beside linear_probe or lora, which freeze the embedding already.
+    Cost: none. Does not stack with linear_probe or lora, which freeze the embedding already.
 
     Args:
         tokens: Learned tokens and positions: ``frozen`` like the rest of the embedding, or ``trained``.
@@ -46,6 +41,7 @@ class FreezeEmbed(Method):
         RibError: For another value.
     """
 
+    name: ClassVar[str] = "freeze_embed"
     order: ClassVar[int] = 0
 
     def __init__(self, tokens: Literal["frozen", "trained"] = "frozen") -> None:
@@ -53,19 +49,11 @@ class FreezeEmbed(Method):
             raise RibError(f"method.freeze_embed.tokens: expected frozen or trained, got {tokens!r}")
         self.tokens = tokens
 
-    @property
-    def name(self) -> str:
-        """As in logs and metrics.json."""
-        return "freeze_embed"
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def prepare(self, module: Tuned) -> None:
         """Freeze the embedding."""
-        if stage != "fit":
-            return
-        module: FineTuner = pl_module  # type: ignore[assignment]
-        backbone = module.model.backbone
+        backbone = module.backbone
         parameters = dict(backbone.named_parameters())
-        depth = depths(parameters, head_names(backbone))
+        depth = depths(parameters, module.head)
         first = min(depth.values())
         free = token_names(backbone) if self.tokens == "trained" else set()
         for name, p in parameters.items():

@@ -1,31 +1,28 @@
-"""Fast trainable projection: each tensor stays within a radius of its start that training itself finds."""
+"""Fast trainable projection (FTP): keep each tensor within a learned radius of its start."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor
 
 from rib.errors import RibError
-from rib.methods.base import Method
-from rib.models.layers import head_names
-from rib.training.module import FineTuner
+from rib.methods.base import Method, Tuned
 
 LEAST = 1e-8
-"""The first radius, the least that a learned one becomes, and what is added to norms, as in the authors' code."""
+"""The first radius, the smallest learned one, and the constant added to norms, as in the authors' code."""
 BETAS = (0.9, 0.999)
 
 
 class FTP(Method):
-    """After each step, each row i of a tensor: theta_i <- theta0_i + min(1, gamma / ||d_i||_1) d_i, d = theta - theta0.
+    """Projection of each row i of a tensor after a step: theta_i <- theta0_i + min(1, gamma / ||d_i||_1) d_i.
 
-    Rows are those of the first dimension, a bias or the scales of a norm are one row; their norm is the sum of
-    magnitudes (MARS) and gamma one radius for each tensor. Before that Adam moves gamma along
-    -dL/dgamma = -sum_i <g_i, d'_i / ||d'_i||_1> over all rows, d' being the displacements before the last projection,
-    and gamma is kept between 1e-8 and the largest ||d_i||_1. Tian et al., "Fast trainable projection for robust
-    fine-tuning", NeurIPS 2023, arXiv 2310.19182, algorithm 1 and eq. 5. In a config::
+    d = theta - theta0. Rows are those of the first dimension; a bias or the scales of a norm are one row. Their norm is
+    the sum of magnitudes (MARS), and gamma is one radius for each tensor. Before that Adam moves gamma along -dL/dgamma
+    = -sum_i <g_i, d'_i / ||d'_i||_1> over all rows, d' being the displacements before the last projection, and gamma is
+    kept between 1e-8 and the largest ||d_i||_1. Tian et al., "Fast trainable projection for robust fine-tuning",
+    NeurIPS 2023, arXiv 2310.19182, algorithm 1 and eq. 5. In a config::
 
         ftp:
           _target_: rib.methods.ftp.FTP
@@ -38,8 +35,8 @@ class FTP(Method):
     alike (Adam counts the first, in which no radius moves, too). There it is an optimizer of its own; here it follows
     the run's. A fixed ``radius`` is rib's addition, and a row inside its ball keeps its bits.
 
-    Costs three copies of the weights and three passes over them a step; what it has learned is kept in checkpoints. Not
-    with `lora` or `visual_prompt`, which train something else than weights.
+    Costs three copies of the weights and three passes over them a step; what it has learned is kept in checkpoints.
+    Does not stack with `lora` or `visual_prompt`, which train something else than weights.
 
     Args:
         radius: null: learned, from 1e-8 on; a number fixes it for all tensors; inf is plain fine-tuning bit for bit.
@@ -72,15 +69,11 @@ class FTP(Method):
         # d theta / d gamma. Not read off the projected weights: 1 + 1e-8 is 1 in float32, and a radius would be stuck.
         self._directions: list[Tensor] = []
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take the start of each tensor that is held."""
-        if stage != "fit":
-            return
-        assert isinstance(pl_module, FineTuner)
-        device = trainer.strategy.root_device
-        backbone = pl_module.model.backbone
-        free = head_names(backbone) if self.exclude_head else set()
-        held = {n: p for n, p in backbone.named_parameters() if p.requires_grad and n not in free}
+    def prepare(self, module: Tuned) -> None:
+        """Keep the start of each tensor that is projected."""
+        device = module.trainer.strategy.root_device
+        free = module.head if self.exclude_head else set()
+        held = {n: p for n, p in module.backbone.named_parameters() if p.requires_grad and n not in free}
         self._names = list(held)
         self._start = [p.detach().clone().to(device) for p in held.values()]
         first = LEAST if self.radius is None else self.radius
@@ -88,14 +81,14 @@ class FTP(Method):
         self._steps, self._directions = 0, []
 
     @torch.no_grad()
-    def after_step(self, module: FineTuner) -> None:
-        """Move the radii along the gradient of this very step, then project every held tensor onto its ball.
+    def after_step(self, module: Tuned) -> None:
+        """Move the radii along this step's gradient, then project every held tensor onto its ball.
 
-        Both after the step: one that float16's loss scaling skips, its gradient being infinite, must leave no trace.
+        Both come after the optimizer's step, so that a step which float16's loss scaling skips leaves no trace.
         """
         if self.radius == float("inf") or not self._names:
             return
-        parameters = dict(module.model.backbone.named_parameters())
+        parameters = dict(module.backbone.named_parameters())
         held: list[Tensor] = [parameters[name] for name in self._names]
         moved = [_rows(p - start) for p, start in zip(held, self._start, strict=True)]
         norms = [d.abs().sum(dim=1, keepdim=True) + LEAST for d in moved]
@@ -109,24 +102,24 @@ class FTP(Method):
         self._directions = [d.div_(norm) for d, norm in zip(moved, norms, strict=True)] if self.radius is None else []
 
     def state_dict(self) -> dict[str, Any]:
-        """The radii, Adam's state, and where each radius leads."""
+        """Return the radii, Adam's state, and the directions in which each radius moves its tensor."""
         return {"state": self._state, "steps": self._steps, "directions": self._directions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore what `state_dict` returned."""
         self._state = state_dict["state"].to(self._state.device)
         self._steps = state_dict["steps"]
         self._directions = [direction.to(self._state.device) for direction in state_dict["directions"]]
 
     def report(self) -> dict[str, float]:
-        """The smallest and the largest radius."""
+        """Return the smallest and the largest radius."""
         radii = self._state[:, 0]
         return (
             {"ftp.smallest_radius": float(radii.min()), "ftp.largest_radius": float(radii.max())} if len(radii) else {}
         )
 
     def _move_radii(self, held: list[Tensor], largest: Tensor) -> None:
-        """One step of Adam; no radius ends above the largest norm of its tensor's rows, shape (T,)."""
+        """Take one step of Adam; no radius ends above the largest norm of its tensor's rows, shape (T,)."""
         along = [
             torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
             for p, direction in zip(held, self._directions, strict=True)
@@ -143,5 +136,5 @@ class FTP(Method):
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """Two dimensions: the first, and all others; what has one dimension or none is one row."""
+    """View a tensor as (rows, entries): rows of the first dimension; a vector or a scalar is one row."""
     return tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(1, -1)

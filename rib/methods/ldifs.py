@@ -1,4 +1,4 @@
-"""LDIFS: keep the features on the way, not the weights."""
+"""LDIFS: a penalty that keeps the features inside the network near those of the start model."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from rib.errors import RibError
-from rib.methods.base import Method, Step
-from rib.methods.l2sp import non_negative
+from rib.methods.base import Method, Step, Tuned
+from rib.methods.l2sp import check_strength
 from rib.models.layers import blocks, depths, head_names
-from rib.training.module import FineTuner
 
 GROUPS = 4
-"""Groups of blocks whose ends are taken, beside what enters the first, as in the authors' code."""
+"""Groups of blocks whose ends are compared, beside the input of the first, as in the authors' code."""
 EPS = 1e-10
 """Added to norms, as in the authors' code."""
 
 
 class LDIFS(Method):
-    """L(theta) = L_task(theta) + strength * mean_x mean_l 1/(N C) sum_nc (u_lnc(x) - u0_lnc(x))^2.
+    """Feature penalty: L(theta) = L_task(theta) + strength * mean_x mean_l 1/(N C) sum_nc (u_lnc(x) - u0_lnc(x))^2.
 
-    f_l, N positions times C channels, are the features at five places: what enters the first block, and what leaves a
-    quarter, a half, three quarters and all of the blocks. u_lnc = f_lnc / (sqrt(sum_n f_lnc^2) + 1e-10): each channel
-    is a unit vector over positions (tokens, or the pixels of a feature map). Mukhoti et al., "Fine-tuning can cripple
-    your foundation model; preserving features may be the solution", TMLR 2024, arXiv 2308.13320, eq. 4 and 5.
-    In a config::
+    f_l, N positions times C channels, are the features at five places: before the first block, and after a quarter, a
+    half, three quarters and all of the blocks. u_lnc = f_lnc / (sqrt(sum_n f_lnc^2) + 1e-10): each channel is a unit
+    vector over positions (tokens, or the pixels of a feature map). Mukhoti et al., "Fine-tuning can cripple your
+    foundation model; preserving features may be the solution", TMLR 2024, arXiv 2308.13320, eq. 4 and 5. In a config::
 
         ldifs:
           _target_: rib.methods.ldifs.LDIFS
@@ -42,11 +40,11 @@ class LDIFS(Method):
     default, its start model the pretrained one, and AdamW and gradients clipped at 1 belong to its recipe, not to this
     method.
 
-    ``scaling=flattened`` is what eq. 4 says to the letter, mean_l || f_l/||f_l|| - f0_l/||f0_l|| ||^2 over every block,
-    the features of an image being one vector: 50 to 200 times as strong at the same ``strength``.
+    ``scaling=flattened`` is eq. 4 to the letter, mean_l || f_l/||f_l|| - f0_l/||f0_l|| ||^2 over every block, the
+    features of an image being one vector: 50 to 200 times as strong at the same ``strength``.
 
-    Costs a forward of the start model a step, a copy of its weights, and those features of one batch. It stacks
-    with any method that trains; with `linear_probe` nothing is left for it to hold.
+    Costs a forward of the start model a step, a copy of its weights, and those features of one batch. It stacks with
+    any method that trains; with `linear_probe` nothing is left for it to hold.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit. Theirs is 10, in units of ``scaling=official``.
@@ -58,7 +56,7 @@ class LDIFS(Method):
     """
 
     def __init__(self, strength: float = 10.0, scaling: Literal["official", "flattened"] = "official") -> None:
-        self.strength = non_negative("ldifs", strength)
+        self.strength = check_strength("ldifs", strength)
         if scaling not in ("official", "flattened"):
             raise RibError(f"method.ldifs.scaling: expected official or flattened, got {scaling!r}")
         self.scaling = scaling
@@ -68,29 +66,32 @@ class LDIFS(Method):
         self._now: dict[str, Tensor] = {}
         self._before: dict[str, Tensor] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Keep the start model, and listen to the blocks of both."""
-        if stage != "fit":
-            return
-        assert isinstance(pl_module, FineTuner)
-        backbone = pl_module.model.backbone
-        if not blocks(backbone):
+    def prepare(self, module: Tuned) -> None:
+        """Keep a frozen copy of the start model, and hook the blocks of both."""
+        backbone = module.backbone
+        if not _has_blocks(backbone):
             raise RibError("method.ldifs: expected a network with numbered blocks, whose features are kept, got none")
         # timm's name for how feature maps leave a network: Swin's are (B, H, W, C).
         self._channels_last = any(getattr(m, "output_fmt", None) == "NHWC" for m in backbone.modules())
-        teacher = copy.deepcopy(pl_module.model).to(trainer.strategy.root_device).eval().requires_grad_(False)
+        device = module.trainer.strategy.root_device
+        teacher = copy.deepcopy(module.model).to(device).eval().requires_grad_(False)
         self._teacher = teacher
-        self._handles += self._listen(backbone, self._now) + self._listen(teacher.backbone, self._before)
+        where = next(name for name, child in module.model.named_modules() if child is backbone)
+        self._handles += self._hook(backbone, self._now) + self._hook(teacher.get_submodule(where), self._before)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Forget what passed through the model since."""
+    def before_batch(self, module: Tuned) -> None:
+        """Drop features of images that were seen since the last step, such as those of validation."""
         self._now.clear()
 
-    def penalty(self, module: FineTuner, step: Step) -> Tensor:
-        """The distance of features, a scalar in nats, in float32."""
-        assert self._teacher is not None, "setup keeps the start model"
+    def penalty(self, module: Tuned, step: Step) -> Tensor:
+        """Return the distance of features, a scalar in nats, in float32.
+
+        Raises:
+            RibError: If no images have passed through the blocks in this step.
+        """
+        assert self._teacher is not None, "prepare keeps the start model"
+        if not self._now:
+            raise RibError("ldifs: expected the outputs to come from self(images) in this very step; no block was used")
         now = dict(self._now)
         with torch.no_grad():
             self._teacher(step.images)
@@ -100,13 +101,13 @@ class LDIFS(Method):
         return self.strength * torch.stack(layers).mean()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Remove the hooks and let the start model go."""
+        """Remove the hooks and drop the start model."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._teacher = [], None
 
-    def _listen(self, backbone: nn.Module, kept: dict[str, Tensor]) -> list[RemovableHandle]:
-        """Keep the features of a network as they pass."""
+    def _hook(self, backbone: nn.Module, kept: dict[str, Tensor]) -> list[RemovableHandle]:
+        """Hook a network so that each forward pass keeps its features."""
         found = blocks(backbone)
         names = list(found)
         if self.scaling == "flattened":
@@ -119,28 +120,35 @@ class LDIFS(Method):
         return handles
 
     def _distance(self, now: Tensor, before: Tensor) -> Tensor:
-        """Of the features of a batch, a scalar."""
+        """Compute the distance of a batch's features at one place, a scalar."""
         if self.scaling == "flattened":
             return (_unit(now) - _unit(before)).square().sum(dim=1).mean()
         units = [_unit_channels(features, self._channels_last) for features in (now, before)]
         return (units[0] - units[1]).square().mean()
 
 
+def _has_blocks(backbone: nn.Module) -> bool:
+    try:
+        return bool(blocks(backbone))
+    except ValueError:  # no linear layer
+        return False
+
+
 def _keeper(kept: dict[str, Tensor], name: str) -> Any:
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        # The batch comes first; what other methods of the stack show the model later is not asked about.
+        # The batch comes first; images that other methods of the stack pass through the model later do not count.
         kept.setdefault(name, output[0] if isinstance(output, tuple) else output)
 
     return keep
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Features of each image, (B, D), on the unit sphere."""
+    """Flatten the features of each image to (B, D) and normalise them to length 1."""
     return F.normalize(features.float().flatten(1), dim=1)
 
 
 def _unit_channels(features: Tensor, channels_last: bool) -> Tensor:
-    """Each channel of each image a unit vector over positions: tokens of (B, N, C), pixels of a map, D of (B, D)."""
+    """Normalise each channel of each image over positions: tokens of (B, N, C), pixels of a map, D of (B, D)."""
     positions = (1,) if features.ndim < 4 else (1, 2) if channels_last else (2, 3)
     features = features.float()
     unit: Tensor = features / (torch.linalg.vector_norm(features, dim=positions, keepdim=True) + EPS)

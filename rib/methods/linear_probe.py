@@ -1,27 +1,21 @@
-"""Linear probing: train the head on features that stay what they were."""
+"""Linear probing: train the head on the frozen features of the start model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-import lightning.pytorch as L
+from typing import ClassVar, Literal
 
 from rib.errors import RibError
-from rib.methods.base import Method
+from rib.methods.base import Method, Tuned
 from rib.models.adapters import outer_norm_names, token_names
-from rib.models.layers import head_names
-
-if TYPE_CHECKING:
-    from rib.training.module import FineTuner
 
 
 class LinearProbe(Method):
-    """Trains the head w of w^T f(x; theta0) alone; the features f stay those of the start model.
+    """Train the head w of w^T f(x; theta0) alone; the features f stay those of the start model.
 
     Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", section 3,
-    arXiv 2202.10054. Features that stay need more than frozen weights: the network is in eval mode while it trains, so
-    that BatchNorm's statistics do not move (alone they cost an EfficientNet 29 points on ImageNet-val) and nothing is
-    dropped.
+    arXiv 2202.10054. Frozen weights are not enough for that: the network is in eval mode while the head trains, so that
+    BatchNorm's statistics do not move (moving alone, they cost an EfficientNet 29 points on ImageNet-val) and dropout
+    is off.
 
     In a config::
 
@@ -31,11 +25,11 @@ class LinearProbe(Method):
 
     Differs from the official code (AnanyaKumar/transfer_learning, ``log_reg_sk.py``): there the head is a new one,
     fitted by logistic regression (L-BFGS) to stored features for many strengths of weight decay, of which the best on
-    held-out images stays. Here it is the pretrained head, trained by the run's optimizer for the run's epochs; it is no
-    minimum.
+    held-out images stays. Here it is the pretrained head, trained by the run's optimizer for the run's epochs; it does
+    not reach a minimum.
 
-    Cost: a forward pass and the head's gradient. Not beside what trains or freezes other parts: lora, visual_prompt,
-    freeze_embed, lp_ft.
+    Cost: a forward pass and the head's gradient. Does not stack with methods that train or freeze other parts: lora,
+    visual_prompt, freeze_embed, lp_ft.
 
     Args:
         train: ``frozen`` or ``unfrozen_norms``, the ImageNet-RIB authors' code: on a ViT tokens, positions and
@@ -46,6 +40,7 @@ class LinearProbe(Method):
         RibError: For another value.
     """
 
+    name: ClassVar[str] = "linear_probe"
     order: ClassVar[int] = 0
 
     def __init__(self, train: Literal["frozen", "unfrozen_norms"] = "frozen") -> None:
@@ -53,27 +48,16 @@ class LinearProbe(Method):
             raise RibError(f"method.linear_probe.train: expected frozen or unfrozen_norms, got {train!r}")
         self.train = train
 
-    @property
-    def name(self) -> str:
-        """As in logs and metrics.json."""
-        return "linear_probe"
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def prepare(self, module: Tuned) -> None:
         """Freeze all but the head."""
-        if stage != "fit":
-            return
-        module: FineTuner = pl_module  # type: ignore[assignment]
-        backbone = module.model.backbone
-        trained = head_names(backbone)
+        backbone = module.backbone
+        trained = module.head
         if self.train == "unfrozen_norms":
             trained |= token_names(backbone) | outer_norm_names(backbone)
         for name, p in backbone.named_parameters():
             p.requires_grad_(name in trained)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Eval mode, anew at each batch: Lightning puts the module back into train mode at several points."""
+    def before_batch(self, module: Tuned) -> None:
+        """Switch to eval mode at each batch, since Lightning puts the module back into train mode at several points."""
         if self.train == "frozen":
-            module: FineTuner = pl_module  # type: ignore[assignment]
             module.model.eval()

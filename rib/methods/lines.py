@@ -1,4 +1,4 @@
-"""LiNeS: what training changed is scaled down, most in the first layers."""
+"""LiNeS: scale down the change of fine-tuning, most in the first layers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Literal
 from torch import Tensor
 
 from rib.errors import RibError
-from rib.methods.merge import Ingredients, Merge, only_part
+from rib.methods.merge import Ingredients, Merge, single_ingredient
 from rib.models.weights import mix
 
 
 class LiNeS(Merge):
-    """theta_l = theta0_l + (a + b (l - 1)/(L - 1)) (theta_l - theta0_l) for block l = 1..L; a before, a + b behind.
+    """Layer scaling: theta_l = theta0_l + (a + b (l - 1)/(L - 1)) (theta_l - theta0_l) for block l = 1..L.
 
     Wang et al., "LiNeS: post-training layer scaling prevents forgetting and enhances model merging", ICLR 2025, arXiv
-    2410.17146, eq. 4. Early layers hold what is general, so their change is scaled down most. In a config::
+    2410.17146, eq. 4. The factor is a before the first block and a + b behind the last. Early layers hold general
+    features, so their change is scaled down most. In a config::
 
         lines:
           _target_: rib.methods.lines.LiNeS
@@ -25,16 +26,17 @@ class LiNeS(Merge):
           behind: last
 
     Differs from the official code (wang-kee/LiNeS, ``src/eval/eval.py``): the paper scales blocks alone, the code all
-    else, in front and behind, by a (``behind=first``). Here the head and the norm before it go with the last block:
-    they were fine-tuned together, and the head of the paper's CLIP is none that trains. For one task b is 1 - a there,
+    else, in front and behind, by a (``behind=first``). Here the head and the norm before it have the factor of the last
+    block: they were fine-tuned with it, and the head of the paper's CLIP does not train. For one task b is 1 - a there,
     and a is chosen on held-out images, those of the old tasks too.
 
-    Costs nothing after its ingredient, which must have weights (not `visual_prompt`).
+    Costs nothing after its ingredient. Does not stack with `visual_prompt`, which has no weights. In your own Trainer
+    it scales the change of that fit.
 
     Args:
         first: a, of the first block and the embedding, 0 or more.
         rise: b; a + b is the factor of the last block. 1 and 0 leave the fine-tuned model bit for bit.
-        behind: What lies behind the last block goes with the ``last`` block, or with the ``first``.
+        behind: Layers behind the last block have the factor of the ``last`` block, or of the ``first``.
 
     Raises:
         RibError: If a factor is negative or no finite number, or for another place.
@@ -51,8 +53,8 @@ class LiNeS(Merge):
         self.behind = behind
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The scaled weights."""
-        end = only_part(self.name, given)
+        """Return the scaled weights."""
+        end = single_ingredient(self.name, given)
         blocks = max(given.depth.values()) - 1
 
         def factors(name: str) -> list[float]:

@@ -1,28 +1,26 @@
-"""LoRA: fine-tuning in few directions, folded into the weights at the end."""
+"""LoRA: train low-rank updates of the weights, and fold them into the weights at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import lightning.pytorch as L
 import torch
+from torch.nn.utils import parametrize
 
 from rib.errors import RibError
-from rib.methods.base import Method
+from rib.methods.base import Method, Tuned
 from rib.models.adapters import add_low_rank, merge_low_rank, outer_norm_names, sites, token_names
 from rib.models.layers import head_names
-
-if TYPE_CHECKING:
-    from rib.training.module import FineTuner
 
 BESIDE = {"head": head_names, "tokens": token_names, "norms": outer_norm_names}
 
 
 class LoRA(Method):
-    """Trains W = W0 + alpha/rank * B A with W0 frozen, B = 0 at first; afterwards W is a plain weight again.
+    """Low-rank adaptation: train W = W0 + alpha/rank * B A with W0 frozen and B = 0 at first.
 
-    Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", eq. 3, arXiv 2106.09685.
+    At the end of the fit B A is folded in, and W is a plain weight again. Hu et al. 2021, "LoRA: Low-Rank Adaptation of
+    Large Language Models", eq. 3, arXiv 2106.09685.
 
     Not by peft: a ViT of timm or open_clip has q, k and v in one fused weight, out of which peft cannot take q and v.
     Here each target has an A and a B of its own for its rows (`rib.models.adapters.LowRank`).
@@ -38,26 +36,32 @@ class LoRA(Method):
           seed: 0
 
     Differs from the official code (microsoft/LoRA, ``loralib/layers.py``): not in A, B, how they begin, or their scale.
-    There a new task's head trains too (here with ``train=[head]``), and dropout before A may be had.
+    There a new task's head trains too (here with ``train=[head]``), and dropout before A is an option.
+
+    In your own Trainer ``configure_optimizers`` must take ``self.parameters()`` when Lightning calls it, so that A and
+    B are among them. Checkpoints in between hold W0, A and B; final.ckpt holds plain weights.
 
     Cost: that of fine-tuning in time (weights are composed anew at each forward pass), less memory: gradients and
-    optimizer state of the adapters alone. BatchNorm's statistics move unless ``batch_norm=frozen``. Not beside
-    linear_probe, visual_prompt or freeze_embed, nor what holds weights (ewc, l2sp, spd, ftp), which would hold A and B.
+    optimizer state of the adapters alone. BatchNorm's statistics move unless ``batch_norm=frozen``. Does not stack with
+    linear_probe, visual_prompt or freeze_embed, nor with ewc, l2sp, spd or ftp, which would hold A and B near their
+    start.
 
     Args:
         rank: r of the update of each target in each block, 1 or more.
         alpha: The update's factor is alpha/rank; above 0.
-        targets: What gets adapters: ``q``, ``k``, ``v``, ``proj`` (behind attention), ``mlp`` in a ViT; ``conv1x1``,
+        targets: Layers with adapters: ``q``, ``k``, ``v``, ``proj`` (behind attention), ``mlp`` in a ViT; ``conv1x1``,
             ``linear`` (all but the head) in a ConvNet.
-        train: What else trains: ``head``, ``tokens`` (and positions), ``norms`` (LayerNorms outside the blocks, as
-            in the ImageNet-RIB authors' code).
+        train: Other parts that train: ``head``, ``tokens`` (and positions), ``norms`` (LayerNorms outside the blocks,
+            as in the ImageNet-RIB authors' code).
         seed: Of A.
 
     Raises:
-        RibError: For a wrong rank or alpha, and for a target that the model does not have, with those that it has.
+        RibError: For a wrong rank or alpha, for a target that the model does not have (with those that it has), for a
+            network with parametrizations of its own, or for an optimizer that does not train A and B.
     """
 
     order: ClassVar[int] = 0
+    changes_end: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -81,12 +85,11 @@ class LoRA(Method):
         self.train = list(train)
         self.seed = seed
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def prepare(self, module: Tuned) -> None:
         """Freeze the network and put the adapters on it, before a checkpoint that has them is restored."""
-        if stage != "fit":
-            return
-        module: FineTuner = pl_module  # type: ignore[assignment]
-        backbone = module.model.backbone
+        backbone = module.backbone
+        if any(parametrize.is_parametrized(child) for child in backbone.modules()):
+            raise RibError("method.lora: expected a network without parametrizations of its own, got one with some")
         known = sites(backbone)
         if absent := [target for target in self.targets if target not in known]:
             raise RibError(
@@ -100,7 +103,15 @@ class LoRA(Method):
             for site in known[target]:
                 add_low_rank(site, self.rank, self.alpha / self.rank, generator)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def begin(self, module: Tuned) -> None:
+        """Check that the optimizer trains the adapters."""
+        held = {id(p) for group in module.trainer.optimizers[0].param_groups for p in group["params"]}
+        if any(id(p) not in held for p in module.backbone.parameters() if p.requires_grad):
+            raise RibError(
+                "lora: expected an optimizer of all parameters that train, got one without A and B; give it "
+                "self.parameters() in configure_optimizers"
+            )
+
+    def finish(self, module: Tuned) -> None:
         """Fold the adapters into the weights."""
-        module: FineTuner = pl_module  # type: ignore[assignment]
-        merge_low_rank(module.model.backbone)
+        merge_low_rank(module.backbone)

@@ -1,4 +1,4 @@
-"""Learning without forgetting: answer the old question as the start model does."""
+"""Learning without forgetting (LwF): distil the start model's outputs on the new images."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rib.data.listing import SUFFIXES
-from rib.data.transform import read_image
 from rib.errors import RibError
-from rib.methods.base import Method, Step
-from rib.methods.l2sp import non_negative
+from rib.methods.base import Method, Step, Tuned
+from rib.methods.foreign import Foreign
+from rib.methods.l2sp import check_strength
 from rib.runtime.files import digest_of
-from rib.training.module import FineTuner
 
 INPUTS = ("source", "augmented")
 
 
 class LwF(Method):
-    """L(theta) = L_task(theta) + strength * mean_x KL(softmax(z0(x)/T) || softmax(z(x)/T)).
+    """Distillation penalty: L(theta) = L_task(theta) + strength * mean_x KL(softmax(z0(x)/T) || softmax(z(x)/T)).
 
     Li & Hoiem 2017, "Learning without forgetting", arXiv 1606.09282, eq. 2 and 3: their cross-entropy with the start
-    model's tempered answers is this KL and a constant. What must be kept is the old task, so all K outputs are
-    distilled; the ImageNet-RIB authors' code distils the source's classes alone (``logits=restricted``). In a config::
+    model's tempered outputs is this KL plus a constant. The old task is to be kept, so all K outputs are distilled; the
+    ImageNet-RIB authors' code distils the source's classes alone (``logits=restricted``). In a config::
 
         lwf:
           _target_: rib.methods.lwf.LwF
@@ -44,15 +43,18 @@ class LwF(Method):
     is summed over a batch there. Old and new task have heads of their own there, and the new one is trained alone
     first; here both are read off the same K outputs, and all that is pretrained trains at once.
 
-    Costs a forward of the start model a step and a copy of its weights; with other inputs another forward and
-    backward of the trained model, too. It stacks with every method that trains.
+    Costs a forward of the start model a step and a copy of its weights; with other inputs another forward and backward
+    of the trained model. It stacks with every method that trains.
+
+    In your own Trainer ``inputs`` may be source or augmented (tensors (3, H, W), cropped and flipped); BatchNorm's
+    statistics do not move with the augmented images. A user's ``forward`` is called for them a second time.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit.
         temperature: T, above 0.
         t_squared: Multiply by T^2, so that the gradient does not shrink with T (Hinton et al. 2015, arXiv 1503.02531).
         logits: ``all`` outputs, or ``restricted`` to the source's classes.
-        inputs: What both models are shown: ``source`` (the batch), ``augmented`` (the batch, randomly cropped and
+        inputs: Images that both models see: ``source`` (the batch), ``augmented`` (the batch, randomly cropped and
             flipped), or a folder of unlabelled images.
 
     Raises:
@@ -67,7 +69,7 @@ class LwF(Method):
         logits: Literal["all", "restricted"] = "all",
         inputs: str = "source",
     ) -> None:
-        self.strength = non_negative("lwf", strength)
+        self.strength = check_strength("lwf", strength)
         if not 0 < temperature < float("inf"):
             raise RibError(f"method.lwf.temperature: expected a finite number above 0, got {temperature}")
         if logits not in ("all", "restricted"):
@@ -79,29 +81,26 @@ class LwF(Method):
         self._files = [] if inputs in INPUTS else _images_of(inputs)
         self._teacher: nn.Module | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Keep the start model; in no checkpoint, since it is taken again before one is restored."""
-        if stage != "fit":
-            return
-        assert isinstance(pl_module, FineTuner)
-        self._teacher = copy.deepcopy(pl_module.model).to(trainer.strategy.root_device).eval().requires_grad_(False)
-        if self._files:
-            self._transform = trainer.datamodule.transform  # type: ignore[attr-defined]
-            self._backend = trainer.datamodule.image_backend  # type: ignore[attr-defined]
+    def prepare(self, module: Tuned) -> None:
+        """Keep a frozen copy of the start model, which needs no place in checkpoints."""
+        device = module.trainer.strategy.root_device
+        self._teacher = copy.deepcopy(module.model).to(device).eval().requires_grad_(False)
+        if self._files and isinstance(module, Foreign):
+            module.read_image(self._files[0])  # refuses
         if self.inputs == "augmented":
             from torchvision.transforms import v2
 
             self._augment = v2.RandomHorizontalFlip()
             self._crop = v2.RandomResizedCrop
 
-    def penalty(self, module: FineTuner, step: Step) -> Tensor:
-        """The distillation loss, a scalar in nats, in float32."""
+    def penalty(self, module: Tuned, step: Step) -> Tensor:
+        """Return the distillation loss, a scalar in nats, in float32."""
         assert self._teacher is not None, "setup keeps the start model"
         if self.inputs == "source":
             images, outputs = step.images, step.outputs
         else:
             images = self._other_images(module, step)
-            with _still_batch_norm(module.model):
+            with _still_batch_norm(module.model), torch.random.fork_rng(devices=_gpus(images)):
                 outputs = module.model(images)
         with torch.no_grad():
             before = self._teacher(images)
@@ -114,27 +113,26 @@ class LwF(Method):
         return self.strength * factor * divergence
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let the start model go."""
+        """Drop the start model."""
         self._teacher = None
 
-    def _other_images(self, module: FineTuner, step: Step) -> Tensor:
-        """Images in the place of the batch's: each drawn from (seed, epoch, the source image that it stands for).
+    def _other_images(self, module: Tuned, step: Step) -> Tensor:
+        """Draw images in the place of the batch's, each by (seed, epoch, source image that it replaces).
 
-        So a killed run goes on, and neither processes nor batch sizes change what is drawn.
+        So a resumed run draws the same, and neither processes nor batch sizes change the draws.
         """
-        words = ("lwf", module.seed, module.current_epoch)
+        words = ("lwf", module.seed, module.trainer.current_epoch)
         seeds = [int(digest_of([*words, place])[:15], 16) for place in step.places.tolist()]
         if not self._files:
             return torch.stack([self._augmented(image, seed) for image, seed in zip(step.images, seeds, strict=True)])
         generator = torch.Generator()
         drawn = (torch.randint(len(self._files), (), generator=generator.manual_seed(seed)) for seed in seeds)
-        read = [read_image(self._files[int(i)], self._transform, self._backend) for i in drawn]
-        return torch.stack(read).to(step.images.device)
+        return torch.stack([module.read_image(self._files[int(i)]) for i in drawn]).to(step.images.device)
 
     def _augmented(self, image: Tensor, seed: int) -> Tensor:
-        """A random crop, flipped or not."""
+        """Crop and flip an image at random."""
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone draws crops and flips, and `FineTuner` has seeded the others for this step.
+            # The CPU's generator alone draws crops and flips; the GPU's belong to the step.
             torch.default_generator.manual_seed(seed)
             changed: Tensor = self._augment(self._crop(image.shape[-1], antialias=True)(image))
             return changed
@@ -148,9 +146,13 @@ def _images_of(folder: str) -> list[Path]:
     return found
 
 
+def _gpus(images: Tensor) -> list[torch.device]:
+    return [images.device] if images.is_cuda else []
+
+
 @contextmanager
 def _still_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Other images must not move the statistics of the source's."""
+    """Keep BatchNorm's statistics still inside: they are those of the source's images."""
     moving = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in moving:
         layer.eval()

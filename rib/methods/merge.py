@@ -1,7 +1,7 @@
-"""What a method is that trains nothing: finished runs go in, weights come out.
+"""Base of methods that train nothing: they combine the weights of finished runs.
 
-In rib each ingredient is a run of the store, made first where it is missing (`rib.training.merge`). As a callback in
-somebody's own Trainer, with no runs handed in, a `Merge` puts together the start and the end of that very fit.
+In rib's commands each ingredient is a run of the store, made first where it is missing (`rib.training.merge`). As a
+callback of a Trainer a `Merge` combines the start and the end of that fit.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
-import lightning.pytorch as L
-from torch import Tensor
+from torch import Tensor, nn
 
 from rib.errors import RibError
-from rib.methods.base import Method
-from rib.models.layers import depths, head_names
+from rib.methods.base import Method, Tuned
+from rib.models.adapters import LowRank, plain_weights
+from rib.models.layers import depths
 from rib.models.weights import StateDict
-from rib.training.module import FineTuner
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a merged model is made from.
+    """Weights and facts that a merged model is made from.
 
     Attributes:
         start: The pretrained weights theta0.
         parts: Weights of each ingredient, in the order of ``ingredients``.
         labels: Their names for people.
-        sources: What each was fine-tuned on.
+        sources: The dataset that each was fine-tuned on.
         depth: How deep each tensor lies, 0 (embedding) to L + 1 (head), by name.
         accuracy: Of weights on the part of the source that nothing was trained on, a fraction; None without one.
         fisher: The Fisher's diagonal at given weights, by parameter name; None where there are no images.
@@ -50,7 +49,7 @@ class Ingredients:
 
     @cached_property
     def held_out_accuracy(self) -> Callable[[StateDict], float]:
-        """What selects.
+        """The accuracy of weights on held-out images, by which methods choose.
 
         Raises:
             RibError: If every image of the source was trained on.
@@ -64,37 +63,38 @@ class Ingredients:
 
 
 class Merge(Method):
-    """Base of every method that puts finished runs together.
+    """Base of every method that combines finished runs.
 
     Attributes:
-        chooses: Whether a part of the source that nothing was trained on has to choose something.
+        chooses: The method chooses something on a part of the source that nothing was trained on.
+        by_depth: The method reads ``depth`` of its ingredients.
     """
 
     order: ClassVar[int] = 2
+    changes_end: ClassVar[bool] = True
     chooses: bool = False
+    by_depth: ClassVar[bool] = True
 
     @abstractmethod
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The merged weights, by the plain architecture's names."""
+        """Return the merged weights, by the plain architecture's names."""
 
     def merge_for(self, dataset: str, given: Ingredients) -> dict[str, Tensor] | None:
-        """Other weights for one dataset, or None for those of `merge`."""
+        """Return other weights for one dataset, or None for those of `merge`."""
         return None
 
     def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
-        """Further weights to be scored in the same pass, by label; a curve."""
+        """Return further weights to be scored in the same pass, by label; a curve."""
         return {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """In a Trainer: take the start."""
-        if stage == "fit":
-            assert isinstance(pl_module, FineTuner)
-            self._start = {n: t.detach().clone() for n, t in pl_module.model.backbone.state_dict().items()}
+    def prepare(self, module: Tuned) -> None:
+        """Keep the start weights."""
+        self._head = module.head if self.by_depth else set()
+        self._start = {name: tensor.detach().clone() for name, tensor in _plain(module.backbone).items()}
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """In a Trainer: merge the start and the end of this fit."""
-        assert isinstance(pl_module, FineTuner)
-        backbone = pl_module.model.backbone
+    def finish(self, module: Tuned) -> None:
+        """Replace the weights by the merge of the start and the end of this fit."""
+        backbone = module.backbone
         end = {name: tensor.detach().cpu().clone() for name, tensor in backbone.state_dict().items()}
         start = {name: tensor.cpu() for name, tensor in self._start.items()}
         backbone.load_state_dict(
@@ -104,15 +104,26 @@ class Merge(Method):
                     [end],
                     ["this fit"],
                     ["this fit"],
-                    depth=depths(end, head_names(backbone)),
+                    depth=depths(end, self._head) if self.by_depth else {},
                     parameters=frozenset(name for name, _ in backbone.named_parameters()),
                 )
             )
         )
 
 
-def between(name: str, value: float, extrapolate: bool) -> float:
-    """A coefficient that was checked.
+def _plain(network: nn.Module) -> StateDict:
+    """Return a network's weights, with LoRA's updates folded in: they are when the fit has ended."""
+    adapted = any(isinstance(child, LowRank) for child in network.modules())
+    return plain_weights(network) if adapted else network.state_dict()
+
+
+def check_coefficient(name: str, value: float, extrapolate: bool) -> float:
+    """Return a coefficient if it lies between the start (0) and the fine-tuned end (1).
+
+    Args:
+        name: Of the option, ``method.wise_ft.alpha``.
+        value: The coefficient.
+        extrapolate: Allow any finite number.
 
     Raises:
         RibError: If it lies outside 0..1 and extrapolation was not asked for.
@@ -123,8 +134,12 @@ def between(name: str, value: float, extrapolate: bool) -> float:
     return value
 
 
-def only_part(method: str, given: Ingredients) -> StateDict:
-    """The one ingredient of a method that takes one.
+def single_ingredient(method: str, given: Ingredients) -> StateDict:
+    """Return the ingredient of a method that takes one.
+
+    Args:
+        method: Its name.
+        given: All ingredients.
 
     Raises:
         RibError: If there are more or none.

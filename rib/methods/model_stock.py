@@ -1,9 +1,10 @@
-"""Model Stock: how far to go from the start, told by the angle between two fine-tunes."""
+"""Model Stock: interpolate from the start to the mean of fine-tunes by the angle between them."""
 
 from __future__ import annotations
 
 from itertools import combinations
 from statistics import fmean
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,11 +15,11 @@ from rib.models.weights import mix
 
 
 class ModelStock(Merge):
-    """Per tensor: theta = t mean_i(theta_i) + (1 - t) theta0, t = N c / (1 + (N - 1) c), c = cos(d_i, d_j).
+    """Interpolation per tensor: theta = t mean_i(theta_i) + (1 - t) theta0, t = N c / (1 + (N - 1) c).
 
     Jang et al., "Model Stock: all we need is just a few fine-tuned models", ECCV 2024, arXiv 2403.19522, eq. 3 and
     section 4: fine-tunes lie on a thin shell around a centre, and this is the point nearest to it in their plane with
-    the start. c is the mean over pairs of ingredients. In a config::
+    the start. c = cos(d_i, d_j) is the mean over pairs of ingredients, d_i = theta_i - theta0. In a config::
 
         model_stock:
           _target_: rib.methods.model_stock.ModelStock
@@ -28,20 +29,18 @@ class ModelStock(Merge):
     for opposed displacements, which leads beyond the start, and tensors that CLIP's image side does not train are
     averaged plainly. It is written for two fine-tunes; the formula for N is the paper's.
 
-    Costs its ingredients, which must have weights (not `visual_prompt`). A tensor that no ingredient moved stays;
-    opposed displacements (c < 0) give the start.
+    Costs its ingredients. Does not stack with `visual_prompt`, which has no weights. A tensor that no ingredient moved
+    stays; opposed displacements (c < 0) give the start. In rib's commands only.
 
     Raises:
         RibError: If there are fewer than two ingredients.
     """
 
-    @property
-    def name(self) -> str:
-        """As in configs."""
-        return "model_stock"
+    name: ClassVar[str] = "model_stock"
+    rib_only: ClassVar[str] = "it combines several finished runs"
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The point nearest to the centre, tensor by tensor."""
+        """Return the point nearest to the centre, tensor by tensor."""
         count = len(given.parts)
         if count < 2:
             raise RibError(f"method.model_stock.ingredients: expected two runs or more, got {count}")

@@ -1,25 +1,23 @@
-"""Fine-tuning from weights that know less than the pretrained ones: controls, not methods."""
+"""Negative controls: fine-tuning from pretrained weights with some of their entries shuffled."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import lightning.pytorch as L
 import torch
 
 from rib.errors import RibError
-from rib.methods.base import Method
-from rib.models.layers import head_names
+from rib.methods.base import Method, Tuned
 from rib.runtime.files import digest_of
 
 
 class OtherStart(Method):
-    """Fine-tunes from the pretrained weights with some of their tensors' entries shuffled.
+    """Fine-tune from the pretrained weights with the entries of some tensors shuffled.
 
-    ``head``: the rows of the head change places, so that every class is called by another's name. ``all``: the entries
-    of every floating tensor change places, which leaves each tensor's distribution and nothing that was learnt
-    (randomisation by layers, Adebayo et al. 2018, "Sanity checks for saliency maps", section 3, arXiv 1810.03292). What
-    fine-tuning then reaches owes nothing to what was shuffled; "before" in RI stays the pretrained model. In a config::
+    ``head``: the rows of the head are permuted, so that every class has another's weights. ``all``: the entries of
+    every parameter are permuted, which leaves each tensor's distribution and nothing that was learnt (randomisation by
+    layers, Adebayo et al. 2018, "Sanity checks for saliency maps", section 3, arXiv 1810.03292). The accuracy reached
+    then owes nothing to the shuffled weights; "before" in RI stays the pretrained model. In a config::
 
         other_start:
           _target_: rib.methods.other_start.OtherStart
@@ -27,18 +25,19 @@ class OtherStart(Method):
           seed: 0
 
     There is no official code for these controls: Adebayo et al. draw layers anew to test saliency maps; here entries
-    change places, so that each tensor keeps its values.
+    are permuted, so that each tensor keeps its values.
 
-    Cost: none. Not beside lp_ft, whose probe would take the head's place.
+    Cost: none. Does not stack with lp_ft, whose probe would replace the shuffled head.
 
     Args:
         shuffled: ``head`` or ``all``.
-        seed: Of the order.
+        seed: Seed of the permutations.
 
     Raises:
         RibError: For any other part.
     """
 
+    name: ClassVar[str] = "other_start"
     order: ClassVar[int] = -1
 
     def __init__(self, shuffled: Literal["head", "all"] = "head", seed: int = 0) -> None:
@@ -47,19 +46,10 @@ class OtherStart(Method):
         self.shuffled = shuffled
         self.seed = seed
 
-    @property
-    def name(self) -> str:
-        """As in logs and metrics.json."""
-        return "other_start"
-
     @torch.no_grad()
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def prepare(self, module: Tuned) -> None:
         """Shuffle, the same on every process."""
-        if stage != "fit":
-            return
-        backbone = pl_module.model.backbone  # type: ignore[union-attr]
-        assert isinstance(backbone, torch.nn.Module)
-        head = head_names(backbone)
+        backbone, head = module.backbone, module.head
         for name, p in backbone.named_parameters():
             generator = torch.Generator().manual_seed(int(digest_of([self.seed, name])[:15], 16))
             if self.shuffled == "all":

@@ -1,8 +1,8 @@
-"""The quadratic that holds weights near their start, with its gradient written out."""
+"""The quadratic penalty that holds weights near their start, and the strength at which SGD becomes unstable."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ class _Pull(torch.autograd.Function):
 
 
 def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: list[Tensor] | float) -> Tensor:
-    """1/2 sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32 also under autocast.
+    """Compute 1/2 sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32 also under autocast.
 
-    Its gradient F_i (theta_i - theta0_i) is at hand when its value is: left to autograd the same bits take twice the
-    passes over the weights.
+    The forward pass keeps the gradient F_i (theta_i - theta0_i), since autograd would take twice the passes over the
+    weights for the same bits.
 
     Args:
         parameters: theta, tensor by tensor.
@@ -39,8 +39,8 @@ def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: l
     return value
 
 
-def stable_below(optimizer: Optimizer) -> float:
-    """The curvature below which SGD comes to rest on a parabola, at the largest peak rate of its groups.
+def stability_bound(optimizer: Optimizer) -> float:
+    """Return the curvature below which SGD comes to rest on a parabola, at the largest peak rate of its groups.
 
     2 (1 + m) / lr with momentum m, 2 (1 + m) / (1 + 2 m) / lr with Nesterov's, 2 / lr without; infinity for any other
     optimizer, whose steps are not in proportion to gradients.
@@ -49,8 +49,14 @@ def stable_below(optimizer: Optimizer) -> float:
         return float("inf")
     bounds = [float("inf")]
     for group in optimizer.param_groups:
-        momentum, lr = group["momentum"], group.get("initial_lr", group["lr"])
+        momentum, lr = group["momentum"], peak_rate(group)
         factor = 2 * (1 + momentum) / (1 + 2 * momentum if group["nesterov"] else 1)
         if lr > 0:
             bounds.append(factor / lr)
     return min(bounds)
+
+
+def peak_rate(group: Mapping[str, Any]) -> float:
+    """Return the largest learning rate that a parameter group will have, as far as its scheduler has noted it."""
+    rate: float = group.get("max_lr", group.get("initial_lr", group["lr"]))
+    return rate

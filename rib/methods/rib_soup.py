@@ -1,8 +1,8 @@
-"""The RIB soup: the fine-tunes of the benchmark's own sources, averaged."""
+"""RIB soup: the mean of fine-tunes on the benchmark's other sources."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -12,10 +12,10 @@ from rib.models.weights import average
 
 
 class RibSoup(Merge):
-    """theta = mean of the fine-tunes on the other sources; each target is scored without its own fine-tune.
+    """Mean of the fine-tunes on the other sources; each target is scored without its own fine-tune.
 
-    The question is whether an average of models that have each learned one shift does better than the best of them on
-    a shift that none has seen. With source X the soup is of every other source that may be trained on, and target T is
+    It asks whether an average of models, each fine-tuned on one shift, does better than the best of them on a shift
+    that none was trained on. With source X the soup is of every other source that may be trained on, and target T is
     scored by the soup without T's fine-tune either: leave-one-out. In a config::
 
         rib_soup:
@@ -23,9 +23,10 @@ class RibSoup(Merge):
           ingredients: ['finetune dataset=others']
           leave_out: own
 
-    There is no official code: the question is rib's own.
+    There is no official code: the method is rib's own.
 
-    Costs its ingredients, and a forward of each target by a model of its own. Not with ingredients of `visual_prompt`.
+    Costs its ingredients, and a forward of each target by a model of its own. Does not stack with ingredients of
+    `visual_prompt`. In rib's commands only.
 
     Args:
         leave_out: ``own`` leaves out the target's own fine-tune; ``family`` also those of sets made of the same
@@ -35,22 +36,20 @@ class RibSoup(Merge):
         RibError: For another value, or if nothing is left to average.
     """
 
+    name: ClassVar[str] = "rib_soup"
+    rib_only: ClassVar[str] = "it combines several finished runs"
+
     def __init__(self, leave_out: Literal["own", "family"] = "own") -> None:
         if leave_out not in ("own", "family"):
             raise RibError(f"method.rib_soup.leave_out: expected own or family, got {leave_out!r}")
         self.leave_out = leave_out
 
-    @property
-    def name(self) -> str:
-        """As in configs."""
-        return "rib_soup"
-
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The soup of all other sources."""
+        """Return the soup of all other sources."""
         return average(given.parts)
 
     def merge_for(self, dataset: str, given: Ingredients) -> dict[str, Tensor] | None:
-        """The soup without what has seen this dataset; None if nothing has."""
+        """Return the soup of the models not trained on this dataset; None if no model was."""
         kept = self.unseen(dataset, given)
         if len(kept) == len(given.parts):
             return None
@@ -59,7 +58,7 @@ class RibSoup(Merge):
         return average([given.parts[i] for i in kept])
 
     def unseen(self, dataset: str, given: Ingredients) -> list[int]:
-        """Places of the ingredients that have not seen a dataset."""
+        """Return the places of the ingredients that were not trained on a dataset."""
 
         def kin(name: str) -> str:
             return given.family.get(name, name) if self.leave_out == "family" else name

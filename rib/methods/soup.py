@@ -1,8 +1,8 @@
-"""Model soups: the mean of several fine-tuned models, uniform or greedy."""
+"""Model soups: the uniform or greedy mean of several fine-tuned models."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -12,23 +12,23 @@ from rib.models.weights import average
 
 
 class Soup(Merge):
-    """theta = (1/N) sum_i theta_i over ingredients, all of them or those that a greedy choice keeps.
+    """Mean of ingredients, theta = (1/N) sum_i theta_i, of all or of those that a greedy choice keeps.
 
-    Wortsman et al. 2022, "Model soups", arXiv 2203.05482, section 2 and recipe 1. The ImageNet-RIB paper's soup is
-    the uniform one of the start, plain fine-tuning, EWC and LwF. In a config::
+    Wortsman et al. 2022, "Model soups", arXiv 2203.05482, section 2 and recipe 1. The ImageNet-RIB paper's soup is the
+    uniform one of the start, plain fine-tuning, EWC and LwF. In a config::
 
         soup:
           _target_: rib.methods.soup.Soup
           ingredients: [pretrained, finetune, ewc, lwf]
           choice: uniform
 
-    Differs from the official code (mlfoundations/model-soups, ``main.py``): there the greedy choice wants more accuracy
-    (``strict=true``), where the paper's recipe 1 takes as much; and of ingredients that are equally good alone the last
-    comes first, here the first.
+    Differs from the official code (mlfoundations/model-soups, ``main.py``): there the greedy choice takes an ingredient
+    only if accuracy rises (``strict=true``), where the paper's recipe 1 takes it if accuracy does not fall; and of
+    ingredients with equal accuracy the last comes first there, here the first.
 
     A sweep as ingredients: ``[finetune optimizer.lr=.001, finetune optimizer.lr=.003, finetune seed=1]``. Costs its
-    ingredients; a greedy choice scores the held-out part up to twice an ingredient. Not with ingredients of
-    `visual_prompt` or `output_ensemble`, which have no weights of their own.
+    ingredients; a greedy choice scores the held-out part up to twice for each. Does not stack with ingredients of
+    `visual_prompt` or `output_ensemble`, which have no weights of their own. In rib's commands only.
 
     Args:
         choice: ``uniform``, or ``greedy``: sort by accuracy on the part of the source that ``data.holdout`` kept from
@@ -39,6 +39,8 @@ class Soup(Merge):
         RibError: For another choice, or a greedy one where nothing was held out.
     """
 
+    rib_only: ClassVar[str] = "it combines several finished runs"
+
     def __init__(self, choice: Literal["uniform", "greedy"] = "uniform", strict: bool = False) -> None:
         if choice not in ("uniform", "greedy"):
             raise RibError(f"method.soup.choice: expected uniform or greedy, got {choice!r}")
@@ -48,7 +50,7 @@ class Soup(Merge):
         self.kept: list[str] = []
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The mean of the kept ingredients."""
+        """Return the mean of the chosen ingredients."""
         kept = list(range(len(given.parts))) if self.choice == "uniform" else self._greedy(given)
         self.kept = [given.labels[i] for i in kept]
         return average([given.parts[i] for i in kept])
@@ -64,5 +66,5 @@ class Soup(Merge):
         return sorted(kept)
 
     def report(self) -> dict[str, float]:
-        """How many ingredients were kept, and which."""
+        """Return the number of chosen ingredients, and which they are."""
         return {"soup.ingredients": len(self.kept), **{f"soup.kept.{label}": 1.0 for label in self.kept}}

@@ -1,4 +1,4 @@
-"""Surgical fine-tuning: layers with large gradients for their weights learn, others hardly do."""
+"""Surgical fine-tuning: learning rates in proportion to each layer's relative gradient norm."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections import defaultdict
 from statistics import median
 from typing import Any, Literal
 
-import lightning.pytorch as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
 from rib.errors import RibError
-from rib.methods.base import Method
+from rib.methods.base import Method, Tuned
+from rib.methods.fisher import rank_and_world
 from rib.models.layers import layer_of
 from rib.runtime.precision import exact_float32
-from rib.training.module import FineTuner
 
 
 class Surgical(Method):
-    """The learning rate of layer l is lr * (RGN_l / max RGN)^power, RGN_l = ||g_l|| / ||theta_l||.
+    """Learning rates by relative gradient norm: lr * (RGN_l / max RGN)^power, RGN_l = ||g_l|| / ||theta_l||.
 
     Lee et al., "Surgical fine-tuning improves adaptation to distribution shifts", ICLR 2023, arXiv 2210.11466, section
     5 (Auto-RGN). In a config::
@@ -35,20 +34,20 @@ class Surgical(Method):
           per: layer
 
     Differs from the official code (anniesch/surgical-finetuning, ``main.py``): there a layer is one parameter tensor
-    (``per=tensor``; here a block), the ratio is the mean over five batches of ||g|| / ||theta||
-    in train mode, measured anew each epoch with a new Adam, and what has "bn" in its name does not train. Here the
-    gradient is that of all `samples` images together in eval mode, measured once at the start model, so that a killed
-    run goes on exactly, and BatchNorm's scales train like the rest. Weights that are all zero, where theirs divides by
-    zero, have the full rate and do not count for max RGN.
+    (``per=tensor``; here a block), the ratio is the mean over five batches of ||g|| / ||theta|| in train mode, measured
+    anew each epoch with a new Adam, and what has "bn" in its name does not train. Here the gradient is that of all
+    `samples` images together in eval mode, measured once at the start model, so that a killed run goes on exactly, and
+    BatchNorm's scales train like the rest. Weights that are all zero, where theirs divides by zero, have the full rate
+    and do not count for max RGN.
 
-    Costs a forward and backward of ``samples`` images before training. Not with `layer_decay`, which sets the same
-    rates, or `visual_prompt`, which has no layers.
+    Costs a forward and backward of ``samples`` images before training. Does not stack with `layer_decay`, which sets
+    the same rates, or `visual_prompt`, which has no layers. In rib's commands only.
 
     Args:
         samples: Source images behind the gradient (all, if there are fewer).
         seed: Which images.
         power: 0 makes all rates equal: plain fine-tuning bit for bit.
-        per: What has a rate of its own: a ``layer`` (block), or a ``tensor``.
+        per: The unit with a rate of its own: a ``layer`` (block), or a ``tensor``.
 
     Raises:
         RibError: For no samples, a negative power, another unit, or a gradient that is zero everywhere.
@@ -69,40 +68,39 @@ class Surgical(Method):
         self.per = per
         self.rates: dict[str, float] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def prepare(self, module: Tuned) -> None:
         """Measure the relative gradient norm of each layer."""
-        if stage != "fit":
-            return
-        assert isinstance(pl_module, FineTuner)
-        norms = self._relative_gradients(trainer, pl_module)
+        norms = self._relative_gradients(module)
         largest = max(norms.values()) if all(map(math.isfinite, norms.values())) else math.nan
         if not largest > 0:
             raise RibError(f"method.surgical: expected a gradient with a finite norm above 0, got {largest}")
         self.rates = {layer: (norm / largest) ** self.power for layer, norm in norms.items()}
 
-    def parameter_groups(self, module: FineTuner) -> list[dict[str, Any]]:
-        """One group a layer, or a tensor."""
+    def parameter_groups(self, module: Tuned) -> list[dict[str, Any]]:
+        """Return one group for each layer, or each tensor."""
         groups: defaultdict[str, list[Tensor]] = defaultdict(list)
-        for name, p in module.model.backbone.named_parameters():
+        for name, p in module.backbone.named_parameters():
             if p.requires_grad:
                 groups[self._unit(name)].append(p)
         return [{"params": ps, "lr": module.lr * self.rates[layer]} for layer, ps in groups.items()]
 
     def report(self) -> dict[str, float]:
-        """Each layer's rate relative to the largest; of tensors, which are many, the smallest and the median."""
+        """Return each layer's rate relative to the largest; of tensors, which are many, the smallest and the median."""
         if self.per == "tensor" and self.rates:
             rates = self.rates.values()
             return {"surgical.smallest_rate": min(rates), "surgical.median_rate": median(rates)}
         return {f"surgical.rate.{layer}": rate for layer, rate in self.rates.items()}
 
-    def _relative_gradients(self, trainer: L.Trainer, module: FineTuner) -> dict[str, float]:
-        """||g_l|| / ||theta_l|| of the mean task loss, the same on every process."""
-        device = trainer.strategy.root_device
+    def _relative_gradients(self, module: Tuned) -> dict[str, float]:
+        """Compute ||g_l|| / ||theta_l|| of the mean task loss by layer, the same on every process."""
+        device = module.trainer.strategy.root_device
         model = copy.deepcopy(module.model).to(device).eval()
-        trained = {name: p for name, p in model.backbone.named_parameters() if p.requires_grad}
+        prefix = next(name for name, child in module.model.named_modules() if child is module.backbone)
+        backbone = model.get_submodule(prefix)
+        trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         total = [torch.zeros_like(p) for p in trained.values()]
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        batches, count = trainer.datamodule.source_images(self.samples, self.seed, rank, world)  # type: ignore[attr-defined]
+        rank, world = rank_and_world()
+        batches, count = module.source_images(self.samples, self.seed, rank, world)
         with exact_float32():
             for images, labels, _ in batches:
                 logits = module.space.project(model(images.to(device)))

@@ -1,6 +1,8 @@
-"""Task arithmetic and TIES: displacements from the start as vectors, added, trimmed, and elected."""
+"""Task arithmetic and TIES: sums of the displacements from the start."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from rib.models.weights import StateDict, combine, mix
 
 
 class TaskArithmetic(Merge):
-    """theta = theta0 + strength * sum_i (theta_i - theta0).
+    """Scaled sum of displacements: theta = theta0 + strength * sum_i (theta_i - theta0).
 
     Ilharco et al. 2023, "Editing models with task arithmetic", arXiv 2212.04089, eq. 1. With one ingredient and a
     strength of 0..1 it is WiSE-FT. In a config::
@@ -25,7 +27,8 @@ class TaskArithmetic(Merge):
     image encoders, each task keeps a frozen head of its own, and the strength is chosen on held-out images; here the
     one head moves like the rest.
 
-    Costs its ingredients, which must have weights (not `visual_prompt`).
+    Costs its ingredients. Does not stack with `visual_prompt`, which has no weights. In your own Trainer it scales the
+    displacement of that fit.
 
     Args:
         strength: Their scaling coefficient, 0 or more; 0 is the start, 1 with one ingredient that ingredient.
@@ -34,26 +37,24 @@ class TaskArithmetic(Merge):
         RibError: If it is negative or no finite number.
     """
 
-    def __init__(self, strength: float = 0.4) -> None:
-        self.strength = _strength("task_arithmetic", strength)
+    name: ClassVar[str] = "task_arithmetic"
+    by_depth: ClassVar[bool] = False
 
-    @property
-    def name(self) -> str:
-        """As in configs."""
-        return "task_arithmetic"
+    def __init__(self, strength: float = 0.4) -> None:
+        self.strength = _check("task_arithmetic", strength)
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The start and the scaled sum of displacements."""
+        """Return the start plus the scaled sum of displacements."""
         count = len(given.parts)
         return mix([given.start, *given.parts], [1 - count * self.strength] + [self.strength] * count)
 
 
 class Ties(Merge):
-    """Displacements trimmed to their largest entries; where signs disagree the heavier side's mean alone counts.
+    """TIES merging: trim displacements to their largest entries, elect signs, and average the entries that agree.
 
     Yadav et al. 2023, "TIES-Merging", arXiv 2306.01708, algorithm 1: keep the ``keep`` largest part of each
-    displacement by magnitude (over all weights of a model), elect each weight's sign by the sum, average the entries
-    of that sign, and add ``strength`` times that to the start. With keep 1 and one ingredient it is task arithmetic.
+    displacement by magnitude (over all weights of a model), elect each weight's sign by the sum, average the entries of
+    that sign, and add ``strength`` times that to the start. With keep 1 and one ingredient it is task arithmetic.
     In a config::
 
         ties:
@@ -67,8 +68,8 @@ class Ties(Merge):
     is taken; here it stays at the start, as sgn(0) = 0 says. There one entry more than ``keep`` survives, and the
     strength is chosen on held-out images. BatchNorm's statistics, which its T5 has not, are elected and never trimmed.
 
-    Costs its ingredients, and a copy of one model's weights for each while their thresholds are found. They must have
-    weights (not `visual_prompt`).
+    Costs its ingredients, and a copy of one model's weights for each while their thresholds are found. Does not stack
+    with `visual_prompt`, which has no weights. In your own Trainer it trims the displacement of that fit.
 
     Args:
         strength: Factor of the merged displacement, 0 or more.
@@ -78,14 +79,16 @@ class Ties(Merge):
         RibError: For a value outside.
     """
 
+    by_depth: ClassVar[bool] = False
+
     def __init__(self, strength: float = 1.0, keep: float = 0.2) -> None:
-        self.strength = _strength("ties", strength)
+        self.strength = _check("ties", strength)
         if not 0 < keep <= 1:
             raise RibError(f"method.ties.keep: expected a share above 0 and up to 1, got {keep}")
         self.keep = keep
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The start and the elected displacement."""
+        """Return the start plus the elected displacement."""
         if self.keep == 1 and len(given.parts) == 1:  # nothing is trimmed, nothing elected
             return TaskArithmetic(self.strength).merge(given)
         floors = torch.tensor(
@@ -104,13 +107,13 @@ class Ties(Merge):
         return combine([given.start, *given.parts], elect)
 
     def _floor(self, start: StateDict, end: StateDict, names: frozenset[str]) -> float:
-        """The magnitude that an entry needs to be kept."""
+        """Return the magnitude from which on entries are kept."""
         moved = torch.cat([(end[n].double() - start[n].double()).abs().flatten() for n in start if n in names])
-        kept = max(1, round(self.keep * len(moved)))
-        return float(moved.kthvalue(len(moved) - kept + 1).values)
+        count = max(1, round(self.keep * len(moved)))
+        return float(moved.kthvalue(len(moved) - count + 1).values)
 
 
-def _strength(name: str, value: float) -> float:
+def _check(name: str, value: float) -> float:
     if not 0 <= value < float("inf"):
         raise RibError(f"method.{name}.strength: expected a finite number of 0 or more, got {value}")
     return value

@@ -1,26 +1,23 @@
-"""Visual prompting: the network stays, its images get a trained frame."""
+"""Visual prompting: a trained frame around every image, before a frozen network."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import lightning.pytorch as L
 import torch
 
 from rib.errors import RibError
-from rib.methods.base import Method
+from rib.methods.base import Method, Tuned
 from rib.models.adapters import BorderPrompt
-
-if TYPE_CHECKING:
-    from rib.training.module import FineTuner
+from rib.models.classifier import Classifier
 
 
 class VisualPrompt(Method):
-    """Trains a frame v around every image, max_v P(y | x + v; theta0); the network is frozen and in eval mode.
+    """Train a frame v around every image, max_v P(y | x + v; theta0), with the network frozen and in eval mode.
 
     Bahng et al. 2022, "Exploring Visual Prompts for Adapting Large-Scale Models", eq. 3, arXiv 2203.17274. The frame is
-    added to the *normalised* image, as in the paper's code; inside it nothing changes. It lies beside the weights when
-    the run is kept (`rib.models.classifier.Classifier.stored_weights`), which are the start's.
+    added to the *normalised* image, as in the paper's code; inside it nothing changes. The frame is saved beside the
+    weights of the run (`rib.models.classifier.Classifier.stored_weights`), which are the start's.
 
     In a config::
 
@@ -36,13 +33,13 @@ class VisualPrompt(Method):
     images that are scored is kept; here it begins as nothing, and the last step counts.
 
     Cost: a forward and a backward pass through the whole network; memory of activations, none for weights. Its
-    gradients are small: the paper trains 1000 epochs at learning rate 40. Not beside lora or linear_probe, which
-    train other parts, nor layer_decay or surgical, since a frame has no layers, nor what holds weights (ewc, l2sp, spd,
-    ftp), which would hold the frame; runs of it cannot be averaged.
+    gradients are small: the paper trains 1000 epochs at learning rate 40. Does not stack with lora or linear_probe,
+    which train other parts, layer_decay or surgical, since a frame has no layers, or ewc, l2sp, spd and ftp, which
+    would hold the frame; its runs cannot be averaged. In rib's commands only.
 
     Args:
-        border: Width of the frame, pixels; null is the paper's 30 of 224, in proportion to the image's side.
-        init: ``zeros`` (the pretrained model exactly) or ``randn``, the paper's: unit noise, which is loud.
+        border: Width of the frame, pixels; null is the paper's 30 of 224, scaled with the image's side.
+        init: ``zeros`` (the pretrained model exactly) or ``randn``, the paper's unit noise, which covers the frame.
         lr: Peak learning rate of the frame; null is ``optimizer.lr``.
         seed: Of the noise.
 
@@ -50,6 +47,7 @@ class VisualPrompt(Method):
         RibError: For a border that leaves no image inside, an unknown init, or a learning rate that is none.
     """
 
+    name: ClassVar[str] = "visual_prompt"
     order: ClassVar[int] = 0
 
     def __init__(
@@ -70,17 +68,10 @@ class VisualPrompt(Method):
         self.lr = lr
         self.seed = seed
 
-    @property
-    def name(self) -> str:
-        """As in logs and metrics.json."""
-        return "visual_prompt"
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def prepare(self, module: Tuned) -> None:
         """Freeze the network and put the frame before it, as large as the first source image."""
-        if stage != "fit":
-            return
-        module: FineTuner = pl_module  # type: ignore[assignment]
-        loader, _ = trainer.datamodule.source_images(1, self.seed)  # type: ignore[attr-defined]
+        model = _classifier(module)
+        loader, _ = module.source_images(1, self.seed)
         (side,) = {images.shape[-1] for images, *_ in loader}
         border = max(1, round(side * 30 / 224)) if self.border is None else self.border
         if 2 * border >= side:
@@ -91,17 +82,20 @@ class VisualPrompt(Method):
         frame = torch.zeros(3, side, side)
         if self.init == "randn":
             frame = torch.randn(frame.shape, generator=torch.Generator().manual_seed(self.seed))
-        module.model.requires_grad_(False)
-        module.model.prompt = BorderPrompt(frame, border).to(module.model.mean.device)
+        model.requires_grad_(False)
+        model.prompt = BorderPrompt(frame, border).to(model.mean.device)
 
-    def parameter_groups(self, module: FineTuner) -> list[dict[str, Any]] | None:
-        """The frame at its own learning rate, if it has one."""
-        assert module.model.prompt is not None, "set up before the optimizer"
-        return None if self.lr is None else [{"params": [module.model.prompt.frame], "lr": self.lr}]
+    def parameter_groups(self, module: Tuned) -> list[dict[str, Any]] | None:
+        """Return the frame with its own learning rate, if it has one."""
+        prompt = _classifier(module).prompt
+        assert prompt is not None, "prepare comes before the optimizer"
+        return None if self.lr is None else [{"params": [prompt.frame], "lr": self.lr}]
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Eval mode, anew at each batch: Lightning puts the module back into train mode at several points."""
-        module: FineTuner = pl_module  # type: ignore[assignment]
+    def before_batch(self, module: Tuned) -> None:
+        """Switch to eval mode at each batch, since Lightning puts the module back into train mode at several points."""
         module.model.eval()
+
+
+def _classifier(module: Tuned) -> Classifier:
+    assert isinstance(module.model, Classifier), "in rib's commands alone"
+    return module.model

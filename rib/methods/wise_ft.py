@@ -1,20 +1,21 @@
-"""WiSE-FT: between the pretrained and the fine-tuned weights."""
+"""WiSE-FT: interpolation between the pretrained and the fine-tuned weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
-from rib.methods.merge import Ingredients, Merge, between, only_part
+from rib.methods.merge import Ingredients, Merge, check_coefficient, single_ingredient
 from rib.models.weights import interpolate
 
 FIXED = 0.5
-"""The alpha that the paper recommends where nothing can be chosen."""
+"""The paper's alpha where none can be chosen."""
 
 
 class WiseFT(Merge):
-    """theta = (1 - alpha) theta0 + alpha theta_ft.
+    """Interpolation of weights: theta = (1 - alpha) theta0 + alpha theta_ft.
 
     Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903, eq. 1 (there written with the
     classifier apart). In a config::
@@ -26,16 +27,20 @@ class WiseFT(Merge):
           curve: [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
     Differs from the official code (mlfoundations/wise-ft, ``src/wise_ft.py``): not in the weights. There the start is
-    CLIP with a zero-shot head; and buffers are interpolated like weights, while here counters are not and BatchNorm's
-    statistics are estimated anew.
+    CLIP with a zero-shot head, and buffers are interpolated like weights; here counters are not, and rib's commands
+    estimate BatchNorm's statistics anew.
 
-    Costs nothing after its ingredient; each alpha of the curve is one more forward of every image. Not with
+    In your own Trainer ``WiseFT(alpha=0.5)`` interpolates between the start and the end of that fit. Checkpoints in
+    between hold the fine-tuned weights, final.ckpt the interpolated ones. BatchNorm's statistics are interpolated, as
+    in the official code; ``torch.optim.swa_utils.update_bn`` estimates them anew.
+
+    Costs nothing after its ingredient; each alpha of the curve is one more forward of every image. Does not stack with
     `visual_prompt`, whose weights are the start's.
 
     Args:
         alpha: 0 (the start) to 1 (the fine-tuned end).
         curve: Alphas scored in the same pass, saved as curve.csv and a figure. With a held-out part the figure marks
-            the one that it chooses.
+            the one that is best there.
         choose: Take the alpha of the curve (or of 0, .1, ..., 1) with the best accuracy on the part of the source that
             ``data.holdout`` kept from training, of equals the smallest, in the place of ``alpha``.
         extrapolate: Allow alphas outside 0..1.
@@ -44,6 +49,9 @@ class WiseFT(Merge):
         RibError: For an alpha outside 0..1, or where something is to be chosen and nothing was held out.
     """
 
+    name: ClassVar[str] = "wise_ft"
+    by_depth: ClassVar[bool] = False
+
     def __init__(
         self,
         alpha: float = FIXED,
@@ -51,19 +59,14 @@ class WiseFT(Merge):
         choose: bool = False,
         extrapolate: bool = False,
     ) -> None:
-        self.alpha = between("method.wise_ft.alpha", alpha, extrapolate)
-        self.curve = [between("method.wise_ft.curve", a, extrapolate) for a in curve or ()]
+        self.alpha = check_coefficient("method.wise_ft.alpha", alpha, extrapolate)
+        self.curve = [check_coefficient("method.wise_ft.curve", a, extrapolate) for a in curve or ()]
         self.chooses = choose
         self.chosen: float | None = None
 
-    @property
-    def name(self) -> str:
-        """As in configs."""
-        return "wise_ft"
-
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """The weights at alpha."""
-        end = only_part(self.name, given)
+        """Return the weights at alpha."""
+        end = single_ingredient(self.name, given)
         alpha = self.alpha
         if self.chooses or (self.curve and given.accuracy is not None):
             accuracy = {a: given.held_out_accuracy(interpolate(given.start, end, a)) for a in self._candidates}
@@ -72,8 +75,8 @@ class WiseFT(Merge):
         return interpolate(given.start, end, alpha)
 
     def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
-        """The weights along the curve, with the fixed and the chosen alpha among them."""
-        end = only_part(self.name, given)
+        """Return the weights along the curve, with the fixed and the chosen alpha among them."""
+        end = single_ingredient(self.name, given)
         return {f"{a:g}": interpolate(given.start, end, a) for a in self._candidates} if self.curve else {}
 
     @property
@@ -82,5 +85,5 @@ class WiseFT(Merge):
         return sorted({*(self.curve or tenths), FIXED})
 
     def report(self) -> dict[str, float]:
-        """The alpha that the held-out part chooses, where there is one."""
+        """Return the alpha chosen on the held-out part, where there is one."""
         return {} if self.chosen is None else {"wise_ft.chosen_alpha": self.chosen}

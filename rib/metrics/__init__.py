@@ -15,7 +15,7 @@ from rib.metrics.bootstrap import (
     originals_of,
     robustness_interval,
 )
-from rib.metrics.comparison import Comparison, holm, mean_robustness_difference
+from rib.metrics.comparison import PairedTest, holm, mean_robustness_difference
 from rib.metrics.intervals import Interval, seed_interval
 from rib.metrics.robustness import (
     IN_DISTRIBUTION,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "IN_DISTRIBUTION",
     "Changes",
-    "Comparison",
     "Interval",
+    "PairedTest",
     "RobustnessImprovement",
     "SubspaceAccuracy",
     "dataset_change_interval",

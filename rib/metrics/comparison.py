@@ -23,7 +23,7 @@ from rib.metrics.intervals import two_sided
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """One mRI against another on the same images.
 
     Attributes:
@@ -39,7 +39,7 @@ class Comparison:
 
 def mean_robustness_difference(
     first: Mapping[Any, Sequence[Changes]], second: Mapping[Any, Sequence[Changes]]
-) -> Comparison:
+) -> PairedTest:
     """Compare two mRI by a paired z-test over images.
 
     Args:
@@ -57,7 +57,7 @@ def mean_robustness_difference(
     patterns = [Patterns.of(members) for _, members in sorted(families.items())]
     difference = sum(family.mean for family in patterns)
     error = sqrt(sum(family.variance for family in patterns))
-    return Comparison(100 * difference, 100 * error, two_sided(difference, error))
+    return PairedTest(100 * difference, 100 * error, two_sided(difference, error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

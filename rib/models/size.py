@@ -76,7 +76,7 @@ def build_timm(architecture: str, num_outputs: int, size: int | None = None, **m
     return timm.create_model(architecture, **{"pretrained": False, "num_classes": num_outputs, **given, **more})
 
 
-def resampled(tower: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def resample(tower: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Weights of open_clip's image tower with position embeddings for the size that a network is built for.
 
     Args:
@@ -110,7 +110,7 @@ def _load_and_show(
         network = build_timm(architecture, num_outputs, size, pretrained=True, pretrained_cfg_overlay=overlay)
     else:
         network = build(size)
-        network.load_state_dict(dict(resampled(state, network.state_dict())))
+        network.load_state_dict(dict(resample(state, network.state_dict())))
     _show(network.eval(), size)
 
 

@@ -19,7 +19,7 @@ TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """One dataset's accuracy, in percent.
 
     Attributes:
@@ -42,7 +42,7 @@ class Comparison:
         return abs(self.measured - self.published) <= self.allowed
 
 
-def compare(metrics: Metrics, published: Mapping[str, float]) -> list[Comparison]:
+def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedComparison]:
     """Each dataset that was scored and has a published accuracy; none for mini, whose images are not the real ones.
 
     Args:
@@ -58,11 +58,11 @@ def compare(metrics: Metrics, published: Mapping[str, float]) -> list[Comparison
         n = entry["num_images"]
         some = n < (catalogs.real()[name].num_images or 0)
         error = 100 * math.sqrt(value / 100 * (1 - value / 100) / n) if some else 0.0
-        found.append(Comparison(name, n, 100 * entry["before"], value, TOLERANCE + 3 * error))
+        found.append(PublishedComparison(name, n, 100 * entry["before"], value, TOLERANCE + 3 * error))
     return found
 
 
-def published_table(metrics: Metrics, rows: list[Comparison]) -> Table:
+def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
     """Measured and published accuracies side by side, with a verdict below."""
     table = Table(title=f"{metrics['model']} here and as published ({world(metrics)})", title_justify="left")
     table.add_column("dataset")

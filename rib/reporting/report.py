@@ -76,7 +76,7 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
         )
     finished = [(run, view) for run in store.finished() for view in _views(run)]
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
-    make = f"python -m rib.train {shlex.quote(rib.config.spelt('paths.runs', str(store.root)))}"
+    make = f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
     if not finished:
         around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
         meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
@@ -186,19 +186,19 @@ def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, A
         logger: The config's ``logger`` node; nothing happens where it names no class.
         cache: ``paths.cache``.
     """
-    from rib.loggers.base import Exhibit, show
+    from rib.loggers.base import DashboardPage, show_page
 
     about = table.facts
-    exhibit = Exhibit(
+    exhibit = DashboardPage(
         kind="report",
         group="report",
         name=f"report: {about['data']}, suite {about['suite']}",
         tags=[about["data"], about["suite"]],
-        facts=about,
+        metadata=about,
         tables={"mRI_table": table.frame()},
         figures=[file for file in files if file.suffix == ".png"],
         numbers=table.numbers,
         folder=files[0].resolve().parent,
         cache=cache,
     )
-    show(logger, exhibit)
+    show_page(logger, exhibit)

@@ -15,8 +15,8 @@ from rib.errors import DamagedError, RibError
 from rib.metrics import (
     IN_DISTRIBUTION,
     Changes,
-    Comparison,
     Interval,
+    PairedTest,
     holm,
     mean_robustness_difference,
     mean_robustness_improvement,
@@ -79,7 +79,7 @@ class Summary:
     seeds: tuple[int, ...]
     over_images: Interval
     over_seeds: Interval | None
-    against_plain: Comparison | None
+    against_plain: PairedTest | None
     p_adjusted: float
     val_before: float
     val_after: float
@@ -195,7 +195,7 @@ def _plain_row(
     return None
 
 
-def _against(changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]) -> Comparison | None:
+def _against(changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]) -> PairedTest | None:
     """A method against plain fine-tuning over the sources and seeds that both have."""
     used, _ = _used(changes.keys() & plain.keys())
     if not used:
@@ -220,7 +220,7 @@ def _summary(
     model: str,
     group: Sequence[Result],
     changes: Mapping[Cell, Sequence[Changes]],
-    against: Comparison | None,
+    against: PairedTest | None,
     trials: Collection[str],
 ) -> Summary:
     by_cell = {cell_of(m): m for _, m in group}

@@ -28,7 +28,7 @@ NOT_COMPARED = ("seconds", "trained_on")
 
 
 @dataclass
-class Taken:
+class ImportResult:
     """What an import did.
 
     Attributes:
@@ -80,13 +80,13 @@ def pack(store: RunStore, file: Path) -> int:
     return len(runs)
 
 
-def take_in(store: RunStore, file: Path) -> Taken:
+def take_in(store: RunStore, file: Path) -> ImportResult:
     """Take the runs of a tar into a store. A run that is there with other numbers is told of and stays as it is.
 
     Raises:
         RibError: If the file is no export of rib.
     """
-    taken = Taken()
+    taken = ImportResult()
     try:
         with tarfile.open(file) as tar:
             members = {m.name: m for m in tar if m.isfile()}
@@ -154,7 +154,7 @@ def _without_weights(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member
 
 
-def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], taken: Taken) -> None:
+def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], taken: ImportResult) -> None:
     run = Run(_inside(store.root, name))
     theirs = _metrics(_content(tar, members[f"{name}/metrics.json"]), name)
     with store.lock(run) as lock:

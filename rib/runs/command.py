@@ -88,7 +88,7 @@ def scoring_command_of(run: Run, metrics: Metrics | None = None) -> str:
         run: In its store.
         metrics: Of the view of it that is meant; None: of the one that was asked for first.
     """
-    words = [rib.config.spelt("runs", str(run.folder))]
+    words = [rib.config.spell_override("runs", str(run.folder))]
     try:
         said = _Command(config_of(run, metrics)).spelt()[1]
         words += [word for word in said if word.startswith(SAID_OF_SCORING)]
@@ -113,7 +113,7 @@ def config_of(run: Run, metrics: Metrics | None = None) -> Config:
         with suppress(RibError):
             metrics = run.metrics()
     try:
-        config = rib.config.stored(run.folder / "config.yaml")
+        config = rib.config.load_config(run.folder / "config.yaml")
     except RibError:
         if metrics is None:
             raise
@@ -147,9 +147,11 @@ class _Command:
         raw = self._compose(*known)
         there = self._said(self._checked(raw))
         changed = {key: value for key, value in wanted.items() if there.get(key, ...) != value}
-        changed |= {key: value for key, value in errata.kept(self.config).items() if key in wanted}
+        changed |= {
+            key: value for key, value in errata.options_kept_from_switches(self.config).items() if key in wanted
+        }
         words = [
-            rib.config.spelt(key if rib.config.has_key(raw, key) else f"++{key}", value)
+            rib.config.spell_override(key if rib.config.has_key(raw, key) else f"++{key}", value)
             for key, value in changed.items()
         ]
         words += [f"~{key}" for key in there if key not in wanted]
@@ -162,13 +164,13 @@ class _Command:
             return "rib.train", words
         node = self.config.method[EXTERNAL]
         self.missing.append(f"FILE is the file of weights whose SHA-256 begins with {node['digest'][:16]}")
-        return "rib.evaluate", ["weights=FILE", rib.config.spelt("name", node["name"]), *words]
+        return "rib.evaluate", ["weights=FILE", rib.config.spell_override("name", node["name"]), *words]
 
     def _compose(self, *words: str) -> DictConfig:
         return rib.config.compose_node("evaluate" if self.external else "train", *words)
 
     def _checked(self, cfg: DictConfig) -> Config:
-        return rib.config.checked(cfg, EvaluateConfig if self.external else Config)
+        return rib.config.check_config(cfg, EvaluateConfig if self.external else Config)
 
     def _said(self, config: Config) -> dict[str, Any]:
         """Of a config, the dotted names that a command has to say, with their values."""
@@ -184,7 +186,7 @@ class _Command:
     def _methods(self) -> list[str]:
         """Rib's own methods, in the order of the stack; those of the user are said value by value."""
         ours = [name for name in self.config.method if name in shipped_nodes("method")]
-        return [rib.config.spelt("+method", ours if len(ours) > 1 else ours[0])] if ours else []
+        return [rib.config.spell_override("+method", ours if len(ours) > 1 else ours[0])] if ours else []
 
     def _files(self, known: Sequence[str]) -> list[str]:
         """Of each group the file that comes nearest, where the default one is further away."""
@@ -200,7 +202,7 @@ class _Command:
             if near < _distance(dict(_leaves(usual)), node):
                 chosen.append(f"{group}={name}")
                 chosen += [
-                    rib.config.spelt(f"{group}.{key}", node[key])
+                    rib.config.spell_override(f"{group}.{key}", node[key])
                     for key, value in files[name].items()
                     if value == UNSET
                 ]
@@ -227,7 +229,7 @@ class _Command:
         if not theirs and not own:
             return []
         if places := rib.config.search_path():
-            return [rib.config.spelt("hydra.searchpath", places)]
+            return [rib.config.spell_override("hydra.searchpath", places)]
         files = [f"{word.replace('=', '/')}.yaml" for word in theirs] + [f"method/{name}.yaml" for name in own]
         self.missing.append(f"DIR is the folder that holds {' and '.join(files)}")
         return ["hydra.searchpath=[DIR]"]
@@ -249,7 +251,7 @@ def _from_metrics(metrics: Metrics) -> Config:
         # Digests of the user's code and files tell runs apart, and cannot be asked for.
         **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
-    return rib.config.compose(*(rib.config.spelt(key, value) for key, value in words.items()))
+    return rib.config.compose(*(rib.config.spell_override(key, value) for key, value in words.items()))
 
 
 def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:

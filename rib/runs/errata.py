@@ -52,7 +52,7 @@ def switches(config: Config) -> dict[str, Any]:
     return {f"paper.{name}": value for name, value in on.items() if reads.get(name, True)}
 
 
-def applied(config: Config) -> Config:
+def apply_switches(config: Config) -> Config:
     """A config with the paper's choices in the place of defaults, as far as they are switched on.
 
     Raises:
@@ -78,7 +78,7 @@ def applied(config: Config) -> Config:
     return replace(config, method=method, data=data)
 
 
-def kept(config: Config) -> dict[str, Any]:
+def options_kept_from_switches(config: Config) -> dict[str, Any]:
     """Options that the command line holds at their defaults against a switch, by flat name.
 
     To say of a run only what is not default would leave these out, and the switch would seem to have been followed.
@@ -93,7 +93,7 @@ def kept(config: Config) -> dict[str, Any]:
     return found
 
 
-def read(config: Config, spec: DatasetSpec) -> DatasetSpec:
+def read_dataset(config: Config, spec: DatasetSpec) -> DatasetSpec:
     """A dataset as their code reads it, as far as that is switched on."""
     return replace(spec, precropped=False) if config.paper.resize_imagenet_c else spec
 

@@ -19,24 +19,24 @@ from rib.config.shipped import shipped_nodes
 from rib.config.user_code import targets, user_code
 from rib.data.tree import ImageTree
 from rib.runs import errata, method_stack
-from rib.runs.keys import METHOD_SETTLED, NUMERICS, SETTLED, is_neutral, key_of, named_in
+from rib.runs.keys import METHOD_SETTLED, NUMERICS, SETTLED, find_entry, is_neutral, key_of
 from rib.runtime.content import file_digest_of, folder_digest_of
 from rib.runtime.processes import num_processes
 
 if TYPE_CHECKING:
     from rib.models.start import Start
-    from rib.runs.spec import Question
+    from rib.runs.spec import RunSpec
 
 READS_FILES: Mapping[str, tuple[str, ...]] = {"method.lwf.inputs": ("source", "augmented")}
 """Options of rib's own methods that may be a folder or a file, with the words that are none."""
 
 
-def spec_of(question: Question) -> dict[str, Any]:
+def spec_of(spec: RunSpec) -> dict[str, Any]:
     """Everything that a run was resolved to, by flat name."""
-    config, start, recipe = question.config, question.start, question.recipe
-    options = {name: value for name, value in flat(config).items() if named_in(SETTLED, name) is None}
+    config, start, recipe = spec.config, spec.start, spec.recipe
+    options = {name: value for name, value in flat(config).items() if find_entry(SETTLED, name) is None}
     if _code(config.optimizer):
-        told = {f"optimizer.{k}": _by_content(None, k, v, question.records) for k, v in config.optimizer.items()}
+        told = {f"optimizer.{k}": _by_content(None, k, v, spec.records) for k, v in config.optimizer.items()}
         options |= flat(told)
     return {
         **options,
@@ -45,7 +45,7 @@ def spec_of(question: Question) -> dict[str, Any]:
         "library": start.library,
         "architecture": start.architecture,
         **{f"transform.{name}": value for name, value in asdict(start.transform).items()},
-        **_source(question),
+        **_source(spec),
         "epochs": recipe and recipe.epochs,
         "optimizer.lr": recipe and recipe.lr,
         "optimizer.warmup_steps": recipe and recipe.warmup_steps,
@@ -53,13 +53,13 @@ def spec_of(question: Question) -> dict[str, Any]:
         "steps": recipe and recipe.max_steps,
         "optimizer.code": _code(config.optimizer),
         "trainer.strategy": _strategy(config),
-        "methods": methods_of(question),
-        "ingredients": [(part.key, part.source) for part in question.ingredients],
-        "probe": question.probe and question.probe.key,
+        "methods": methods_of(spec),
+        "ingredients": [(part.key, part.source) for part in spec.ingredients],
+        "probe": spec.probe and spec.probe.key,
         # What chooses among ingredients does so by accuracies, which the precision of scoring may change.
-        "chosen_at": config.evaluation.precision if question.ingredients and question.held_out is not None else None,
-        "external": question.external and [question.external["digest"], question.source_name],
-        "processes": _processes(question),
+        "chosen_at": config.evaluation.precision if spec.ingredients and spec.held_out is not None else None,
+        "external": spec.external and [spec.external["digest"], spec.source_name],
+        "processes": _processes(spec),
     }
 
 
@@ -68,57 +68,57 @@ def score_key(spec: Mapping[str, Any], tree: ImageTree) -> str:
     return key_of({**spec, **_images("images", tree)}, "score")
 
 
-def fisher_key(question: Question, probe: str | None) -> str:
+def fisher_key(spec: RunSpec, probe: str | None) -> str:
     """What an EWC Fisher depends on besides the options of EWC itself.
 
     Args:
-        question: The run that wants it.
+        spec: The run that wants it.
         probe: Digest of the weights of the linear probe that it starts from; None where it starts from the model.
     """
     # The user's may change the start at any moment, by any option of the run.
-    theirs = any(method_stack.registered_name(node) is None for node in method_stack.trained(question.config).values())
-    surgery = question.training_key if theirs else methods_of(question, surgery=True)
-    return key_of({**question.spec, "surgery": surgery, "probe": probe}, "fisher")
+    theirs = any(
+        method_stack.registered_name(node) is None for node in method_stack.training_methods(spec.config).values()
+    )
+    surgery = spec.training_key if theirs else methods_of(spec, surgery=True)
+    return key_of({**spec.fields, "surgery": surgery, "probe": probe}, "fisher")
 
 
-def methods_of(question: Question, surgery: bool = False) -> list[list[Any]]:
+def methods_of(spec: RunSpec, surgery: bool = False) -> list[list[Any]]:
     """The methods of a stack that decide its weights, in one order whatever the order of the command.
 
     Args:
-        question: Whose stack; of a run that is made from others, the one that makes it.
+        spec: Whose stack; of a run that is made from others, the one that makes it.
         surgery: Only what may change the start model, or which of its weights train, before a Fisher is estimated.
 
     Returns:
         For each its registered name or class, its options, and the digests of the user's code.
     """
-    if question.external is not None:
+    if spec.external is not None:
         return []
-    names = (
-        [question.merged] if question.ingredients and question.merged else sorted(method_stack.trained(question.config))
-    )
+    names = [spec.merged] if spec.ingredients and spec.merged else sorted(method_stack.training_methods(spec.config))
     found: list[list[Any]] = []
     for name in names:
-        node = question.config.method[name]
+        node = spec.config.method[name]
         registered = method_stack.registered_name(node)
         if not (surgery and registered in method_stack.LEAVE_THE_START):
             defaults = shipped_nodes("method")[registered] if registered else {}
             settled = METHOD_SETTLED.keys() - ({"lr"} - method_stack.read_by_rib(node))
             options = {key: value for key, value in {**defaults, **node}.items() if key not in settled}
-            told = {key: _by_content(registered, key, value, question.records) for key, value in options.items()}
+            told = {key: _by_content(registered, key, value, spec.records) for key, value in options.items()}
             written = {k: v for k, v in told.items() if not (registered and is_neutral(f"method.{registered}.{k}", v))}
             found.append([registered or node["_target_"], written, _code(node)])
     return found
 
 
-def content_options(question: Question) -> dict[str, Any]:
+def content_options(spec: RunSpec) -> dict[str, Any]:
     """What options leave unsaid of a run: digests of the files that they name, and of the user's code, by flat name."""
-    config, found = question.config, {}
+    config, found = spec.config, {}
     nodes = {f"method.{name}": node for name, node in config.method.items() if node and "_target_" in node}
     for where, node in {**nodes, "optimizer": config.optimizer}.items():
         if code := _code(node):
             found[f"{where}.code"] = " ".join(code)
         for key, value in node.items():
-            told = _by_content(method_stack.registered_name(node), key, value, question.records)
+            told = _by_content(method_stack.registered_name(node), key, value, spec.records)
             if (where in nodes or _code(node)) and key not in METHOD_SETTLED and told != value:
                 found[f"{where}.{key}.content"] = told
     return found
@@ -134,18 +134,18 @@ def _images(name: str, tree: ImageTree) -> dict[str, Any]:
     }
 
 
-def _source(question: Question) -> dict[str, Any]:
+def _source(spec: RunSpec) -> dict[str, Any]:
     """The images that train, those that are kept from it, and the classes of the loss."""
-    config, source = question.config, question.source
+    config, source = spec.config, spec.source
     if source is None:
         return {}
-    groups = errata.loss_groups(config, source.spec, len(question.catalog.wnids))
+    groups = errata.loss_groups(config, source.spec, len(spec.catalog.wnids))
     return {
         **_images("source", source),
-        "held_out.images": question.held_out and question.held_out.digest,
+        "held_out.images": spec.held_out and spec.held_out.digest,
         "loss.classes": groups,
         # At seed 0 the images are those of subset_seed=0, but the run is one of those whose images vary.
-        "data.subset_seed": "seed" if question.draws_subset and config.data.subset_seed is None else None,
+        "data.subset_seed": "seed" if spec.draws_subset and config.data.subset_seed is None else None,
     }
 
 
@@ -155,14 +155,14 @@ def _strategy(config: Config) -> str:
     return "replicated" if strategy == "auto" or strategy.startswith("ddp") else strategy
 
 
-def _processes(question: Question) -> int:
+def _processes(spec: RunSpec) -> int:
     """How many processes train, where that changes more than rounding; else 1."""
-    config = question.config
-    if not question.trains or (count := num_processes(config)) == 1:
+    config = spec.config
+    if not spec.trains or (count := num_processes(config)) == 1:
         return 1
-    theirs = any(_code(node) for node in [config.optimizer, *method_stack.trained(config).values()])
+    theirs = any(_code(node) for node in [config.optimizer, *method_stack.training_methods(config).values()])
     moves = config.batch_norm == BatchNorm.update and not config.trainer.get("sync_batchnorm", False)
-    return count if theirs or _varies(question.start, moves) else 1
+    return count if theirs or _varies(spec.start, moves) else 1
 
 
 @cache
@@ -208,7 +208,7 @@ def _place(registered: str | None, key: str, value: object) -> Path | list[Path]
         return None
 
 
-def files_of(question: Question) -> list[Path]:
+def files_of(spec: RunSpec) -> list[Path]:
     """Every file and folder that options of a run name."""
     found: list[Path] = []
 
@@ -219,7 +219,7 @@ def files_of(question: Question) -> list[Path]:
         elif (place := _place(registered, key, value)) is not None:
             found.extend(place if isinstance(place, list) else [place])
 
-    for node in [*method_stack.trained(question.config).values(), question.config.optimizer]:
+    for node in [*method_stack.training_methods(spec.config).values(), spec.config.optimizer]:
         if "_target_" in node and (method_stack.registered_name(node) is not None or _code(node)):
             for key, value in node.items():
                 if key not in METHOD_SETTLED:

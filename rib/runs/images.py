@@ -6,36 +6,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rib.data.worlds import cache_dir
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 
 if TYPE_CHECKING:
     from rib.data.datamodule import RIBDataModule
 
 
-def look_at_images(question: Question) -> None:
+def look_at_images(spec: RunSpec) -> None:
     """Say which images are damaged before anything is made of them; mini's are drawn here.
 
     Raises:
         RibError: If there are any and ``data.damaged`` is ``refuse``.
     """
-    if question.catalog.kind == "mini":
+    if spec.catalog.kind == "mini":
         return
-    from rib.data.damage import heed
+    from rib.data.damage import report_damage
 
-    config, source = question.config, [] if question.source is None else [question.source]
+    config, source = spec.config, [] if spec.source is None else [spec.source]
     records = Path(config.paths.runs) / "datasets"
-    heed([*question.images.values(), *source], records, str(config.data.damaged), config.data.rescan)
+    report_damage([*spec.images.values(), *source], records, str(config.data.damaged), config.data.rescan)
 
 
-def data_of(question: Question) -> RIBDataModule:
+def data_of(spec: RunSpec) -> RIBDataModule:
     """What serves a question's images."""
     from rib.data.datamodule import RIBDataModule
 
-    config = question.config
+    config = spec.config
     return RIBDataModule(
-        question.source,
-        question.images,
-        question.start.transform,
+        spec.source,
+        spec.images,
+        spec.start.transform,
         batch_size=config.batch_size,
         evaluation_batch_size=config.evaluation.batch_size,
         workers=config.data.workers,

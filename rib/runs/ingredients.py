@@ -13,7 +13,7 @@ from rib.config.schema import Config
 from rib.config.shipped import options
 from rib.data.catalog import Catalog
 from rib.errors import RibError, nearest
-from rib.runs.method_stack import BY_TARGET, NO_WEIGHTS, classes_of, merged, name_of, trained
+from rib.runs.method_stack import BY_TARGET, NO_WEIGHTS, classes_of, merging_method, stack_name, training_methods
 
 
 def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Path]]:
@@ -22,13 +22,13 @@ def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Pa
     Raises:
         RibError: If there is none, or a text cannot be understood.
     """
-    name = merged(config)
+    name = merging_method(config)
     assert name is not None, "only a merged method has ingredients"
     texts = config.method[name]["ingredients"]
     where = f"method.{name}.ingredients"
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise RibError(f"{where}: expected a list of runs, like [pretrained, finetune, 'ewc seed=1'], got {texts!r}")
-    rest = trained(config)
+    rest = training_methods(config)
     if rest and not any(text.split()[:1] == ["finetune"] for text in texts):
         raise RibError(
             f"method: {name} beside {', '.join(rest)} is made from the run {'+'.join(rest)}, but no ingredient is "
@@ -68,10 +68,10 @@ def _asked(
         else:
             given.append(override)
     if given:
-        plain = rib.config.varied(plain, given, where)
+        plain = rib.config.override(plain, given, where)
     if len(sources) == 1 and "dataset=others" not in overrides:
         return [(text if names != "finetune" or not rest else f"{'+'.join(rest)} {' '.join(overrides)}".strip(), plain)]
-    return [(f"{name_of(plain)} on {s}", replace(plain, dataset=replace(plain.dataset, name=s))) for s in sources]
+    return [(f"{stack_name(plain)} on {s}", replace(plain, dataset=replace(plain.dataset, name=s))) for s in sources]
 
 
 def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:

@@ -212,14 +212,16 @@ METHOD_SETTLED: Mapping[str, str] = {
 
 def key_of(spec: Mapping[str, Any], kind: Kind) -> str:
     """Sixteen hex digits of a resolved run, narrowed to what can change what they name."""
-    return digest_of(narrowed(spec, kind))
+    return digest_of(select_key_fields(spec, kind))
 
 
-def narrowed(spec: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+def select_key_fields(spec: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """A resolved run without what `LEFT_OUT` names, and without neutral values."""
     left_out = LEFT_OUT[kind]
     return {
-        name: value for name, value in spec.items() if named_in(left_out, name) is None and not is_neutral(name, value)
+        name: value
+        for name, value in spec.items()
+        if find_entry(left_out, name) is None and not is_neutral(name, value)
     }
 
 
@@ -228,6 +230,6 @@ def is_neutral(name: str, value: object) -> bool:
     return name in NEUTRAL and NEUTRAL[name] == value
 
 
-def named_in(names: Iterable[str], name: str) -> str | None:
+def find_entry(names: Iterable[str], name: str) -> str | None:
     """The entry of a table that an option falls under: its own name, or the beginning of it up to a dot."""
     return next((entry for entry in names if name == entry or (entry.endswith(".") and name.startswith(entry))), None)

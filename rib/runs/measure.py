@@ -115,7 +115,7 @@ def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str],
     Returns:
         ``accuracy`` and ``robustness_improvement`` (None where no target is left).
     """
-    derived_from = {name: spec.derived_from for name, spec in catalog.specs.items()}
+    derived_from = {name: dataset.derived_from for name, dataset in catalog.specs.items()}
     by_name = {s.dataset: s for s in scored}
     accuracy = {s.dataset: s.accuracy(derived_from) for s in scored}
     targets = targets_of(source, [name for name in suite_targets if name in by_name])

@@ -22,9 +22,8 @@ import rib.config
 from rib.config.schema import Config
 from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, shipped_nodes
 from rib.errors import RibError
-
-ADAPTERS = ("lora", "visual_prompt")
-"""Methods that change the network; recorded first."""
+from rib.methods.build import build
+from rib.methods.clashes import ADAPTERS, CLASHES
 
 NO_WEIGHTS = {
     "visual_prompt": "its prompt lies beside the weights, which are the start's",
@@ -40,41 +39,21 @@ BY_TARGET = {
 }
 """Methods whose runs cannot be an ingredient, and why."""
 
-HOLDING = ("ewc", "l2sp", "spd", "ftp")
-"""Methods that hold each trained weight near its start."""
 
-CLASHES: Mapping[frozenset[str], str] = {
-    frozenset(pair): why
-    for *pair, why in (
-        ("linear_probe", "lora", "a linear probe freezes everything but the head, LoRA trains what is beside it"),
-        ("linear_probe", "visual_prompt", "a linear probe trains the head alone, a visual prompt the frame alone"),
-        ("linear_probe", "lp_ft", "lp_ft begins with a linear probe of its own"),
-        ("other_start", "lp_ft", "the probe's head would take the place of the shuffled one"),
-        ("linear_probe", "freeze_embed", "a linear probe freezes the embedding already"),
-        ("lora", "visual_prompt", "each trains its own few parameters and freezes all others"),
-        ("lora", "freeze_embed", "LoRA freezes the embedding already"),
-        ("layer_decay", "surgical", "both set the learning rate of each layer"),
-        *(("visual_prompt", other, "the frame is all that trains") for other in ("layer_decay", "surgical")),
-        *((adapter, other, "it would hold the adapter, not the weights") for adapter in ADAPTERS for other in HOLDING),
-    )
-}
-"""Pairs that make no sense together, and why."""
-
-
-def trained(config: Config) -> dict[str, Any]:
+def training_methods(config: Config) -> dict[str, Any]:
     """The methods that add something to fine-tuning, with their options; beside another, `finetune` adds nothing."""
     return {name: node for name, node in config.method.items() if node and "ingredients" not in node}
 
 
-def merged(config: Config) -> str | None:
+def merging_method(config: Config) -> str | None:
     """The method that is made from finished runs, if there is one."""
     return next((name for name, node in config.method.items() if node and "ingredients" in node), None)
 
 
-def name_of(config: Config) -> str:
+def stack_name(config: Config) -> str:
     """``finetune``, ``ewc``, ``lora+lwf``, ``lwf+wise_ft``: adapters, regularizers, averaging."""
-    after = merged(config)
-    names = sorted(trained(config), key=lambda name: (name not in ADAPTERS, name)) + ([after] if after else [])
+    after = merging_method(config)
+    names = sorted(training_methods(config), key=lambda name: (name not in ADAPTERS, name)) + ([after] if after else [])
     return "+".join(names) or next(iter(config.method), "finetune")
 
 
@@ -125,3 +104,20 @@ def read_by_rib(node: Mapping[str, Any]) -> frozenset[str]:
     if registered_name(node) is not None or "_target_" not in node:
         return READ_BY_RIB["method"]
     return READ_BY_RIB["method"] - (rib.config.arguments(node["_target_"], "method") - {"ingredients"})
+
+
+def method_of(config: Config, name: str, **more: object) -> Any:
+    """Make one method of a stack, without the options that rib itself reads.
+
+    Args:
+        config: Whose stack.
+        name: Of the method.
+        **more: Arguments of its class that a config does not hold; one that is no option of this method is left out.
+
+    Raises:
+        RibError: If its class does not take these values.
+    """
+    node = dict(config.method[name])
+    known = {key: value for key, value in more.items() if key in node}
+    left_out = {*read_by_rib(node), "probe"}
+    return build({key: value for key, value in node.items() if key not in left_out} | known)

@@ -19,10 +19,10 @@ from rib.models.start import find_start
 from rib.runs import errata, ingredients, method_stack
 from rib.runs.metrics_file import read_metrics
 from rib.runs.recipe import settle
-from rib.runs.spec import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, Question
+from rib.runs.spec import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, RunSpec
 from rib.runtime.console import say
 from rib.runtime.files import digest_of
-from rib.runtime.processes import counted
+from rib.runtime.processes import count_devices
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class RefusedError(RibError):
 
 
 @dataclass
-class Found:
+class Resolver:
     """What asking many questions finds once: starts and lists of images, or why there are none.
 
     Attributes:
@@ -55,7 +55,7 @@ class Found:
         return cast("T", self._known[key])
 
 
-def ask(config: Config, found: Found | None = None) -> Question:
+def resolve(config: Config, found: Resolver | None = None) -> RunSpec:
     """Find the data and the start weights, and settle what the config leaves open.
 
     Args:
@@ -67,19 +67,21 @@ def ask(config: Config, found: Found | None = None) -> Question:
     """
     _check_numbers(config)
     method_stack.check(config)
-    config = errata.applied(replace(config, trainer=counted(config)))
+    config = errata.apply_switches(replace(config, trainer=count_devices(config)))
     _check_folders(config)
-    found = found or Found()
+    found = found or Resolver()
     cache = cache_dir(config.paths.cache)
     start = found.once(["start", asdict(config.model)], lambda: find_start(config.model, cache, found.download))
     catalog, root = found.once(["data", config.data.root], lambda: find_data(config))
     records = Path(config.paths.runs) / "datasets"
 
     def tree(name: str) -> ImageTree:
-        spec = errata.read(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
+        dataset = errata.read_dataset(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
         data = config.data
         facts = ["images", name, asdict(data), asdict(config.paper)]
-        listed = found.once(facts, lambda: scan(spec, root, records, data.rescan, data.allow_incomplete, data.identity))
+        listed = found.once(
+            facts, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
+        )
         return listed if config.data.limit is None else listed.limit(config.data.limit)
 
     wanted = dict.fromkeys([*config.suite.targets, *config.suite.reported])
@@ -93,42 +95,38 @@ def ask(config: Config, found: Found | None = None) -> Question:
             say(f"left out: {error}")
     digests = cache / "digests"
     if PRETRAINED in config.method or EXTERNAL in config.method:
-        return Question(config, catalog, start, None, scored, None, records=digests)
+        return RunSpec(config, catalog, start, None, scored, None, records=digests)
     name = config.dataset.name
-    spec = catalog[name]
-    if not spec.may_train and config.data.objectnet_training != PERMISSION:
+    dataset = catalog[name]
+    if not dataset.may_train and config.data.objectnet_training != PERMISSION:
         raise RefusedError(
-            f"dataset={name}: {spec.licence} Score it as a target, or, if its authors have allowed you to train on it, "
-            f"say data.objectnet_training={PERMISSION}"
+            f"dataset={name}: {dataset.licence} Score it as a target, or, if its authors have allowed you to train on "
+            f"it, say data.objectnet_training={PERMISSION}"
         )
     source, held_out = _subset(scored[name] if name in scored else tree(name), config)
     recipe = settle(config, catalog, len(source))
-    question = Question(config, catalog, start, source, scored, recipe, held_out, records=digests)
-    if method_stack.merged(config) is not None:
-        parts = tuple(
-            _ingredient(question, label, part, found) for label, part in ingredients.ingredients(config, catalog)
-        )
-        return replace(question, ingredients=parts)
+    spec = RunSpec(config, catalog, start, source, scored, recipe, held_out, records=digests)
+    if method_stack.merging_method(config) is not None:
+        parts = tuple(_ingredient(spec, label, part, found) for label, part in ingredients.ingredients(config, catalog))
+        return replace(spec, ingredients=parts)
     if (probe := ingredients.probe(config)) is not None:
-        return replace(question, probe=_ingredient(question, "linear_probe", probe, found))
-    return question
+        return replace(spec, probe=_ingredient(spec, "linear_probe", probe, found))
+    return spec
 
 
-def _ingredient(question: Question, label: str, part: Config | Path, found: Found) -> Ingredient:
+def _ingredient(spec: RunSpec, label: str, part: Config | Path, found: Resolver) -> Ingredient:
     """What a run is made from: a question of its own, or a finished run's folder."""
-    where = f"method.{question.merged}.ingredients: {part if isinstance(part, Path) else label}"
-    held_out = (question.config.data.holdout, _subset_seed(question.config))
+    where = f"method.{spec.merged}.ingredients: {part if isinstance(part, Path) else label}"
+    held_out = (spec.config.data.holdout, _subset_seed(spec.config))
 
     def check_held_out(source: str, trained_without: tuple[float, int | None]) -> None:
         """What chooses must be unseen by every ingredient of the same source, or of the same photographs."""
-        derived_from = {name: spec.derived_from for name, spec in question.catalog.specs.items()}
-        if question.held_out is None or family_of(source, derived_from) != family_of(
-            question.source_name, derived_from
-        ):
+        derived_from = {name: dataset.derived_from for name, dataset in spec.catalog.specs.items()}
+        if spec.held_out is None or family_of(source, derived_from) != family_of(spec.source_name, derived_from):
             return
-        if source != question.source_name:
+        if source != spec.source_name:
             raise RibError(
-                f"{where} was trained on photographs that {question.source_name} is made of too, so that what "
+                f"{where} was trained on photographs that {spec.source_name} is made of too, so that what "
                 "data.holdout keeps is not unseen; expected ingredients of other photographs"
             )
         if trained_without != held_out:
@@ -140,16 +138,16 @@ def _ingredient(question: Question, label: str, part: Config | Path, found: Foun
     if isinstance(part, Config):
         if PRETRAINED not in part.method:
             check_held_out(part.dataset.name, (part.data.holdout, _subset_seed(part)))
-        asked = question.of_pretrained() if PRETRAINED in part.method else ask(part, found)
+        asked = spec.of_pretrained() if PRETRAINED in part.method else resolve(part, found)
         return Ingredient(label, asked, None, asked.training_key, asked.source_name)
     file = part / "metrics.json"
     if not file.is_file():
         raise RibError(f"{where} is no finished run; expected a folder with metrics.json")
     metrics = read_metrics(file)
-    own = question.of_pretrained().training_key
+    own = spec.of_pretrained().training_key
     if own not in (metrics["before"], metrics["fingerprint"]):
         raise RibError(
-            f"{where} was fine-tuned from other weights ({metrics['model']}) than model={question.start.name}; "
+            f"{where} was fine-tuned from other weights ({metrics['model']}) than model={spec.start.name}; "
             "only runs of one start can be put together"
         )
     seed = metrics["options"].get("data.subset_seed", 0)

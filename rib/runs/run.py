@@ -19,7 +19,7 @@ from rib.schemas.metrics import Metrics, UsedRun
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rib.runs.spec import Question
+    from rib.runs.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ def weights_digest(run: Run) -> str | None:
     return None if fitted is None else fitted["weights"]
 
 
-def unscored(question: Question, run: Run) -> list[str]:
+def unscored(spec: RunSpec, run: Run) -> list[str]:
     """Datasets that a run has no predictions for."""
-    return [n for n, key in question.score_keys.items() if not run.predictions_file(n, key).is_file()]
+    return [n for n, key in spec.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 
 Result = tuple[Run, Metrics]

@@ -44,21 +44,21 @@ class Ingredient:
 
     Attributes:
         label: For people, ``ewc``, ``finetune seed=+1``, ``finetune on imagenet_a``.
-        question: What it answers; None for a folder that the user named.
+        spec: What it answers; None for a folder that the user named.
         folder: That folder; None for a question.
         key: Its training key.
         source: What it was fine-tuned on, ``none`` for `pretrained`.
     """
 
     label: str
-    question: Question | None
+    spec: RunSpec | None
     folder: Path | None
     key: str
     source: str
 
 
 @dataclass(frozen=True)
-class Question:
+class RunSpec:
     """One run, as asked.
 
     Attributes:
@@ -89,7 +89,7 @@ class Question:
     @property
     def method(self) -> str:
         """``finetune``, ``ewc``, ``lwf+wise_ft``."""
-        return method_stack.name_of(self.config)
+        return method_stack.stack_name(self.config)
 
     @property
     def trains(self) -> bool:
@@ -99,7 +99,7 @@ class Question:
     @property
     def merged(self) -> str | None:
         """The method that puts finished runs together, ``wise_ft``."""
-        return method_stack.merged(self.config)
+        return method_stack.merging_method(self.config)
 
     @property
     def needs(self) -> tuple[Ingredient, ...]:
@@ -126,14 +126,14 @@ class Question:
         return "pretrained" if self.external is None else "external"
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         """Everything that was resolved, by flat name."""
         return fields.spec_of(self)
 
     @cached_property
     def training_key(self) -> str:
         """Sixteen hex digits that name the weights."""
-        return key_of(self.spec, self.kind)
+        return key_of(self.fields, self.kind)
 
     @property
     def choosing(self) -> str | None:
@@ -155,7 +155,7 @@ class Question:
     @cached_property
     def score_keys(self) -> dict[str, str]:
         """One key for each of `images`."""
-        return {name: fields.score_key(self.spec, tree) for name, tree in self.images.items()}
+        return {name: fields.score_key(self.fields, tree) for name, tree in self.images.items()}
 
     @cached_property
     def data_digest(self) -> str:
@@ -173,9 +173,11 @@ class Question:
         changed = rib.config.flat_changes(self.config)
         if not self.draws_subset:
             changed.pop("data.subset_seed", None)
-        changed |= {name: node for name, node in errata.kept(self.config).items() if name not in changed}
+        changed |= {
+            name: node for name, node in errata.options_kept_from_switches(self.config).items() if name not in changed
+        }
         changed |= fields.content_options(self)
-        if not is_neutral("trainer.strategy", strategy := self.spec["trainer.strategy"]):
+        if not is_neutral("trainer.strategy", strategy := self.fields["trainer.strategy"]):
             changed["trainer.strategy"] = strategy
         if self.recipe is None or self.source is None:
             return {k: v for k, v in changed.items() if k.startswith((*READ_BY_PRETRAINED, f"method.{EXTERNAL}.name"))}
@@ -210,7 +212,7 @@ class Question:
             "image_backend": str(c.data.image_backend),
             "limit": c.data.limit,
             "identity": self.identity,
-            "processes": self.spec["processes"],
+            "processes": self.fields["processes"],
             "targets": sorted(c.suite.targets),
             "reported": sorted(c.suite.reported),
             "holdout": c.data.holdout if recipe else None,
@@ -270,7 +272,7 @@ class Question:
         absent = {name: counts(self.catalog[name]) for name in wanted if name not in self.scored}
         return short | absent
 
-    def of_pretrained(self) -> Question:
+    def of_pretrained(self) -> RunSpec:
         """The question after this run's "before": the same images, nothing trained."""
         config = replace(self.config, method={PRETRAINED: {}}, force=False)
         held_out = None if self.choosing in self.scored else self.held_out

@@ -27,7 +27,7 @@ from rib.runtime.locks import Lock, Locks
 from rib.schemas.files import Fit
 
 if TYPE_CHECKING:
-    from rib.runs.spec import Ingredient, Question
+    from rib.runs.spec import Ingredient, RunSpec
 
 
 class TakenOverError(RibError):
@@ -48,10 +48,10 @@ class RunStore:
         """The place of one run, there or not."""
         return Run(self.root / data / model / source / method / key)
 
-    def place(self, question: Question) -> Run:
+    def run_of(self, spec: RunSpec) -> Run:
         """The place of a question's answer, there or not."""
-        key = question.training_key
-        return self.run(question.catalog.kind, question.start.name, question.source_name, question.method, key)
+        key = spec.training_key
+        return self.run(spec.catalog.kind, spec.start.name, spec.source_name, spec.method, key)
 
     def finished(self, **where: object) -> list[Run]:
         """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``.
@@ -233,8 +233,8 @@ def part_of(part: Ingredient, store: RunStore) -> Run:
     """Where the run lies, or would, that another is made from."""
     if part.folder is not None:
         return Run(part.folder)
-    assert part.question is not None, "an ingredient is a folder or a question"
-    return store.place(part.question)
+    assert part.spec is not None, "an ingredient is a folder or a question"
+    return store.run_of(part.spec)
 
 
 def fit_of(run: Run) -> Fit:

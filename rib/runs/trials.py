@@ -16,27 +16,27 @@ from rib.runs.run import Result
 from rib.runs.store import RunStore
 
 if TYPE_CHECKING:
-    from rib.runs.spec import Question
+    from rib.runs.spec import RunSpec
 
 TRIALS = "searches/*/trials/*"
 """Where a store has its marks."""
 
 
-def mark_trial(question: Question, store: RunStore, folder: Path) -> None:
+def mark_trial(spec: RunSpec, store: RunStore, folder: Path) -> None:
     """Remember that a run, and what it is made from, is about to be made for a search; not what is there already.
 
     Args:
-        question: What the trial asks.
+        spec: What the trial asks.
         store: Where it will be.
         folder: The search's.
     """
-    if store.place(question).metrics() is None:
-        file = folder / "trials" / question.training_key
+    if store.run_of(spec).metrics() is None:
+        file = folder / "trials" / spec.training_key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    for part in question.needs:
-        if part.question is not None and part.question.source is not None:
-            mark_trial(part.question, store, folder)
+    for part in spec.needs:
+        if part.spec is not None and part.spec.source is not None:
+            mark_trial(part.spec, store, folder)
 
 
 def trials_in(store: RunStore) -> frozenset[str]:

@@ -13,7 +13,7 @@ from rib.runtime.locks import Locks
 
 
 @dataclass(frozen=True)
-class Memo:
+class ArtifactCache:
     """A folder of files named by what determines their content.
 
     Attributes:

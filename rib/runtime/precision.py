@@ -1,4 +1,4 @@
-"""Full float32 precision for one block of code."""
+"""Numerical precision of matrix products and convolutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Matrix products and convolutions in full float32 (no TF32) inside, as they were outside."""
+    """Compute matrix products and convolutions in full float32 inside (no TF32), and restore the settings after."""
     matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

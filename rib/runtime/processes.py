@@ -80,7 +80,7 @@ def num_processes(config: Config) -> int:
     return each * int(config.trainer.get("num_nodes", 1))
 
 
-def counted(config: Config) -> dict[str, Any]:
+def count_devices(config: Config) -> dict[str, Any]:
     """A Trainer's arguments with a number where they say all devices, so that another machine reads the same."""
     devices = config.trainer.get("devices", 1)
     if devices not in ("auto", -1, "-1"):
@@ -94,7 +94,7 @@ def processes_exist() -> bool:
     return "LOCAL_RANK" in os.environ or ("SLURM_NTASKS" in os.environ and not interactive)
 
 
-def agreed(config: Config, look: Callable[[], T]) -> T:
+def agree(config: Config, look: Callable[[], T]) -> T:
     """What rank zero sees or does in the store: the processes of one run must never decide for themselves."""
     if not processes_exist() and not several_processes(config):
         return look()
@@ -102,11 +102,11 @@ def agreed(config: Config, look: Callable[[], T]) -> T:
     return agreed_on
 
 
-def is_known(config: Config, look: Callable[[], bool]) -> bool:
+def agree_if_finished(config: Config, look: Callable[[], bool]) -> bool:
     """The same for what may make all further work needless: then the other processes are not even started."""
     if not processes_exist() and config.trainer.get("num_nodes", 1) == 1 and look():
         return True
-    return agreed(config, look)
+    return agree(config, look)
 
 
 def check_share(batch_size: int, world: int) -> None:

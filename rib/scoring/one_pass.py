@@ -18,7 +18,7 @@ from rib.data.labels import LabelSpace
 from rib.models.build import build
 from rib.models.classifier import Classifier
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runtime.progress import Advance, progress
 from rib.scoring.score import score_all
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LoadedRun:
     """One run with its models in memory, and the datasets that they are to be scored on.
 
     Attributes:
-        question: What is asked of it.
+        spec: What is asked of it.
         run: Where its predictions go.
         datasets: Of the question's.
         data: Serves them.
@@ -43,7 +43,7 @@ class Entry:
         instead: The model of a dataset in the place of ``own``, or None for ``own``.
     """
 
-    question: Question
+    spec: RunSpec
     run: Run
     datasets: Sequence[str]
     data: RIBDataModule
@@ -55,25 +55,25 @@ class Entry:
     @classmethod
     def load(
         cls,
-        question: Question,
+        spec: RunSpec,
         run: Run,
         datasets: Sequence[str],
         data: RIBDataModule,
         fabric: Fabric,
         merging: Merging | None = None,
-    ) -> Entry:
+    ) -> LoadedRun:
         """Load a run's models onto the device; what was merged may have more than its stored weights.
 
         Raises:
             RibError: If its weights cannot be read.
         """
         if merging is not None and merging.together:
-            return cls(question, run, datasets, data, merging.models(), together=merging.together)
-        start = replace(question.start, weights=run.weights_file)
-        own = [build(start, len(question.catalog.wnids)).to(fabric.device)]
+            return cls(spec, run, datasets, data, merging.models(), together=merging.together)
+        start = replace(spec.start, weights=run.weights_file)
+        own = [build(start, len(spec.catalog.wnids)).to(fabric.device)]
         if merging is None:
-            return cls(question, run, datasets, data, own)
-        return cls(question, run, datasets, data, own, merging.variants(), instead=merging.model_for)
+            return cls(spec, run, datasets, data, own)
+        return cls(spec, run, datasets, data, own, merging.variants(), instead=merging.model_for)
 
     def models(self, dataset: str) -> list[Classifier]:
         """What looks at a dataset's images: the run's own, then the curve's."""
@@ -81,7 +81,7 @@ class Entry:
         return [*(self.own if instead is None else [instead]), *self.curve.values()]
 
 
-def score_together(entries: Sequence[Entry], fabric: Fabric, title: str) -> None:
+def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> None:
     """Score every entry on its datasets and keep the predictions, each dataset read once for all that share its key.
 
     An ensemble of outputs, whose models answer for one another, reads the images for itself.
@@ -92,15 +92,15 @@ def score_together(entries: Sequence[Entry], fabric: Fabric, title: str) -> None
         title: Of the progress bar.
     """
     begun = time.perf_counter()
-    sharing: dict[tuple[str, str, int | None], list[Entry]] = {}
+    sharing: dict[tuple[str, str, int | None], list[LoadedRun]] = {}
     for number, entry in enumerate(entries):
         for name in entry.datasets:
             alone = number if entry.together is not None else None
-            sharing.setdefault((name, entry.question.score_keys[name], alone), []).append(entry)
-    total = sum(len(those[0].question.images[name]) for (name, *_), those in sharing.items())
+            sharing.setdefault((name, entry.spec.score_keys[name], alone), []).append(entry)
+    total = sum(len(those[0].spec.images[name]) for (name, *_), those in sharing.items())
     with progress(title, total) as tell:
         for (name, key, _), those in sharing.items():
-            _score(name, key, those, fabric, _of_all(tell, len(those[0].question.images[name]), fabric.world_size))
+            _score(name, key, those, fabric, _of_all(tell, len(those[0].spec.images[name]), fabric.world_size))
     if fabric.is_global_zero:
         _share_out(time.perf_counter() - begun, entries)
     fabric.barrier()
@@ -120,11 +120,11 @@ def _of_all(tell: Advance, images: int, world: int) -> Advance:
 
 
 def _score(
-    name: str, key: str, entries: Sequence[Entry], fabric: Fabric, advance: Callable[[int, str], object]
+    name: str, key: str, entries: Sequence[LoadedRun], fabric: Fabric, advance: Callable[[int, str], object]
 ) -> None:
     """One dataset for all entries that share its key."""
     first = entries[0]
-    tree, config = first.question.images[name], first.question.config
+    tree, config = first.spec.images[name], first.spec.config
     models = [entry.models(tree.spec.name) for entry in entries]
     predictions = score_all(
         [model for of_entry in models for model in of_entry],
@@ -147,7 +147,7 @@ def _score(
         own.save(entry.run.predictions_file(name, key))  # last: where it is, the curve's are too
 
 
-def _share_out(seconds: float, entries: Sequence[Entry]) -> None:
+def _share_out(seconds: float, entries: Sequence[LoadedRun]) -> None:
     """Add to each run's scoring time its share of a pass, by its number of models."""
     models = [len(entry.own) + len(entry.curve) for entry in entries]
     for entry, count in zip(entries, models, strict=True):

@@ -15,7 +15,7 @@ from rib.reporting.style import style
 from rib.reporting.summary import counted
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
-from rib.studies.rows import Row, gaining, n_of, name_curves, rows, said, with_holm
+from rib.studies.rows import Row, format_effect, gaining, n_of, name_curves, rows, with_holm
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
 
@@ -87,7 +87,7 @@ class Against(Study):
 
     def _point(self, row: Mapping[Hashable, Any]) -> str:
         source = before_after(row["source_before"], row["source_after"])
-        return f"{said(row)} at {row[self.option]:g} (source {source} %)"
+        return f"{format_effect(row)} at {row[self.option]:g} (source {source} %)"
 
 
 def _held_out(row: Row) -> float:

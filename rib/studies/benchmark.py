@@ -19,9 +19,9 @@ from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.files import digest_of
 from rib.sweeps.cost import Costs
-from rib.sweeps.executors import Jobs, Processes, Workers
+from rib.sweeps.executors import LocalExecutor, SlurmExecutor, Workers
 from rib.sweeps.plan import Plan, controls, make_plan
-from rib.sweeps.scheduler import Outcome, Schedule, failed_labels, stand
+from rib.sweeps.scheduler import Outcome, Schedule, failed_labels, grid_state
 from rib.sweeps.status import plan_report, show_plan, show_status
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     workers = _workers(config, launcher, store)
     plan = make_plan(config, store)
     study = _study(config, plan)
-    outcome = stand(plan, store, forgive=config.retry and not config.plan_only)
+    outcome = grid_state(plan, store, retry_failed=config.retry and not config.plan_only)
     costs = Costs(store)
     missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id)]
     if missing:
@@ -125,8 +125,8 @@ def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 def _workers(config: BenchmarkConfig, launcher: Launcher, store: RunStore) -> Workers:
     if "submitit" in str(launcher.get("_target_", "")):
-        return Jobs(launcher, store.root / "submitit", config.jobs)
-    return Processes(config.trainer, config.jobs, config.threads)
+        return SlurmExecutor(launcher, store.root / "submitit", config.jobs)
+    return LocalExecutor(config.trainer, config.jobs, config.threads)
 
 
 def _check_format(config: BenchmarkConfig) -> None:
@@ -151,7 +151,7 @@ def _make_controls(plan: Plan, store: RunStore, workers: Workers, outcome: Outco
         return
     say(f"{len(lacking.wanted)} controls: plain fine-tuning with frozen statistics of the models with BatchNorm")
     needed = Plan({**plan.cells, **lacking.cells})
-    there = stand(needed, store)
+    there = grid_state(needed, store)
     made = Schedule(needed, store, workers, there).run()
     outcome.failed |= {id: why for id, why in made.failed.items() if id in lacking.cells}
     plan.cells |= lacking.cells
@@ -180,7 +180,7 @@ def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
     if config.study is None:
         return None
     study: Study = rib.config.instantiate(config.draw)
-    if asked := [cell for cell in plan.asked if cell.question is not None]:  # else the plan says why there is none
+    if asked := [cell for cell in plan.asked if cell.spec is not None]:  # else the plan says why there is none
         study.check(asked)
     return study
 

@@ -27,7 +27,7 @@ from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runtime.progress import progress
 from rib.studies.plots import tidy
-from rib.studies.rows import Row, n_of, name_curves, rows, said
+from rib.studies.rows import Row, format_effect, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
 
@@ -49,10 +49,10 @@ class Shift(Study):
         if not isinstance(self.images, int):
             raise RibError(f"draw.images: expected a whole number, got {self.images!r}")
         check(CKAConfig(run="", images=self.images))
-        methods = {cell.question.method for cell in cells if cell.question is not None} - {PRETRAINED}
+        methods = {cell.spec.method for cell in cells if cell.spec is not None} - {PRETRAINED}
         if all(set(method.split("+")) & NO_WEIGHTS.keys() for method in methods):
             raise RibError(f"methods: none of {', '.join(methods)} has weights of its own to look into")
-        known = next(cell.question.catalog.specs for cell in cells if cell.question is not None)
+        known = next(cell.spec.catalog.specs for cell in cells if cell.spec is not None)
         if self.dataset not in known:
             raise RibError(f"draw.dataset: there is no {self.dataset!r}; expected any of {', '.join(known)}")
 
@@ -86,7 +86,7 @@ class Shift(Study):
         for curve, group in points.groupby("curve", sort=False):
             within = rank_correlation(list(group["cka"]), list(group["ri"]))
             over = f"rank correlation of RI and CKA over its sources {within}" if within else _each(group)
-            mri = said(table[table["curve"] == curve].iloc[0].to_dict())
+            mri = format_effect(table[table["curve"] == curve].iloc[0].to_dict())
             lines.append(f"{curve}: CKA {_mean(list(group['cka']))}, mRI {mri}; {over}.")
         lines.append(_over_all(points))
         for note, group in table[table["layer"] == ""].groupby("note"):
@@ -177,11 +177,11 @@ class Shift(Study):
 
     def _pair(self, one: Made, store: RunStore) -> Pair:
         """The cell and its start, as the question after them has them: no config is read again from the store."""
-        question = one.cell.question
-        assert question is not None, "a finished cell was asked"
-        before = question.of_pretrained()
-        start = store.place(before)
-        c = question.config
+        spec = one.cell.spec
+        assert spec is not None, "a finished cell was asked"
+        before = spec.of_pretrained()
+        start = store.run_of(before)
+        c = spec.config
         config = CKAConfig(
             run=str(one.run.folder),
             datasets=[self.dataset],

@@ -15,7 +15,7 @@ from rib.reporting.summary import PLAIN
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
-from rib.studies.rows import n_of, rows, said, unknown
+from rib.studies.rows import format_effect, n_of, rows, unknown
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
 
@@ -40,9 +40,9 @@ class Controls(Study):
     def check(self, cells: Sequence[Cell]) -> None:
         """Plain fine-tuning is there to compare with."""
         super().check(cells)
-        if not any(cell.question is not None and cell.question.method == PLAIN for cell in cells):
+        if not any(cell.spec is not None and cell.spec.method == PLAIN for cell in cells):
             raise RibError(f"methods: this study compares with {PLAIN}, which is not among its cells")
-        if all(cell.question is None or _control(_facts(cell)) == PLAIN for cell in cells):
+        if all(cell.spec is None or _control(_facts(cell)) == PLAIN for cell in cells):
             raise RibError(f"grids: expected a control beside {PLAIN}, one of {', '.join(CONTROLS)}; got none")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
@@ -64,7 +64,7 @@ class Controls(Study):
             verdict = "" if row["control"] == PLAIN else f"; must be: {row['must']}: {_yes(row['holds'])}"
             source = f", accuracy on the source {before_after(row['source_before'], row['source_after'])} %"
             trained = source if row["control"] != "pretrained" else ""
-            lines.append(f"{row['model']}, {row['control']}: {said(row)}{trained}{verdict}.")
+            lines.append(f"{row['model']}, {row['control']}: {format_effect(row)}{trained}{verdict}.")
         checked = table[(table["control"] != PLAIN) & table["holds"].notna()]["holds"]
         lines.append(f"{sum(map(bool, checked))} of {len(checked)} controls hold.")
         return "\n".join(lines)
@@ -89,8 +89,8 @@ class Controls(Study):
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
-    assert cell.question is not None, "only what can be asked is looked at"
-    return {"method": cell.question.method, **cell.axes}
+    assert cell.spec is not None, "only what can be asked is looked at"
+    return {"method": cell.spec.method, **cell.axes}
 
 
 def _control(row: Mapping[str, Any]) -> str:

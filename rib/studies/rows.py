@@ -75,12 +75,12 @@ def name_curves(found: Sequence[Row], along: Sequence[str], parts: Sequence[str]
         row.facts["curve"] = ", ".join([*first, *rest])
 
 
-def drawn(row: Row) -> dict[str, Any]:
+def describe_subset(row: Row) -> dict[str, Any]:
     """The subsets behind a row: ``images`` in all, ``a_class`` of them, and a digest for each draw.
 
     Over several sources, means.
     """
-    trees = [one.cell.question.source for one in row.made if one.cell.question and one.cell.question.source is not None]
+    trees = [one.cell.spec.source for one in row.made if one.cell.spec and one.cell.spec.source is not None]
     sizes = [len(tree) for tree in trees]
     each = [len(tree) / len(set(tree.labels.tolist())) for tree in trees]
     return {
@@ -111,7 +111,7 @@ def numbers(summary: Summary) -> dict[str, Any]:
     }
 
 
-def said(row: Mapping[Any, Any], of: str = "mri") -> str:
+def format_effect(row: Mapping[Any, Any], of: str = "mri") -> str:
     """``-3.21 [-4.00, -2.50]``: mRI in points with its 95 % interval over images only."""
     return f"{row[of]:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 

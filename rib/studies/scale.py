@@ -13,7 +13,7 @@ from rib.metrics.rank import rank_correlation
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, short, tidy
-from rib.studies.rows import Row, drawn, gaining, n_of, name_curves, rows, said, with_holm
+from rib.studies.rows import Row, describe_subset, format_effect, gaining, n_of, name_curves, rows, with_holm
 from rib.studies.size import SIZE
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
@@ -37,7 +37,7 @@ class Scale(Study):
         lines = [f"mRI by pretraining images, points with 95 % intervals over images only; {n_of(table, named=True)}."]
         for label, curve in _known(table).groupby("curve"):
             points = curve.to_dict("records")
-            each = ", ".join(f"{row['model']} ({short(row['pretrained_on'])}) {said(row)}" for row in points)
+            each = ", ".join(f"{row['model']} ({short(row['pretrained_on'])}) {format_effect(row)}" for row in points)
             rank = rank_correlation(list(curve["pretrained_on"]), list(curve["mri"]))
             few = f"; {curve['pretrained_on'].nunique()} scales are too few for a rank correlation"
             trend = f"; rank correlation of scale and mRI {rank}" if rank else few if len(points) > 1 else ""
@@ -74,7 +74,7 @@ class Map(Study):
         """One row a curve (a model, and what else differs) and size."""
         found = _rows(made, store)
         name_curves(found, [SIZE])
-        table = pd.DataFrame([{**row.facts, **drawn(row)} for row in found])
+        table = pd.DataFrame([{**row.facts, **describe_subset(row)} for row in found])
         return with_holm(table).sort_values(["pretrained_on", "curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
@@ -88,7 +88,7 @@ class Map(Study):
         for label in dict.fromkeys([*curves[:1], *curves[-1:]]):
             curve = known[known["curve"] == label].to_dict("records")
             ends = dict.fromkeys((0, len(curve) - 1))
-            each = ", ".join(f"{said(curve[i])} with {curve[i]['a_class']:.5g} a class" for i in ends)
+            each = ", ".join(f"{format_effect(curve[i])} with {curve[i]['a_class']:.5g} a class" for i in ends)
             lines.append(f"{label}, {short(curve[0]['pretrained_on'])} pretraining images: {each}.")
         return "\n".join([*lines, *_left_out(table)])
 
@@ -125,9 +125,9 @@ def _rows(made: Sequence[Made], store: RunStore) -> list[Row]:
     """Rows of what was trained, with what their models had seen; 0 images where ``model.pretraining`` does not say."""
     found = rows([one for one in made if one.metrics["method"] != PRETRAINED], store)
     for row in found:
-        question = row.made[0].cell.question
-        assert question is not None, "a finished cell was asked"
-        seen = question.config.model.pretraining
+        spec = row.made[0].cell.spec
+        assert spec is not None, "a finished cell was asked"
+        seen = spec.config.model.pretraining
         row.facts.update(pretrained_on=seen.images or 0, objective=seen.objective or "objective unknown")
     return found
 

@@ -17,7 +17,7 @@ from rib.reporting.formatting import before_after
 from rib.reporting.summary import changes_of, counted
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
-from rib.studies.rows import Row, drawn, n_of, name_curves, rows, said, unknown
+from rib.studies.rows import Row, describe_subset, format_effect, n_of, name_curves, rows, unknown
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
 
@@ -45,7 +45,7 @@ class Size(Study):
         """One row a curve and size, with the subsets' digests and the change on ImageNet val."""
         found = rows(made, store)
         name_curves(found, [SIZE])
-        table = pd.DataFrame([{**row.facts, **drawn(row), **_on_val(row, store)} for row in found])
+        table = pd.DataFrame([{**row.facts, **describe_subset(row), **_on_val(row, store)} for row in found])
         return table.sort_values(["curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
@@ -54,7 +54,7 @@ class Size(Study):
         for label, curve in table.groupby("curve"):
             records = curve.to_dict("records")
             first, last = records[0], records[-1]
-            ends = [f"{said(row)} with {row['a_class']:.5g} a class ({_val(row)})" for row in (first, last)]
+            ends = [f"{format_effect(row)} with {row['a_class']:.5g} a class ({_val(row)})" for row in (first, last)]
             lines.append(f"{label}: {', '.join(dict.fromkeys(ends))}; {self._crossing(records)}.")
         return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from rib.reporting.summary import PLAIN
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
-from rib.studies.rows import n_of, name_curves, rows, said, unknown
+from rib.studies.rows import format_effect, n_of, name_curves, rows, unknown
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
 
@@ -37,7 +37,7 @@ class Tradeoff(Study):
     def check(self, cells: Sequence[Cell]) -> None:
         """Every method but plain fine-tuning has a curve to be on, and weights whose distance can be told."""
         super().check(cells)
-        methods = {cell.question.method: cell for cell in cells if cell.question is not None}
+        methods = {cell.spec.method: cell for cell in cells if cell.spec is not None}
         if PLAIN not in methods:
             raise RibError(f"methods: this study compares with {PLAIN}, which is not among {', '.join(methods)}")
         for method, cell in methods.items():
@@ -47,7 +47,7 @@ class Tradeoff(Study):
                 known = ", ".join(self.strength)
                 raise RibError(f"methods: {cell.label} has no curve; draw.strength names that of {known}")
         for method, option in self.strength.items():
-            own = [cell for cell in cells if cell.question is not None and cell.question.method == method]
+            own = [cell for cell in cells if cell.spec is not None and cell.spec.method == method]
             need_axis(own, option, f"the curve of {method}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
@@ -137,11 +137,11 @@ class Tradeoff(Study):
 
 def _moved(one: Made, store: RunStore) -> float:
     """Euclidean distance from the start."""
-    question = one.cell.question
-    assert question is not None, "a finished cell was asked"
-    before = store.place(question.of_pretrained())
+    spec = one.cell.spec
+    assert spec is not None, "a finished cell was asked"
+    before = store.run_of(spec.of_pretrained())
     return distance(StoredWeights(before.weights_file), StoredWeights(one.run.weights_file))
 
 
 def _point(row: Mapping[Any, Any]) -> str:
-    return f"source {before_after(row['source_before'], row['source_after'])} %, mRI {said(row)}"
+    return f"source {before_after(row['source_before'], row['source_after'])} %, mRI {format_effect(row)}"

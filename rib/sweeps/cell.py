@@ -36,21 +36,21 @@ def answer_cell(folder: Path) -> None:
         RibError: For whatever the user can mend.
     """
     import rib.config
-    from rib.pipeline import answer
-    from rib.runs.resolve import ask
+    from rib.pipeline import get_or_make
+    from rib.runs.resolve import resolve
     from rib.runs.store import RunStore, TakenOverError
     from rib.runtime import progress
     from rib.runtime.console import rank, say
 
-    config = rib.config.stored(folder / CONFIG)
+    config = rib.config.load_config(folder / CONFIG)
     progress.report_to(folder / PROGRESS)
     store = RunStore(config.paths.runs)
-    question = ask(config)
+    spec = resolve(config)
     try:
-        answer(question, store)
+        get_or_make(spec, store)
     except TakenOverError as error:
         say(f"{error}; waiting for it")
-        answer(question, store)
+        get_or_make(spec, store)
     if rank() == 0:
         (folder / PROGRESS).unlink(missing_ok=True)
         (folder / FAILED).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from rib.errors import RibError
 from rib.runs.metrics_file import read
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.files import digest_of, write_atomically
 from rib.sweeps.plan import Cell
@@ -39,7 +39,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Taken:
+class RunCost:
     """What a finished run took.
 
     Attributes:
@@ -67,49 +67,49 @@ class Costs:
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
-        self._taken: defaultdict[tuple[Any, ...], list[Taken]] = defaultdict(list)
+        self._taken: defaultdict[tuple[Any, ...], list[RunCost]] = defaultdict(list)
         for run in store.finished():
             if (m := run.metrics()) is not None:
                 epochs, trained = m["protocol"]["epochs"], m.get("trained_on")
                 shown = epochs * trained["num_images"] if epochs is not None and trained else None
-                taken = Taken(m["seconds"]["fit"], m["seconds"]["evaluate"], shown)
+                taken = RunCost(m["seconds"]["fit"], m["seconds"]["evaluate"], shown)
                 for key in _keys(m["model"], m["method"], m["source"], shown):
                     self._taken[key].append(taken)
 
-    def seconds(self, question: Question) -> float | None:
+    def seconds(self, spec: RunSpec) -> float | None:
         """Of one cell: what such cells took here, else what a calibration says; None where nothing is known."""
-        shown = _shown(question)
-        for key in _keys(question.start.name, question.method, question.source_name, shown):
+        shown = _shown(spec)
+        for key in _keys(spec.start.name, spec.method, spec.source_name, shown):
             if taken := self._taken.get(key):
                 return fmean(one.seconds(shown) for one in taken)
-        measured = _read(self._file(question))
-        return None if measured is None else _estimate(question, measured)
+        measured = _read(self._file(spec))
+        return None if measured is None else _estimate(spec, measured)
 
-    def num_bytes(self, question: Question) -> int:
+    def num_bytes(self, spec: RunSpec) -> int:
         """Of one cell's run: its weights and an entry an image."""
-        images = sum(len(tree) for tree in question.scored.values())
-        weights = FLOAT_BYTES * num_parameters(question)
-        logits = sum(len(tree) * len(tree.spec.groups) for tree in question.scored.values())
-        return weights + IMAGE_BYTES * images + (FLOAT_BYTES * logits if question.config.predictions.logits else 0)
+        images = sum(len(tree) for tree in spec.scored.values())
+        weights = FLOAT_BYTES * num_parameters(spec)
+        logits = sum(len(tree) * len(tree.spec.groups) for tree in spec.scored.values())
+        return weights + IMAGE_BYTES * images + (FLOAT_BYTES * logits if spec.config.predictions.logits else 0)
 
     def calibrate(self, cells: Iterable[Cell]) -> None:
         """Time one model of each kind that nothing is known of, with random weights; nothing is downloaded."""
         for cell in cells:
-            if cell.question is not None and self.seconds(cell.question) is None:
-                file = self._file(cell.question)
+            if cell.spec is not None and self.seconds(cell.spec) is None:
+                file = self._file(cell.spec)
                 if _read(file) is None:
-                    write_atomically(file, json.dumps(vars(_time(cell.question))).encode())
+                    write_atomically(file, json.dumps(vars(_time(cell.spec))).encode())
 
-    def _file(self, question: Question) -> Path:
-        trainer = {k: v for k, v in question.config.trainer.items() if k in ("accelerator", "devices")}
-        facts = [question.start.library, question.start.architecture, question.start.transform.size, trainer]
-        return self.store.root / "calibration" / f"{digest_of([*facts, question.config.precision])}.json"
+    def _file(self, spec: RunSpec) -> Path:
+        trainer = {k: v for k, v in spec.config.trainer.items() if k in ("accelerator", "devices")}
+        facts = [spec.start.library, spec.start.architecture, spec.start.transform.size, trainer]
+        return self.store.root / "calibration" / f"{digest_of([*facts, spec.config.precision])}.json"
 
 
-def num_parameters(question: Question) -> int:
+def num_parameters(spec: RunSpec) -> int:
     """About how many weights a model has, told by its file, which may hold halves (mini's, most of the hub's)."""
-    halves = question.start.library == "mini"
-    return question.start.num_bytes // (2 if halves else FLOAT_BYTES)
+    halves = spec.start.library == "mini"
+    return spec.start.num_bytes // (2 if halves else FLOAT_BYTES)
 
 
 def total(seconds: Sequence[float | None], jobs: int) -> float | None:
@@ -123,15 +123,15 @@ def _keys(model: str, method: str, source: str, shown: int | None) -> tuple[tupl
     return (model, method, source, shown), (model, method, source), (model, method)
 
 
-def _shown(question: Question) -> int | None:
-    if not question.trains or question.source is None or question.recipe is None:
+def _shown(spec: RunSpec) -> int | None:
+    if not spec.trains or spec.source is None or spec.recipe is None:
         return None
-    return question.recipe.epochs * len(question.source)
+    return spec.recipe.epochs * len(spec.source)
 
 
-def _estimate(question: Question, measured: Measured) -> float:
-    scored = sum(len(tree) for tree in question.scored.values()) * measured.score
-    return scored + (_shown(question) or 0) * measured.train
+def _estimate(spec: RunSpec, measured: Measured) -> float:
+    scored = sum(len(tree) for tree in spec.scored.values()) * measured.score
+    return scored + (_shown(spec) or 0) * measured.train
 
 
 def _read(file: Path) -> Measured | None:
@@ -143,7 +143,7 @@ def _read(file: Path) -> Measured | None:
         return None
 
 
-def _time(question: Question) -> Measured:
+def _time(spec: RunSpec) -> Measured:
     """Two batches, after one that warms up, forward and backward and forward alone."""
     import torch
 
@@ -151,10 +151,10 @@ def _time(question: Question) -> Measured:
     from rib.models.classifier import Classifier
     from rib.runtime.processes import has_gpu
 
-    start = question.start
-    device = torch.device("cuda" if has_gpu(str(question.config.trainer.get("accelerator", "auto"))) else "cpu")
+    start = spec.start
+    device = torch.device("cuda" if has_gpu(str(spec.config.trainer.get("accelerator", "auto"))) else "cpu")
     model = Classifier(build_backbone(start), start.transform.mean, start.transform.std).to(device)
-    size = min(CALIBRATION_IMAGES, question.config.batch_size)
+    size = min(CALIBRATION_IMAGES, spec.config.batch_size)
     images = torch.zeros(size, 3, start.transform.size, start.transform.size, dtype=torch.uint8, device=device)
 
     def timed(step: Callable[[], object]) -> float:

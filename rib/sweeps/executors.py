@@ -54,7 +54,7 @@ class Workers(Protocol):
         """Begin a cell; its folder has its config.yaml."""
 
 
-class Processes:
+class LocalExecutor:
     """Processes of this machine, one a cell, forked from a server that has imported torch once.
 
     A cell on several devices is a command of its own instead, since Lightning starts its other processes by it.
@@ -126,7 +126,7 @@ class Processes:
             self._free = sorted({*self._free, *devices})
 
 
-class Jobs:
+class SlurmExecutor:
     """Jobs of a cluster through submitit, with the resources that ``hydra/launcher`` names.
 
     A job that is preempted or out of time is queued again by submitit, and goes on from its last checkpoint.

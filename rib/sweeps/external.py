@@ -14,14 +14,14 @@ from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config
 from rib.errors import RibError
 from rib.models.build import build
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
 from rib.runtime.files import file_digest
-from rib.sweeps.scoring_job import Task, task_of
+from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
 
 
-def external_task(config: EvaluateConfig) -> Task:
+def external_job(config: EvaluateConfig) -> ScoringJob:
     """A task for weights from elsewhere, which fit the model."""
     file = Path(str(config.weights)).expanduser()
     if (file / "metrics.json").is_file():
@@ -37,21 +37,21 @@ def external_task(config: EvaluateConfig) -> Task:
         )
     node = {"name": config.name or file.stem, "digest": file_digest(file)}
     plain = {name: getattr(config, name) for name in Config.__dataclass_fields__}
-    question = ask(Config(**plain | {"method": {EXTERNAL: node}, "force": False}))
-    known = question.catalog.specs
-    if question.source_name not in ("none", *known):
-        raise RibError(f"dataset={question.source_name}: there is no such dataset; known: {', '.join(known)}")
-    task = replace(task_of(question, RunStore(config.paths.runs), {}), weights=file, again=config.force)
+    spec = resolve(Config(**plain | {"method": {EXTERNAL: node}, "force": False}))
+    known = spec.catalog.specs
+    if spec.source_name not in ("none", *known):
+        raise RibError(f"dataset={spec.source_name}: there is no such dataset; known: {', '.join(known)}")
+    task = replace(scoring_job_of(spec, RunStore(config.paths.runs), {}), weights=file, again=config.force)
     _check_name(node["name"], task)
     if task.run.metrics() is None:
-        build(replace(question.start, weights=file), len(question.catalog.wnids))  # before anything is written
+        build(replace(spec.start, weights=file), len(spec.catalog.wnids))  # before anything is written
     return task
 
 
-def _check_name(name: str, task: Task) -> None:
+def _check_name(name: str, task: ScoringJob) -> None:
     """Two files of one name would be one row of a table."""
-    question = task.question
-    for other in task.store.finished(model=question.start.name, source=question.source_name, method=EXTERNAL):
+    spec = task.spec
+    for other in task.store.finished(model=spec.start.name, source=spec.source_name, method=EXTERNAL):
         called = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")
         if called == name and other.key != task.run.key:
             raise RibError(f"name: other weights are called {name} already ({other.folder}); give name=ANOTHER")

@@ -81,7 +81,7 @@ class Jobs(Callback):
                 sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; the same command tries them again")
 
 
-def recorded(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
+def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
     """Keep what becomes of a job of a sweep; an error ends the job and not the sweep."""
 
     @functools.wraps(task)

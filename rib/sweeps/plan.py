@@ -19,10 +19,10 @@ from rib.config.schema import BatchNorm, Config
 from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
-from rib.runs.freshness import view_of
-from rib.runs.resolve import Found, RefusedError, ask
+from rib.runs.freshness import find_metrics
+from rib.runs.resolve import RefusedError, Resolver, resolve
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.files import digest_of
 from rib.schemas.metrics import Metrics
@@ -38,7 +38,7 @@ class Cell:
     Attributes:
         id: Names its folder under ``<store>/cells``; two cells with one answer are one cell.
         label: ``mini_small, ewc on imagenet_r, seed 0``.
-        question: What it asks; None where it cannot even be asked.
+        spec: What it asks; None where it cannot even be asked.
         place: Where its answer is, or will be; None without a question.
         needs: Ids of the cells that come before it.
         wanted: Whether the grid asks for it, or only other cells need it.
@@ -49,7 +49,7 @@ class Cell:
 
     id: str
     label: str
-    question: Question | None
+    spec: RunSpec | None
     place: Run | None
     needs: tuple[str, ...] = ()
     wanted: bool = False
@@ -60,7 +60,7 @@ class Cell:
     @property
     def metrics(self) -> Metrics | None:
         """What its run's metrics say to exactly this question; None while there is no answer."""
-        return None if self.place is None or self.question is None else view_of(self.place, self.question)
+        return None if self.place is None or self.spec is None else find_metrics(self.place, self.spec)
 
     @property
     def is_done(self) -> bool:
@@ -95,11 +95,11 @@ class Plan:
 
     def shared(self) -> dict[str, int]:
         """What several cells need once, and how many of each: pretrained scores, probes, ingredients, Fishers."""
-        needed = [cell for cell in self.cells.values() if not cell.wanted and cell.question is not None]
+        needed = [cell for cell in self.cells.values() if not cell.wanted and cell.spec is not None]
         counts: dict[str, int] = {}
         for cell in needed:
-            assert cell.question is not None
-            counts[cell.question.method] = counts.get(cell.question.method, 0) + 1
+            assert cell.spec is not None
+            counts[cell.spec.method] = counts.get(cell.spec.method, 0) + 1
         fishers = {digest_of(facts) for cell in self.cells.values() for facts in _fishers(cell)}
         return counts | ({"Fisher": len(fishers)} if fishers else {})
 
@@ -110,16 +110,16 @@ def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
     Raises:
         RibError: If an entry of the grid cannot be understood; a cell that cannot be asked is part of the plan.
     """
-    plan, found = Plan(), Found(download=False)
+    plan, found = Plan(), Resolver(download=False)
     for label, values, cell_config in _configs(config):
         try:
-            question = ask(cell_config, found)
+            spec = resolve(cell_config, found)
         except RibError as error:
             refused = isinstance(error, RefusedError)
             cell_id = digest_of([label, values])
             plan.add(Cell(cell_id, label, None, None, (), True, values, str(error), refused))
         else:
-            _add(plan, store, question, label, values, wanted=True)
+            _add(plan, store, spec, label, values, wanted=True)
     problems = {cell.problem for cell in plan.wanted}
     if len(problems) == 1 and (only := problems.pop()) is not None and not all(c.refused for c in plan.wanted):
         raise RibError(only)
@@ -131,35 +131,35 @@ def controls(plan: Plan, store: RunStore) -> Plan:
 
     Moving statistics alone can cost more than fine-tuning does; whether a model has any is known once it was trained.
     """
-    lacking, found = Plan(), Found(download=False)
+    lacking, found = Plan(), Resolver(download=False)
     for cell in plan.wanted:
-        question, metrics = cell.question, cell.metrics
-        if question is None or metrics is None or not metrics["notes"].get("batch_norm.layers"):
+        spec, metrics = cell.spec, cell.metrics
+        if spec is None or metrics is None or not metrics["notes"].get("batch_norm.layers"):
             continue
-        control = ask(replace(question.config, method={}, batch_norm=BatchNorm.frozen), found)
+        control = resolve(replace(spec.config, method={}, batch_norm=BatchNorm.frozen), found)
         _add(lacking, store, control, f"{label_of(control)}, batch_norm=frozen", {}, wanted=True)
     lacking.cells = {id: cell for id, cell in lacking.cells.items() if id not in plan.cells}
     return lacking
 
 
-def label_of(question: Question) -> str:
+def label_of(spec: RunSpec) -> str:
     """``mini_small, ewc on imagenet_r, seed 0``."""
-    if question.source is None:
-        return f"{question.start.name}, {question.method}"
-    return f"{question.start.name}, {question.method} on {question.source_name}, seed {question.config.seed}"
+    if spec.source is None:
+        return f"{spec.start.name}, {spec.method}"
+    return f"{spec.start.name}, {spec.method} on {spec.source_name}, seed {spec.config.seed}"
 
 
 def _add(
-    plan: Plan, store: RunStore, question: Question, label: str, values: Mapping[str, Any], wanted: bool = False
+    plan: Plan, store: RunStore, spec: RunSpec, label: str, values: Mapping[str, Any], wanted: bool = False
 ) -> str:
     """Add a cell after what it needs."""
-    asked = [part.question for part in question.needs if part.question is not None]
-    before = [] if question.source is None else [question.of_pretrained()]
+    asked = [part.spec for part in spec.needs if part.spec is not None]
+    before = [] if spec.source is None else [spec.of_pretrained()]
     needs = tuple(dict.fromkeys(_add(plan, store, part, label_of(part), {}) for part in (*before, *asked)))
-    place = store.place(question)
-    suite = [question.suite, question.protocol["targets"], question.protocol["reported"], question.config.experiment]
-    cell_id = digest_of([place.key, suite, question.score_keys])
-    plan.add(Cell(cell_id, label, question, place, needs, wanted, values))
+    place = store.run_of(spec)
+    suite = [spec.suite, spec.protocol["targets"], spec.protocol["reported"], spec.config.experiment]
+    cell_id = digest_of([place.key, suite, spec.score_keys])
+    plan.add(Cell(cell_id, label, spec, place, needs, wanted, values))
     return cell_id
 
 
@@ -184,14 +184,14 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
     used: set[str] = set()
     for model, names in itertools.product(grid["models"], grid["methods"]):
         name, *more = shlex.split(model)
-        started = rib.config.varied(base, [f"model={name}", *more], f"models: {model}")
+        started = rib.config.override(base, [f"model={name}", *more], f"models: {model}")
         stacked = replace(started, method=ingredients.nodes_of(names, "methods", names))
         here = [axis for axis in axes if not axis.startswith("method.") or axis.split(".")[1] in stacked.method]
         used |= set(here)
         for combination in itertools.product(*(axes[axis] for axis in here)):
             values = dict(zip(here, combination, strict=True))
             one = (
-                rib.config.varied(stacked, [f"{k}={_spelt(v)}" for k, v in values.items()], "axes")
+                rib.config.override(stacked, [f"{k}={_spelt(v)}" for k, v in values.items()], "axes")
                 if values
                 else stacked
             )
@@ -224,12 +224,12 @@ def _spelt(value: object) -> str:
 
 def _fishers(cell: Cell) -> Iterator[Sequence[object]]:
     """What a cell's Fisher depends on, if it estimates one: cells of equal facts share it (`rib.runtime.artifacts`)."""
-    question = cell.question
-    if question is None or question.source is None or not question.trains:
+    spec = cell.spec
+    if spec is None or spec.source is None or not spec.trains:
         return
-    ewc = question.config.method.get("ewc")
+    ewc = spec.config.method.get("ewc")
     if ewc and ewc.get("fisher") != "identity":
         yield [
-            fisher_key(question, question.probe.key if question.probe else None),
+            fisher_key(spec, spec.probe.key if spec.probe else None),
             *(ewc.get(option) for option in ("samples", "seed", "labels")),
         ]

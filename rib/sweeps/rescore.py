@@ -22,26 +22,26 @@ from rib.errors import DamagedError, RibError, nearest
 from rib.reporting import run_view
 from rib.reporting.publish import publish
 from rib.runs.command import command_of
-from rib.runs.freshness import out_of_date, view_of
+from rib.runs.freshness import find_metrics, out_of_date
 from rib.runs.images import data_of, look_at_images
 from rib.runs.metrics_file import AGAIN, is_older, older_words
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.run import Run
-from rib.runs.spec import Question, suite_label
+from rib.runs.spec import RunSpec, suite_label
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
 from rib.runtime.environment import environment
 from rib.runtime.memory import free_memory
-from rib.runtime.processes import agreed, launch_processes
+from rib.runtime.processes import agree, launch_processes
 from rib.schemas.metrics import Metrics
-from rib.sweeps.external import external_task
-from rib.sweeps.scoring_job import Task, Trees, in_order, task_of
+from rib.sweeps.external import external_job
+from rib.sweeps.scoring_job import ScoringJob, Trees, in_order, scoring_job_of
 from rib.training.fit import fit
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-    from rib.scoring.one_pass import Entry
+    from rib.scoring.one_pass import LoadedRun
 
 SAID_OF_RUNS = ("runs", "suite", "evaluation", "predictions", "trainer", "paths", "force", "keep_memory")
 
@@ -71,37 +71,37 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     if (config.runs is None) == (config.weights is None):
         raise RibError("expected either runs=FOLDER_OR_PATTERN or weights=FILE model=NAME")
     failed: dict[Path, str] = {}
-    asked = _finished(config, failed) if config.weights is None else [external_task(config)]
+    asked = _finished(config, failed) if config.weights is None else [external_job(config)]
     tasks = {task.run.folder: task for task in in_order(asked)}
     for task in tasks.values():
         if task.is_open:
-            look_at_images(task.question)
-    if agreed(config, lambda: any(task.is_open for task in tasks.values())):
+            look_at_images(task.spec)
+    if agree(config, lambda: any(task.is_open for task in tasks.values())):
         _score(config, tasks, failed)
     if failed:
         first, why = next(iter(failed.items()))
         raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {why}")
     if rank() == 0 and len(asked) == 1:
-        metrics = view_of(asked[0].run, asked[0].question)
+        metrics = find_metrics(asked[0].run, asked[0].spec)
         assert metrics is not None, "a scored run has metrics"
         run_view.show_run(metrics, asked[0].run.folder)
     return [task.run for task in asked]
 
 
-def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[Task]:
+def _finished(config: EvaluateConfig, failed: dict[Path, str]) -> list[ScoringJob]:
     """A task for each finished run that the pattern matches."""
-    said = [key for key in rib.config.not_default(config, "evaluate") if key not in ABOUT_THE_MACHINE]
+    said = [key for key in rib.config.changed_options(config, "evaluate") if key not in ABOUT_THE_MACHINE]
     if wrong := [key for key in said if key.partition(".")[0] not in SAID_OF_RUNS]:
         raise RibError(f"{wrong[0]}: finished runs keep their own; say only how they are scored (suite=, evaluation.*)")
     matched = [path.resolve() for path in matching(str(config.runs))]
     folders = sorted({path for path in matched if _is_finished(path)})
     if not folders:
         raise RibError(f"runs: expected folders of finished runs, {_none_in(str(config.runs), matched)}")
-    tasks: list[Task] = []
+    tasks: list[ScoringJob] = []
     trees: Trees = {}
     for folder in folders:
         try:
-            task = task_of(_asked_again(Run(folder), config), _store_of(folder), trees)
+            task = scoring_job_of(_asked_again(Run(folder), config), _store_of(folder), trees)
             tasks.append(replace(task, again=config.force))
         except DamagedError as error:
             failed[folder] = f"{str(error).removesuffix(f'; {AGAIN}')}; mend it with {command_of(Run(folder))}"
@@ -166,12 +166,12 @@ def _store_of(folder: Path) -> RunStore:
     return RunStore(folder.parents[4])
 
 
-def _asked_again(run: Run, config: EvaluateConfig) -> Question:
+def _asked_again(run: Run, config: EvaluateConfig) -> RunSpec:
     """What a finished run answers, with the suite and the scoring of this command."""
     metrics, store = run.metrics(), _store_of(run.folder)
     assert metrics is not None, "only finished runs are scored again"
     try:
-        made = rib.config.stored(run.folder / "config.yaml")
+        made = rib.config.load_config(run.folder / "config.yaml")
     except RibError as error:
         raise RibError(f"{error}; make it again with {command_of(run, metrics, force=True)}") from error
     root = config.data.root or made.data.root
@@ -196,44 +196,44 @@ def _asked_again(run: Run, config: EvaluateConfig) -> Question:
         paths=replace(config.paths, runs=str(store.root)),
         force=False,
     )
-    question = ask(again)
-    if store.place(question).folder != run.folder:
+    spec = resolve(again)
+    if store.run_of(spec).folder != run.folder:
         raise RibError(
-            f"{_why_another(metrics, question)} (its key would now be {question.training_key}); make it again with "
+            f"{_why_another(metrics, spec)} (its key would now be {spec.training_key}); make it again with "
             f"{command_of(run, metrics)}"
         )
-    if changed := out_of_date(metrics, question, run):
+    if changed := out_of_date(metrics, spec, run):
         raise RibError(
             f"it is out of date: {changed} has other weights by now than those that it was made from; make it again "
             f"with {command_of(run, metrics)}"
         )
-    return question
+    return spec
 
 
-def _why_another(metrics: Metrics, question: Question) -> str:
+def _why_another(metrics: Metrics, spec: RunSpec) -> str:
     """Why the question that a finished run answered is another one now."""
     if is_older(metrics):
         return f"it {older_words(metrics)}"
     trained_on = metrics.get("trained_on")
-    if question.source is not None and trained_on and trained_on["digest"] != question.source.digest:
-        return f"the images of {question.source_name} are no more those that it was trained on"
-    scores, images = metrics["scores"], question.images
+    if spec.source is not None and trained_on and trained_on["digest"] != spec.source.digest:
+        return f"the images of {spec.source_name} are no more those that it was trained on"
+    scores, images = metrics["scores"], spec.images
     if other := [name for name in images if name in scores and images[name].digest != scores[name]["images"]]:
         return f"the images of {', '.join(other)} are no more those that it was scored on"
-    start = question.training_key if question.source is None else question.of_pretrained().training_key
+    start = spec.training_key if spec.source is None else spec.of_pretrained().training_key
     if metrics["before"] != start:
-        return f"the weights of model={question.start.name} are no more those that it began as"
+        return f"the weights of model={spec.start.name} are no more those that it began as"
     return "it was made by another version of rib"
 
 
-def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, str]) -> None:
+def _score(config: EvaluateConfig, tasks: dict[Path, ScoringJob], failed: dict[Path, str]) -> None:
     """Score all that is open, as many models at a time as fit, and write the metrics."""
     fabric = launch_processes(config)
     with ExitStack() as locks:
         # In one order everywhere, so that two commands never wait for each other; a key once, whatever its folders.
         keys = {(str(task.store.root), task.run.key): task for task in tasks.values() if task.is_open}
         for _, task in sorted(keys.items(), key=itemgetter(0)):
-            images = sum(map(len, task.question.images.values()))
+            images = sum(map(len, task.spec.images.values()))
             locks.enter_context(task.store.lock(task.run, 30 * images))
         # Rank zero's look decides for all; while this one waited, another process may have made some.
         todo = [tasks[folder] for folder in fabric.broadcast([f for f, task in tasks.items() if task.is_open])]
@@ -248,31 +248,31 @@ def _score(config: EvaluateConfig, tasks: dict[Path, Task], failed: dict[Path, s
     fabric.barrier()
 
 
-def _begin(task: Task, fabric: Fabric) -> None:
+def _begin(task: ScoringJob, fabric: Fabric) -> None:
     """Give a run that was never made its weights: the start's, or those from elsewhere."""
-    question = task.question
+    spec = task.spec
     if fabric.broadcast(task.run.read_json("fit.json") is not None):
-        if question.external is not None and fabric.is_global_zero:  # its name and precision are what is said of it
-            (task.run.folder / "config.yaml").write_text(rib.config.to_yaml(question.config))
+        if spec.external is not None and fabric.is_global_zero:  # its name and precision are what is said of it
+            (task.run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
         return
     if fabric.is_global_zero:
         task.run.folder.mkdir(parents=True, exist_ok=True)
-        (task.run.folder / "config.yaml").write_text(rib.config.to_yaml(question.config))
+        (task.run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
         task.run.write_json("env.json", environment())
     if task.weights is not None:
-        question = replace(question, start=replace(question.start, weights=task.weights))
-    fit(question, task.run, task.store)
+        spec = replace(spec, start=replace(spec.start, weights=task.weights))
+    fit(spec, task.run, task.store)
     fabric.barrier()
 
 
-def _batches(tasks: Sequence[Task], config: EvaluateConfig, fabric: Fabric) -> list[list[Task]]:
+def _batches(tasks: Sequence[ScoringJob], config: EvaluateConfig, fabric: Fabric) -> list[list[ScoringJob]]:
     """Tasks whose images are decoded alike, as many as fit into half of the free memory; images take the rest."""
 
-    def alike(task: Task) -> str:
-        return repr((asdict(task.question.start.transform), task.question.config.data.image_backend))
+    def alike(task: ScoringJob) -> str:
+        return repr((asdict(task.spec.start.transform), task.spec.config.data.image_backend))
 
     free = int(fabric.broadcast(free_memory(fabric))) // 2
-    batches: list[list[Task]] = []
+    batches: list[list[ScoringJob]] = []
     for _, group in groupby(sorted(tasks, key=alike), alike):
         those = list(group)
         limit = config.models_at_a_time or free // max(task.model_bytes for task in those)
@@ -291,7 +291,7 @@ def _batches(tasks: Sequence[Task], config: EvaluateConfig, fabric: Fabric) -> l
 
 
 def _score_batch(
-    batch: Sequence[Task], missing: dict[Path, list[str]], fabric: Fabric, failed: dict[Path, str]
+    batch: Sequence[ScoringJob], missing: dict[Path, list[str]], fabric: Fabric, failed: dict[Path, str]
 ) -> None:
     """One pass over the images that these tasks miss."""
     from rib.scoring.one_pass import score_together
@@ -307,16 +307,16 @@ def _score_batch(
         score_together(entries, fabric, f"scoring {models} models")
 
 
-def _load(task: Task, datasets: Sequence[str], fabric: Fabric) -> Entry:
-    from rib.scoring.one_pass import Entry
+def _load(task: ScoringJob, datasets: Sequence[str], fabric: Fabric) -> LoadedRun:
+    from rib.scoring.one_pass import LoadedRun
     from rib.training.merge import Merging
 
-    question, data = task.question, data_of(task.question)
-    merging = Merging(question, task.before, task.parts, data, fabric) if task.parts else None
-    return Entry.load(question, task.run, datasets, data, fabric, merging)
+    spec, data = task.spec, data_of(task.spec)
+    merging = Merging(spec, task.before, task.parts, data, fabric) if task.parts else None
+    return LoadedRun.load(spec, task.run, datasets, data, fabric, merging)
 
 
-def _publish(task: Task, failed: dict[Path, str]) -> None:
+def _publish(task: ScoringJob, failed: dict[Path, str]) -> None:
     """Write a run's metrics, unless it or what it needs could not be scored."""
     folder = task.run.folder
     for need in task.needs:
@@ -325,9 +325,9 @@ def _publish(task: Task, failed: dict[Path, str]) -> None:
     if folder in failed:
         return
     try:
-        for tree in task.question.images.values():
+        for tree in task.spec.images.values():
             if tree.identity != "pixels":
                 tree.on_disk()  # images that were changed meanwhile are not those that the numbers are said to be of
-        publish(task.question, task.run, task.before, task.parts, task.store)
+        publish(task.spec, task.run, task.before, task.parts, task.store)
     except RibError as error:
         failed[folder] = str(error)

@@ -49,13 +49,13 @@ def cell_folder(store: RunStore, cell: Cell) -> Path:
     return store.root / "cells" / cell.id
 
 
-def stand(plan: Plan, store: RunStore, forgive: bool = False) -> Outcome:
+def grid_state(plan: Plan, store: RunStore, retry_failed: bool = False) -> Outcome:
     """What is there of a plan, and what failed before.
 
     Args:
         plan: All cells.
         store: Where their answers are.
-        forgive: Forget earlier failures, so that these cells are tried again.
+        retry_failed: Forget earlier failures, so that these cells are tried again.
     """
     outcome = Outcome()
     for cell in plan.cells.values():
@@ -66,7 +66,7 @@ def stand(plan: Plan, store: RunStore, forgive: bool = False) -> Outcome:
             outcome.failed[cell.id] = cell.problem
         elif cell.is_done:
             outcome.done.add(cell.id)
-        elif forgive:
+        elif retry_failed:
             (folder / FAILED).unlink(missing_ok=True)
         elif (known := failure(folder)) is not None:
             outcome.failed[cell.id] = f"{known['error']} (it failed before; retry=1 tries again)"
@@ -142,7 +142,7 @@ class Schedule:
                 return
             if not self.outcome.done.issuperset(cell.needs):
                 continue
-            assert cell.place is not None and cell.question is not None, "a waiting cell can be asked"
+            assert cell.place is not None and cell.spec is not None, "a waiting cell can be asked"
             if self._locks.holder(cell.place.key) is not None:
                 continue  # somebody else's, and done when they are
             if cell.is_done:
@@ -150,7 +150,7 @@ class Schedule:
                 continue
             del self._waiting[id]
             folder = cell_folder(self.store, cell)
-            write_atomically(folder / CONFIG, rib.config.to_yaml(cell.question.config).encode())
+            write_atomically(folder / CONFIG, rib.config.to_yaml(cell.spec.config).encode())
             self._running[id] = self.workers.start(folder)
 
     def _end(self) -> None:

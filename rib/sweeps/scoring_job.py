@@ -9,9 +9,9 @@ from pathlib import Path
 from rib.data.tree import ImageTree
 from rib.errors import RibError
 from rib.runs.command import command_for
-from rib.runs.freshness import view_of
+from rib.runs.freshness import find_metrics
 from rib.runs.run import Run, unscored
-from rib.runs.spec import PRETRAINED, Question
+from rib.runs.spec import PRETRAINED, RunSpec
 from rib.runs.store import RunStore
 
 Trees = dict[tuple[Path, str], ImageTree]
@@ -19,11 +19,11 @@ Trees = dict[tuple[Path, str], ImageTree]
 
 
 @dataclass(frozen=True)
-class Task:
+class ScoringJob:
     """A run to be scored.
 
     Attributes:
-        question: What it answers, with the suite that is asked for.
+        spec: What it answers, with the suite that is asked for.
         run: Its folder.
         store: The store that holds it.
         needs: What must be scored before it: its `pretrained` run, and what it is made from.
@@ -32,10 +32,10 @@ class Task:
         again: Whether to score what has been scored.
     """
 
-    question: Question
+    spec: RunSpec
     run: Run
     store: RunStore
-    needs: tuple[Task, ...] = ()
+    needs: tuple[ScoringJob, ...] = ()
     parts: tuple[Run, ...] = ()
     weights: Path | None = None
     again: bool = False
@@ -48,12 +48,12 @@ class Task:
     @property
     def is_open(self) -> bool:
         """Whether there is something to do."""
-        return self.again or view_of(self.run, self.question) is None
+        return self.again or find_metrics(self.run, self.spec) is None
 
     @property
     def unscored(self) -> list[str]:
         """Datasets to score."""
-        return list(self.question.images) if self.again else unscored(self.question, self.run)
+        return list(self.spec.images) if self.again else unscored(self.spec, self.run)
 
     @property
     def num_models(self) -> int:
@@ -66,42 +66,42 @@ class Task:
     @property
     def model_bytes(self) -> int:
         """Memory of one model, and of its logits on the largest dataset where they are kept."""
-        files = (self.run.weights_file, self.before.weights_file, self.question.start.weights)
+        files = (self.run.weights_file, self.before.weights_file, self.spec.start.weights)
         weights = next(file for file in files if file.is_file()).stat().st_size
-        logits = max((4 * len(t) * len(t.spec.groups) for t in self.question.images.values()), default=0)
-        return weights + (logits if self.question.config.predictions.logits else 0)
+        logits = max((4 * len(t) * len(t.spec.groups) for t in self.spec.images.values()), default=0)
+        return weights + (logits if self.spec.config.predictions.logits else 0)
 
 
-def task_of(question: Question, store: RunStore, trees: Trees) -> Task:
+def scoring_job_of(spec: RunSpec, store: RunStore, trees: Trees) -> ScoringJob:
     """A task with those behind it; what of their images is the same is taken from ``trees``, or put there.
 
     Raises:
         RibError: If a run that it is made from is gone.
     """
-    keys = question.score_keys
-    scored = {n: trees.setdefault((tree.folder, keys[n]), tree) for n, tree in question.scored.items()}
-    question = replace(question, scored=scored)
-    run = store.place(question)
-    if question.method == PRETRAINED:
-        return Task(question, run, store)
-    needs = [task_of(question.of_pretrained(), store, trees)]
+    keys = spec.score_keys
+    scored = {n: trees.setdefault((tree.folder, keys[n]), tree) for n, tree in spec.scored.items()}
+    spec = replace(spec, scored=scored)
+    run = store.run_of(spec)
+    if spec.method == PRETRAINED:
+        return ScoringJob(spec, run, store)
+    needs = [scoring_job_of(spec.of_pretrained(), store, trees)]
     parts = []
-    for part in question.ingredients:
-        if part.question is not None:
-            needs.append(task_of(part.question, store, trees))
+    for part in spec.ingredients:
+        if part.spec is not None:
+            needs.append(scoring_job_of(part.spec, store, trees))
         parts.append(needs[-1].run if part.folder is None else Run(part.folder))
         if part.source != "none" and parts[-1].metrics() is None:
-            how = "" if part.question is None else f"; make it with {command_for(part.question.config)}"
+            how = "" if part.spec is None else f"; make it with {command_for(part.spec.config)}"
             raise RibError(f"it is made from {part.label}, which is not there{how}")
-    return Task(question, run, store, tuple(needs), tuple(parts))
+    return ScoringJob(spec, run, store, tuple(needs), tuple(parts))
 
 
-def in_order(asked: Sequence[Task]) -> Iterator[Task]:
+def in_order(asked: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
     """Every task once, after what it needs."""
     as_asked = {task.run.folder: task for task in asked}
     done: set[Path] = set()
 
-    def after_needs(task: Task) -> Iterator[Task]:
+    def after_needs(task: ScoringJob) -> Iterator[ScoringJob]:
         for need in task.needs:
             yield from after_needs(need)
         if task.run.folder not in done:

@@ -24,16 +24,16 @@ import rib.config
 from rib.config.command_schema import SearchConfig
 from rib.config.schema import Config
 from rib.errors import DivergedError, RibError
-from rib.pipeline import answer
-from rib.runs.freshness import view_of
-from rib.runs.method_stack import name_of
-from rib.runs.resolve import ask
-from rib.runs.spec import Question
+from rib.pipeline import get_or_make
+from rib.runs.freshness import find_metrics
+from rib.runs.method_stack import stack_name
+from rib.runs.resolve import resolve
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runs.trials import mark_trial
 from rib.runtime.console import rank, say
 from rib.runtime.files import digest_of
-from rib.runtime.processes import agreed
+from rib.runtime.processes import agree
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Path:
     folder = store.root / "searches" / f"{corner.start.name}-{corner.source_name}-{corner.method}-{key}"
     study = _study(folder) if rank() == 0 else None
     turn = partial(_next, study, space, config)
-    while (given := agreed(base, turn)) is not None:
+    while (given := agree(base, turn)) is not None:
         number, setting = given
-        question = _asked(base, setting)
+        spec = _asked(base, setting)
         if study is not None:
-            mark_trial(question, store, folder)
+            mark_trial(spec, store, folder)
         try:
-            metrics = view_of(answer(question, store), question)
+            metrics = find_metrics(get_or_make(spec, store), spec)
         except DivergedError as error:
             metrics = None
             say(f"trial {number + 1} of {config.trials} diverged: {error}")
@@ -127,7 +127,9 @@ def _space(config: SearchConfig, overrides: Sequence[str]) -> dict[str, tuple[fl
         if name in given:
             raise RibError(f"{name} is given and searched; leave it out, or keep it with {where}=null")
     if not ranges:
-        raise RibError(f"nothing to search: {name_of(config)} has no strength that is searched, and search.lr is null")
+        raise RibError(
+            f"nothing to search: {stack_name(config)} has no strength that is searched, and search.lr is null"
+        )
     return {name: (span[0], span[1]) for name, (_, span) in ranges.items()}
 
 
@@ -139,11 +141,11 @@ def _options(setting: Mapping[str, float]) -> list[str]:
     return [f"{name}={value!r}" for name, value in setting.items()]
 
 
-def _asked(base: Config, setting: Mapping[str, float]) -> Question:
-    question = ask(rib.config.varied(base, _options(setting), "search"))
-    if question.recipe is None:
-        raise RibError(f"{question.method} trains nothing: expected a method whose lr or strength can be searched")
-    return question
+def _asked(base: Config, setting: Mapping[str, float]) -> RunSpec:
+    spec = resolve(rib.config.override(base, _options(setting), "search"))
+    if spec.recipe is None:
+        raise RibError(f"{spec.method} trains nothing: expected a method whose lr or strength can be searched")
+    return spec
 
 
 def _study(folder: Path) -> Study:
@@ -233,7 +235,7 @@ def rows_of(study: Study) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row.get("held_out", -1.0), row.get("optimizer.lr", 0.0), row["trial"]))
 
 
-def _report(study: Study, options: Sequence[str], corner: Question, overrides: Sequence[str], folder: Path) -> None:
+def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Sequence[str], folder: Path) -> None:
     """Print and draw what came out, and say what to do with it."""
     import pandas as pd
     from rich.console import Console

@@ -14,14 +14,14 @@ from rich.table import Table
 
 from rib.errors import RibError
 from rib.runs.metrics_file import is_older, older_words, read
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.schemas.files import CellReason, PlannedCell, PlanReport, ProgressInfo, RunningCell, Status
 from rib.sweeps.cell import PROGRESS
 from rib.sweeps.cost import Costs, total
 from rib.sweeps.plan import Cell, Plan
-from rib.sweeps.scheduler import Outcome, cell_folder, failed_labels, stand
+from rib.sweeps.scheduler import Outcome, cell_folder, failed_labels, grid_state
 
 SECONDS_BETWEEN_FRAMES = 2.0
 
@@ -53,9 +53,9 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
     if shared:
         console.print(f"needed by them, made once: {shared}", highlight=False)
     if missing := _missing(plan, outcome):
-        seconds = total([costs.seconds(question) for question in missing], jobs)
+        seconds = total([costs.seconds(spec) for spec in missing], jobs)
         about = "time unknown: nothing like it has been measured here" if seconds is None else f"about {spell(seconds)}"
-        size = sum(costs.num_bytes(question) for question in missing)
+        size = sum(costs.num_bytes(spec) for spec in missing)
         console.print(
             f"to make: {len(missing)} runs, {about} with {jobs} side by side, starting apart", highlight=False
         )
@@ -94,14 +94,14 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanRe
         "shared": plan.shared(),
         "failed": failures(plan, outcome),
         "refused": refusals(plan, outcome),
-        "seconds": total([costs.seconds(question) for question in missing], jobs),
-        "num_bytes": sum(costs.num_bytes(question) for question in missing),
+        "seconds": total([costs.seconds(spec) for spec in missing], jobs),
+        "num_bytes": sum(costs.num_bytes(spec) for spec in missing),
     }
 
 
-def _missing(plan: Plan, outcome: Outcome) -> list[Question]:
+def _missing(plan: Plan, outcome: Outcome) -> list[RunSpec]:
     """Questions of the cells that are still to be made."""
-    return [cell.question for id, cell in plan.cells.items() if outcome.is_open(id) and cell.question is not None]
+    return [cell.spec for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
 
 
 def say_older(store: RunStore) -> None:
@@ -130,7 +130,7 @@ def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:
 
 def look(plan: Plan, store: RunStore, costs: Costs) -> Status:
     """How a grid stands right now."""
-    outcome, locks = stand(plan, store), store.locks
+    outcome, locks = grid_state(plan, store), store.locks
     running = []
     for id, cell in plan.cells.items():
         if id in outcome.done or cell.place is None:
@@ -142,15 +142,13 @@ def look(plan: Plan, store: RunStore, costs: Costs) -> Status:
     at_work = {entry["label"] for entry in running}
     counts = Counter("running" if c.label in at_work else state_of(c, outcome) for c in plan.wanted)
     settled = outcome.done | outcome.failed.keys() | outcome.refused.keys()
-    missing = [
-        c.question for id, c in plan.cells.items() if id not in settled and c.question and c.label not in at_work
-    ]
+    missing = [c.spec for id, c in plan.cells.items() if id not in settled and c.spec and c.label not in at_work]
     return {
         "counts": {state: counts[state] for state in STATES},
         "running": running,
         "failed": failures(plan, outcome),
         "refused": refusals(plan, outcome),
-        "seconds_left": total([costs.seconds(question) for question in missing], 1),
+        "seconds_left": total([costs.seconds(spec) for spec in missing], 1),
     }
 
 
@@ -206,7 +204,7 @@ def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
             spell(left) if left is not None else "",
         )
     parts: Sequence[RenderableType] = [
-        plan_table(plan, stand(plan, store)),
+        plan_table(plan, grid_state(plan, store)),
         ", ".join(f"{count} {state}" for state, count in report["counts"].items()),
         *([running] if report["running"] else []),
         *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),

@@ -57,7 +57,7 @@ class Study(ABC):
         Raises:
             RibError: If it cannot, with what is missing.
         """
-        if not any(cell.question and cell.question.source is not None for cell in cells):
+        if not any(cell.spec and cell.spec.source is not None for cell in cells):
             raise RibError("methods: a study needs cells that are fine-tuned, got none")
 
     @abstractmethod

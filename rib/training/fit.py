@@ -16,9 +16,9 @@ from rib.runs import errata, method_stack
 from rib.runs.fields import fisher_key
 from rib.runs.images import data_of
 from rib.runs.run import Run, weights_digest
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
-from rib.runtime.artifacts import Memo
+from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.console import rank, say
 from rib.runtime.files import file_digest
 from rib.runtime.processes import trainer_plugins
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from rib.training.module import FineTuner
 
 
-def fit(
-    question: Question, run: Run, store: RunStore, loggers: Sequence[Logger] = (), probe: Run | None = None
-) -> None:
+def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = (), probe: Run | None = None) -> None:
     """Fine-tune (or, for `pretrained`, do not) and leave weights.safetensors and fit.json."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -42,12 +40,12 @@ def fit(
     from rib.models.weights import save_weights
 
     begun = time.perf_counter()
-    model = build(question.start, len(question.catalog.wnids))
+    model = build(spec.start, len(spec.catalog.wnids))
     notes: dict[str, float] = {}
-    if question.recipe is not None:
-        notes, gathered = _train(question, run, store, model, loggers, probe)
+    if spec.recipe is not None:
+        notes, gathered = _train(spec, run, store, model, loggers, probe)
         if gathered:
-            model = build(question.start, len(question.catalog.wnids))
+            model = build(spec.start, len(spec.catalog.wnids))
             model.load_stored(gathered)
         if moving := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
             notes["batch_norm.layers"] = moving
@@ -71,7 +69,7 @@ def fit(
 
 
 def _train(
-    question: Question, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
+    spec: RunSpec, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
 ) -> tuple[dict[str, float], dict[str, Tensor] | None]:
     """Lightning's part; returns what the methods report, and the weights where the model itself holds only shards."""
     import lightning.pytorch as L
@@ -79,17 +77,19 @@ def _train(
 
     from rib.training.callbacks import StopAfter, TrainingProgress
     from rib.training.checkpoint import KeepEpochs, Resume
-    from rib.training.merge import method_of
 
-    config, recipe, source = question.config, question.recipe, question.source
+    config, recipe, source = spec.config, spec.recipe, spec.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
     # By class attribute, then by name: the order of the command decides nothing.
-    named = [method_of(question, name, probe) for name in sorted(method_stack.trained(config))]
+    start = probe and str(probe.weights_file)
+    named = [
+        method_stack.method_of(config, name, probe=start) for name in sorted(method_stack.training_methods(config))
+    ]
     methods = sorted(named, key=lambda method: method.order)
-    module = _fine_tuner(question, model, methods, store, probe)
+    module = _fine_tuner(spec, model, methods, store, probe)
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     kept = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
-    title = f"{question.start.name}: {question.method} on {source.spec.title}"
+    title = f"{spec.start.name}: {spec.method} on {source.spec.title}"
     arguments: dict[str, Any] = {
         **config.trainer,
         "max_epochs": recipe.epochs,
@@ -123,7 +123,7 @@ def _train(
     if resumed:
         say(f"going on from {resumed}")
     module.train()
-    trainer.fit(module, datamodule=data_of(question), ckpt_path=resumed, weights_only=False if resumed else None)
+    trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
@@ -137,23 +137,23 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _fine_tuner(
-    question: Question, model: Classifier, methods: Sequence[Method], store: RunStore, probe: Run | None
+    spec: RunSpec, model: Classifier, methods: Sequence[Method], store: RunStore, probe: Run | None
 ) -> FineTuner:
     """What Lightning trains."""
     from rib.data.labels import LabelSpace
     from rib.training.module import FineTuner
 
-    config, recipe, source = question.config, question.recipe, question.source
+    config, recipe, source = spec.config, spec.recipe, spec.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
-    facts = {"fisher": fisher_key(question, weights_digest(probe) if probe else None)}
+    facts = {"fisher": fisher_key(spec, weights_digest(probe) if probe else None)}
     optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
     return FineTuner(
         model,
-        LabelSpace(errata.loss_groups(config, source.spec, len(question.catalog.wnids))),
+        LabelSpace(errata.loss_groups(config, source.spec, len(spec.catalog.wnids))),
         rib.config.instantiate({**optimizer, "_partial_": True}),
         lr=recipe.lr,
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,
         freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
-        memo=Memo(store.root / "memo", facts, store.locks),
+        memo=ArtifactCache(store.root / "memo", facts, store.locks),
     )

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-import rib.config
 from rib.config.schema import BatchNorm
 from rib.data.datamodule import SOURCE_BATCH, RIBDataModule
 from rib.data.labels import LabelSpace
@@ -28,7 +27,7 @@ from rib.models.layers import depths, head_names
 from rib.models.weights import StateDict, StoredWeights, equal, save_weights
 from rib.runs import method_stack
 from rib.runs.run import Run
-from rib.runs.spec import Question
+from rib.runs.spec import RunSpec
 from rib.runs.store import fit_of
 from rib.runtime.console import rank
 from rib.runtime.files import file_digest
@@ -46,38 +45,36 @@ class Merging:
     """Makes merged weights; the same on every process.
 
     Args:
-        question: What is asked.
+        spec: What is asked.
         before: The `pretrained` run.
         parts: Finished runs, in the order of the question's ingredients.
         data: Serves the source and what is held out of it.
         fabric: The devices.
     """
 
-    def __init__(
-        self, question: Question, before: Run, parts: Sequence[Run], data: RIBDataModule, fabric: Fabric
-    ) -> None:
-        assert question.merged is not None, "a merged run has a method that merges"
-        self.question = question
+    def __init__(self, spec: RunSpec, before: Run, parts: Sequence[Run], data: RIBDataModule, fabric: Fabric) -> None:
+        assert spec.merged is not None, "a merged run has a method that merges"
+        self.spec = spec
         self.parts = parts
         self.data = data
         self.fabric = fabric
-        self.method: Merge = method_of(question, question.merged)
+        self.method: Merge = method_stack.method_of(spec.config, spec.merged, probe=None)
         self._before = before
 
     @cached_property
     def given(self) -> Ingredients:
         """What the method works on; weights are read tensor by tensor."""
-        specs = self.question.catalog.specs
+        specs = self.spec.catalog.specs
         derived_from = {name: spec.derived_from for name, spec in specs.items()}
         backbone = self._model.backbone
         names = list(backbone.state_dict())
         return Ingredients(
             start=StoredWeights(self._before.weights_file),
             parts=[StoredWeights(part.weights_file) for part in self.parts],
-            labels=[part.label for part in self.question.ingredients],
-            sources=[part.source for part in self.question.ingredients],
+            labels=[part.label for part in self.spec.ingredients],
+            sources=[part.source for part in self.spec.ingredients],
             depth=depths(names, head_names(backbone)),
-            accuracy=self._accuracy if self.question.held_out is not None else None,
+            accuracy=self._accuracy if self.spec.held_out is not None else None,
             fisher=self._fisher,
             parameters=frozenset(name for name, _ in backbone.named_parameters()),
             family={name: family_of(name, derived_from) for name in specs},
@@ -107,27 +104,27 @@ class Merging:
 
     def statistics_images(self) -> int:
         """Source images behind new BatchNorm statistics; 0 where they are as they were."""
-        if not self._reestimates or self.question.source is None:
+        if not self._reestimates or self.spec.source is None:
             return 0
-        count = min(STATISTICS_IMAGES, len(self.question.source))
+        count = min(STATISTICS_IMAGES, len(self.spec.source))
         return count - (count % SOURCE_BATCH == 1)
 
     @cached_property
     def _model(self) -> Classifier:
-        start = replace(self.question.start, weights=self._before.weights_file)
-        return build(start, len(self.question.catalog.wnids))
+        start = replace(self.spec.start, weights=self._before.weights_file)
+        return build(start, len(self.spec.catalog.wnids))
 
     def _build(self, weights: StateDict) -> Classifier:
-        model = build(replace(self.question.start, weights=self._before.weights_file), len(self.question.catalog.wnids))
+        model = build(replace(self.spec.start, weights=self._before.weights_file), len(self.spec.catalog.wnids))
         model.load_stored(dict(weights))
         return model.to(self.fabric.device)
 
     @property
     def _reestimates(self) -> bool:
-        config = self.question.config
+        config = self.spec.config
         has_any = any(isinstance(layer, _BatchNorm) for layer in self._model.modules())
-        wanted = config.method[str(self.question.merged)].get("reestimate", True)
-        source = self.question.source
+        wanted = config.method[str(self.spec.merged)].get("reestimate", True)
+        source = self.spec.source
         alone = source is not None and len(source) == 1
         return has_any and config.batch_norm == BatchNorm.update and wanted and not alone
 
@@ -142,7 +139,7 @@ class Merging:
         return {name: tensor.cpu() for name, tensor in model.backbone.state_dict().items()}
 
     def _accuracy(self, weights: StateDict) -> float:
-        tree = self.question.held_out
+        tree = self.spec.held_out
         assert tree is not None
         predictions = score(
             self._build(self._settled(dict(weights))),
@@ -150,7 +147,7 @@ class Merging:
             LabelSpace(tree.spec.groups),
             len(tree),
             device=self.fabric.device,
-            precision=self.question.config.evaluation.precision,
+            precision=self.spec.config.evaluation.precision,
         )
         return float(self.fabric.broadcast(0.0 if predictions is None else predictions.accuracy))
 
@@ -188,34 +185,18 @@ def save_merged(merging: Merging, run: Run) -> None:
         )
 
 
-def check_methods(question: Question) -> None:
+def check_methods(spec: RunSpec) -> None:
     """See, before anything is trained, that every method takes its options and can choose what it is to choose.
 
     Raises:
         RibError: In one sentence.
     """
-    for name in question.config.method:
-        if not question.config.method[name]:
+    for name in spec.config.method:
+        if not spec.config.method[name]:
             continue
-        method = method_of(question, name)
-        if getattr(method, "chooses", False) and question.held_out is None:
+        method = method_stack.method_of(spec.config, name, probe=None)
+        if getattr(method, "chooses", False) and spec.held_out is None:
             raise RibError(
                 f"method.{name}: nothing may be chosen on images that were trained on, and targets never choose; keep "
                 "a part of the source out of training with data.holdout=0.1"
             )
-
-
-def method_of(question: Question, name: str, probe: Run | None = None) -> Any:
-    """A method of the stack, made from its node without what rib itself reads.
-
-    Args:
-        question: Whose stack.
-        name: Of the method.
-        probe: The linear probe that it starts from, if it does and is about to.
-    """
-    node = dict(question.config.method[name])
-    for key in method_stack.read_by_rib(node) & node.keys():
-        del node[key]
-    node.pop("probe", None)
-    more = {"probe": probe and str(probe.weights_file)} if "probe" in question.config.method[name] else {}
-    return rib.config.instantiate(node, **more)

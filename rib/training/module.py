@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -17,12 +18,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rib.data.labels import LabelSpace
 from rib.data.sampler import EpochBatches
+from rib.data.transform import read_image
 from rib.errors import DivergedError, RibError
-from rib.methods.base import Method, Step
+from rib.methods.base import Batch, Method, Step, hook_steps, methods_of
 from rib.metrics.accuracy import SubspaceAccuracy
 from rib.models.batch_norm import takes_one_image
 from rib.models.classifier import Classifier
-from rib.runtime.artifacts import Memo
+from rib.models.layers import head_names
+from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.training.callbacks import total_steps
 
@@ -67,7 +70,7 @@ class FineTuner(L.LightningModule):
         warmup_steps: int = 0,
         seed: int = 0,
         freeze_batch_norm: bool = False,
-        memo: Memo | None = None,
+        memo: ArtifactCache | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -87,8 +90,27 @@ class FineTuner(L.LightningModule):
     @property
     def methods(self) -> list[Method]:
         """The methods of this fit, in stack order."""
-        found = [c for c in self.trainer.callbacks if isinstance(c, Method)]  # type: ignore[attr-defined]
-        return sorted(found, key=lambda method: method.order)
+        return methods_of(self.trainer)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network inside the classifier."""
+        return self.model.backbone
+
+    @property
+    def head(self) -> set[str]:
+        """Names in the backbone of the parameters of its last layer."""
+        return head_names(self.model.backbone)
+
+    def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
+        """Select source images by a seed, as `rib.data.datamodule.RIBDataModule.source_images` does."""
+        found: tuple[Iterable[Batch], int] = self.trainer.datamodule.source_images(count, seed, rank, world)  # type: ignore[attr-defined]
+        return found
+
+    def read_image(self, file: Path) -> Tensor:
+        """Read an image as the source's are read, uint8 (3, H, W)."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return read_image(file, data.transform, data.image_backend)
 
     def train(self, mode: bool = True) -> FineTuner:
         """As in torch, but frozen BatchNorm layers stay in eval mode."""
@@ -152,8 +174,7 @@ class FineTuner(L.LightningModule):
             optimizer = self._optimizer(groups or [{"params": [p for p in self.parameters() if p.requires_grad]}])
         except (TypeError, ValueError) as error:
             raise RibError(f"optimizer: {error}") from error
-        for method in self.methods:
-            optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(self))
+        hook_steps(optimizer, self.methods, self)
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}

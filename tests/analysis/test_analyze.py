@@ -23,9 +23,9 @@ from rib.analysis.figures import by_block, curve_figure
 from rib.analysis.stir import invert, stir
 from rib.analysis.subject import Subject
 from rib.config import compose
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import AnalyzeConfig, CKAConfig, InversionConfig
-from rib.config.composition import stored
+from rib.config.composition import load_config
 from rib.config.schema import PathsConfig
 from rib.config.shipped import options
 from rib.config.unchecked import compose_node
@@ -36,7 +36,7 @@ from rib.models.classifier import Classifier
 from rib.models.mini import build_mini
 from rib.models.weights import StoredWeights, equal
 from rib.pipeline import finetune
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runtime import content
 from rib.runtime.files import file_digest
@@ -127,14 +127,14 @@ def test_the_same_question_is_answered_from_the_folder_without_torch(asked, run,
 
 def test_a_run_made_before_an_option_was_there_can_still_be_read(run):
     file = run.folder / "config.yaml"
-    config = stored(file)
+    config = load_config(file)
     assert config.checkpoint.keep_epochs
     file.write_text(file.read_text().replace("  keep_epochs: true\n", ""))
-    assert not stored(file).checkpoint.keep_epochs
-    assert stored(file).model == config.model
+    assert not load_config(file).checkpoint.keep_epochs
+    assert load_config(file).model == config.model
     file.write_text("model: 3\n")
     with pytest.raises(RibError, match=r"config\.yaml cannot be read by this version of rib"):
-        stored(file)
+        load_config(file)
 
 
 def test_images_come_in_no_order_of_classes_and_no_batch_is_small(asked):
@@ -222,7 +222,7 @@ def test_epochs_are_kept_and_followed(asked, made):
 
 
 def test_keeping_epochs_is_in_no_key(ask_for):
-    assert ask(ask_for(*QUICK, EPOCHS)).training_key == ask(ask_for(*QUICK)).training_key
+    assert resolve(ask_for(*QUICK, EPOCHS)).training_key == resolve(ask_for(*QUICK)).training_key
 
 
 def test_a_checkpoint_under_lora_has_the_updates_folded_in_and_leaves_them_as_they_are():
@@ -351,7 +351,7 @@ def test_what_is_gone_says_how_to_make_it(asked, run):
 
 @pytest.mark.parametrize("name", options("analysis"))
 def test_every_analysis_of_conf_has_the_defaults_of_its_schema(name):
-    config = checked(
+    config = check_config(
         compose_node("analyze", f"analysis={name}", "run=x"), CKAConfig if name == "cka" else AnalyzeConfig
     )
     default = {"cka": CKAConfig, "drift": AnalyzeConfig}[name](run="x")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rib.config import compose
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import EvaluateConfig, ReportConfig
-from rib.config.messages import spelt
+from rib.config.messages import spell_override
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
 from rib.data import crop_cache, dataset
@@ -68,7 +68,7 @@ def old(made, store):
 def ask_evaluate(store, cache):
     def make(*overrides: str) -> EvaluateConfig:
         fixed = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", "data.workers=0")
-        return checked(compose_node("evaluate", *fixed, *overrides), EvaluateConfig)
+        return check_config(compose_node("evaluate", *fixed, *overrides), EvaluateConfig)
 
     return make
 
@@ -290,8 +290,8 @@ def test_a_folder_that_is_there_is_meant_as_it_is_spelt(old, ask_evaluate, tmp_p
     (decoy := tmp_path / "st3 ü=x").mkdir()
     (run, *_) = (run for run in RunStore(odd).finished(method="finetune") if run.metrics()["seed"] == 0)
     assert matching(str(run.folder)) == [run.folder]
-    assert [r.folder for r in evaluate(ask_evaluate(spelt("runs", str(run.folder)), *OLD))] == [run.folder]
-    every = evaluate(ask_evaluate(spelt("runs", f"{odd}/**/finetune/*"), *OLD))
+    assert [r.folder for r in evaluate(ask_evaluate(spell_override("runs", str(run.folder)), *OLD))] == [run.folder]
+    every = evaluate(ask_evaluate(spell_override("runs", f"{odd}/**/finetune/*"), *OLD))
     assert {r.folder for r in every} == {r.folder for r in RunStore(odd).finished(method="finetune")}
     monkeypatch.chdir(tmp_path)
     assert matching("st[3]*") == [Path("st3 ü=x")]  # no folder is spelt so: a pattern, of a class with one letter

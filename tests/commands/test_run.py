@@ -17,7 +17,7 @@ from rib.errors import RibError
 from rib.models.weights import distance
 from rib.pipeline import finetune
 from rib.runs.measure import read_paths
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 
 SEVEN = [
     "imagenet_v2",
@@ -214,7 +214,7 @@ def test_another_suite_scores_only_what_is_missing(ask_for, monkeypatch):
     scored = {p.name: p.stat().st_mtime_ns for p in (run.folder / "predictions").iterdir()}
     monkeypatch.setattr("rib.pipeline.fit", lambda *_: pytest.fail("it was trained again"))
     config = ask_for("model=mini_tiny", "epochs=1", "data.images_per_class=2", "suite=paper")
-    pretrained = ask(config).of_pretrained()
+    pretrained = resolve(config).of_pretrained()
     assert finetune(config).folder == run.folder
     now = {p.name: p.stat().st_mtime_ns for p in (run.folder / "predictions").iterdir()}
     assert {n for n in now if n not in scored} == {f"imagenet_c.{pretrained.score_keys['imagenet_c']}.npz"}
@@ -250,7 +250,7 @@ def test_a_wrong_value_is_one_sentence(ask_for, override, sentence):
 
 
 def test_what_is_in_the_key_and_what_is_not(ask_for):
-    base = ask(ask_for(*SHORT, "+method=ewc"))
+    base = resolve(ask_for(*SHORT, "+method=ewc"))
     same = (
         "data.workers=1",
         "evaluation.batch_size=3",
@@ -259,7 +259,7 @@ def test_what_is_in_the_key_and_what_is_not(ask_for):
         "suite=paper",
     )
     for override in same:
-        assert ask(ask_for(*SHORT, "+method=ewc", override)).training_key == base.training_key, override
+        assert resolve(ask_for(*SHORT, "+method=ewc", override)).training_key == base.training_key, override
     other = (
         "seed=1",
         "batch_size=32",
@@ -279,7 +279,7 @@ def test_what_is_in_the_key_and_what_is_not(ask_for):
         "model=mini_large",
         "dataset=imagenet_a",
     )
-    keys = {ask(ask_for(*SHORT, "+method=ewc", override)).training_key for override in other}
+    keys = {resolve(ask_for(*SHORT, "+method=ewc", override)).training_key for override in other}
     assert len(keys | {base.training_key}) == len(other) + 1
     pretrained = base.of_pretrained()
     assert pretrained.training_key == replace(pretrained, config=ask_for(*SHORT, "seed=5")).training_key
@@ -311,7 +311,7 @@ def test_another_way_of_scoring_stands_beside_the_first(ask_for):
 
 
 def test_one_question_has_one_key_however_it_is_spelt(ask_for):
-    base = ask(ask_for("+method=ewc"))
+    base = resolve(ask_for("+method=ewc"))
     for spelling in (
         ["method.ewc.strength=1"],
         ["optimizer.lr=0.005"],
@@ -320,16 +320,16 @@ def test_one_question_has_one_key_however_it_is_spelt(ask_for):
         ["precision=32-true"],
         [f"optimizer.warmup_steps={base.recipe.warmup_steps}"],
     ):
-        same = ask(ask_for("+method=ewc", *spelling))
+        same = resolve(ask_for("+method=ewc", *spelling))
         assert same.training_key == base.training_key, spelling
         assert same.options == {}, spelling
-    assert ask(ask_for("+method=[ewc,finetune]")).method == "ewc"
-    assert ask(ask_for("+method=[finetune,ewc]")).training_key == base.training_key
-    other = ask(ask_for("+method=ewc", "recipe.mini.lr=.01"))
+    assert resolve(ask_for("+method=[ewc,finetune]")).method == "ewc"
+    assert resolve(ask_for("+method=[finetune,ewc]")).training_key == base.training_key
+    other = resolve(ask_for("+method=ewc", "recipe.mini.lr=.01"))
     assert other.training_key != base.training_key
     assert other.options == {"optimizer.lr": 0.01}
-    assert ask(ask_for("+method=ewc", "trainer.sync_batchnorm=true")).training_key != base.training_key
-    assert ask(ask_for("+method=pretrained", "epochs=1", "seed=3", "optimizer.lr=1")).options == {}
+    assert resolve(ask_for("+method=ewc", "trainer.sync_batchnorm=true")).training_key != base.training_key
+    assert resolve(ask_for("+method=pretrained", "epochs=1", "seed=3", "optimizer.lr=1")).options == {}
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import pytest
 
 from rib.data.catalog import Catalog, real
 from rib.errors import RibError
-from rib.pipeline import answer
+from rib.pipeline import get_or_make
 from rib.runs.images import look_at_images
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 from tests.data.trees import few, fill, photograph
 
@@ -23,37 +23,37 @@ def root(tmp_path, monkeypatch):
     """Three classes of two images each, of four datasets that are complete with them."""
     specs = [few(name) for name in ("imagenet_a", "imagenet_r", "objectnet", "imagenet_train")]
     monkeypatch.setattr(
-        "rib.data.catalog.real", lambda: Catalog("user", real().wnids, {spec.name: spec for spec in specs})
+        "rib.data.catalog.real", lambda: Catalog("user", real().wnids, {dataset.name: dataset for dataset in specs})
     )
-    for spec in specs:
-        fill(tmp_path / "data" / spec.folders[0], spec.classes)
+    for dataset in specs:
+        fill(tmp_path / "data" / dataset.folders[0], dataset.classes)
     return tmp_path / "data"
 
 
 @pytest.fixture
-def question(ask_for, root):
-    return lambda *overrides: ask(ask_for("model=mini_tiny", *SUITE, f"data.root={root}", *overrides))
+def spec(ask_for, root):
+    return lambda *overrides: resolve(ask_for("model=mini_tiny", *SUITE, f"data.root={root}", *overrides))
 
 
-def test_a_complete_root_has_nothing_to_stamp(question):
-    assert "incomplete" not in question(ALLOW).protocol["switches"]
+def test_a_complete_root_has_nothing_to_stamp(spec):
+    assert "incomplete" not in spec(ALLOW).protocol["switches"]
 
 
 @pytest.mark.parametrize("name", ["imagenet_a", "objectnet", "imagenet_train"])
-def test_the_source_and_every_target_are_checked(question, root, name):
-    spec = few(name)
-    shutil.rmtree(root / spec.folders[0] / spec.classes[1])
-    with pytest.raises(RibError, match=f"^{spec.title}: expected 3 classes with images in .*, found 2 "):
-        question("dataset=imagenet_train")
+def test_the_source_and_every_target_are_checked(spec, root, name):
+    dataset = few(name)
+    shutil.rmtree(root / dataset.folders[0] / dataset.classes[1])
+    with pytest.raises(RibError, match=f"^{dataset.title}: expected 3 classes with images in .*, found 2 "):
+        spec("dataset=imagenet_train")
 
 
 @pytest.mark.parametrize("limit", ["null", "1"])
-def test_what_is_gone_on_without_is_named_and_stamped(question, root, capsys, limit):
+def test_what_is_gone_on_without_is_named_and_stamped(spec, root, capsys, limit):
     for name in ("objectnet", "imagenet_train"):
-        spec = few(name)
-        shutil.rmtree(root / spec.folders[0] / spec.classes[1])
+        dataset = few(name)
+        shutil.rmtree(root / dataset.folders[0] / dataset.classes[1])
     shutil.rmtree(root / "imagenet-a")
-    asked = question("dataset=imagenet_train", ALLOW, f"data.limit={limit}")
+    asked = spec("dataset=imagenet_train", ALLOW, f"data.limit={limit}")
     assert list(asked.scored) == ["imagenet_r", "objectnet"]
     assert capsys.readouterr().err.startswith("left out: ImageNet-A: expected the folder")
     assert asked.protocol["switches"]["incomplete"] == {
@@ -65,17 +65,17 @@ def test_what_is_gone_on_without_is_named_and_stamped(question, root, capsys, li
 
 
 @pytest.mark.parametrize("said", ["null", "yes"])
-def test_objectnet_is_no_source_without_its_authors_permission(question, said):
+def test_objectnet_is_no_source_without_its_authors_permission(spec, said):
     with pytest.raises(RibError) as error:
-        question("dataset=objectnet", f"data.objectnet_training={said}")
+        spec("dataset=objectnet", f"data.objectnet_training={said}")
     assert "ObjectNet may never be used to tune the parameters of any model." in str(error.value)
     assert "data.objectnet_training=i_have_permission" in str(error.value)
 
 
-def test_permission_to_train_on_objectnet_is_stamped_where_it_is_used(question):
+def test_permission_to_train_on_objectnet_is_stamped_where_it_is_used(spec):
     given = "data.objectnet_training=i_have_permission"
-    assert question("dataset=objectnet", given).protocol["switches"] == {"objectnet_training": "i_have_permission"}
-    assert question("dataset=imagenet_r", given).protocol["switches"] == {}
+    assert spec("dataset=objectnet", given).protocol["switches"] == {"objectnet_training": "i_have_permission"}
+    assert spec("dataset=imagenet_r", given).protocol["switches"] == {}
 
 
 @pytest.fixture
@@ -88,17 +88,17 @@ def damaged(root):
     return file
 
 
-def test_a_damaged_image_of_the_source_is_named_before_anything_trains(question, damaged, capsys):
-    look_at_images(question("dataset=imagenet_train"))
+def test_a_damaged_image_of_the_source_is_named_before_anything_trains(spec, damaged, capsys):
+    look_at_images(spec("dataset=imagenet_train"))
     assert f"1 damaged image: {damaged} (premature end of data segment)" in capsys.readouterr().err
 
 
-def test_a_damaged_image_is_refused_before_anything_is_made(question, damaged, tmp_path):
-    asked = question("dataset=imagenet_train", "data.damaged=refuse")
+def test_a_damaged_image_is_refused_before_anything_is_made(spec, damaged, tmp_path):
+    asked = spec("dataset=imagenet_train", "data.damaged=refuse")
     with pytest.raises(RibError, match=rf"^data\.damaged=refuse: 1 damaged image: {damaged} "):
-        answer(asked, RunStore(tmp_path / "store"))
+        get_or_make(asked, RunStore(tmp_path / "store"))
     assert not list((tmp_path / "store").rglob("*"))
 
 
-def test_damage_in_what_takes_no_part_is_let_be(question, damaged):
-    look_at_images(question("dataset=imagenet_r", "data.damaged=refuse"))
+def test_damage_in_what_takes_no_part_is_let_be(spec, damaged):
+    look_at_images(spec("dataset=imagenet_r", "data.damaged=refuse"))

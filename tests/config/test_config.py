@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rib.config import compose
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.composition import instantiate
 from rib.config.defaults import flat_changes
@@ -129,7 +129,7 @@ def test_every_folder_of_conf_is_known_to_the_tests():
 
 @pytest.mark.parametrize("name", options("study"))
 def test_every_study_composes_and_its_drawing_is_made(name):
-    config = checked(compose_node("benchmark", f"study={name}"), BenchmarkConfig)
+    config = check_config(compose_node("benchmark", f"study={name}"), BenchmarkConfig)
     assert config.study == name
     assert {"table", "paragraph", "figures"} <= set(dir(instantiate(config.draw)))
     header = Path(conf_dir(), "study", f"{name}.yaml").read_text().split("\nstudy:")[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rib.data import damage
-from rib.data.damage import heed, look
+from rib.data.damage import find_damage, report_damage
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
 from tests.data.trees import picture, pictures
@@ -83,7 +83,7 @@ def test_what_is_read_with_a_gap_is_named_with_libjpegs_reason(tree, kind):
     file = tree.folder / tree.paths[5]
     file.write_bytes(change(jpeg(5, **options)))
     assert read_image(file, T).shape == (3, 32, 32), "nothing tells whoever reads it"
-    found = look([tree])
+    found = find_damage([tree])
     assert list(found) == [file]
     assert why in found[file]
 
@@ -105,13 +105,13 @@ def test_no_fault_is_found_with_sound_files_of_any_kind(tree, options):
     picture(3).save(tree.folder / tree.paths[3], "PNG")
     picture(4).save(tree.folder / tree.paths[4], "MPO", save_all=True, append_images=[picture(5)])
     (tree.folder / tree.paths[5]).write_bytes(jpeg(5) + bytes(100))  # what follows the end is nobody's
-    assert look([tree]) == {}
+    assert find_damage([tree]) == {}
 
 
 def test_what_cannot_be_read_at_all_is_named_too(tree):
     file = tree.folder / tree.paths[2]
     file.write_bytes(jpeg()[:3000])
-    assert look([tree]) == {file: "unreadable: it stops half-way"}
+    assert find_damage([tree]) == {file: "unreadable: it stops half-way"}
 
 
 def test_noise_in_a_file_never_passes_unseen(tree):
@@ -121,7 +121,7 @@ def test_noise_in_a_file_never_passes_unseen(tree):
         content = jpeg(number)
         middle = dice.choice(scan_of(content)[:-700])
         (tree.folder / path).write_bytes(content[:middle] + dice.randbytes(600) + content[middle + 600 :])
-    assert sorted(look([tree])) == sorted(tree.folder / path for path in tree.paths)
+    assert sorted(find_damage([tree])) == sorted(tree.folder / path for path in tree.paths)
 
 
 def test_the_sentence_names_some_and_counts_all_once(tree, capsys):
@@ -129,7 +129,7 @@ def test_the_sentence_names_some_and_counts_all_once(tree, capsys):
         file = tree.folder / path
         file.write_bytes(cut(file.read_bytes()))
     for _ in range(2):
-        heed([tree], None)
+        report_damage([tree], None)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"5 damaged images: {tree.folder / tree.paths[0]} (premature end of data segment), ")
     assert all(str(tree.folder / path) in line for path in tree.paths[:3])
@@ -142,9 +142,9 @@ def test_refuse_is_an_error_and_ignore_looks_at_nothing(tree, capsys, monkeypatc
     with pytest.raises(
         RibError, match=r"^data\.damaged=refuse: 1 damaged image: .+; replace from the archive, or go on"
     ):
-        heed([tree], None, "refuse")
+        report_damage([tree], None, "refuse")
     monkeypatch.setattr(damage, "_complaints", None)
-    heed([tree], None, "ignore")
+    report_damage([tree], None, "ignore")
     assert capsys.readouterr().err == ""
 
 
@@ -155,22 +155,22 @@ def test_an_image_is_looked_at_once_whatever_the_parts_and_commands(tree, tmp_pa
     really = damage._complaints
     monkeypatch.setattr(damage, "_complaints", lambda t, paths: looked.extend(paths) or really(t, paths))
     part = tree.limit(4)
-    assert look([part, tree], tmp_path / "records") == {file: "premature end of data segment"}
+    assert find_damage([part, tree], tmp_path / "records") == {file: "premature end of data segment"}
     assert sorted(looked) == sorted(tree.paths)
-    assert look([tree, part], tmp_path / "records") == {file: "premature end of data segment"}
-    assert look([part], tmp_path / "records").keys() <= {file}
+    assert find_damage([tree, part], tmp_path / "records") == {file: "premature end of data segment"}
+    assert find_damage([part], tmp_path / "records").keys() <= {file}
     assert len(looked) == len(tree), "known from the record"
     file.write_bytes(jpeg())
-    assert look([replace(tree, drawn="of other bytes")], tmp_path / "records") == {}
-    assert look([tree], tmp_path / "records", again=True) == {}
+    assert find_damage([replace(tree, drawn="of other bytes")], tmp_path / "records") == {}
+    assert find_damage([tree], tmp_path / "records", again=True) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\0"])
 def test_a_damaged_record_is_made_again(tree, tmp_path, content):
-    look([tree], tmp_path)
+    find_damage([tree], tmp_path)
     (record,) = tmp_path.glob("damage-*.json")
     record.write_text(content)
-    assert look([tree], tmp_path) == {}
+    assert find_damage([tree], tmp_path) == {}
     assert record.read_text() == "{}"
 
 
@@ -179,9 +179,9 @@ def test_large_sets_are_looked_at_only_when_asked(tree, monkeypatch):
     file = tree.folder / tree.paths[0]
     file.write_bytes(cut(file.read_bytes()))
     monkeypatch.setattr(damage, "_say_once", lambda sentence: pytest.fail(sentence))
-    heed([tree], None)
+    report_damage([tree], None)
     with pytest.raises(RibError, match="1 damaged image"):
-        heed([tree], None, "refuse")
+        report_damage([tree], None, "refuse")
 
 
 def test_several_processes_look_at_a_set_together_and_rank_one_at_nothing(tree, monkeypatch, capsys):
@@ -190,14 +190,14 @@ def test_several_processes_look_at_a_set_together_and_rank_one_at_nothing(tree, 
     monkeypatch.setattr(damage, "cores", lambda: 2)
     for path in tree.paths[::3]:
         (tree.folder / path).write_bytes(cut(jpeg()))
-    assert list(look([tree])) == [tree.folder / path for path in tree.paths[::3]]
+    assert list(find_damage([tree])) == [tree.folder / path for path in tree.paths[::3]]
     monkeypatch.setenv("RANK", "1")
-    heed([tree], None, "refuse")
+    report_damage([tree], None, "refuse")
     assert capsys.readouterr().err == ""
 
 
 def test_without_a_decoder_that_speaks_refuse_says_so(tree, monkeypatch):
     monkeypatch.setattr(damage, "_can_look", lambda: False)
-    heed([tree], None)
+    report_damage([tree], None)
     with pytest.raises(RibError, match="expected a torchvision with a JPEG decoder"):
-        heed([tree], None, "refuse")
+        report_damage([tree], None, "refuse")

@@ -15,7 +15,7 @@ from rib.data.catalog import Catalog, real
 from rib.data.identity import CONTENTS, DIGESTS, contents_digest
 from rib.data.mini import catalog, digests, ensure
 from rib.data.scan import scan
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runtime import content
 from rib.runtime.files import digest_of
 from tests.data.trees import age, few, fill, replaced_in_place
@@ -244,7 +244,7 @@ def key(ask_for, tmp_path, monkeypatch):
     suite = ("suite.targets=[imagenet_a,imagenet_r]", "suite.reported=[]")
 
     def find(*overrides):
-        asked = ask(ask_for("model=mini_tiny", *suite, f"data.root={tmp_path / 'data'}", *overrides))
+        asked = resolve(ask_for("model=mini_tiny", *suite, f"data.root={tmp_path / 'data'}", *overrides))
         return asked.training_key, asked.score_keys
 
     return find

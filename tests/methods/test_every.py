@@ -15,9 +15,8 @@ from rib.methods.base import Method
 from rib.models.weights import equal
 from rib.pipeline import finetune
 from rib.runs import method_stack
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
-from rib.training.merge import method_of
 from rib.training.module import FineTuner
 
 METHODS = [name for name in options("method") if name not in ("finetune", "pretrained")]
@@ -27,8 +26,8 @@ QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=2", "data.limit=4
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_documented_and_made_from_its_file(ask_for, name):
-    question = ask(ask_for(*QUICK, f"+method={name}"))
-    method = method_of(question, name)
+    spec = resolve(ask_for(*QUICK, f"+method={name}"))
+    method = method_stack.method_of(spec.config, name, probe=None)
     assert isinstance(method, Method)
     assert method.name == name
     text = type(method).__doc__ or ""
@@ -43,13 +42,13 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
     everywhere = " ".join((text + (inspect.getmodule(type(method)).__doc__ or "")).split())
     assert re.search(r"Differs from the official code \(\S+/\S+,|[Tt]here is no official code", everywhere)
     assert name == "rib_soup" or re.search(r"arXiv\s+\d{4}\.\d{5}", text + inspect.getmodule(type(method)).__doc__)
-    assert re.search(r"\b[Nn]ot\s+(beside|with)\b|\(not `|stacks\s+with|refused\s+where", text)
+    assert re.search(r"\bDoes\s+not\s+stack\s+with\b|stacks\s+with|refused\s+where", text)
 
 
 @pytest.mark.parametrize("pair", method_stack.CLASHES, ids=lambda pair: "+".join(sorted(pair)))
 def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
     for one, other in permutations(pair):
-        assert other in type(method_of(ask(ask_for(*QUICK, f"+method={one}")), one)).__doc__
+        assert other in type(method_stack.method_of(ask_for(*QUICK, f"+method={one}"), one, probe=None)).__doc__
 
 
 # What is made from several runs takes as many seconds as these.

@@ -14,8 +14,8 @@ from rib.errors import DivergedError, RibError
 from rib.methods.ewc import EWC
 from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
 from rib.methods.l2sp import L2SP
-from rib.methods.pull import quadratic, stable_below
-from rib.runtime.artifacts import Memo
+from rib.methods.pull import quadratic, stability_bound
+from rib.runtime.artifacts import ArtifactCache
 from rib.training.module import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.support.nets import NETS, small_vit
@@ -137,7 +137,7 @@ def test_the_error_is_that_of_the_per_image_means(tmp_path):
     mean = float(each.mean()) / sum(p.numel() for p in model.parameters())
     assert method.report()["ewc.fisher_mean"] == pytest.approx(mean, rel=1e-3)
     # The same from the store.
-    memo = Memo(tmp_path, {"start": "vit"})
+    memo = ArtifactCache(tmp_path, {"start": "vit"})
     reports = []
     for _ in range(2):
         again = EWC(1.0, samples=16)
@@ -192,7 +192,7 @@ def swing(optimizer, curvature, steps):
 def test_the_bound_is_where_sgd_stops_coming_to_rest_and_the_cap_is_below_it(name):
     options, factor = SGDS[name]
     make = partial(torch.optim.SGD, lr=0.01, **options)
-    bound = stable_below(make([nn.Parameter(torch.ones(1))]))
+    bound = stability_bound(make([nn.Parameter(torch.ones(1))]))
     assert bound == pytest.approx(factor / 0.01)
     assert swing(make, 0.98 * bound, 3000)[-1] < 1e-3
     assert swing(make, 1.02 * bound, 3000)[-1] > 1e3
@@ -218,7 +218,7 @@ def test_one_step_undoes_a_capped_displacement_without_momentum_two_with_nestero
 def test_adamw_needs_no_cap():
     """Its step is about lr whatever the curvature, capped or a thousand times that."""
     make = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
-    assert stable_below(make([nn.Parameter(torch.ones(1))])) == float("inf")
+    assert stability_bound(make([nn.Parameter(torch.ones(1))])) == float("inf")
     for curvature in (100.0, 1e5):
         places = swing(make, curvature, 600)
         assert max(places) < 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rib.methods.fisher import fisher_diagonal, normalised, sample_labels, squared_gradients
+from rib.methods.fisher import fisher_diagonal, normalise, sample_labels, squared_gradients
 from tests.support.nets import NETS, random_images
 
 
@@ -74,8 +74,8 @@ def test_labels_follow_the_models_softmax():
 
 
 def test_normalised_has_mean_one_and_refuses_what_says_nothing():
-    fisher = normalised({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([8.0])})
+    fisher = normalise({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([8.0])})
     assert sum(f.sum() for f in fisher.values()) / 3 == pytest.approx(1)
     for useless in (0.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="finite mean above 0"):
-            normalised({"a": torch.tensor([useless])})
+            normalise({"a": torch.tensor([useless])})

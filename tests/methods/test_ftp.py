@@ -157,7 +157,8 @@ def test_a_step_that_float16_skips_leaves_no_trace():
     """The radii's Adam would be nan ever after, and FTP silently plain fine-tuning."""
     module = FineTuner(small_vit(), SPACE, partial(torch.optim.SGD, lr=LR), lr=LR)
     method, optimizer = FTP(), torch.optim.SGD(module.parameters(), lr=LR)
-    method.setup(SimpleNamespace(strategy=SimpleNamespace(root_device="cpu")), module, "fit")
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
+    method.setup(module.trainer, module, "fit")
     for number in range(4):
         images, labels, _ = batch(number)
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ from rib.data.transform import Transform
 from rib.errors import RibError
 from rib.models.backbone import build_backbone
 from rib.models.build import build
-from rib.models.convert import fitted
+from rib.models.convert import fit_to_network
 from rib.models.start import Start
 from rib.models.weights import save_weights
 
@@ -170,19 +170,21 @@ def check(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(given, start.weights)
     network = build(start, 1000).backbone
     assert same(network.state_dict(), given)
-    assert same(fitted(start, {f"module.net.{n}": t for n, t in given.items()}, network), given)
+    assert same(fit_to_network(start, {f"module.net.{n}": t for n, t in given.items()}, network), given)
     times = Counter(t.data_ptr() for t in given.values())
     alone = [name for name, t in given.items() if t.is_floating_point() and times[t.data_ptr()] == 1]
     for name in (alone[len(alone) // 2], alone[-1]):
         with pytest.raises(RibError, match=f"{name} should be|no head .*{name}"):
-            fitted(start, {n: t for n, t in given.items() if n != name}, network)
+            fit_to_network(start, {n: t for n, t in given.items() if n != name}, network)
     with pytest.raises(RibError, match=r"should be \(.*\), is absent"):
-        fitted(start, {"something": torch.zeros(3), "more": torch.zeros(2)}, network)
+        fit_to_network(start, {"something": torch.zeros(3), "more": torch.zeros(2)}, network)
     with pytest.raises(RibError, match=r"should be \(.*\), is absent"):  # the same shapes in the same order
-        fitted(start, {f"layer_{i}.{n.rpartition('.')[2]}": t for i, (n, t) in enumerate(given.items())}, network)
+        fit_to_network(
+            start, {f"layer_{i}.{n.rpartition('.')[2]}": t for i, (n, t) in enumerate(given.items())}, network
+        )
     heads = {name for name, t in given.items() if t.ndim and t.shape[0] == 1000}
     with pytest.raises(RibError, match="rib needs 1000 outputs"):
-        fitted(start, {n: t[:10] if n in heads else t for n, t in given.items()}, network)
+        fit_to_network(start, {n: t[:10] if n in heads else t for n, t in given.items()}, network)
     start.weights.unlink()
 
 
@@ -204,9 +206,9 @@ def test_a_tensor_of_two_names_is_one(tmp_path):
     save_weights(network.state_dict(), start.weights)
     assert same(load_file(start.weights), given)
     one, other = "cpe1.proj.weight", "serial_blocks1.0.cpe.proj.weight"
-    assert same(fitted(start, {n: t for n, t in given.items() if n != other}, network), given)
+    assert same(fit_to_network(start, {n: t for n, t in given.items() if n != other}, network), given)
     with pytest.raises(RibError, match=f"{one} and {other} are one tensor of coat_lite_tiny, and two in"):
-        fitted(start, {**given, other: 2 * given[other]}, network)
+        fit_to_network(start, {**given, other: 2 * given[other]}, network)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from rib.config import compose
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
@@ -439,11 +439,11 @@ def test_predictions_that_are_gone_are_made_again_by_the_command_that_is_said(gr
                 report(ask(grid.root, tmp_path / "report"))
             words = shlex.split(str(caught.value).partition("score its run again with ")[2])
             assert words[:4] == ["python", "-m", "rib.evaluate", f"runs={where.folder}"]
-            evaluate(checked(compose_node("evaluate", *words[3:]), EvaluateConfig))
+            evaluate(check_config(compose_node("evaluate", *words[3:]), EvaluateConfig))
             assert report(ask(grid.root, tmp_path / "report"))
     shutil.rmtree(grid.root / "datasets" / "paths")
     with pytest.raises(RibError, match=r"cannot read .*paths.*txt .*; score its run again with") as caught:
         report(ask(grid.root, tmp_path / "report"))
     words = shlex.split(str(caught.value).partition("score its run again with ")[2])
-    evaluate(checked(compose_node("evaluate", *words[3:]), EvaluateConfig))
+    evaluate(check_config(compose_node("evaluate", *words[3:]), EvaluateConfig))
     assert report(ask(grid.root, tmp_path / "report"))

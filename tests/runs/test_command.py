@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rib.config import compose
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
@@ -177,7 +177,7 @@ def test_weights_from_elsewhere_are_scored_again_with_their_file_filled_in(tmp_p
     shutil.copy(run.weights_file, weights)
     said = (f"weights='{weights}'", "name='of A, B'", "model=mini_tiny", "dataset=imagenet_r", "data.limit=40", TARGETS)
     fixed = (f"paths.runs='{tmp_path / ODD}'", f"paths.cache={cache}", "trainer=cpu", "data.root=null")
-    (external,) = evaluate(checked(compose_node("evaluate", *fixed, *said), EvaluateConfig))
+    (external,) = evaluate(check_config(compose_node("evaluate", *fixed, *said), EvaluateConfig))
     command = command_of(external)
     assert "# FILE is the file of weights whose SHA-256 begins with" in command
     shutil.rmtree(external.folder)

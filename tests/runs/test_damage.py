@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rib.analysis.cache import answered, read_table, told
+from rib.analysis.cache import get_or_compute, read_record, read_table
 from rib.analysis.subject import Subject
 from rib.config.command_schema import AnalyzeConfig
-from rib.config.composition import stored
+from rib.config.composition import load_config
 from rib.errors import DamagedError, OtherVersionError, RibError
 from rib.pipeline import finetune
 from rib.runs import archive
@@ -23,7 +23,7 @@ from rib.runs.keys import NUMERICS
 from rib.runs.measure import read_paths
 from rib.runs.metrics_file import SCHEMA, check, is_older
 from rib.runs.predictions import Predictions
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.locks import Locks
@@ -121,7 +121,7 @@ def test_a_config_that_is_none_is_one_sentence(tmp_path, text):
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises(RibError, match=r"config.yaml cannot be read by this version of rib"):
-        stored(file)
+        load_config(file)
 
 
 def columns(images: int = 4) -> dict[str, Any]:
@@ -201,11 +201,11 @@ def test_a_claim_that_is_damaged_is_somebodys_until_it_is_silent(tmp_path, text)
 def test_an_analysis_whose_record_is_damaged_is_made_again(tmp_path):
     run, made = place(RunStore(tmp_path)), []
     for text in ("", "[]"):
-        folder = answered(run, "cka", {"a": 1}, lambda folder: made.append(folder) or {"b": 2}).folder
-        assert told(folder) == {"a": 1, "b": 2}
+        folder = get_or_compute(run, "cka", {"a": 1}, lambda folder: made.append(folder) or {"b": 2}).folder
+        assert read_record(folder) == {"a": 1, "b": 2}
         (folder / "cka.json").write_text(text)
         with pytest.raises(DamagedError, match=r"cka.json"):
-            told(folder)
+            read_record(folder)
     assert len(made) == 2
     (tmp_path / "cka.csv").write_bytes(b"")
     with pytest.raises(DamagedError, match=r"cka.csv is damaged .* make it again with force=true"):
@@ -227,7 +227,7 @@ def test_a_tar_with_damaged_metrics_is_refused(tmp_path, text):
 def test_a_checkpoint_that_was_cut_short_is_named_and_trains_nothing(ask_for, store, monkeypatch):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1", "data.limit=20", "suite.reported=[]")
     config = ask_for(*quick, "suite.targets=[imagenet_a]")
-    place = RunStore(store).place(ask(config))
+    place = RunStore(store).run_of(resolve(config))
     place.folder.mkdir(parents=True)
     place.checkpoint.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(RibError, match=r"last.ckpt is damaged; delete it and give the command again, which begins"):

@@ -6,14 +6,14 @@ import pytest
 
 from rib.errors import RibError
 from rib.pipeline import finetune
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 
 QUICK = ("model=mini_tiny", "data.limit=40", "epochs=1")
 
 
 @pytest.fixture
-def question(ask_for):
-    return lambda *overrides: ask(ask_for(*QUICK, *overrides))
+def spec(ask_for):
+    return lambda *overrides: resolve(ask_for(*QUICK, *overrides))
 
 
 SWITCHES = [
@@ -26,52 +26,52 @@ SWITCHES = [
 
 
 @pytest.mark.parametrize(("method", "switch", "options"), SWITCHES, ids=[method for method, _, _ in SWITCHES])
-def test_a_switch_is_the_options_that_it_stands_for(question, method, switch, options):
-    right, theirs = question(f"+method={method}"), question(f"+method={method}", switch)
+def test_a_switch_is_the_options_that_it_stands_for(spec, method, switch, options):
+    right, theirs = spec(f"+method={method}"), spec(f"+method={method}", switch)
     assert right.training_key != theirs.training_key
-    assert theirs.training_key == question(f"+method={method}", *options).training_key
+    assert theirs.training_key == spec(f"+method={method}", *options).training_key
     name, value = switch.split("=")
     assert theirs.protocol["switches"][name] == value
     assert right.protocol["switches"] == {}
-    plain = question("+method=finetune", switch)
-    assert plain.training_key == question("+method=finetune").training_key
+    plain = spec("+method=finetune", switch)
+    assert plain.training_key == spec("+method=finetune").training_key
     assert plain.protocol["switches"] == {}
 
 
-def test_what_is_said_on_the_command_line_holds(question):
-    asked = question("+method=ewc", "paper.ewc=identity", "method.ewc.strength=7")
+def test_what_is_said_on_the_command_line_holds(spec):
+    asked = spec("+method=ewc", "paper.ewc=identity", "method.ewc.strength=7")
     assert asked.config.method["ewc"]["strength"] == 7
     assert asked.config.method["ewc"]["fisher"] == "identity"
 
 
-def test_the_probe_inside_lp_ft_is_theirs_too(question):
+def test_the_probe_inside_lp_ft_is_theirs_too(spec):
     assert (
-        question("+method=lp_ft", "paper.linear_probe=unfrozen_norms").probe.key
-        == question("+method=linear_probe", "method.linear_probe.train=unfrozen_norms").training_key
+        spec("+method=lp_ft", "paper.linear_probe=unfrozen_norms").probe.key
+        == spec("+method=linear_probe", "method.linear_probe.train=unfrozen_norms").training_key
     )
 
 
-def test_objectnet_read_and_trained_as_theirs(question):
-    right, theirs = question("dataset=objectnet"), question("dataset=objectnet", "paper.objectnet=authors")
+def test_objectnet_read_and_trained_as_theirs(spec):
+    right, theirs = spec("dataset=objectnet"), spec("dataset=objectnet", "paper.objectnet=authors")
     assert str(theirs.config.data.label_rule) == "authors"
     assert right.training_key != theirs.training_key
-    wrong_loss = question("dataset=objectnet", "paper.objectnet_loss=unrestricted")
+    wrong_loss = spec("dataset=objectnet", "paper.objectnet_loss=unrestricted")
     assert wrong_loss.training_key != right.training_key
     assert wrong_loss.score_keys == right.score_keys
-    elsewhere = question("dataset=imagenet_r", "paper.objectnet_loss=unrestricted")
-    assert elsewhere.training_key == question("dataset=imagenet_r").training_key
+    elsewhere = spec("dataset=imagenet_r", "paper.objectnet_loss=unrestricted")
+    assert elsewhere.training_key == spec("dataset=imagenet_r").training_key
 
 
-def test_imagenet_c_cropped_again_is_another_way_of_scoring_it_and_nothing_else(question):
-    right, theirs = question("suite=paper"), question("suite=paper", "paper.resize_imagenet_c=true")
+def test_imagenet_c_cropped_again_is_another_way_of_scoring_it_and_nothing_else(spec):
+    right, theirs = spec("suite=paper"), spec("suite=paper", "paper.resize_imagenet_c=true")
     assert right.training_key == theirs.training_key
     assert {name for name in right.score_keys if right.score_keys[name] != theirs.score_keys[name]} == {"imagenet_c"}
     assert theirs.protocol["switches"] == {"paper.resize_imagenet_c": True}
     assert right.scored["imagenet_c"].spec.precropped and not theirs.scored["imagenet_c"].spec.precropped
 
 
-def test_the_experiment_turns_all_of_them_on_and_leaves_the_recipe(question):
-    asked = question("experiment=paper", "+method=ewc")
+def test_the_experiment_turns_all_of_them_on_and_leaves_the_recipe(spec):
+    asked = spec("experiment=paper", "+method=ewc")
     assert asked.config.suite.name == "paper"
     assert all(vars(asked.config.paper).values())
     assert asked.protocol["experiment"] == "paper"
@@ -80,15 +80,15 @@ def test_the_experiment_turns_all_of_them_on_and_leaves_the_recipe(question):
         "paper.objectnet": "authors",
         "paper.resize_imagenet_c": True,
     }
-    usual = question("+method=ewc")
+    usual = spec("+method=ewc")
     assert (asked.recipe.lr, asked.recipe.warmup_steps) == (usual.recipe.lr, usual.recipe.warmup_steps)
     assert asked.recipe.precision == "32-true"
 
 
-def test_on_a_gpu_the_experiment_trains_in_float16(question, monkeypatch):
+def test_on_a_gpu_the_experiment_trains_in_float16(spec, monkeypatch):
     monkeypatch.setattr("rib.runs.recipe.has_gpu", lambda accelerator: True)
-    assert question("experiment=paper").recipe.precision == "16-mixed"
-    assert question().recipe.precision == "bf16-mixed"
+    assert spec("experiment=paper").recipe.precision == "16-mixed"
+    assert spec().recipe.precision == "bf16-mixed"
 
 
 def test_it_runs_and_is_stamped(ask_for):
@@ -110,6 +110,6 @@ def test_fine_tuning_on_objectnet_as_theirs_trains_outputs_by_label_number(ask_f
 
 
 @pytest.mark.parametrize("switch", ["paper.ewc=fisher", "paper.objectnet=right", "paper.lora=on"])
-def test_a_value_that_a_switch_does_not_know_is_one_sentence(question, switch):
+def test_a_value_that_a_switch_does_not_know_is_one_sentence(spec, switch):
     with pytest.raises(RibError, match=rf"{switch.split('=')[0]}: expected .* or null, got"):
-        question("+method=lora", switch)
+        spec("+method=lora", switch)

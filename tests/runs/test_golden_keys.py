@@ -16,8 +16,8 @@ import pytest
 from rib.config import compose
 from rib.config.shipped import options
 from rib.runs.fields import fisher_key
-from rib.runs.keys import NEUTRAL, NUMERICS, key_of, narrowed
-from rib.runs.resolve import ask
+from rib.runs.keys import NEUTRAL, NUMERICS, key_of, select_key_fields
+from rib.runs.resolve import resolve
 
 FILE = Path(__file__).with_name("golden_keys.json")
 
@@ -41,10 +41,10 @@ COMMANDS = (
 
 def keys_of(command: str, cache: Path | None) -> dict[str, object]:
     more = [] if cache is None else [f"paths.cache={cache}"]
-    question = ask(compose("model=mini_tiny", "trainer=cpu", "data.root=null", *more, *command.split()))
-    found: dict[str, object] = {"training": question.training_key, "scores": question.score_keys}
-    if question.trains:
-        found["fisher"] = fisher_key(question, question.probe.key if question.probe else None)
+    spec = resolve(compose("model=mini_tiny", "trainer=cpu", "data.root=null", *more, *command.split()))
+    found: dict[str, object] = {"training": spec.training_key, "scores": spec.score_keys}
+    if spec.trains:
+        found["fisher"] = fisher_key(spec, spec.probe.key if spec.probe else None)
     return found
 
 
@@ -65,13 +65,13 @@ def test_no_key_moves_while_numbers_stay(command, cache, tmp_path, monkeypatch):
 
 def test_a_new_option_at_its_neutral_value_moves_no_key(cache, monkeypatch):
     """As a later version of rib will introduce one: with a neutral value, and with a default that is another."""
-    question = ask(compose("model=mini_tiny", "trainer=cpu", "data.root=null", f"paths.cache={cache}"))
+    spec = resolve(compose("model=mini_tiny", "trainer=cpu", "data.root=null", f"paths.cache={cache}"))
     monkeypatch.setattr("rib.runs.keys.NEUTRAL", {**NEUTRAL, "noise": 0.0})
     for kind in ("trained", "score", "fisher"):
-        before = key_of(question.spec, kind)
-        assert key_of({**question.spec, "noise": 0.0}, kind) == before
-        assert key_of({**question.spec, "noise": 0.1}, kind) != before
-        assert "noise" not in narrowed({**question.spec, "noise": 0.0}, kind)
+        before = key_of(spec.fields, kind)
+        assert key_of({**spec.fields, "noise": 0.0}, kind) == before
+        assert key_of({**spec.fields, "noise": 0.1}, kind) != before
+        assert "noise" not in select_key_fields({**spec.fields, "noise": 0.0}, kind)
 
 
 if __name__ == "__main__":

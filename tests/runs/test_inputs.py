@@ -20,8 +20,8 @@ from rib.models.weights import keep, kept, save_weights
 from rib.pipeline import finetune
 from rib.reporting.report import report
 from rib.runs.fields import fisher_key
-from rib.runs.freshness import out_of_date_in, view_of
-from rib.runs.resolve import ask
+from rib.runs.freshness import find_metrics, out_of_date_in
+from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.files import file_digest
@@ -32,8 +32,8 @@ MINI = Path(__file__).resolve().parents[2] / "rib" / "models" / "mini_weights" /
 
 
 @pytest.fixture
-def question(ask_for):
-    return lambda *overrides: ask(ask_for(*QUICK, *overrides))
+def spec(ask_for):
+    return lambda *overrides: resolve(ask_for(*QUICK, *overrides))
 
 
 @pytest.fixture
@@ -71,23 +71,23 @@ class Mine(Method):
 """
 
 
-def test_a_file_in_an_option_of_the_users_optimizer_is_told_by_its_content(question, code, tmp_path):
+def test_a_file_in_an_option_of_the_users_optimizer_is_told_by_its_content(spec, code, tmp_path):
     (code / "myopt.py").write_text(OPTIMIZER)
     file = tmp_path / "scale.txt"
     said = ("~optimizer", "+optimizer._target_=myopt.FileSGD", f"+optimizer.file={file}")
     keys = []
     for text in ("1.0", "10.0"):
         file.write_text(text)
-        keys.append(question(*said).training_key)
+        keys.append(spec(*said).training_key)
     assert keys[0] != keys[1]
 
 
-def test_files_that_a_pattern_matches_are_told_by_their_content(question, code, tmp_path):
+def test_files_that_a_pattern_matches_are_told_by_their_content(spec, code, tmp_path):
     (code / "mymeth.py").write_text(METHOD)
     keys = []
     for text in ("1", "2"):
         (tmp_path / "v1.txt").write_text(text)
-        keys.append(question("+method.m._target_=mymeth.Mine", f"+method.m.table='{tmp_path}/v*.txt'").training_key)
+        keys.append(spec("+method.m._target_=mymeth.Mine", f"+method.m.table='{tmp_path}/v*.txt'").training_key)
     assert keys[0] != keys[1]
 
 
@@ -100,7 +100,7 @@ def test_files_that_a_pattern_matches_are_told_by_their_content(question, code, 
         "h = __import__('pk.helper')",
     ],
 )
-def test_imports_whose_names_are_written_out_are_followed(question, code, line):
+def test_imports_whose_names_are_written_out_are_followed(spec, code, line):
     (code / "pk").mkdir()
     (code / "pk" / "__init__.py").write_text("")
     (code / "pk" / "mod.py").write_text(f"{line}\n{METHOD}")
@@ -108,53 +108,53 @@ def test_imports_whose_names_are_written_out_are_followed(question, code, line):
     for text in ("S = 0", "S = 5"):
         (code / "pk" / "helper.py").write_text(text)
         forget("pk")
-        keys.append(question("+method.m._target_=pk.mod.Mine").training_key)
+        keys.append(spec("+method.m._target_=pk.mod.Mine").training_key)
     assert keys[0] != keys[1]
 
 
-def test_bytecode_of_another_text_of_equal_size_and_time_is_not_run(question, code, monkeypatch):
+def test_bytecode_of_another_text_of_equal_size_and_time_is_not_run(spec, code, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = code / "mymeth.py"
     file.write_text(METHOD.replace("lr=1.0", "lr=2.0"))
     os.utime(file, ns=(10**18, 10**18))
-    question("+method.m._target_=mymeth.Mine")
+    spec("+method.m._target_=mymeth.Mine")
     assert Path(importlib.util.cache_from_source(str(file))).is_file()
     forget("mymeth")
     file.write_text(METHOD.replace("lr=1.0", "lr=3.0"))
     os.utime(file, ns=(10**18, 10**18))
-    question("+method.m._target_=mymeth.Mine")
+    spec("+method.m._target_=mymeth.Mine")
     assert sys.modules["mymeth"].Mine().lr == 3.0
 
 
-def test_an_argument_called_lr_of_the_users_class_is_the_classs(question, code):
+def test_an_argument_called_lr_of_the_users_class_is_the_classs(spec, code):
     (code / "mymeth.py").write_text(METHOD)
     said = ("+method.m._target_=mymeth.Mine", "+method.m.lr=0.25")
-    asked = question(*said)
-    from rib.training.merge import method_of
+    asked = spec(*said)
+    from rib.runs.method_stack import method_of
 
-    assert method_of(asked, "m").lr == 0.25
-    assert asked.recipe.lr == question().recipe.lr
-    assert asked.training_key != question(said[0], "+method.m.lr=0.5").training_key
+    assert method_of(asked.config, "m").lr == 0.25
+    assert asked.recipe.lr == spec().recipe.lr
+    assert asked.training_key != spec(said[0], "+method.m.lr=0.5").training_key
     # Rib's own methods have rates of their own there.
-    assert question("+method=lora", "method.lora.lr=0.25").recipe.lr == 0.25
+    assert spec("+method=lora", "method.lora.lr=0.25").recipe.lr == 0.25
 
 
-def test_a_fisher_beside_a_users_method_is_of_that_run_alone(question, code):
+def test_a_fisher_beside_a_users_method_is_of_that_run_alone(spec, code):
     (code / "mymeth.py").write_text(METHOD)
     mine = ("+method=ewc", "+method.m._target_=mymeth.Mine")
-    assert fisher_key(question(*mine), None) != fisher_key(question(*mine, "seed=1"), None)
-    assert fisher_key(question("+method=ewc"), None) == fisher_key(question("+method=ewc", "seed=1"), None)
+    assert fisher_key(spec(*mine), None) != fisher_key(spec(*mine, "seed=1"), None)
+    assert fisher_key(spec("+method=ewc"), None) == fisher_key(spec("+method=ewc", "seed=1"), None)
 
 
 @pytest.mark.parametrize("over", ["wise_ft", "soup", "output_ensemble"])
-def test_a_rib_soup_is_no_ingredient(question, over):
+def test_a_rib_soup_is_no_ingredient(spec, over):
     with pytest.raises(RibError, match="rib_soup cannot be an ingredient: each target has a model of its own"):
-        question(f"+method={over}", f"method.{over}.ingredients=[rib_soup]")
+        spec(f"+method={over}", f"method.{over}.ingredients=[rib_soup]")
 
 
-def test_a_method_under_another_name_clashes_as_under_its_own(question):
+def test_a_method_under_another_name_clashes_as_under_its_own(spec):
     with pytest.raises(RibError, match="cannot be stacked"):
-        question("+method=lora", "+method.mine._target_=rib.methods.linear_probe.LinearProbe")
+        spec("+method=lora", "+method.mine._target_=rib.methods.linear_probe.LinearProbe")
 
 
 def shake(run: Run) -> None:
@@ -169,7 +169,7 @@ def test_what_is_two_levels_up_is_out_of_date_too(ask_for, store, tmp_path, caps
     run = finetune(config)
     before = run.metrics()["accuracy"]
     shake(RunStore(store).one(method="finetune"))
-    assert view_of(run, ask(config)) is None
+    assert find_metrics(run, resolve(config)) is None
     assert out_of_date_in(RunStore(store)) == {run.key, RunStore(store).one(method="wise_ft").key}
     capsys.readouterr()
     report(ReportConfig(PathsConfig(str(store), None), {"name": "none"}, str(tmp_path / "out"), None))
@@ -184,9 +184,9 @@ def test_weights_replaced_while_a_run_is_made_leave_no_result(ask_for, store, tm
     config = ask_for(*QUICK, f"model.weights={file}")
     fit = pipeline.fit
 
-    def replaced(question, run, *more):
-        fit(question, run, *more)
-        if question.source is not None:
+    def replaced(spec, run, *more):
+        fit(spec, run, *more)
+        if spec.source is not None:
             file.write_bytes(file.read_bytes())  # the same bytes: what was read in between may have been others
 
     monkeypatch.setattr(pipeline, "fit", replaced)
@@ -203,8 +203,8 @@ def test_weights_replaced_between_key_and_training_are_noticed(ask_for, store, t
     shutil.copy(MINI, file)
     publish = pipeline.publish
 
-    def replaced(question, *more):
-        publish(question, *more)
+    def replaced(spec, *more):
+        publish(spec, *more)
         shutil.copy(MINI.with_name("mini_small.safetensors"), file)  # the pretrained run is made, training comes next
 
     monkeypatch.setattr(pipeline, "publish", replaced)

@@ -18,10 +18,10 @@ from rib.errors import RibError
 from rib.methods.base import Method
 from rib.pipeline import finetune
 from rib.runs.fields import fisher_key
-from rib.runs.freshness import view_of
+from rib.runs.freshness import find_metrics
 from rib.runs.method_stack import LEAVE_THE_START
-from rib.runs.resolve import ask
-from rib.runs.spec import Question
+from rib.runs.resolve import resolve
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from tests.data.trees import few, fill
 
@@ -42,17 +42,17 @@ class Mine(Method):
 
 
 @pytest.fixture
-def question(ask_for):
-    return lambda *overrides: ask(ask_for(*QUICK, *overrides))
+def spec(ask_for):
+    return lambda *overrides: resolve(ask_for(*QUICK, *overrides))
 
 
 @pytest.fixture
-def key(question):
+def key(spec):
     """The training key as a new process would find it, which has imported nothing of the user's."""
 
     def find(*overrides: str) -> str:
         forget()
-        return question(*overrides).training_key
+        return spec(*overrides).training_key
 
     return find
 
@@ -167,8 +167,8 @@ def test_a_version_tells_apart_what_imports_cannot(key, mine):
     assert len(keys) == 3
 
 
-def test_a_version_goes_with_rib_s_own_methods_too(question):
-    assert question("+method=ewc", "+method.ewc.version=a").training_key != question("+method=ewc").training_key
+def test_a_version_goes_with_rib_s_own_methods_too(spec):
+    assert spec("+method=ewc", "+method.ewc.version=a").training_key != spec("+method=ewc").training_key
 
 
 def test_files_named_in_options_are_told_by_content(key, mine, tmp_path):
@@ -181,16 +181,16 @@ def test_files_named_in_options_are_told_by_content(key, mine, tmp_path):
     assert key(MINE, f"+method.mine.table={file}") != before
 
 
-def test_a_class_of_a_script_or_notebook_is_one_sentence(question):
+def test_a_class_of_a_script_or_notebook_is_one_sentence(spec):
     with pytest.raises(RibError, match=r"save it in a \.py file"):
-        question("+method.mine._target_=__main__.Mine")
+        spec("+method.mine._target_=__main__.Mine")
 
 
-def test_code_edited_after_it_was_imported_is_refused(question, ask_for, mine):
+def test_code_edited_after_it_was_imported_is_refused(spec, ask_for, mine):
     finetune(ask_for(*QUICK, MINE))
     (mine / "my_methods.py").write_text(METHOD.replace("1 - helper", "1 + helper"))
     with pytest.raises(RibError, match="was changed after this process had imported it"):
-        question(MINE)
+        spec(MINE)
 
 
 def test_a_run_keeps_the_users_code_and_says_it(ask_for, mine):
@@ -239,34 +239,34 @@ def test_weights_are_told_by_their_content(key, tmp_path, monkeypatch):
     assert found[0] == key() != found[1]
 
 
-def test_paper_switches_leave_alone_what_the_command_says(question):
-    switched = question("+method=ewc", "paper.ewc=identity")
-    held = question("+method=ewc", "paper.ewc=identity", "method.ewc.strength=1.0")
+def test_paper_switches_leave_alone_what_the_command_says(spec):
+    switched = spec("+method=ewc", "paper.ewc=identity")
+    held = spec("+method=ewc", "paper.ewc=identity", "method.ewc.strength=1.0")
     assert switched.config.method["ewc"]["strength"] == 2.0
     assert held.config.method["ewc"]["strength"] == 1.0
     assert held.options["method.ewc.strength"] == 1.0
     assert switched.training_key != held.training_key
     # Read again from a run's config.yaml it is the same.
-    assert ask(held.config).config.method == held.config.method
-    rule = question("dataset=objectnet", "paper.objectnet=authors", "data.label_rule=max")
+    assert resolve(held.config).config.method == held.config.method
+    rule = spec("dataset=objectnet", "paper.objectnet=authors", "data.label_rule=max")
     assert str(rule.config.data.label_rule) == "max"
     assert rule.options["data.label_rule"] == "max"
     for text, strength in (("ewc", 2.0), ("ewc method.ewc.strength=1.0", 1.0)):
-        (part,) = question("+method=soup", "paper.ewc=identity", f"method.soup.ingredients=['{text}']").ingredients
-        assert part.question.config.method["ewc"]["strength"] == strength
+        (part,) = spec("+method=soup", "paper.ewc=identity", f"method.soup.ingredients=['{text}']").ingredients
+        assert part.spec.config.method["ewc"]["strength"] == strength
 
 
-def test_precision_is_the_one_that_runs(question):
-    asked = question("precision=16-mixed")
+def test_precision_is_the_one_that_runs(spec):
+    asked = spec("precision=16-mixed")
     assert asked.protocol["precision"] == "bf16-mixed"
-    assert asked.training_key == question("precision=bf16-mixed").training_key
-    assert question("precision=32").training_key == question().training_key
+    assert asked.training_key == spec("precision=bf16-mixed").training_key
+    assert spec("precision=32").training_key == spec().training_key
 
 
-def test_a_suite_is_its_datasets_and_not_its_name(question):
-    plain, fewer = question(), question("suite.targets=[imagenet_v2,imagenet_a]")
+def test_a_suite_is_its_datasets_and_not_its_name(spec):
+    plain, fewer = spec(), spec("suite.targets=[imagenet_v2,imagenet_a]")
     assert (plain.suite, fewer.suite) == ("seven", "seven*")
-    assert question("suite.targets=[imagenet_a,imagenet_v2]").protocol == fewer.protocol
+    assert spec("suite.targets=[imagenet_a,imagenet_v2]").protocol == fewer.protocol
 
 
 def test_a_changed_suite_is_measured_for_itself(ask_for):
@@ -276,13 +276,13 @@ def test_a_changed_suite_is_measured_for_itself(ask_for):
     run = finetune(ask_for(*QUICK))
     six = run.metrics()
     assert finetune(ask_for(*QUICK, *fewer)) == run
-    two = view_of(run, ask(ask_for(*QUICK, *fewer)))
+    two = find_metrics(run, resolve(ask_for(*QUICK, *fewer)))
     assert two["robustness_improvement"]["targets"] == ["imagenet_v2", "imagenet_a"]
     assert two["suite"] == "seven*"
     entries = [two["accuracy"][name] for name in ("imagenet_v2", "imagenet_a")]
     changes = [100 * (entry["after"] - entry["before"]) for entry in entries]
     assert two["robustness_improvement"]["value"] == pytest.approx(sum(changes) / 2)
-    assert view_of(run, ask(ask_for(*QUICK))) == six
+    assert find_metrics(run, resolve(ask_for(*QUICK))) == six
     # Two changed suites of one name lie beside one another.
     finetune(ask_for(*QUICK, "suite.targets=[imagenet_v2]"))
     assert len(run.views()) == 3
@@ -327,9 +327,9 @@ def test_what_chooses_by_scores_depends_on_their_precision(key):
         assert (key(*command) == key(*command, half)) == same
 
 
-def test_a_fisher_is_of_classes_and_cropping_as_well(question):
+def test_a_fisher_is_of_classes_and_cropping_as_well(spec):
     def fisher(*overrides: str) -> str:
-        return fisher_key(question("+method=ewc", *overrides), None)
+        return fisher_key(spec("+method=ewc", *overrides), None)
 
     objectnet = ("dataset=objectnet",)
     assert fisher(*objectnet) != fisher(*objectnet, "data.label_rule=authors")
@@ -337,25 +337,25 @@ def test_a_fisher_is_of_classes_and_cropping_as_well(question):
     c = ("dataset=imagenet_c", "suite=paper")
     assert fisher(*c) != fisher(*c, "paper.resize_imagenet_c=true")
     assert fisher() == fisher("seed=1", "optimizer.lr=0.1", "epochs=2", "method.ewc.strength=3.0")
-    assert fisher() != fisher_key(question("+method=[ewc,freeze_embed]"), None)
+    assert fisher() != fisher_key(spec("+method=[ewc,freeze_embed]"), None)
 
 
-def test_the_environment_is_told_by_what_it_leads_to(question, tmp_path, monkeypatch):
-    before = question().training_key
+def test_the_environment_is_told_by_what_it_leads_to(spec, tmp_path, monkeypatch):
+    before = spec().training_key
     monkeypatch.setenv("RIB_CACHE", str(tmp_path / "other"))
     monkeypatch.setenv("RIB_DATA", "")
-    assert question().training_key == before
+    assert spec().training_key == before
 
 
-def test_a_copied_touched_or_moved_data_set_is_the_same_run(question, tmp_path, monkeypatch):
+def test_a_copied_touched_or_moved_data_set_is_the_same_run(spec, tmp_path, monkeypatch):
     data = real_data(monkeypatch, tmp_path)
     common = ("model=timm", "model.name=vit_tiny_patch16_224", *data)
-    before = question(*common)
+    before = spec(*common)
     shutil.copytree(tmp_path / "data", tmp_path / "copied")
     for file in (tmp_path / "data").rglob("*.JPEG"):
         os.utime(file)
     for root in ("data", "copied"):
-        now = question(*common, f"data.root={tmp_path / root}")
+        now = spec(*common, f"data.root={tmp_path / root}")
         assert (now.training_key, now.score_keys) == (before.training_key, before.score_keys)
 
 
@@ -375,7 +375,7 @@ def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
 
     save_weights(state, part.weights_file)
     part.write_json("fit.json", {**part.read_json("fit.json"), "weights": file_digest(part.weights_file)})
-    assert view_of(run, ask(soup)) is None
+    assert find_metrics(run, resolve(soup)) is None
     capsys.readouterr()
     again = finetune(soup)
     assert "is out of date: finetune has other weights" in capsys.readouterr().err
@@ -383,15 +383,15 @@ def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
     assert again.metrics()["accuracy"] != before
     # One that is gone is accepted.
     shutil.rmtree(part.folder)
-    assert view_of(run, ask(soup)) is not None
+    assert find_metrics(run, resolve(soup)) is not None
 
 
 def test_what_was_begun_from_other_weights_is_not_gone_on_with(ask_for, store):
     """lp_ft killed in mid-training, its probe made again meanwhile: the checkpoint is of another start."""
     config = ask_for(*QUICK, "+method=lp_ft")
-    question = ask(config)
-    finetune(question.probe.question.config)
-    work = RunStore(store).place(question).folder.with_name(f"{question.training_key}.host.1.0")
+    spec = resolve(config)
+    finetune(spec.probe.spec.config)
+    work = RunStore(store).run_of(spec).folder.with_name(f"{spec.training_key}.host.1.0")
     work.mkdir(parents=True)
     (work / "made_from.json").write_text(json.dumps({"weights": ["of another probe"]}))
     (work / "last.ckpt").write_bytes(b"no checkpoint: reading it would fail")
@@ -399,17 +399,17 @@ def test_what_was_begun_from_other_weights_is_not_gone_on_with(ask_for, store):
     assert probe["weights"] == RunStore(store).one(method="linear_probe").read_json("fit.json")["weights"]
 
 
-def test_an_unread_option_of_the_pretrained_run_is_in_no_key_of_it(question):
-    first = question("+method=pretrained")
-    other = question("+method=pretrained", "seed=3", "batch_size=7", "dataset=imagenet_a", "optimizer=adamw")
+def test_an_unread_option_of_the_pretrained_run_is_in_no_key_of_it(spec):
+    first = spec("+method=pretrained")
+    other = spec("+method=pretrained", "seed=3", "batch_size=7", "dataset=imagenet_a", "optimizer=adamw")
     assert (first.training_key, first.score_keys) == (other.training_key, other.score_keys)
-    assert replace(first).of_pretrained().training_key == question("+method=ewc").of_pretrained().training_key
+    assert replace(first).of_pretrained().training_key == spec("+method=ewc").of_pretrained().training_key
 
 
-def test_before_is_scored_as_after_is(question):
+def test_before_is_scored_as_after_is(spec):
     """A run and its `pretrained` run agree in every score key, whatever is trained."""
     trained = ("+method=ewc", "accumulate=2", "clip=1.0", "data.augment=flip", "data.image_backend=pil")
-    for asked in (question(*trained), question("+method=wise_ft"), question("data.holdout=0.3", "data.limit=120")):
-        assert isinstance(asked, Question)
+    for asked in (spec(*trained), spec("+method=wise_ft"), spec("data.holdout=0.3", "data.limit=120")):
+        assert isinstance(asked, RunSpec)
         before = asked.of_pretrained()
         assert {n: before.score_keys[n] for n in asked.scored} == {n: asked.score_keys[n] for n in asked.scored}

@@ -21,9 +21,9 @@ from rib.config.unchecked import compose_node
 from rib.data.catalog import Catalog, real
 from rib.pipeline import finetune
 from rib.runs.fields import fisher_key
-from rib.runs.keys import ALWAYS, LEFT_OUT, METHOD_SETTLED, NEUTRAL, SETTLED, named_in
-from rib.runs.resolve import ask
-from rib.runs.spec import Question
+from rib.runs.keys import ALWAYS, LEFT_OUT, METHOD_SETTLED, NEUTRAL, SETTLED, find_entry
+from rib.runs.resolve import resolve
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from tests.data.trees import few, fill
 
@@ -260,9 +260,9 @@ def test_every_option_is_declared_once():
     for name in leaves():
         method = name.split(".")[2] if name.startswith("method.") else None
         places = [
-            named_in([entry for entry in SETTLED if entry != "method."], name) is not None,
+            find_entry([entry for entry in SETTLED if entry != "method."], name) is not None,
             method in METHOD_SETTLED,
-            all(named_in(LEFT_OUT[kind], name) is not None for kind in ("trained", "score")) and name not in NEUTRAL,
+            all(find_entry(LEFT_OUT[kind], name) is not None for kind in ("trained", "score")) and name not in NEUTRAL,
             name in NEUTRAL,
             name in ALWAYS,
         ]
@@ -296,23 +296,23 @@ def places(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture
-def question(ask_for, places, monkeypatch):
+def spec(ask_for, places, monkeypatch):
     specs = {name: few(name) for name in ("imagenet_a", "imagenet_r", "objectnet")}
     monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().wnids, specs))
     monkeypatch.syspath_prepend(str(places[""]))
 
-    def make(*overrides: str) -> Question:
+    def make(*overrides: str) -> RunSpec:
         filled = []
         for override in overrides:
             for key, place in places.items():
                 override = override.replace(key, place) if key else override
             filled.append(override)
-        return ask(ask_for(*QUICK, *filled))
+        return resolve(ask_for(*QUICK, *filled))
 
     return make
 
 
-def moved(one: Question, other: Question) -> str:
+def moved(one: RunSpec, other: RunSpec) -> str:
     """Which keys of two questions differ."""
     scores = [q.score_keys for q in (one, other)]
     both = scores[0].keys() & scores[1].keys()
@@ -328,17 +328,17 @@ def moved(one: Question, other: Question) -> str:
 
 
 @pytest.fixture(scope="module")
-def bases() -> dict[str, Question]:
+def bases() -> dict[str, RunSpec]:
     """Questions that several rows begin with, each composed once."""
     return {}
 
 
 @pytest.mark.parametrize("name", WALK)
-def test_another_value_is_another_key_where_it_changes_something(name, question, bases):
+def test_another_value_is_another_key_where_it_changes_something(name, spec, bases):
     row = WALK[name]
     base = row.base.split()
-    one = bases.setdefault(row.base, question(*base)) if row.base not in bases else bases[row.base]
-    other = question(*base, *spelt(name, row.value))
+    one = bases.setdefault(row.base, spec(*base)) if row.base not in bases else bases[row.base]
+    other = spec(*base, *spelt(name, row.value))
     if row.moves == "T?":
         assert "T" in moved(one, other)
     else:
@@ -357,10 +357,10 @@ def spelt(name: str, value: str) -> list[str]:
     return [f"++{name}={value}"]
 
 
-def said(question: Question) -> tuple:
-    start = (question.start.name, question.start.digest, question.source_name)
-    stamped = (question.options, question.protocol, question.trained_on, question.scores)
-    return start, question.config.seed, question.method, stamped
+def said(spec: RunSpec) -> tuple:
+    start = (spec.start.name, spec.start.digest, spec.source_name)
+    stamped = (spec.options, spec.protocol, spec.trained_on, spec.scores)
+    return start, spec.config.seed, spec.method, stamped
 
 
 UNMOVED = [name for name, row in WALK.items() if "T" not in row.moves and row.trains]
@@ -374,19 +374,19 @@ def weights_of():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", UNMOVED)
-def test_what_changes_no_key_changes_no_weight(name, question, tmp_path, weights_of, monkeypatch):
+def test_what_changes_no_key_changes_no_weight(name, spec, tmp_path, weights_of, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     row = WALK[name]
     base = [part for part in row.base.split() if not part.startswith("suite")]
     if tuple(base) not in weights_of:
-        weights_of[tuple(base)] = _trained(question(*base, f"paths.runs={tmp_path / 'one'}"))
-    other = question(*base, *spelt(name, row.value), f"paths.runs={tmp_path / 'other'}")
+        weights_of[tuple(base)] = _trained(spec(*base, f"paths.runs={tmp_path / 'one'}"))
+    other = spec(*base, *spelt(name, row.value), f"paths.runs={tmp_path / 'other'}")
     assert _trained(other) == weights_of[tuple(base)]
 
 
-def _trained(question: Question) -> bytes:
-    run = finetune(question.config)
-    assert run.folder.is_relative_to(Path(question.config.paths.runs).resolve()) or os.path.samefile(  # noqa: PTH121
-        RunStore(question.config.paths.runs).place(question).folder, run.folder
+def _trained(spec: RunSpec) -> bytes:
+    run = finetune(spec.config)
+    assert run.folder.is_relative_to(Path(spec.config.paths.runs).resolve()) or os.path.samefile(  # noqa: PTH121
+        RunStore(spec.config.paths.runs).run_of(spec).folder, run.folder
     )
     return run.weights_file.read_bytes()

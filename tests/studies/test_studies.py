@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rib.analysis.cka import layer_cka
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig, CKAConfig
 from rib.config.composition import instantiate
 from rib.config.launch import accept
@@ -20,9 +20,9 @@ from rib.data import mini
 from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.models.weights import distance, equal
-from rib.pipeline import answer, finetune
+from rib.pipeline import finetune, get_or_make
 from rib.reporting.summary import summarise
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 from rib.studies.cka import Shift
 from rib.studies.rows import rows
@@ -45,11 +45,11 @@ def make(tmp_path_factory, cache):
 
     def made(*overrides: str) -> tuple[BenchmarkConfig, RunStore, list[Made]]:
         given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *QUICK, *overrides)
-        config, store = checked(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(root)
+        config, store = check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(root)
         plan = make_plan(config, store)
         for cell in plan.cells.values():
-            assert cell.question is not None
-            answer(cell.question, store)
+            assert cell.spec is not None
+            get_or_make(cell.spec, store)
         cells = [Made(cell, cell.place, cell.metrics) for cell in plan.asked if cell.place and cell.metrics]
         assert len(cells) == len(plan.asked)
         return config, store, cells
@@ -64,8 +64,8 @@ def plan(tmp_path_factory, cache):
 
     def planned(*overrides: str) -> tuple[BenchmarkConfig, list[Cell]]:
         given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
-        config = checked(compose_node("benchmark", *accept(list(given))), BenchmarkConfig)
-        return config, [cell for cell in make_plan(config, RunStore(root)).asked if cell.question is not None]
+        config = check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig)
+        return config, [cell for cell in make_plan(config, RunStore(root)).asked if cell.spec is not None]
 
     return planned
 
@@ -227,7 +227,7 @@ def test_a_run_made_before_with_the_same_images_is_not_one_of_those_whose_images
     seeds = ("sources=[imagenet_v2]", "seeds=[0,1]", "axes={data.images_per_class:[1],steps:[3]}")
     _, _, fixed = make("methods=[finetune]", *QUICK, *seeds)
     _, store, made = make("study=size_study", *QUICK, *seeds)
-    assert fixed[0].cell.question.source.digest == made[0].cell.question.source.digest
+    assert fixed[0].cell.spec.source.digest == made[0].cell.spec.source.digest
     assert {one.run.key for one in fixed}.isdisjoint(one.run.key for one in made)
     assert [one.metrics["options"]["data.subset_seed"] for one in made] == [None, None]
     assert len(summarise([one.result for one in made], store, mini.catalog())) == 1
@@ -319,7 +319,7 @@ def test_the_digest_of_a_subset_is_in_the_result_and_in_the_studys_table(make):
     for one in made:
         count = one.cell.axes["data.images_per_class"]
         trained_on = one.metrics["trained_on"]
-        assert trained_on == {"num_images": min(60, 40 * count), "digest": one.cell.question.source.digest}
+        assert trained_on == {"num_images": min(60, 40 * count), "digest": one.cell.spec.source.digest}
         row = table[table["data.images_per_class"] == count].iloc[0]
         assert (row["images"], row["a_class"]) == (min(60, 40 * count), min(1.5, count))
         assert row["digests"] == trained_on["digest"]
@@ -343,10 +343,10 @@ def test_what_a_model_had_seen_places_it_and_another_objective_is_another_line(m
 
 def test_steps_take_the_place_of_epochs(ask_for):
     quick = ("model=mini_tiny", "data.limit=40", "suite.targets=[imagenet_a]", "suite.reported=[]", "batch_size=16")
-    question = ask(ask_for(*quick, "steps=5"))
-    assert (question.recipe.epochs, question.recipe.max_steps) == (2, 5)
-    assert question.options["steps"] == 5
-    assert "epochs" not in question.options
+    spec = resolve(ask_for(*quick, "steps=5"))
+    assert (spec.recipe.epochs, spec.recipe.max_steps) == (2, 5)
+    assert spec.options["steps"] == 5
+    assert "epochs" not in spec.options
     five = finetune(ask_for(*quick, "steps=5", "optimizer.warmup_steps=0"))
     log = pd.read_csv(next((five.folder / "log").glob("*/metrics.csv"))).dropna(subset="loss")
     assert list(log["step"]) == [0, 1, 2, 3, 4]
@@ -354,11 +354,11 @@ def test_steps_take_the_place_of_epochs(ask_for):
     same = finetune(ask_for(*quick, "epochs=2", "optimizer.warmup_steps=0"))
     assert equal(whole.weights(), same.weights())
     with pytest.raises(RibError, match="steps and epochs: expected one of them, got 5 and 1"):
-        ask(ask_for(*quick, "steps=5", "epochs=1"))
+        resolve(ask_for(*quick, "steps=5", "epochs=1"))
 
 
 def test_shuffled_labels_are_the_same_images_and_labels_in_another_order(ask_for):
-    plain, shuffled = (ask(ask_for("model=mini_tiny", *more)) for more in ((), ("data.shuffled_labels=true",)))
+    plain, shuffled = (resolve(ask_for("model=mini_tiny", *more)) for more in ((), ("data.shuffled_labels=true",)))
     assert plain.source.paths == shuffled.source.paths
     assert sorted(plain.source.labels) == sorted(shuffled.source.labels)
     assert (plain.source.labels == shuffled.source.labels).mean() < 0.15

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from rib.data.labels import LabelSpace
 from rib.methods.base import Method
 from rib.models.classifier import Classifier
-from rib.runtime.artifacts import Memo
+from rib.runtime.artifacts import ArtifactCache
 from rib.training.callbacks import StopAfter
 from rib.training.module import FineTuner
 from tests.support.nets import NETS, random_images
@@ -57,7 +57,7 @@ def fit(
     epochs: int = 1,
     lr: float = LR,
     optimizer: Callable[..., Any] = torch.optim.SGD,
-    memo: Memo | None = None,
+    memo: ArtifactCache | None = None,
     accumulate: int = 1,
     precision: str = "32-true",
     freeze_batch_norm: bool = True,

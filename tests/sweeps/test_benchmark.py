@@ -13,8 +13,8 @@ import pytest
 
 from rib.pipeline import finetune
 from rib.runs.store import RunStore
-from tests.schemas import validate
 from tests.support import grids
+from tests.support.schemas import validate
 
 FOUR = ("sources=[imagenet_a]", "methods=[finetune,ewc,wise_ft]")
 

@@ -23,7 +23,7 @@ from lightning.pytorch import Trainer
 from rib.config.shipped import conf_dir
 from rib.errors import RibError
 from rib.models.weights import distance
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.console import rank
@@ -126,9 +126,9 @@ def test_under_slurm_lightning_saves_and_requeues_nothing_within_a_step(monkeypa
 
 def test_fsdp_takes_plain_fine_tuning_alone(ask_for):
     with pytest.raises(RibError, match=r"trainer=fsdp: expected plain fine-tuning, got \+method=ewc"):
-        ask(ask_for("trainer=fsdp", "+method=ewc"))
+        resolve(ask_for("trainer=fsdp", "+method=ewc"))
     # Its sums and its mixed precision round in their own way.
-    assert ask(ask_for("trainer=fsdp")).training_key != ask(ask_for("trainer=cpu")).training_key
+    assert resolve(ask_for("trainer=fsdp")).training_key != resolve(ask_for("trainer=cpu")).training_key
 
 
 @pytest.mark.slow

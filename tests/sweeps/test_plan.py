@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig
-from rib.config.composition import stored, to_yaml
+from rib.config.composition import load_config, to_yaml
 from rib.config.launch import accept
 from rib.config.unchecked import compose_node
 from rib.errors import RibError
@@ -18,7 +18,7 @@ from rib.pipeline import finetune
 from rib.runs.store import RunStore
 from rib.sweeps.cost import Costs
 from rib.sweeps.plan import Plan, controls, make_plan
-from rib.sweeps.scheduler import stand
+from rib.sweeps.scheduler import grid_state
 from rib.sweeps.status import look
 from tests.models.test_hub import look_at
 from tests.support.hub import stand_in
@@ -28,7 +28,9 @@ from tests.support.hub import stand_in
 def plan_of(store, cache):
     def plan(*overrides: str) -> Plan:
         given = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
-        return make_plan(checked(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(store))
+        return make_plan(
+            check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(store)
+        )
 
     return plan
 
@@ -45,7 +47,7 @@ def test_a_grid_is_its_product_and_what_it_needs_is_planned_once(plan_of):
 
 def test_what_the_grid_asks_for_and_another_cell_needs_is_one_cell(plan_of):
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[wise_ft,finetune]")
-    assert [cell.question.method for cell in plan.cells.values()] == ["pretrained", "finetune", "wise_ft"]
+    assert [cell.spec.method for cell in plan.cells.values()] == ["pretrained", "finetune", "wise_ft"]
     assert len(plan.wanted) == 2
 
 
@@ -55,14 +57,14 @@ def test_an_axis_is_for_the_cells_that_have_its_option(plan_of):
     values = [dict(cell.axes) for cell in plan.wanted]
     assert len([v for v in values if set(v) == {"optimizer.lr"}]) == 2
     assert len([v for v in values if set(v) == {"optimizer.lr", "method.ewc.strength"}]) == 4
-    assert {cell.question.options.get("method.ewc.strength") for cell in plan.wanted} == {None, 0.1, 10.0}
+    assert {cell.spec.options.get("method.ewc.strength") for cell in plan.wanted} == {None, 0.1, 10.0}
 
 
 def test_several_grids_are_one(plan_of):
     grids = "grids=[{methods:[finetune],seeds:[0,1,2]},{methods:[ewc],axes:{paper.ewc:[null,identity]}}]"
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", grids)
-    assert [cell.question.method for cell in plan.wanted] == ["finetune"] * 3 + ["ewc"] * 2
-    assert plan.wanted[-1].question.config.method["ewc"]["fisher"] == "identity"
+    assert [cell.spec.method for cell in plan.wanted] == ["finetune"] * 3 + ["ewc"] * 2
+    assert plan.wanted[-1].spec.config.method["ewc"]["fisher"] == "identity"
 
 
 def test_an_axis_lists_its_values_by_the_kind_of_data_and_one_that_is_null_is_none(plan_of):
@@ -82,9 +84,7 @@ def test_axes_take_the_place_of_a_studys(plan_of):
 
 def test_a_studys_seeds_draw_images_of_their_own_nested_in_each(plan_of):
     plan = plan_of("study=size_study", "models=[mini_small]", "seeds=[0,1]")
-    drawn = {
-        (cell.axes["data.images_per_class"], cell.question.config.seed): cell.question.source for cell in plan.wanted
-    }
+    drawn = {(cell.axes["data.images_per_class"], cell.spec.config.seed): cell.spec.source for cell in plan.wanted}
     assert drawn[5, 0].digest != drawn[5, 1].digest
     for seed in (0, 1):
         assert set(drawn[1, seed].paths) < set(drawn[5, seed].paths) < set(drawn[20, seed].paths)
@@ -120,7 +120,7 @@ def test_a_source_that_must_not_be_trained_on_is_a_refused_cell(plan_of, store, 
     specs = {**known.specs, "objectnet": replace(known["objectnet"], may_train=False, licence="No training.")}
     monkeypatch.setattr(mini, "catalog", lambda: replace(known, specs=specs))
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a,objectnet]")
-    outcome = stand(plan, RunStore(store))
+    outcome = grid_state(plan, RunStore(store))
     (reason,) = outcome.refused.values()
     assert "No training." in reason
     assert not outcome.failed
@@ -136,8 +136,8 @@ def test_planning_downloads_nothing_and_a_model_that_cannot_be_had_fails_alone(p
         plan = plan_of(models, "sources=[imagenet_a]")
     assert not [line for line in hub.asked if line.startswith("GET") and "resolve" in line]
     there, gone, mini = plan.wanted
-    assert there.question.start.num_bytes == 7000
-    assert not there.question.start.weights.exists()
+    assert there.spec.start.num_bytes == 7000
+    assert not there.spec.start.weights.exists()
     assert "its weights (timm/test_vit2.r160_in1k) are not in the cache" in gone.problem
     assert mini.problem is None
 
@@ -145,26 +145,26 @@ def test_planning_downloads_nothing_and_a_model_that_cannot_be_had_fails_alone(p
 def test_a_cells_config_survives_its_file(plan_of, tmp_path):
     (cell,) = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[ewc]").wanted
     file = tmp_path / "config.yaml"
-    file.write_text(to_yaml(cell.question.config))
-    assert stored(file) == cell.question.config
+    file.write_text(to_yaml(cell.spec.config))
+    assert load_config(file) == cell.spec.config
 
 
 def test_the_stand_and_the_cost_come_from_the_store(plan_of, ask_for, store, cache):
     short = ("data.images_per_class=2", "epochs=1", "suite.targets=[imagenet_a,imagenet_r]")
     one = ("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,wise_ft]", *short)
-    assert stand(plan_of(*one), RunStore(store)).done == set()
+    assert grid_state(plan_of(*one), RunStore(store)).done == set()
     run = finetune(ask_for("model=mini_small", "dataset=imagenet_a", *short))
     plan = plan_of(*one)
-    outcome = stand(plan, RunStore(store))
-    assert {plan.cells[id].question.method for id in outcome.done} == {"pretrained", "finetune"}
+    outcome = grid_state(plan, RunStore(store))
+    assert {plan.cells[id].spec.method for id in outcome.done} == {"pretrained", "finetune"}
     costs = Costs(RunStore(store))
     finetuned, merged = plan.wanted
     taken = run.metrics()["seconds"]
-    assert costs.seconds(finetuned.question) == taken["fit"] + taken["evaluate"]
-    assert costs.seconds(merged.question) is None
-    longer = plan_of(*one[:2], "methods=[finetune]", *short, "epochs=3").wanted[0].question
+    assert costs.seconds(finetuned.spec) == taken["fit"] + taken["evaluate"]
+    assert costs.seconds(merged.spec) is None
+    longer = plan_of(*one[:2], "methods=[finetune]", *short, "epochs=3").wanted[0].spec
     assert costs.seconds(longer) == pytest.approx(3 * taken["fit"] + taken["evaluate"])
-    assert 0.9 < costs.num_bytes(finetuned.question) / run.weights_file.stat().st_size < 1.2
+    assert 0.9 < costs.num_bytes(finetuned.spec) / run.weights_file.stat().st_size < 1.2
     report = look(plan, RunStore(store), costs)
     assert report["counts"] == {"done": 1, "running": 0, "failed": 0, "refused": 0, "missing": 1}
     assert json.loads(json.dumps(report)) == report
@@ -178,9 +178,9 @@ def test_the_benchmark_takes_what_train_takes():
 def test_a_model_with_batch_norm_gets_its_control_once(plan_of, store, monkeypatch):
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,ewc]", "seeds=[0,1]")
     assert controls(plan, RunStore(store)).wanted == []
-    monkeypatch.setattr("rib.sweeps.plan.view_of", lambda run, question: {"notes": {"batch_norm.layers": 20}})
+    monkeypatch.setattr("rib.sweeps.plan.view_of", lambda run, spec: {"notes": {"batch_norm.layers": 20}})
     lacking = controls(plan, RunStore(store)).wanted
-    assert [(c.question.method, c.question.config.seed) for c in lacking] == [("finetune", 0), ("finetune", 1)]
-    assert {str(c.question.config.batch_norm) for c in lacking} == {"frozen"}
+    assert [(c.spec.method, c.spec.config.seed) for c in lacking] == [("finetune", 0), ("finetune", 1)]
+    assert {str(c.spec.config.batch_norm) for c in lacking} == {"frozen"}
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune]", "batch_norm=frozen")
     assert controls(plan, RunStore(store)).wanted == []

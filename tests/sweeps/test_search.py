@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rib.config.check import checked
+from rib.config.check import check_config
 from rib.config.command_schema import ReportConfig, SearchConfig
 from rib.config.launch import accept
 from rib.config.schema import PathsConfig
@@ -26,7 +26,7 @@ from rib.pipeline import finetune
 from rib.reporting.report import report
 from rib.runs.archive import pack, take_in
 from rib.runs.measure import read_paths
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 from rib.runs.trials import mark_trial, trials_in
 from rib.sweeps import search
@@ -35,14 +35,14 @@ QUICK = ("model=mini_small", "epochs=1", "data.images_per_class=4", "suite.repor
 SOURCE_ALONE = (*QUICK, "suite.targets=[imagenet_r]")
 
 
-def correct_by_hand(question, run) -> int:
+def correct_by_hand(spec, run) -> int:
     """Images of the held-out part that a run's model names right, one at a time."""
-    model = build(question.start, len(question.catalog.wnids)).eval()
+    model = build(spec.start, len(spec.catalog.wnids)).eval()
     model.backbone.load_state_dict(run.weights())
-    tree = question.held_out
+    tree = spec.held_out
     hits = 0
     for path, label in zip(tree.paths, tree.labels, strict=True):
-        image = read_image(tree.folder / path, question.start.transform)
+        image = read_image(tree.folder / path, spec.start.transform)
         with torch.inference_mode():
             logits = model(image[None])[0]
         scores = [max(float(logits[k]) for k in group) for group in tree.spec.groups]
@@ -56,7 +56,7 @@ def searched(store, cache):
 
     def run(*overrides: str) -> list[dict[str, str]]:
         given = accept([*overrides, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu"])
-        config = checked(compose_node("search", *given, "data.root=null"), SearchConfig)
+        config = check_config(compose_node("search", *given, "data.root=null"), SearchConfig)
         folder = search.search(config, given)
         assert (folder / "trials.png").is_file()
         with (folder / "trials.csv").open() as file:
@@ -68,17 +68,17 @@ def searched(store, cache):
 @pytest.mark.parametrize("targets", ["imagenet_a,imagenet_r", "imagenet_a"], ids=["source scored", "source not scored"])
 def test_a_run_knows_its_accuracy_on_what_was_held_out(ask_for, store, targets):
     config = ask_for(*QUICK, f"suite.targets=[{targets}]", "data.holdout=.2", "optimizer.lr=.02")
-    run, question = finetune(config), ask(config)
+    run, spec = finetune(config), resolve(config)
     held_out = run.metrics()["held_out"]
-    number = len(question.held_out)
+    number = len(spec.held_out)
     before = RunStore(store).one(method="pretrained")
     assert number > 40
     assert held_out["num_images"] == number
-    assert held_out["after"] == pytest.approx(correct_by_hand(question, run) / number, abs=1e-12)
-    assert held_out["before"] == pytest.approx(correct_by_hand(question, before) / number, abs=1e-12)
+    assert held_out["after"] == pytest.approx(correct_by_hand(spec, run) / number, abs=1e-12)
+    assert held_out["before"] == pytest.approx(correct_by_hand(spec, before) / number, abs=1e-12)
     assert held_out["before"] != held_out["after"]
-    assert not set(question.held_out.paths) & set(question.source.paths)
-    assert read_paths(store, held_out["images"]) == list(question.held_out.paths)
+    assert not set(spec.held_out.paths) & set(spec.source.paths)
+    assert read_paths(store, held_out["images"]) == list(spec.held_out.paths)
     # It is none of the datasets, and costs no pass of its own where the source is scored anyway.
     assert set(run.metrics()["accuracy"]) == set(targets.split(","))
     apart = list(run.folder.glob("predictions/imagenet_r.held_out.*.npz"))
@@ -100,8 +100,8 @@ def test_nothing_held_out_is_nothing_said(ask_for):
 
 def test_merged_weights_are_scored_on_it_too(ask_for):
     config = ask_for(*SOURCE_ALONE, "data.holdout=.2", "optimizer.lr=.02", "method=wise_ft")
-    run, question = finetune(config), ask(config)
-    assert run.metrics()["held_out"]["after"] == correct_by_hand(question, run) / len(question.held_out)
+    run, spec = finetune(config), resolve(config)
+    assert run.metrics()["held_out"]["after"] == correct_by_hand(spec, run) / len(spec.held_out)
 
 
 @pytest.mark.slow
@@ -120,9 +120,9 @@ def test_a_search_ends_with_the_best_on_held_out_images_and_goes_on(searched, st
     assert searched(*asked, "trials=3") == rows
     trial, whole = [line.strip() for line in capsys.readouterr().out.splitlines() if "rib.train" in line]
     best = finetune(ask_for(*(o for o in shlex.split(trial)[3:] if not o.startswith(("paths.", "trainer=")))))
-    question = ask(ask_for(*asked[:-1], *(f"{k}={rows[0][k]}" for k in ("optimizer.lr", "method.ewc.strength"))))
-    assert best.key == question.training_key == rows[0]["fingerprint"]
-    assert values[0] == pytest.approx(correct_by_hand(question, best) / len(question.held_out), abs=1e-12)
+    spec = resolve(ask_for(*asked[:-1], *(f"{k}={rows[0][k]}" for k in ("optimizer.lr", "method.ewc.strength"))))
+    assert best.key == spec.training_key == rows[0]["fingerprint"]
+    assert values[0] == pytest.approx(correct_by_hand(spec, best) / len(spec.held_out), abs=1e-12)
     assert trial == f"{whole} data.holdout=0.2"
 
 
@@ -159,10 +159,10 @@ def test_trials_stay_out_of_the_report_unless_asked_for(searched, store, ask_for
 
 
 def test_what_a_trial_is_made_from_is_a_trial_too(ask_for, store):
-    question = ask(ask_for(*SOURCE_ALONE, "+method=lp_ft"))
-    (probe,) = question.needs
-    mark_trial(question, RunStore(store), store / "searches" / "some")
-    assert trials_in(RunStore(store)) == {question.training_key, probe.key}
+    spec = resolve(ask_for(*SOURCE_ALONE, "+method=lp_ft"))
+    (probe,) = spec.needs
+    mark_trial(spec, RunStore(store), store / "searches" / "some")
+    assert trials_in(RunStore(store)) == {spec.training_key, probe.key}
 
 
 def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
@@ -180,11 +180,11 @@ def test_a_trial_whose_process_is_gone_is_taken_up_as_it_was(searched, store, mo
     asked, keys = (*SOURCE_ALONE, "trials=2", "search.lr=[1e-4,3e-2]"), []
     answer = search.answer
 
-    def interrupted(question, runs):
-        keys.append(question.training_key)
+    def interrupted(spec, runs):
+        keys.append(spec.training_key)
         if len(keys) == 2:
             raise KeyboardInterrupt
-        return answer(question, runs)
+        return answer(spec, runs)
 
     monkeypatch.setattr(search, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -19,7 +19,7 @@ from rib.data.worlds import find_data
 from rib.errors import RibError
 from rib.models.weights import average, equal, interpolate, save_weights
 from rib.pipeline import finetune
-from rib.runs.resolve import ask
+from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 
 QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=3", "data.limit=60")
@@ -205,12 +205,12 @@ def test_at_learning_rate_zero_lp_ft_is_its_probe(made, store):
 
 def test_what_an_ingredient_is_asked_decides_the_key(ask_for):
     def key(*overrides):
-        return ask(ask_for(*QUICK, "+method=wise_ft", *overrides)).training_key
+        return resolve(ask_for(*QUICK, "+method=wise_ft", *overrides)).training_key
 
     assert key() == key("trainer=ddp", "data.workers=2")
     different = {key(), key("seed=1"), key("method.wise_ft.alpha=.4"), key("epochs=2"), key("dataset=imagenet_a")}
     assert len(different) == 5
-    assert key("method.wise_ft.ingredients=[ewc]") == ask(ask_for(*QUICK, "+method=[ewc,wise_ft]")).training_key
+    assert key("method.wise_ft.ingredients=[ewc]") == resolve(ask_for(*QUICK, "+method=[ewc,wise_ft]")).training_key
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_lwf_on_a_folder_of_images_is_keyed_by_what_is_in_it(made, ask_for, tmp_
     shutil.copytree(own, copied)
 
     def key(place):
-        return ask(ask_for(*QUICK, "+method=lwf", f"method.lwf.inputs={place}")).training_key
+        return resolve(ask_for(*QUICK, "+method=lwf", f"method.lwf.inputs={place}")).training_key
 
     assert key(copied) == key(own) == run.key
     Image.new("RGB", (60, 50)).save(copied / "4.png")

@@ -72,7 +72,7 @@ def sine(degrees: int) -> int:
     return value if turned < 180 else -value
 
 
-def rotated(x: Ints, y: Ints, degrees: int) -> tuple[Ints, Ints]:
+def rotate(x: Ints, y: Ints, degrees: int) -> tuple[Ints, Ints]:
     """Coordinates as seen from axes that are turned by an angle."""
     s, c = sine(degrees), sine(degrees + 90)
     return (x * c + y * s) >> 14, (y * c - x * s) >> 14

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rib.data.mini.arithmetic import PIXEL, SIDE, Dice, Ints, between, blend, greater, lesser, pixel_grid, rotated, size
+from rib.data.mini.arithmetic import PIXEL, SIDE, Dice, Ints, between, blend, greater, lesser, pixel_grid, rotate, size
 
 PALETTES: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = (
     ((200, 48, 44), (240, 225, 190)),
@@ -114,19 +114,19 @@ TEXTURES: tuple[Callable[[Ints, Ints], Ints], ...] = (
 """Share of the palette's second colour, 0..256, from object coordinates (u, v)."""
 
 
-def muted(dice: Dice, greyness: int = 110) -> Ints:
+def mute(dice: Dice, greyness: int = 110) -> Ints:
     """A random colour, shape (3,), drawn towards grey by ``greyness``/256."""
     colour = np.array([dice.between(20, 235) for _ in range(3)], dtype=np.int32)
     return blend(colour, np.full(3, colour.sum() // 3, dtype=np.int32), greyness)
 
 
 def _gradient(x: Ints, y: Ints, dice: Dice) -> Ints:
-    along, _ = rotated(x, y, dice.between(0, 359))
+    along, _ = rotate(x, y, dice.between(0, 359))
     return between(128 + along // 3, 0, 256)
 
 
 def _horizon(x: Ints, y: Ints, dice: Dice) -> Ints:
-    along, _ = rotated(x, y, 90 + dice.between(-12, 12))
+    along, _ = rotate(x, y, 90 + dice.between(-12, 12))
     return between(128 + 8 * (along - dice.between(-160, 200)), 0, 256)
 
 
@@ -142,12 +142,12 @@ def _blobs(x: Ints, y: Ints, dice: Dice) -> Ints:
 
 
 def _stripes(x: Ints, y: Ints, dice: Dice) -> Ints:
-    along, _ = rotated(x, y, dice.between(0, 179))
+    along, _ = rotate(x, y, dice.between(0, 179))
     return between(128 + 16 * (size(along % 256 - 128) - 64), 0, 256)
 
 
 def _tiles(x: Ints, y: Ints, dice: Dice) -> Ints:
-    a, b = rotated(x, y, dice.between(0, 89))
+    a, b = rotate(x, y, dice.between(0, 89))
     side = dice.between(120, 200)
     return np.asarray(((a // side + b // side) & 1) * 256, dtype=np.int32)
 
@@ -156,7 +156,7 @@ def _clutter(x: Ints, y: Ints, dice: Dice) -> Ints:
     share = np.full_like(x, 128)
     for _ in range(dice.between(4, 7)):
         cx, cy, reach = dice.between(-380, 380), dice.between(-380, 380), dice.between(50, 140)
-        a, b = rotated(x - cx, y - cy, dice.between(0, 89))
+        a, b = rotate(x - cx, y - cy, dice.between(0, 89))
         square = dice.chance(50)
         inside = reach - greater(size(a), size(b)) if square else (reach * reach - a * a - b * b) // (2 * reach)
         share = blend(share, np.full_like(x, dice.between(0, 256)), between(128 + 16 * inside, 0, 256))
@@ -179,4 +179,4 @@ def background(kind: str, dice: Dice) -> Ints:
     x, y = pixel_grid()
     middle = SIDE * PIXEL // 2
     share = BACKGROUNDS[kind](x - middle, y - middle, dice)
-    return blend(muted(dice), muted(dice), share[:, :, None])
+    return blend(mute(dice), mute(dice), share[:, :, None])

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rib.data.mini.arithmetic import PIXEL, SIDE, Dice, Ints, between, blend, pixel_grid, rotated, size
+from rib.data.mini.arithmetic import PIXEL, SIDE, Dice, Ints, between, blend, pixel_grid, rotate, size
 from rib.data.mini.classes import Appearance
-from rib.data.mini.patterns import OUTLINES, PALETTES, TEXTURES, background, muted
+from rib.data.mini.patterns import OUTLINES, PALETTES, TEXTURES, background, mute
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
     radius = dice.between(look.radius[0] * PIXEL, look.radius[1] * PIXEL)
     reach = min(look.drift * PIXEL, middle - radius * 3 // 4)
     cx, cy = middle + dice.between(-reach, reach), middle + dice.between(-reach, reach)
-    a, b = rotated(x - cx, y - cy, dice.between(-look.turn, look.turn))
+    a, b = rotate(x - cx, y - cy, dice.between(-look.turn, look.turn))
     u = a * 1024 // (radius * (100 - dice.between(0, look.squeeze)) // 100)
     v = b * 1024 // (radius * (100 - dice.between(0, look.squeeze)) // 100)
     u, v = between(u, -8000, 8000), between(v, -8000, 8000)
@@ -82,7 +82,7 @@ def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
     behind = background(dice.pick(look.backgrounds), dice)
     if dice.chance(look.decoys):
         behind = _decoy(u, v, dice)
-    slope, _ = rotated(x - middle, y - middle, dice.between(0, 359))
+    slope, _ = rotate(x - middle, y - middle, dice.between(0, 359))
     light = 256 + dice.between(-look.light, look.light) * slope // middle + dice.between(-look.light, look.light) // 2
     shading = (u - v) * dice.between(-40, 40) // 2048
     return Layers(
@@ -99,14 +99,14 @@ def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
 def _decoy(u: Ints, v: Ints, dice: Dice) -> Ints:
     """A background in the texture and the faded colours of some class."""
     colours = np.array(dice.pick(PALETTES), dtype=np.int32)
-    turned_u, turned_v = rotated(u, v, dice.between(20, 160))
+    turned_u, turned_v = rotate(u, v, dice.between(20, 160))
     weave = TEXTURES[dice.between(1, len(TEXTURES) - 1)](turned_u, turned_v)
-    return blend(blend(colours[0], colours[1], weave[:, :, None]), muted(dice), 110)
+    return blend(blend(colours[0], colours[1], weave[:, :, None]), mute(dice), 110)
 
 
 def _bar(a: Ints, b: Ints, radius: int, dice: Dice) -> Ints:
     """A bar across the object, off its centre, an eighth to a quarter of its width."""
-    across, _ = rotated(a, b, dice.between(0, 359))
+    across, _ = rotate(a, b, dice.between(0, 359))
     width = radius * dice.between(12, 25) // 100
     return between(128 + 16 * (width - size(across - radius * dice.between(10, 60) // 100)), 0, 256)
 
@@ -120,7 +120,7 @@ def flat(layers: Layers, colours: Ints | None = None) -> Ints:
 def photograph(layers: Layers, dice: Dice) -> Ints:
     """The scene in its own colours, lit, with sensor noise; shape (SIDE, SIDE, 3), not yet clipped to 0..255."""
     picture = blend(layers.behind, flat(layers), layers.cover[:, :, None])
-    picture = blend(picture, muted(dice, 200), layers.bar[:, :, None])
+    picture = blend(picture, mute(dice, 200), layers.bar[:, :, None])
     tint = np.array([dice.between(238, 274) for _ in range(3)], dtype=np.int32)
     picture = (picture * layers.light[:, :, None] >> 8) * tint >> 8
     return picture + dice.field(SIDE, SIDE, 3, layers=2) * layers.noise // 105

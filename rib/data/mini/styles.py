@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rib.data.mini.arithmetic import SIDE, Dice, Ints, between, blend, size
-from rib.data.mini.patterns import muted
+from rib.data.mini.patterns import mute
 from rib.data.mini.scene import Layers, flat
 
 LUMA = np.array([77, 150, 29], dtype=np.int32)
@@ -95,7 +95,7 @@ def _sculpture(layers: Layers, dice: Dice) -> Ints:
     """Carved from one stone: texture and outline are relief, lit from above left."""
     relief = (layers.cover + (layers.cover * layers.weave >> 8)) >> 1
     slope: Ints = np.roll(relief, (1, 1), (0, 1)) - relief
-    stone = blend(layers.behind // 3 + 60, muted(dice, 180) // 2 + 90, layers.cover[:, :, None])
+    stone = blend(layers.behind // 3 + 60, mute(dice, 180) // 2 + 90, layers.cover[:, :, None])
     return stone - slope[:, :, None] * dice.between(50, 90) // 100
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rib.data.mini.arithmetic import SIDE, Dice, Ints, blend, size
 from rib.data.mini.classes import CLASSES
-from rib.data.mini.patterns import BACKGROUNDS, muted
+from rib.data.mini.patterns import BACKGROUNDS, mute
 from rib.data.mini.scene import Layers, Look, compose, flat, photograph
 from rib.data.mini.styles import grey, lines, luma, smooth, vivid
 
@@ -50,15 +50,15 @@ def _negative(layers: Layers, dice: Dice) -> Ints:
 
 def _chalk(layers: Layers, dice: Dice) -> Ints:
     """Light lines on a dark, coloured board, with dust."""
-    board = np.broadcast_to(muted(dice, 60) // 3, layers.behind.shape)
+    board = np.broadcast_to(mute(dice, 60) // 3, layers.behind.shape)
     dust = dice.field(SIDE, SIDE, 1) // dice.between(6, 14)
-    return blend(board, 255 - muted(dice) // 5, lines(layers)[:, :, None]) + dust
+    return blend(board, 255 - mute(dice) // 5, lines(layers)[:, :, None]) + dust
 
 
 def _print(layers: Layers, dice: Dice) -> Ints:
     """Two inks on one paper, no light."""
-    paper = np.broadcast_to(muted(dice, 40), layers.behind.shape)
-    return blend(paper, flat(layers, np.stack([vivid(dice), muted(dice)])), layers.cover[:, :, None])
+    paper = np.broadcast_to(mute(dice, 40), layers.behind.shape)
+    return blend(paper, flat(layers, np.stack([vivid(dice), mute(dice)])), layers.cover[:, :, None])
 
 
 def _grainy(layers: Layers, dice: Dice) -> Ints:
