@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 # Two processes, a file of tests in one of them.
 TWO := -n 2 --dist loadfile
 
-.PHONY: help demo test slow benchmark notebooks lint format clean
+.PHONY: help demo test slow benchmark notebooks docs lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,6 +40,9 @@ benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 
 notebooks: $(INSTALLED)  ## execute the notebooks again, in place (3 minutes)
 	$(BIN)/python -m tests.support.notebooks notebooks
 
+docs: $(INSTALLED)  ## the documentation, into docs/_build/html (2 minutes, no network)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +53,4 @@ format: $(INSTALLED)  ## put the code into shape
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and everything that was made, but not runs/
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
     python benchmarks/methods.py                                # a ViT-tiny, 224 px, batch 16: five minutes
     python benchmarks/methods.py --model mini                   # mini's network, 48 px, batch 64: a minute
     python benchmarks/methods.py --rounds 40 ewc l2sp spd lwf   # some of them, more exactly
+    python benchmarks/methods.py --save                         # and put the numbers into docs/measured/steps.csv
 
 In one process and one thread, all methods take a step in turn, each on its own copy of the model, for several rounds.
 Time is the thread's CPU time, so that other processes on the machine have little effect. A ratio is the median over
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import resource
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +41,8 @@ from rib.runtime.memory import keep_memory
 from rib.training.module import FineTuner
 
 SPACE = LabelSpace.of_ids(range(200))
+STEPS = Path(__file__).resolve().parents[1] / "docs" / "measured" / "steps.csv"
+"""Where the documentation reads these numbers from."""
 
 
 class Bench:
@@ -108,6 +113,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="vit_tiny_patch16_224", help="mini, or any of timm")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--memory", action="store_true", help="take three steps of one method, print peak memory in GB")
+    parser.add_argument("--save", action="store_true", help="put the numbers into docs/measured/steps.csv")
     return parser.parse_args()
 
 
@@ -115,6 +121,22 @@ def peak_memory(name: str, model: str) -> float:
     """Measure the peak memory of a separate process in GB."""
     line = [sys.executable, __file__, "--memory", "--model", model, name]
     return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+
+
+def save(network: str, batch: int, found: dict[str, tuple[float, float]]) -> None:
+    """Replace the rows of steps.csv that were measured again.
+
+    Args:
+        network: Its name and image size.
+        batch: Images in a step.
+        found: By method, step time over plain fine-tuning's, and peak memory in GB.
+    """
+    with STEPS.open() as file:
+        header, *rows = list(csv.reader(file))
+    kept = [row for row in rows if row[0] != network or row[2] not in found]
+    kept += [[network, str(batch), name, f"{ratio:.2f}", f"{peak:.2f}"] for name, (ratio, peak) in found.items()]
+    with STEPS.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *sorted(kept, key=lambda row: row[0])])
 
 
 def main() -> None:
@@ -141,9 +163,12 @@ def main() -> None:
                 seconds[name].append(taken)
     plain = seconds["finetune"]
     print(f"{given.model}, batch {len(batches[0][0])}, {given.rounds} rounds: {median(plain):.2f} s of CPU a step")
-    for name in names:
-        ratio = median(s / p for s, p in zip(seconds[name], plain, strict=True))
-        print(f"{name}: {ratio:.2f} x, {peaks[name]:.2f} GB", flush=True)
+    found = {name: (median(s / p for s, p in zip(seconds[name], plain, strict=True)), peaks[name]) for name in names}
+    for name, (ratio, peak) in found.items():
+        print(f"{name}: {ratio:.2f} x, {peak:.2f} GB", flush=True)
+    if given.save:
+        images = batches[0][0]
+        save(f"{given.model}, {images.shape[-1]} px", len(images), found)
 
 
 if __name__ == "__main__":

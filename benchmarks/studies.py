@@ -1,10 +1,10 @@
-"""Run the studies on the built-in data, and put their paragraphs and figures into the README.
+"""Results of the studies on the built-in data: run each, and put its paragraph and figures into the documentation.
 
-    python -m benchmarks.studies [RUNS]
+    python -m benchmarks.studies [RUNS [PAGE]]
 
-RUNS is the store (default: runs); finished runs in it are used. From an empty store it takes 16 minutes on two CPU
-cores, the sum of the studies' own costs. Everything between the README's markers is generated; the sentences about the
-paper come from ``STUDIES`` below.
+RUNS is the store (default: runs); runs that it holds are not made again. From an empty store it takes 20 minutes on two
+CPU cores. PAGE is studies.md or paper.md (default: both). Nothing between the pages' markers is written by hand; what
+they say of the paper is below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "docs" / "studies"
+DOCS = ROOT / "docs"
+FIGURES = DOCS / "studies"
 BEGIN, END = "<!-- written by benchmarks/studies.py -->", "<!-- end of what benchmarks/studies.py writes -->"
 
 STUDIES = {
@@ -56,39 +57,53 @@ STUDIES = {
 }
 """By study: its question, and what the paper says about it."""
 
+PAGES = {
+    "studies.md": STUDIES,
+    "paper.md": {
+        "paper_errata": (
+            "What does each error cost?",
+            "The same cells with and without each error, one switch at a time.",
+        ),
+    },
+}
+"""By page of the documentation: its studies."""
+
 
 def run_study(study: str, runs: str) -> Path:
-    """Run a study, and return the folder of its table, paragraph and figures."""
+    """Run a study and return the folder of its table, paragraph and figures."""
     command = [sys.executable, "-m", "rib.benchmark", f"study={study}", f"paths.runs={runs}", "data.root=null"]
     subprocess.run(command, check=True)
     return Path(runs) / "studies" / study
 
 
 def section(study: str, folder: Path) -> str:
-    """Return the README's section about a study."""
-    title, paper = STUDIES[study]
-    first, *lines = (folder / "summary.md").read_text().splitlines()
+    """Copy a study's figures into docs/studies and return its section in Markdown."""
+    question, paper = next(page[study] for page in PAGES.values() if study in page)
+    about, *lines = (folder / "summary.md").read_text().splitlines()
     points = "\n".join(re.sub(r"^( *)", r"\1- ", line) for line in lines)
     figures = []
     for file in sorted(folder.glob("*.png")):
         target = FIGURES / f"{study}_{file.name}"
         shutil.copyfile(file, target)
-        figures.append(f'<img src="docs/studies/{target.name}" width="440" alt="{study}: {file.stem}">')
+        figures.append(f'<img src="studies/{target.name}" width="440" alt="{study}: {file.stem}">')
     return (
-        f"### {title}\n\n`python -m rib.benchmark study={study}`. {paper}\n\n"
-        f"{first}\n\n{points}\n\n{chr(10).join(figures)}\n"
+        f"## {question}\n\n`python -m rib.benchmark study={study}`. {paper}\n\n"
+        f"{about}\n\n{points}\n\n{chr(10).join(figures)}\n"
     )
 
 
 def main() -> None:
-    """Run all studies, and rewrite their part of the README."""
+    """Run the studies of each page and rewrite the page's part."""
     runs = sys.argv[1] if len(sys.argv) > 1 else "runs"
-    shutil.rmtree(FIGURES, ignore_errors=True)
-    FIGURES.mkdir(parents=True)
-    text = "\n".join(section(study, run_study(study, runs)) for study in STUDIES)
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for page in sys.argv[2:] or PAGES:
+        for study in PAGES[page]:
+            for file in FIGURES.glob(f"{study}_*.png"):
+                file.unlink()
+        text = "\n".join(section(study, run_study(study, runs)) for study in PAGES[page])
+        file = DOCS / page
+        before, rest = file.read_text().split(BEGIN)
+        file.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ def test_it_holds_the_configs_and_the_mini_weights(wheel):
     assert "rib/conf/train.yaml" in names
     for model in ("tiny", "small", "medium", "large"):
         assert f"rib/models/mini_weights/mini_{model}.safetensors" in names
+    # A .gitignore without a leading slash before runs/ would leave the package rib/runs out.
+    assert {p.relative_to(ROOT).as_posix() for p in (ROOT / "rib").rglob("*.py")} <= names
     assert "rib/py.typed" in names
     assert {f"rib/schemas/{kind}.json" for kind in TYPES} <= names
 

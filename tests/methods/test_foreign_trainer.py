@@ -231,9 +231,9 @@ def test_the_default_fisher_is_of_a_seeded_selection_of_the_trainers_own_images(
 def test_the_default_fisher_does_not_depend_on_the_random_state():
     found = []
     for seed in (1, 2):
-        method = EWC(5.0, samples=20)
+        method, module = EWC(5.0, samples=20), Own("vit")
         L.seed_everything(seed, verbose=False)
-        fit(Own("vit"), method, data=shuffled())
+        fit(module, method, data=shuffled())
         found.append(method._importance)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

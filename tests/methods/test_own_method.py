@@ -1,4 +1,4 @@
-"""A user's own method, exactly as the README shows it."""
+"""A user's own method, exactly as the documentation shows it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from rib.runs.run import Run
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "method.md"
 
 
 @pytest.mark.slow
-def test_the_readmes_own_method_runs(tmp_path, cache):
-    text = README.read_text().split("## Your own method")[1].split("\n## ")[0]
+def test_the_documented_method_runs(tmp_path, cache):
+    text = PAGE.read_text().split("## An example")[1].split("\n## ")[0]
     code, command = re.findall(r"```(?:python|bash)\n(.*?)```", text, re.DOTALL)
     (tmp_path / "mine" / "method").mkdir(parents=True)
     yaml = re.search(r"`(l1sp: \{.*?\})`", text)[1]

@@ -178,15 +178,15 @@ def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
 
 def test_a_trial_whose_process_is_gone_is_taken_up_as_it_was(searched, store, monkeypatch):
     asked, keys = (*SOURCE_ALONE, "trials=2", "search.lr=[1e-4,3e-2]"), []
-    answer = search.answer
+    get_or_make = search.get_or_make
 
     def interrupted(spec, runs):
         keys.append(spec.training_key)
         if len(keys) == 2:
             raise KeyboardInterrupt
-        return answer(spec, runs)
+        return get_or_make(spec, runs)
 
-    monkeypatch.setattr(search, "answer", interrupted)
+    monkeypatch.setattr(search, "get_or_make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         searched(*asked)
     rows = searched(*asked)

@@ -1,0 +1,202 @@
+"""All methods on the built-in data: the table, the figure and the short lists of docs/which_method.md.
+
+    python -m benchmarks.which_method            # from docs/measured/methods.csv, a few seconds
+    python -m benchmarks.which_method RUNS       # from the store RUNS; writes methods.csv first
+
+The store holds what the page's own commands make (45 minutes on two CPU cores): every method on two models, three
+sources and three seeds. Nothing between the page's markers is written by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+import sys
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "docs" / "measured"
+PAGE = ROOT / "docs" / "which_method.md"
+BEGIN, END = "<!-- written by benchmarks/which_method.py -->", "<!-- end of what benchmarks/which_method.py writes -->"
+MODELS = ("mini_small", "mini_large")
+SOURCES = "[imagenet_r,imagenet_sketch,imagenet_v2]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one model.
+
+    Attributes:
+        mri: Mean RI over the sources, percentage points, with its 95 % intervals over images and over seeds
+            (NaN where seeds share runs).
+        before: Accuracy on the source before fine-tuning, percent; `after` likewise.
+        seconds: Mean of a run without its ingredients; NaN where it was not timed beside the others.
+    """
+
+    method: str
+    model: str
+    mri: float
+    mri_low: float
+    mri_high: float
+    seeds_low: float
+    seeds_high: float
+    before: float
+    after: float
+    seconds: float
+
+    @property
+    def gain(self) -> float:
+        """Accuracy gained on the source, percentage points."""
+        return self.after - self.before
+
+
+def from_store(runs: str) -> list[Row]:
+    """Tabulate a store with rib.report and read the table.
+
+    Args:
+        runs: Folder of the store.
+    """
+    subprocess.run(
+        [sys.executable, "-m", "rib.report", f"paths.runs={runs}", f"sources={SOURCES}"], check=True, timeout=600
+    )
+    names = [
+        "mri",
+        "mri_low",
+        "mri_high",
+        "mri_seeds_low",
+        "mri_seeds_high",
+        "source_before",
+        "source_after",
+        "seconds",
+    ]
+    with (Path(runs) / "report" / "summary.csv").open() as file:
+        return [
+            Row(row["method"], row["model"], *(float(row[name] or "nan") for name in names))
+            for row in csv.DictReader(file)
+            if row["model"] in MODELS and not row["options"]
+        ]
+
+
+def save(rows: list[Row]) -> None:
+    """Write methods.csv with one decimal, as the page shows it."""
+    with (MEASURED / "methods.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Row))
+        for row in rows:
+            writer.writerow("" if v != v else f"{v:.1f}" if isinstance(v, float) else v for v in astuple(row))
+
+
+def read() -> list[Row]:
+    """The rows of methods.csv."""
+    with (MEASURED / "methods.csv").open() as file:
+        return [
+            Row(method, model, *(float(number or "nan") for number in numbers))
+            for method, model, *numbers in list(csv.reader(file))[1:]
+        ]
+
+
+def best_compromises(rows: list[Row]) -> list[Row]:
+    """Rows of one model that no other row beats in both mRI and gain on the source, most robust first."""
+    front = [
+        row
+        for row in rows
+        if not any(o.mri >= row.mri and o.gain >= row.gain and (o.mri, o.gain) != (row.mri, row.gain) for o in rows)
+    ]
+    return sorted(front, key=lambda row: -row.mri)
+
+
+def shown(row: Row) -> tuple[str, str, str]:
+    """Return mRI with both intervals, accuracy on the source, and seconds."""
+    seeds = "seeds share runs" if math.isnan(row.seeds_low) else f"[{row.seeds_low:+.1f}, {row.seeds_high:+.1f}]"
+    return (
+        f"{row.mri:+.1f} [{row.mri_low:+.1f}, {row.mri_high:+.1f}] {seeds}",
+        f"{row.before:.1f} > {row.after:.1f}",
+        "not timed" if math.isnan(row.seconds) else f"{row.seconds:.1f}",
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """One row for each method, sorted by the mean of mRI over both models."""
+    by_method = {row.method: {} for row in rows}
+    for row in rows:
+        by_method[row.method][row.model] = row
+    order = sorted(by_method, key=lambda name: -sum(row.mri for row in by_method[name].values()))
+    header = "| method |" + "".join(f" {model}: mRI [images] [seeds] | source % | s |" for model in MODELS)
+    lines = [header, "|---" * (1 + 3 * len(MODELS)) + "|"]
+    for name in order:
+        cells = [text for model in MODELS for text in shown(by_method[name][model])]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(front: list[Row], share: float = 0.12) -> list[Row]:
+    """Rows far enough apart in gain for their names to be read, as a share of the whole range."""
+    found = front[-1:]
+    for row in front[-2::-1]:
+        if found[-1].gain - row.gain >= share * (front[-1].gain - front[0].gain):
+            found.append(row)
+    return found
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Plot mRI against the gain on the source, one panel for each model; the best compromises are named."""
+    drawn = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, model in zip(drawn.subplots(1, len(MODELS)), MODELS, strict=True):
+        mine = [row for row in rows if row.model == model]
+        front = best_compromises(mine)
+        named = {row.method for row in spread(front)} | {"finetune"}
+        axes.axhline(0, color="0.8", linewidth=0.8)
+        axes.plot([row.gain for row in front], [row.mri for row in front], color="#0072B2", linewidth=0.8)
+        for row in mine:
+            color = "#0072B2" if row in front else "#D55E00" if row.method == "finetune" else "0.6"
+            axes.errorbar(
+                row.gain,
+                row.mri,
+                [[row.mri - row.mri_low], [row.mri_high - row.mri]],
+                fmt="o",
+                ms=4,
+                color=color,
+                lw=0.8,
+            )
+            if row.method in named:
+                axes.annotate(row.method, (row.gain, row.mri), (5, 5), textcoords="offset points", fontsize=8)
+        axes.set(title=model, xlabel="accuracy gained on the source (points)", ylabel="mRI (points)")
+    return drawn
+
+
+def section(rows: list[Row]) -> str:
+    """What stands between the markers."""
+    lists = []
+    for model in MODELS:
+        front = best_compromises([row for row in rows if row.model == model])
+        steps = ", ".join(f"`{row.method}` (mRI {row.mri:+.1f}, source {row.gain:+.1f})" for row in front)
+        lists.append(f"- {model}: {steps}.")
+    gains = [f"`{row.method}` on {row.model}" for row in rows if min(row.mri_low, row.seeds_low) > 0]
+    improving = ", ".join(gains) if gains else "none"
+    return "\n\n".join(
+        [
+            "![mRI against the accuracy gained on the source](measured/methods.png)",
+            "By value, no other method is better both in mRI and in accuracy on the source (points):",
+            "\n".join(lists),
+            f"Methods that improve robustness (both 95 % intervals above zero): {improving}.",
+            table(rows),
+        ]
+    )
+
+
+def main() -> None:
+    """Write the figure and the page's part."""
+    if sys.argv[1:]:
+        save(from_store(sys.argv[1]))
+    rows = read()
+    figure(rows).savefig(MEASURED / "methods.png", dpi=110)
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{section(rows)}\n\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()

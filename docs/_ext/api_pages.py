@@ -1,0 +1,65 @@
+"""A page for each package of rib, with the docstrings of all its public modules."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+from generated import keep_only, write
+from sphinx.application import Sphinx
+
+import rib
+
+
+def packages() -> dict[str, list[str]]:
+    """Public modules by package: ``{"rib.data": ["rib.data.catalog", ...]}``."""
+    found: dict[str, list[str]] = {"rib": []}
+    for module in pkgutil.walk_packages(rib.__path__, "rib."):
+        if any(part.startswith("_") for part in module.name.split(".")):
+            continue
+        if module.ispkg:
+            found[module.name] = []
+        else:
+            found[module.name.rpartition(".")[0]].append(module.name)
+    return {package: modules for package, modules in found.items() if modules or package == "rib"}
+
+
+def first_line(module: str) -> str:
+    """What a module says it is, as Markdown."""
+    text = (inspect.getdoc(importlib.import_module(module)) or "").partition("\n")[0]
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+def page(package: str, modules: list[str]) -> str:
+    """The text of a package's page."""
+    parts = [f"# {package}\n\n```{{eval-rst}}\n.. automodule:: {package}\n```\n"]
+    parts += [f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n" for module in modules]
+    return "\n".join(parts)
+
+
+def index(found: dict[str, list[str]]) -> str:
+    """A list of all packages, each with its modules and their first lines."""
+    parts = []
+    for package, modules in found.items():
+        rows = "".join(f"| `{module}` | {first_line(module)} |\n" for module in modules)
+        table = f"| module | |\n|---|---|\n{rows}" if rows else ""
+        parts.append(f"## [{package}](api/{package}.md)\n\n{first_line(package)}\n\n{table}")
+    names = "\n".join(f"api/{package}" for package in found)
+    return f"```{{toctree}}\n:hidden:\n\n{names}\n```\n\n" + "\n".join(parts)
+
+
+def generate(app: Sphinx) -> None:
+    """Write the pages before Sphinx looks for its sources."""
+    source, found = Path(app.srcdir), packages()
+    for package, modules in found.items():
+        write(source, f"api/{package}.md", page(package, modules))
+    keep_only(source, "api", {f"{package}.md" for package in found})
+    write(source, "api_index.md", f"# API\n\n{index(found)}")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Generate once a build."""
+    app.connect("builder-inited", generate)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,200 @@
+"""The documentation: its commands run or compose, its generated parts are complete, its numbers are the scripts'."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from latex2mathml.converter import convert
+
+from benchmarks import which_method
+from rib.config import check_config, compose_node
+from rib.config.command_schema import (
+    AnalyzeConfig,
+    BenchmarkConfig,
+    CKAConfig,
+    DataCommandConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    ReportConfig,
+    SearchConfig,
+)
+from rib.config.launch import accept
+from rib.config.schema import Config
+from rib.config.shipped import options, shipped_nodes
+from rib.errors import RibError
+from tests.methods import test_regularizers
+from tests.support.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
+
+sys.path.append(str(DOCS / "_ext"))
+
+import method_pages
+
+SCHEMAS = {
+    "train": Config,
+    "benchmark": BenchmarkConfig,
+    "search": SearchConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "data": DataCommandConfig,
+    "pretrain": PretrainConfig,
+}
+NOTES = tomllib.loads((DOCS / "methods" / "notes.toml").read_text())
+RUN = [page for page in PAGES if any(block.runnable for block in blocks(page))]
+
+
+def compose_command(command: list[str]) -> list[object]:
+    """Compose each job of a command, and check it as the command itself would.
+
+    Args:
+        command: The module and its arguments.
+    """
+    name = command[0].removeprefix("rib.")
+    jobs: list[list[str]] = [[]]
+    for argument in accept([word for word in command[1:] if word != "-m"]):
+        (override,) = OverridesParser.create().parse_overrides([argument])
+        values = override.sweep_string_iterator() if override.is_sweep_override() else None
+        key = argument.partition("=")[0]
+        texts = [argument] if values is None else [f"{key}={value}" for value in values]
+        # Of a sweep's product each value once is enough.
+        jobs = [[*jobs[0], text] for text in texts] + [[*job, texts[0]] for job in jobs[1:]]
+    found = []
+    for job in jobs:
+        cfg = compose_node(name, *job)
+        schema = SCHEMAS.get(name) or (CKAConfig if cfg.analysis == "cka" else AnalyzeConfig)
+        found.append(check_config(cfg, schema))
+    return found
+
+
+@pytest.mark.parametrize("command", documented_commands(), ids=" ".join)
+def test_a_documented_command_composes(command, monkeypatch):
+    monkeypatch.setenv("RUN", "runs")
+    assert compose_command(command)
+
+
+def test_a_wrong_command_would_be_noticed():
+    with pytest.raises(RibError, match="did you mean"):
+        compose_command(["rib.train", "+method=ewc", "+method.ewc.strenght=3"])
+    jobs = compose_command(["rib.train", "-m", "+method=finetune,ewc", "seed=0,1,2"])
+    assert {(*job.method, job.seed) for job in jobs} == {("finetune", 0), ("ewc", 0), ("finetune", 1), ("finetune", 2)}
+    assert commands("RUN=$(python -m rib.train a=1 | tail -n 1)\npython -m rib.report \\\n b=2  # c") == [
+        ["rib.train", "a=1"],
+        ["rib.report", "b=2"],
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all pages run: what one has made, the next finds in the store."""
+    return tmp_path_factory.mktemp("docs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_the_runnable_blocks_of_a_page_run(page, folder, cache):
+    (folder / "bin").mkdir(exist_ok=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if k not in ("RIB_DATA", "RIB_RUNS")}
+    environment |= {
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RIB_CACHE": str(cache),
+    }
+    for block in blocks(page):
+        if block.runnable:
+            command = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
+            done = subprocess.run(
+                [*command, block.text], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+            )
+            assert done.returncode == 0, f"{block.text}\n{done.stderr}"
+
+
+def test_enough_is_run():
+    assert {page.stem for page in RUN} >= {"README", "get_started", "commands", "sweep", "report", "data", "inside"}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_every_method_has_a_note_that_can_be_shown():
+    assert set(NOTES) == set(options("method"))
+    assert {note["kind"] for note in NOTES.values()} <= set(method_pages.KINDS)
+    for name, note in NOTES.items():
+        assert "<math" in convert(note["formula"]), name
+        assert note["when"].endswith(".") and note["summary"].endswith("."), name
+    readme = (ROOT / "README.md").read_text()
+    assert not [name for name in NOTES if f"`{name}`" not in readme]
+    assert f"with {sum(note['kind'] != 'control' for note in NOTES.values())} methods" in readme
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_a_methods_page_has_its_options_cost_and_commands(name):
+    text = method_pages.page(DOCS, name, NOTES[name])
+    node = shipped_nodes("method")[name]
+    rows = dict(re.findall(rf"^\| `method\.{name}\.(\w+)` \| `.*?` \| (.*) \|$", text, re.MULTILINE))
+    assert set(rows) == set(node) - {"_target_"}
+    assert all(rows.values()), rows
+    assert f"python -m rib.train +method={name}" in text
+    clashes = {other for pair in method_pages.CLASHES if name in pair for other in pair - {name}}
+    assert clashes == set(re.findall(r"^- `(\w+)`: ", text, re.MULTILINE))
+    assert re.search(r"## Cost\n\n\w", text)
+
+
+def test_numbers_of_the_comparison_are_those_of_its_script():
+    text = which_method.PAGE.read_text().split(which_method.BEGIN)[1].split(which_method.END)[0]
+    rows = which_method.read()
+    assert text.strip() == which_method.section(rows)
+    assert {row.method for row in rows} <= set(NOTES)
+    assert len(rows) == 2 * len({row.method for row in rows})
+
+
+def test_best_compromises_are_those_that_nothing_beats():
+    def row(name, mri, gain):
+        return which_method.Row(name, "m", mri, mri, mri, mri, mri, 10.0, 10.0 + gain, 1.0)
+
+    rows = [row("a", -1, 1), row("b", -2, 2), row("c", -2, 1.5), row("d", -3, 0.5), row("e", -1, 0)]
+    assert [found.method for found in which_method.best_compromises(rows)] == ["a", "b"]
+
+
+def test_the_worked_example_of_a_method_passes_its_own_test():
+    (method,) = [block.text for block in blocks(DOCS / "howto" / "method.md") if block.language == "python"]
+    (check,) = re.findall(r"```python\n(   @pytest.*?)```", (DOCS / "contributing.md").read_text(), re.DOTALL)
+    namespace = dict(vars(test_regularizers))
+    exec(method, namespace)
+    exec(textwrap.dedent(check), namespace)
+    for net in test_regularizers.NETS:
+        namespace["test_l1sp_is_a_loop_with_the_sum_of_distances"](net)
+    with pytest.raises(AssertionError):  # the test sees another strength
+        exec(textwrap.dedent(check).replace("L1SP(0.01)", "L1SP(0.02)"), namespace)
+        namespace["test_l1sp_is_a_loop_with_the_sum_of_distances"]("vit")
+
+
+def test_the_worked_examples_of_contributing_compose(tmp_path):
+    text = (DOCS / "contributing.md").read_text()
+    examples = re.findall(r"`conf/((?:method|dataset|study)/\w+\.yaml)`.*?```yaml\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in examples] == [
+        "method/l1sp.yaml",
+        "dataset/imagenet_paintings.yaml",
+        "study/decay_study.yaml",
+    ]
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    for name, content in examples:
+        file = tmp_path / name
+        file.parent.mkdir()
+        file.write_text("\n".join(line.removeprefix("   ") for line in content.splitlines()))
+        assert yaml.safe_load(file.read_text())
+    (study,) = compose_command(["rib.benchmark", search, "study=decay_study"])
+    assert study.axes == {"optimizer.weight_decay": [0.0, 0.001, 0.01, 0.1]}
+    (paintings,) = compose_command(["rib.train", search, "dataset=imagenet_paintings"])
+    assert paintings.dataset.name == "imagenet_paintings"
