@@ -3,8 +3,8 @@
     python -m benchmarks.studies [RUNS [PAGE]]
 
 RUNS is the store (default: runs); runs that it holds are not made again. From an empty store it takes 20 minutes on two
-CPU cores. PAGE is studies.md or paper.md (default: both). Nothing between the pages' markers is written by hand; what
-they say of the paper is below.
+CPU cores. PAGE is studies.md or paper.md (default: both). Everything between the pages' markers is generated; the
+sentences about the paper come from ``STUDIES`` below.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python -m benchmarks.which_method RUNS       # from the store RUNS; writes methods.csv first
 
 The store holds what the page's own commands make (45 minutes on two CPU cores): every method on two models, three
-sources and three seeds. Nothing between the page's markers is written by hand.
+sources and three seeds. Everything between the page's markers is generated.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def save(rows: list[Row]) -> None:
 
 
 def read() -> list[Row]:
-    """The rows of methods.csv."""
+    """Read methods.csv."""
     with (MEASURED / "methods.csv").open() as file:
         return [
             Row(method, model, *(float(number or "nan") for number in numbers))
@@ -100,7 +100,7 @@ def read() -> list[Row]:
 
 
 def best_compromises(rows: list[Row]) -> list[Row]:
-    """Rows of one model that no other row beats in both mRI and gain on the source, most robust first."""
+    """Return the rows of one model that no other row beats in both mRI and gain on the source, most robust first."""
     front = [
         row
         for row in rows
@@ -109,7 +109,7 @@ def best_compromises(rows: list[Row]) -> list[Row]:
     return sorted(front, key=lambda row: -row.mri)
 
 
-def shown(row: Row) -> tuple[str, str, str]:
+def format_row(row: Row) -> tuple[str, str, str]:
     """Return mRI with both intervals, accuracy on the source, and seconds."""
     seeds = "seeds share runs" if math.isnan(row.seeds_low) else f"[{row.seeds_low:+.1f}, {row.seeds_high:+.1f}]"
     return (
@@ -120,7 +120,7 @@ def shown(row: Row) -> tuple[str, str, str]:
 
 
 def table(rows: list[Row]) -> str:
-    """One row for each method, sorted by the mean of mRI over both models."""
+    """Format the page's table: one row for each method, sorted by the mean of mRI over both models."""
     by_method = {row.method: {} for row in rows}
     for row in rows:
         by_method[row.method][row.model] = row
@@ -128,13 +128,13 @@ def table(rows: list[Row]) -> str:
     header = "| method |" + "".join(f" {model}: mRI [images] [seeds] | source % | s |" for model in MODELS)
     lines = [header, "|---" * (1 + 3 * len(MODELS)) + "|"]
     for name in order:
-        cells = [text for model in MODELS for text in shown(by_method[name][model])]
+        cells = [text for model in MODELS for text in format_row(by_method[name][model])]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def spread(front: list[Row], share: float = 0.12) -> list[Row]:
-    """Rows far enough apart in gain for their names to be read, as a share of the whole range."""
+    """Return the rows that are far enough apart in gain, as a share of the whole range, for their names to be read."""
     found = front[-1:]
     for row in front[-2::-1]:
         if found[-1].gain - row.gain >= share * (front[-1].gain - front[0].gain):
@@ -169,7 +169,7 @@ def figure(rows: list[Row]) -> Figure:
 
 
 def section(rows: list[Row]) -> str:
-    """What stands between the markers."""
+    """Return the text between the page's markers."""
     lists = []
     for model in MODELS:
         front = best_compromises([row for row in rows if row.model == model])
@@ -189,7 +189,7 @@ def section(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Write the figure and the page's part."""
+    """Write the figure and the page's generated part."""
     if sys.argv[1:]:
         save(from_store(sys.argv[1]))
     rows = read()

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # One run
 #
-# Take a pretrained model, fine-tune it on one dataset, and see what that did to its accuracy on all the others. Here
-# the data are drawn (`mini`) and the model ships with rib, so that it takes seconds on a CPU; with `data.root=` and a
-# real model every line below stays the same.
+# Take a pretrained model, fine-tune it on one dataset, and see how its accuracy on all the others changes. This
+# notebook uses the synthetic images of `mini` and a small model that ships with rib, so it takes seconds on a CPU. For
+# real data and a real model, add `data.root=` and change `model=`; everything else stays the same.
 
 # %%
 import os
@@ -36,8 +36,8 @@ from rib.runs.store import RunStore
 RUNS = os.environ.get("RIB_RUNS", "runs")
 
 # %% [markdown]
-# `compose` takes what the command line takes: this is `python -m rib.train model=mini_small dataset=imagenet_a`.
-# A run that is in the store is not made again, so that the cell is quick the second time.
+# `compose` takes the same arguments as the command line: this is `python -m rib.train model=mini_small
+# dataset=imagenet_a`. If the store already holds this run, it is returned immediately.
 
 # %%
 config = compose("model=mini_small", "dataset=imagenet_a", f"paths.runs={RUNS}")
@@ -47,9 +47,9 @@ metrics = run.metrics()
 # %% [markdown]
 # ## Its table and its figure
 #
-# The same numbers out of `metrics.json`: accuracy in percent before and after, and the change in percentage points with
-# its 95 % interval over images. The source and ImageNet val are shown and are no part of RI, the mean change over the
-# six targets.
+# The numbers come from `metrics.json`: accuracy in percent before and after fine-tuning, and the change in percentage
+# points with its 95 % interval over images. RI is the mean change over the six targets. The source and ImageNet val are
+# shown too, but do not count towards RI.
 
 # %%
 accuracy = pd.DataFrame(
@@ -78,7 +78,8 @@ Image(run.folder / "figures" / "change.png", width=560)
 # %% [markdown]
 # ## Its predictions, image by image
 #
-# Means hide that some images are won while others are lost. The model before is a run of the same store, `pretrained`.
+# A mean hides that some images are gained while others are lost. The pretrained model's predictions are a run in the
+# same store, of the method `pretrained`.
 
 # %%
 store = RunStore(RUNS)
@@ -86,7 +87,7 @@ before = store.run(metrics["data"]["kind"], metrics["model"], "none", "pretraine
 
 
 def flow(dataset: str) -> dict[str, int]:
-    """How many images were right both times, only now, only before, and never."""
+    """Count the images that are right both times, only now, only before, and never."""
     was, now = before.predictions(dataset).correct, run.predictions(dataset).correct
     found = {"kept": was & now, "won": ~was & now, "lost": was & ~now, "never": ~was & ~now}
     return {name: int(images.sum()) for name, images in found.items()}
@@ -95,7 +96,7 @@ def flow(dataset: str) -> dict[str, int]:
 pd.DataFrame({name: flow(name) for name in metrics["accuracy"]}).T
 
 # %% [markdown]
-# Some that were lost: what the model said before, rightly, and what it says now.
+# Six of the lost images: their class, which the pretrained model predicted, and what the fine-tuned model predicts.
 
 # %%
 DATASET = "imagenet_r"
@@ -108,7 +109,7 @@ spec, words = catalog[DATASET], ImageNetInfo()
 
 
 def name(label: int) -> str:
-    """A class in words, with its first synonym alone."""
+    """Return the name of a class, without its synonyms."""
     return words.label_name_to_description(spec.classes[label]).split(",")[0]
 
 
@@ -119,9 +120,10 @@ for ax, i in zip(axes, most_sure, strict=True):
     ax.axis("off")
 
 # %% [markdown]
-# ## Against a method that protects what the model knew
+# ## Compared with EWC
 #
-# The same question with EWC, and both side by side.
+# Elastic weight consolidation (EWC) penalises changes of weights that matter for the pretrained model. The same run
+# with EWC, and both side by side:
 
 # %%
 ewc = finetune(compose("model=mini_small", "dataset=imagenet_a", "+method=ewc", f"paths.runs={RUNS}")).metrics()

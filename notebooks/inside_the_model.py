@@ -14,8 +14,9 @@
 # %% [markdown]
 # # Inside the model
 #
-# What fine-tuning changed, layer by layer: the representation of images (linear CKA with the start: 1 where nothing has
-# changed, 0 where nothing is left) and the weights (distance from the start). Plain fine-tuning beside EWC.
+# This notebook shows what fine-tuning changes, layer by layer, for plain fine-tuning and EWC. Two measures: linear CKA
+# with the pretrained model (1 if a layer represents images as before, 0 if the two representations are unrelated), and
+# weight drift (the distance of the weights from the pretrained ones).
 
 # %%
 import os
@@ -45,8 +46,8 @@ paths = configs["ewc"].paths
 # %% [markdown]
 # ## CKA by layer
 #
-# The debiased estimator on all images of mini's ImageNet val, which no run was trained on. Bars are 95 % by a jackknife
-# over disjoint batches: resampling images with repetition would push CKA up.
+# The debiased estimator on all images of mini's ImageNet val, which no run was trained on. Bars are 95 % intervals by a
+# jackknife over disjoint batches; a bootstrap would draw images repeatedly, which increases CKA.
 
 # %%
 found = {method: layer_cka(CKAConfig(run=str(run.folder), images=500, paths=paths)) for method, run in runs.items()}
@@ -64,17 +65,18 @@ ax.legend(fontsize=8, frameon=False)
 ax.grid(lw=0.4, alpha=0.5)
 
 # %% [markdown]
-# Every layer against every layer, after plain fine-tuning (upwards) and before (to the right).
+# CKA between all pairs of layers: the plainly fine-tuned model on the vertical axis, the pretrained one on the
+# horizontal.
 
 # %%
 one = found["finetune"]
 Image(heat_figure(one.arrays, one.metadata, one.folder / "cka_heatmap.png"), width=480)
 
 # %% [markdown]
-# ## Distance of the weights by layer
+# ## Weight drift by layer
 #
-# In percent of the length of the start's weights. A layer can move far and still represent images as before, and the
-# other way round.
+# Distance in percent of the norm of the pretrained weights. A layer can drift far and still represent images as before,
+# and the reverse.
 
 # %%
 drift = pd.concat(

@@ -14,10 +14,10 @@
 # %% [markdown]
 # # The paper on mini
 #
-# Three claims of ImageNet-RIB (arXiv 2410.21582) about why fine-tuning loses robustness and what helps, each asked of a
-# small grid of the built-in data; the headings are the paper's words, what stands below them is what mini says. The
-# studies are one command each; here they run with fewer models, sources and sizes. Mini is a toy world: it says that
-# the tool can tell, and may well contradict the paper.
+# Three claims of ImageNet-RIB (arXiv 2410.21582) about why fine-tuning loses robustness and what helps, each tested on
+# a small grid of the built-in data. The headings are the paper's claims, the results below them are those on mini. Each
+# study is one command; here they run with fewer models, sources and sizes. Mini is synthetic: it shows how the studies
+# work, and its results may well contradict the paper.
 
 # %%
 import os
@@ -33,7 +33,7 @@ BOTH = "models=[mini_small,mini_large]"
 
 
 def benchmark(*overrides: str) -> list[Path]:
-    """Make a grid as `python -m rib.benchmark` does; the files it wrote. What is in the store is not made again."""
+    """Run `python -m rib.benchmark`, which makes only missing runs, and return the files that it wrote."""
     command = [sys.executable, "-m", "rib.benchmark", *overrides, f"paths.runs={RUNS}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -41,15 +41,15 @@ def benchmark(*overrides: str) -> list[Path]:
 
 
 def ending(files: list[Path], name: str) -> Path:
-    """The last file of this name: a study's own come after its grid's."""
+    """Return the last file of this name, which is the study's; the grid's own files come first."""
     return [file for file in files if file.name == name][-1]
 
 
 # %% [markdown]
 # ## Claim 1: representations shift, most in models pretrained on the most data
 #
-# CKA of every layer with its start, for two models that differ in their pretraining alone (8,000 and 64,000 images),
-# and RI against its mean.
+# CKA of every layer with the pretrained model, for two models that differ only in the number of pretraining images
+# (8,000 and 64,000), and RI against mean CKA.
 
 # %%
 files = benchmark("study=cka_study", BOTH, "sources=[imagenet_a,imagenet_r,imagenet_sketch,objectnet]", "seeds=[0]")
@@ -64,7 +64,7 @@ Image(ending(files, "shift.png"), width=420)
 # %% [markdown]
 # ## Claim 2: small fine-tuning sets are the main cause
 #
-# Nested, class-balanced subsets of mini's training images, the same number of steps on each.
+# Nested, class-balanced subsets of mini's training images, with the same number of training steps on each.
 
 # %%
 files = benchmark("study=size_study", BOTH, "axes={data.images_per_class:[1,5,20],steps:[80]}", "seeds=[0]")
@@ -76,7 +76,7 @@ Image(ending(files, "size.png"), width=420)
 # %% [markdown]
 # ## Claim 3: regularisers and soups help and do not fully compensate
 #
-# The paper's methods on two sources: mRI, and the accuracy on the source that it was paid with.
+# The paper's methods on two sources: mRI, and accuracy on the source before and after.
 
 # %%
 files = benchmark(BOTH, "sources=[imagenet_r,imagenet_sketch]", "methods=[finetune,ewc,lwf,wise_ft,soup]")

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Methods in your own Trainer
 #
-# rib's methods are Lightning callbacks. They work in a `LightningModule` and a `Trainer` of your own, without rib's
-# configs, store or commands. Here a small network is pretrained on ten kinds of stripes, fine-tuned on other pictures
-# of six of them, and scored on both: plain, with EWC, with WiSE-FT, and with the two together.
+# rib's methods are Lightning callbacks. They work with your own `LightningModule` and `Trainer`, without rib's configs,
+# store or commands. In this example, a small network is pretrained on ten classes of stripes and fine-tuned on six of
+# them in a new domain, then tested on both domains. Fine-tuning is plain, with EWC, with WiSE-FT, and with both.
 
 # %%
 import lightning.pytorch as L
@@ -36,13 +36,13 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 # %% [markdown]
 # ## Data
 #
-# Ten classes of 16 x 16 pictures: stripes at ten angles, at a random phase. In the *new* domain they are turned by 0.6
-# of the angle between two classes, inverted and noisy, and four of the ten classes are missing.
+# Ten classes of 16 x 16 images: stripes at ten angles, with random phase. In the *new* domain they are rotated by 0.6
+# of the angle between two classes, inverted and noisier, and four of the ten classes are missing.
 
 
 # %%
 def pictures(count: int, classes: int, new: bool, seed: int) -> TensorDataset:
-    """Stripes of each class at random phases, float images (N, 1, 16, 16), with their labels."""
+    """Make images of stripes with random phases, float (N, 1, 16, 16), and their labels (N,)."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
     phase = 6.3 * torch.rand(count, 1, 1, generator=generator)
@@ -66,13 +66,13 @@ for row, (domain, name) in zip(axes, ((old, "old"), (new, "new")), strict=True):
 # %% [markdown]
 # ## The module
 #
-# An ordinary `LightningModule`. The network is built in `__init__`, `forward` gives logits, and one line of
-# `training_step` asks the Trainer's methods for their penalties.
+# An ordinary `LightningModule`. The network is built in `__init__`, `forward` returns logits, and one line of
+# `training_step` adds the penalties of the Trainer's methods to the loss.
 
 
 # %%
 class Stripes(L.LightningModule):
-    """Ten kinds of stripes; `weights` are the start of a fine-tuning."""
+    """Classifier of ten classes of stripes; `weights` are pretrained weights to start from."""
 
     def __init__(self, lr: float, weights: dict[str, torch.Tensor] | None = None) -> None:
         super().__init__()
@@ -83,23 +83,23 @@ class Stripes(L.LightningModule):
             self.load_state_dict(weights)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 10) of images (B, 1, 16, 16)."""
+        """Return logits (B, 10) of images (B, 1, 16, 16)."""
         return self.net(images)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Cross-entropy, and what the Trainer's methods add."""
+        """Return the cross-entropy plus the penalties of the Trainer's methods."""
         images, labels = batch
         outputs = self(images)
         loss = F.cross_entropy(outputs, labels)
         return loss + rib.methods.penalties(self, images, outputs, labels)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimizer over all parameters."""
+        """Return SGD over all parameters."""
         return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
 
 
 def train(module: Stripes, data: TensorDataset, epochs: int, *methods: L.Callback) -> Stripes:
-    """Train with the methods as callbacks."""
+    """Train a module with methods as callbacks."""
     L.seed_everything(0, verbose=False)
     trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=epochs, callbacks=list(methods), **QUIET)
     trainer.fit(module.train(), DataLoader(data, batch_size=40, shuffle=True))
@@ -108,7 +108,7 @@ def train(module: Stripes, data: TensorDataset, epochs: int, *methods: L.Callbac
 
 @torch.no_grad()
 def accuracy(module: Stripes, data: TensorDataset) -> float:
-    """In percent."""
+    """Return the accuracy on a dataset in percent."""
     images, labels = data.tensors
     return 100 * float((module(images).argmax(1) == labels).float().mean())
 
@@ -120,9 +120,9 @@ start = pretrained.state_dict()
 # %% [markdown]
 # ## Fine-tuning with methods as callbacks
 #
-# EWC estimates its Fisher on the Trainer's own images, unless `EWC(images=loader)` names others: here the old ones, as
-# in Kirkpatrick et al. WiSE-FT replaces the weights at the end of the fit by the mean of its start and its end.
-# Callbacks that average come last.
+# EWC estimates the Fisher information on the Trainer's own images unless `EWC(images=loader)` is given. Here it gets
+# the old images, as in Kirkpatrick et al. 2017. At the end of training, WiSE-FT replaces the weights by the average of
+# the pretrained and the fine-tuned weights. Callbacks that average must come last.
 
 # %%
 LOADER = DataLoader(old, batch_size=40)
