@@ -36,8 +36,8 @@ from rib.runs.store import RunStore
 RUNS = os.environ.get("RIB_RUNS", "runs")
 
 # %% [markdown]
-# `compose` takes the same arguments as the command line: this is `python -m rib.train model=mini_small
-# dataset=imagenet_a`. If the store already holds this run, it is returned immediately.
+# `compose` takes the arguments of the command line: this is `python -m rib.train model=mini_small dataset=imagenet_a`.
+# If the store already holds this run, it is returned immediately.
 
 # %%
 config = compose("model=mini_small", "dataset=imagenet_a", f"paths.runs={RUNS}")
