@@ -1,4 +1,4 @@
-"""What all tests share: one cache of mini's images, the gloo pool, and a run store a test."""
+"""Fixtures shared by all tests: one cache of mini's images, the gloo pool, and a run store per test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two-process pool itself: ranks, seeding, and that failures come back instead of hanging."""
+"""The two-process pool itself: ranks, seeding, and errors that come back instead of hanging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of the package: a module imports only what stands in a layer below its own, or its own package."""
+"""Layers of the package: a module imports only from lower layers or from its own package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The notebooks: each shows what its script makes, and can be made again."""
+"""Notebooks: each equals its executed script, and can be executed again."""
 
 from __future__ import annotations
 

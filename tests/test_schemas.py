@@ -1,4 +1,4 @@
-"""Types and JSON Schemas of what rib writes: one description, which the reader and the writer keep to."""
+"""Types and JSON Schemas of the files that rib writes: reader, writer and schema agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from the command to the number that ``rib/train.py`` names is the way that the imports go."""
+"""The list of modules in ``rib/train.py`` from command to result equals the actual imports."""
 
 from __future__ import annotations
 

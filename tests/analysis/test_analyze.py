@@ -1,4 +1,4 @@
-"""`rib.analyze` on a run of the built-in data: what it says, where it lies, what it refuses."""
+"""`rib.analyze` on a run of the built-in data: printed lines, files, cache and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring what is finished: many runs in one pass, each as it would have been alone; weights from elsewhere."""
+"""Scoring of finished runs: many in one pass equal each on its own; weights from elsewhere."""
 
 from __future__ import annotations
 

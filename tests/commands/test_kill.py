@@ -1,4 +1,4 @@
-"""kill -9 at any moment, and the same command again: the weights of a run that was never killed."""
+"""Resuming after kill -9 at any moment: the same weights as a run that was never killed."""
 
 from __future__ import annotations
 

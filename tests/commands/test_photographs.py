@@ -1,4 +1,4 @@
-"""Real weights on real photographs: a check of the whole chain from a JPEG to a top-1."""
+"""The whole chain from a JPEG to top-1 accuracy, with real weights on real photographs."""
 
 from __future__ import annotations
 

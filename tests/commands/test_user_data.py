@@ -1,4 +1,4 @@
-"""A user's data root before anything trains: what is refused, what is left out, and what the result says of it."""
+"""Checks of a user's data root before training: what is refused, left out, and recorded in the result."""
 
 from __future__ import annotations
 

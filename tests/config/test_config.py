@@ -1,4 +1,4 @@
-"""What a command may say, and the one sentence that answers what it may not."""
+"""Validation of commands: accepted overrides, and the one-sentence errors for the others."""
 
 from __future__ import annotations
 

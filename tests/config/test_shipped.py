@@ -1,4 +1,4 @@
-"""What PyYAML reads of ``conf/`` is what OmegaConf reads, and defaults are looked up without Hydra."""
+"""The shipped ``conf/`` files: PyYAML and OmegaConf read the same, and defaults are found without Hydra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog against timm's lists, the facts of the releases, and the authors' own labels."""
+"""The catalog against timm's lists, the sizes of the releases, and the authors' own labels."""
 
 from __future__ import annotations
 

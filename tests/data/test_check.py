@@ -1,4 +1,4 @@
-"""The survey of a root: counts and a sentence for each dataset, also where something is wrong."""
+"""The survey of a data root: counts and a sentence for each dataset, including faulty ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kept digest never outlives the bytes that it is of, and nothing is read that need not be."""
+"""The cache of file digests: never outdated, and no file is read without need."""
 
 from __future__ import annotations
 

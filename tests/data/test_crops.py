@@ -1,4 +1,4 @@
-"""Cached crops are exactly what decoding gives, whoever writes them and whatever went wrong before."""
+"""The crop cache: identical to decoding, with concurrent writers and after damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEGs that can be read although they are damaged: named, counted, refused; and what nobody can hear of."""
+"""Damaged JPEGs that can still be decoded: named, counted or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One module for any source and any targets: every image once, whatever the batches, workers and processes."""
+"""The data module: every image once, for any batch size, number of workers and processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Val as its archive unpacks, without class folders: labels come from a file, and are those that folders give."""
+"""ImageNet val as a flat folder: labels come from a file and equal those of class folders."""
 
 from __future__ import annotations
 

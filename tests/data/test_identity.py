@@ -1,4 +1,4 @@
-"""Keys stand on what images hold: never on a time or a place, never on what was there before."""
+"""Keys depend on the content of images, never on times, locations or earlier states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders on disk: every trap of the releases on a small tree, and what the user is told."""
+"""Scanning of folders: the pitfalls of each release on a small tree, and the messages."""
 
 from __future__ import annotations
 

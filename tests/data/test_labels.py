@@ -1,4 +1,4 @@
-"""From outputs to classes, against a loop that does it the long way."""
+"""Projection from model outputs to classes, against a plain loop."""
 
 from __future__ import annotations
 

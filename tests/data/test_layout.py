@@ -1,4 +1,4 @@
-"""Other sets with the same class folders, and labels that are not certain: refused, whatever is allowed."""
+"""Datasets with the same class folders as another, and uncertain labels: always refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in benchmark: the same pixels everywhere, the real layouts, a ladder of models with room both ways."""
+"""The built-in benchmark: the same pixels on every machine, the real layouts, models of graded accuracy."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Every mode and format of picture through every reader: the same pixels as timm's dataset, and as a person sees."""
+"""Image modes and formats through every reader: the same pixels as timm's dataset."""
 
 from __future__ import annotations
 

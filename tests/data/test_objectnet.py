@@ -1,4 +1,4 @@
-"""ObjectNet's accuracy through scan and projection, against a short script that reads the mapping by itself."""
+"""ObjectNet's accuracy through scan and projection, against a short script that reads the mapping itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people have on disk besides the releases as they are: repacked, renamed, padded, half there."""
+"""Repacked, renamed, padded and incomplete copies of the releases."""
 
 from __future__ import annotations
 

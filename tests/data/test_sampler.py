@@ -1,4 +1,4 @@
-"""The order of training images: a function of seed and epoch, shared by processes, begun anywhere."""
+"""The order of training images: a function of seed and epoch, divided over processes, resumable anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels: PIL's backend is timm's own evaluation transform, torchvision's stays within 2 of 255 of it."""
+"""Image transforms: PIL's backend equals timm's evaluation transform, torchvision's is within 2 of 255."""
 
 from __future__ import annotations
 

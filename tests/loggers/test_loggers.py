@@ -1,4 +1,4 @@
-"""What a dashboard is told: W&B's own files and requests read back, and nothing of this machine in them."""
+"""Dashboards: the files and requests of W&B are read back, and hold nothing private of this machine."""
 
 from __future__ import annotations
 

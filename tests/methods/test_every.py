@@ -1,4 +1,4 @@
-"""Every method of conf/: composed, made, and run through the whole pipeline on a few images."""
+"""Every method of conf/: composed, built, and run through the whole pipeline on a few images."""
 
 from __future__ import annotations
 

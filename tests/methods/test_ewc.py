@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: labels behind the Fisher, its error, both forms, one process and two."""
+"""Elastic weight consolidation: labels for the Fisher, its standard error, both forms, one process and two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Fisher against a loop of its own, and against a model whose Fisher is known."""
+"""The Fisher against a plain loop, and against a model whose Fisher is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods in a Trainer and a LightningModule of somebody's own: what they do there, and what is refused."""
+"""Methods in a user's own Trainer and LightningModule: their effect, and what is refused."""
 
 from __future__ import annotations
 

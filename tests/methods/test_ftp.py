@@ -1,4 +1,4 @@
-"""FTP against a plain loop that does what the authors' code does, its projection, and what it must survive."""
+"""FTP against a plain loop of the authors' code, its projection, and edge cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LDIFS against the authors' formula, its places in a network, and what else passes through the model."""
+"""LDIFS against the authors' formula, the layers it reads, and other passes through the model."""
 
 from __future__ import annotations
 

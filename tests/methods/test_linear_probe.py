@@ -1,4 +1,4 @@
-"""Methods that freeze a part: the linear probe and the frozen embedding, against loops over what trains."""
+"""Methods that freeze a part: the linear probe and the frozen embedding, against plain loops."""
 
 from __future__ import annotations
 

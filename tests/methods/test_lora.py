@@ -1,4 +1,4 @@
-"""LoRA against loops that compose the weights by hand, and what it leaves behind."""
+"""LoRA against loops that compose the weights by hand, and the weights that it leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LP-FT: a plain loop over the head, then one over everything; and what is no probe."""
+"""LP-FT against two plain loops, over the head and over everything; invalid probes."""
 
 from __future__ import annotations
 

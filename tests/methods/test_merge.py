@@ -1,4 +1,4 @@
-"""Methods that put runs together: closed forms, endpoints bit for bit, neutral settings, misuse."""
+"""Methods that combine finished runs: closed forms, endpoints bit for bit, neutral settings, misuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L2-SP, LwF, LDIFS, SPD and EMA against plain loops and closed forms; what is neutral; processes, accumulation."""
+"""L2-SP, LwF, LDIFS, SPD and EMA against plain loops and closed forms; neutral settings, processes, accumulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The visual prompt against a loop that adds a frame by hand, and how it is kept."""
+"""The visual prompt against a loop that adds a frame by hand, and its storage."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Changes drawn from a known truth, for coverage: each image's change under each source and target, by thresholds on
-a normal variable, of which a part belongs to the photograph and so is common to all sources and sets that show it.
+"""Simulated changes of images with a known true RI, for tests of coverage.
+
+The change of an image under a source and target comes from thresholds on a normal variable. Part of that variable
+belongs to the photograph, and so is common to all sources and to all sets that show it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One method's mRI against another's: closed forms, a plain bootstrap, and how often nothing is called something."""
+"""Paired tests of two methods' mRI: closed forms, a plain bootstrap, and the rate of false positives."""
 
 from __future__ import annotations
 

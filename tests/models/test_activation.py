@@ -1,4 +1,4 @@
-"""GELU or QuickGELU: no file of a CLIP model says it, so somebody must."""
+"""The activation of CLIP models (GELU or QuickGELU), which no weights file records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every tensor of a network comes from the file of weights: a small architecture of each family of timm."""
+"""Every tensor of a network comes from its weights file: a small architecture of each timm family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is listened to in a network: layers by name in the order of computation, and no hook left behind."""
+"""Features of layers: names in the order of computation, and no hook left behind."""
 
 from __future__ import annotations
 

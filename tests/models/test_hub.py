@@ -1,4 +1,4 @@
-"""Weights come from the hub's cache without a network, else from the hub, else there is one sentence, soon."""
+"""Weights from the hub: its cache without a network, else a download, else one sentence soon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every model config builds; weights files that do not fit are refused in one sentence; timm models work whole."""
+"""Model configs: all build; weights files that do not fit are refused in one sentence."""
 
 from __future__ import annotations
 

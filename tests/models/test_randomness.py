@@ -1,4 +1,4 @@
-"""Networks whose training depends on how many processes share a batch, told from their layers alone."""
+"""Detection of networks whose training depends on how many processes share a batch."""
 
 from __future__ import annotations
 

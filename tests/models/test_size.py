@@ -1,4 +1,4 @@
-"""Images of another size than a checkpoint's: the network is built for them, or a sentence says why it cannot be."""
+"""Image sizes other than the checkpoint's: the network is resized, or a sentence says why it cannot be."""
 
 from __future__ import annotations
 

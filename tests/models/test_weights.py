@@ -1,4 +1,4 @@
-"""Weight algebra: endpoints bit for bit, means against torch, what does not fit is named."""
+"""Weight arithmetic: endpoints bit for bit, means against torch, mismatches named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of weights as people have them: wrapped, prefixed, averaged, of another kind, damaged; one sentence each."""
+"""Weights files in the wild: wrapped, prefixed, averaged, of another kind, damaged; one sentence each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zero-shot heads: open_clip's own numbers, made once, kept beside the run store's cache, fine-tuned like any other."""
+"""Zero-shot heads: open_clip's numbers, built once, cached, and fine-tuned like any other head."""
 
 from __future__ import annotations
 

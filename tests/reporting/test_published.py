@@ -1,4 +1,4 @@
-"""A pretrained model's accuracies beside its published ones; real weights on real photographs."""
+"""Accuracies of pretrained models compared with published ones; real weights on real photographs."""
 
 from __future__ import annotations
 

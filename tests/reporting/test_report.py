@@ -1,4 +1,4 @@
-"""The report: what may share a table, mRI over sources with one draw of images, files written."""
+"""The report: comparable runs, mRI over sources with one draw of images, files written."""
 
 from __future__ import annotations
 

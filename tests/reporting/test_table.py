@@ -1,4 +1,4 @@
-"""A grid's table, recomputed from what is stored by a script of its own: npz files, paths and numpy, nothing of rib."""
+"""A grid's table, recomputed from the stored files by a separate script that uses only numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that a sentence prints makes the run that it speaks of: composed, and run in a shell."""
+"""Commands printed in messages make the run they refer to: composed, and run in a shell."""
 
 from __future__ import annotations
 

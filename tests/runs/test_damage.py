@@ -1,4 +1,4 @@
-"""Files of a store that do not hold what was written to them: one sentence each, never a traceback."""
+"""Damaged files in a store: one sentence each, never a traceback."""
 
 from __future__ import annotations
 

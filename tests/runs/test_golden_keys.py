@@ -1,7 +1,7 @@
-"""Keys that must not move: a store of results is worth nothing if a new version looks under other keys.
+"""Keys that must not change: otherwise a new version would not find the results in existing stores.
 
-``golden_keys.json`` holds the keys of some commands on the built-in data. One that moves without `NUMERICS` being
-raised fails here. Where numbers did change, raise `NUMERICS` in `rib.runs.keys` and make the file again::
+``golden_keys.json`` holds the keys of some commands on the built-in data. One that changes without an increase of
+`NUMERICS` fails here. If numbers did change, increase `NUMERICS` in `rib.runs.keys` and make the file again::
 
     python -m tests.runs.test_golden_keys
 """

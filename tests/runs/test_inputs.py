@@ -1,4 +1,4 @@
-"""What a run was made from stayed as its key says, or its result is thrown away; nothing damaged is used."""
+"""Files that change while a run is made: its result is discarded; damaged files are never used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two commands, two answers; or one: where order, place, environment, content of files or processes might decide."""
+"""Pairs of commands that must have the same key, or different ones: order, paths, environment, content, processes."""
 
 from __future__ import annotations
 

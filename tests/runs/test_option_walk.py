@@ -1,4 +1,4 @@
-"""Every option of a run, one by one: whether another value is another run, another score, or neither.
+"""Effect of every option of a run on its keys: another value changes the run, a score, or neither.
 
 The table has a row for every leaf of every config group that a run is composed of; a new option without a row fails.
 A row says in which command the option matters, another value for it, and what must change: the training key (T), the

@@ -1,4 +1,4 @@
-"""Locks, metrics files and what a full or read-only disk says."""
+"""The run store: locks, metrics files, and errors of a full or read-only disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims on a folder that several machines share, and runs whose owner was taken for dead."""
+"""Locks in a folder shared by several machines, and runs whose holder was presumed dead."""
 
 from __future__ import annotations
 

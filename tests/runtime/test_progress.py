@@ -1,4 +1,4 @@
-"""Progress says how far work is, once for each piece of it, also where it goes on from a checkpoint."""
+"""Progress lines: each unit counted once, also after resuming from a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkout works where its dependencies are, and says in one sentence which of them are not."""
+"""Running from a checkout: works if dependencies are installed, else one sentence names the missing ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring: each image once, whatever the batches and processes; columns against plain formulas."""
+"""Scoring: each image once, for any batch size and number of processes; columns against plain formulas."""
 
 from __future__ import annotations
 

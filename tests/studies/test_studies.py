@@ -1,4 +1,4 @@
-"""What studies draw: their numbers against metrics.json and by hand; the controls they are made of."""
+"""Studies: tables against metrics.json and hand-computed values; the negative controls."""
 
 from __future__ import annotations
 

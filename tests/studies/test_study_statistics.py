@@ -1,4 +1,4 @@
-"""What studies claim of their tables: what is independent, what chooses, what is counted after Holm."""
+"""Statistics of studies: independent units, choice of the best value, correction for many comparisons."""
 
 from __future__ import annotations
 

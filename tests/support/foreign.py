@@ -1,4 +1,4 @@
-"""Somebody's own LightningModule, loader and Trainer, in one process or in the shared pool of two."""
+"""A user's own LightningModule, loader and Trainer, in one process or in the shared pool of two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small grid as a command, what its store holds, and how to hurt it; for tests and ``benchmarks/faults.py``."""
+"""A small grid run as a command, the contents of its store, and ways to damage it."""
 
 from __future__ import annotations
 

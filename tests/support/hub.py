@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on a loopback port: what huggingface_hub asks for when it fetches a file."""
+"""A stand-in for the Hugging Face hub on a local port, which serves what huggingface_hub asks for."""
 
 from __future__ import annotations
 

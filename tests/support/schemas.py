@@ -1,4 +1,4 @@
-"""Checks JSON that tests leave behind against the JSON Schemas that rib ships."""
+"""Validation of the JSON files that tests write against the JSON Schemas that rib ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metrics.json that holds what every version of rib has written, for tests of the store that measure nothing."""
+"""A complete metrics.json for tests of the store, with every field that any version has written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids through the command: made once, shared, survived."""
+"""Grids through the command: made once, shared by processes, resumed after failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiruns: one table of all jobs, each failed one with its sentence; several processes; the queue of a cluster."""
+"""Multiruns: one table of all jobs, a sentence for each failed one; several processes; a cluster's queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a grid: which cells, what they share, in which order, and what cannot be asked."""
+"""The plan of a grid: its cells, shared runs, order, and cells that cannot be made."""
 
 from __future__ import annotations
 

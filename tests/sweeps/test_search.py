@@ -1,4 +1,4 @@
-"""What chooses a learning rate: images held out of the source, counted by a plain loop, and never a target."""
+"""Choice of the learning rate by images held out of the source, never by a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fit that is killed and resumed, once or again, sees the images and ends at the weights of one that was not."""
+"""Checkpoints: training that was killed and resumed sees the same images and ends at the same weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are made from others: found or made first, put together, scored in one pass, refused where senseless."""
+"""Runs made from others: ingredients found or made first, merged, scored in one pass, invalid ones refused."""
 
 from __future__ import annotations
 

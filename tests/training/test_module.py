@@ -1,4 +1,4 @@
-"""FineTuner against a plain PyTorch loop, its schedule against the formula, and what a method can hook into."""
+"""FineTuner against a plain PyTorch loop, its schedule against the formula, and the hooks of methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every image of a step counts the same, whatever batches and processes it comes in: against a plain PyTorch loop."""
+"""Equal weight of every image of a step, for any batches and processes: against a plain PyTorch loop."""
 
 from __future__ import annotations
 
