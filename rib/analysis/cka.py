@@ -200,6 +200,7 @@ class Pair:
             images: Largest number of images; None: ``config.images``.
         """
         c, tree = self.config, self.tree(dataset)
+        # Sorted: the key is of the set of images, whose order follows from the seed.
         sample = np.sort(tree.sample(images or c.images, c.seed))
         return {
             "run": self.one.metrics["fingerprint"],
@@ -209,7 +210,7 @@ class Pair:
             "dataset": dataset,
             "digest": tree.part(sample, f"sample {len(sample)} seed {c.seed}").digest,
             "image_backend": str(self.one.config.data.image_backend),
-            "images": min(c.images, len(tree)),
+            "images": min(c.images, len(tree)),  # asking for more images than there are is the same analysis
             "seed": c.seed,
             "tokens": c.tokens,
             "estimator": c.estimator,
@@ -271,6 +272,7 @@ class Pair:
     def batch_indices(self, tree: ImageTree) -> list[NDArray[np.int64]]:
         """Split the sample into batches of nearly equal size, at least four images each; indices into the tree."""
         sample = tree.sample(self.config.images, self.config.seed)
+        # As many batches as batch_size asks for, rounded up, but not so many that one has fewer than four images.
         count = max(1, min(-(-len(sample) // self.config.batch_size), len(sample) // MIN_IMAGES))
         return np.array_split(sample, count)
 

@@ -80,6 +80,7 @@ class _Side:
         self.features.clear()
         with listening(self.model.backbone, self.tokens, store):
             self.model(images)
+        # A layer is never called if, for example, the forward of its parent module is replaced.
         self.used |= self.features.keys()
 
     def grams(self, images: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ def _exact(
     collected: list[dict[str, list[Tensor]]] = [{}, {}]
     for images in batches:
         for side, x, kept in zip(sides, images, collected, strict=True):
-            side.observe(x.to(device), lambda features: features.cpu())
+            side.observe(x.to(device), lambda features: features.cpu())  # all features would not fit on a GPU
             for name, features in side.features.items():
                 kept.setdefault(name, []).append(features)
         if not collected[0] or len(next(iter(collected[0].values()))) == 1:  # after the first batch

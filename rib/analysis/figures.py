@@ -73,6 +73,7 @@ def curve_figure(tables: Sequence[tuple[pd.DataFrame, Metadata]], file: Path) ->
     lowest = float(
         np.nanmin([0.95, *(value for table, _ in tables for value in table[["cka", "low"]].to_numpy().flat)])
     )
+    # The axis spans at least 0.95 to 1, so that rounding errors do not fill the panel.
     panels[0].set_ylim(lowest - 0.05 * (1 - lowest), 1 + 0.05 * (1 - lowest))
     if by_block(list(tables[0][0]["layer"])) is not None:
         panels[-1].set_xlabel("block", fontsize=8)
@@ -99,6 +100,7 @@ def _curve(axes: Axes, table: pd.DataFrame) -> None:
         kinds = list(dict.fromkeys(name for _, name in blocks))
         for number, kind in enumerate(kinds):
             here = [i for i, (_, name) in enumerate(blocks) if name == kind]
+            # Side by side within a block, so that error bars do not cover one another.
             x = np.array([blocks[i][0] for i in here]) + 0.09 * (number - (len(kinds) - 1) / 2)
             line: dict[str, Any] = {**style(number), "ms": 3.5, "lw": 1, "elinewidth": 1, "label": kind}
             axes.errorbar(x, table["cka"].iloc[here], errors[:, here], **line)
@@ -129,7 +131,7 @@ def heat_figure(arrays: Mapping[str, NDArray[Any]], metadata: Metadata, file: Pa
         np.ma.masked_invalid(values),
         origin="lower",
         cmap=_viridis(),
-        vmin=min(0.0, _smallest(values)),
+        vmin=min(0.0, _smallest(values)),  # debiased CKA may be below 0
         vmax=1,
         aspect="auto",
     )

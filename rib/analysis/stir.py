@@ -126,7 +126,7 @@ def invert(
     pixels = torch.rand(images.shape, generator=generator).to(images.device).requires_grad_(True)
     with torch.no_grad():
         target = represent(model, images)
-    length = target.norm(dim=1).clamp(min=1e-12)
+    length = target.norm(dim=1).clamp(min=1e-12)  # a representation of zeros would divide by 0
     optimizer = torch.optim.Adam([pixels], lr=how.lr)
     for _ in range(how.steps):
         optimizer.zero_grad()

@@ -52,6 +52,7 @@ class SubspaceAccuracy(Metric):
         classes = self.space.project(logits)
         if labels.shape != classes.shape[:1]:
             raise ValueError(f"expected labels of shape {tuple(classes.shape[:1])}, got {tuple(labels.shape)}")
+        # Integers: sums of floats would depend on the order of batches and processes in the last bits.
         self.correct += (classes.argmax(dim=1) == labels).sum()
         self.total += labels.numel()
 

@@ -153,6 +153,7 @@ def mean_robustness_interval(
     families = weighted_by_family(changes)
     generator = np.random.default_rng(seed)
     value, variance, resampled = 0.0, 0.0, np.zeros(draws)
+    # Sorted, so that a seed gives the same interval whatever the order of the mapping.
     for family in sorted(families):
         patterns = Patterns.of(families[family])
         mean = patterns.mean
@@ -216,6 +217,7 @@ class Patterns:
         for (weight, target), index in zip(members, indices, strict=True):
             if id(index) not in keys:
                 counts = np.bincount(index, minlength=num_originals)
+                # Sets that show every original equally often have the same denominators: one layer.
                 key = keys[id(index)] = counts.tobytes()
                 images[key] = counts.astype(np.float64)
                 layers.setdefault(key, defaultdict(lambda: np.zeros(num_originals)))
@@ -306,6 +308,7 @@ def _distinct(table: Floats) -> tuple[Floats, NDArray[np.intp]]:
     for column in table.T:
         levels, level = np.unique(column, return_inverse=True)
         if len(levels) > 1:
+            # Renumbered after each column, so that codes stay below len(table) and never overflow.
             codes = np.unique(codes * len(levels) + level, return_inverse=True)[1]
     _, first, frequencies = np.unique(codes, return_index=True, return_counts=True)
     return table[first], frequencies

@@ -56,6 +56,7 @@ def gram(features: Tensor) -> Gram:
     """Compute the Gram matrix of the features of n images, shape (n, D), centred over the images, in float64."""
     matrix = torch.zeros(len(features), len(features), dtype=torch.float64, device=features.device)
     size = torch.zeros((), dtype=torch.float64, device=features.device)
+    # With tokens=all, a layer of a ViT-B/16 has 151,296 or more features per image; this bounds the float64 copies.
     for columns in torch.split(features, COLUMNS, dim=1):
         wide = columns.double()
         size += wide.square().sum()
@@ -141,6 +142,7 @@ def biased_hsic(one: Sequence[Tensor], other: Sequence[Tensor]) -> HSIC:
     n, first = len(features[0]), len(one)
     zeros = features[0].new_zeros
     total = HSIC(zeros(first, len(other)), zeros(first), zeros(len(other)))
+    # Block by block of rows: the Gram matrices of all layers at once would grow with the square of n.
     for rows in torch.split(torch.arange(n), max(1, ROWS_BYTES // (8 * n * len(features)))):
         stacked = torch.stack([(x[rows] @ x.T).flatten() for x in features])
         a, b = stacked[:first], stacked[first:]
@@ -203,6 +205,7 @@ def ratio_jackknife(cross: Tensor, one: Tensor, other: Tensor, level: float = 0.
     """
     value = float(HSIC(cross.sum()[None, None], one.sum()[None], other.sum()[None]).cka())
     left_out = (one.sum() - one) * (other.sum() - other)
+    # Unbiased estimates may be negative, and a negative product has no root.
     if len(cross) < 2 or not bool((left_out > 0).all()):
         return Estimate(value, None, None)
     return _interval(value, (cross.sum() - cross) / left_out.sqrt(), level)
@@ -271,6 +274,7 @@ class MinibatchCKA:
         batch = unbiased_hsic(one, other)
         self.total = batch if self.total is None else self.total + batch
         i, j = torch.tensor(self.pairs, dtype=torch.long).reshape(-1, 2).to(one.device).T
+        # The jackknife needs these three numbers of each batch; everything else is summed.
         self._batches.append(torch.stack([batch.cross[i, j], batch.one[i], batch.other[j]]).cpu())
 
     def matrix(self) -> Tensor:

@@ -78,5 +78,6 @@ def seed_interval(
     if len(values) < 2:
         return None
     mean = fmean(values)
+    # scipy.special, as scipy.stats takes a second to import.
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / sqrt(len(values))
     return Interval(mean, mean - half, mean + half, over, level)

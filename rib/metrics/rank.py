@@ -121,7 +121,7 @@ def _distinct(pairs: Collection[tuple[float, float]]) -> int:
 
 
 def _with_interval(r: float, n: int) -> Correlation:
-    if abs(r) > 1 - 1e-12:
+    if abs(r) > 1 - 1e-12:  # atanh(1) is infinite
         return Correlation(r, nan, nan, n)
     half = float(stats.norm.ppf(0.975)) * sqrt((1 + r * r / 2) / (n - 3))
     return Correlation(r, tanh(atanh(r) - half), tanh(atanh(r) + half), n)
@@ -149,4 +149,5 @@ def _permutation_p(match: Floats) -> float:
         orders = np.argsort(np.random.default_rng(0).random((MAX_ORDERS, n)), axis=1)
         orders[0] = np.arange(n)  # the observed order counts as one of them, so that p is never 0
     sums = match[np.arange(n), orders].sum(axis=1)
+    # The tolerance counts orders with the same sum up to rounding as equally far.
     return float(np.mean(abs(sums) >= abs(np.trace(match)) - 1e-12))

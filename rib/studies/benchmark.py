@@ -175,6 +175,7 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
 
     done = [(cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
     trained = [(run, m) for run, m in done if m["robustness_improvement"] and m["method"] != PRETRAINED]
+    # Named by its cells: repeating the command, in any order of options, replaces its own tables and no others.
     out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
     groups = comparable(trained)
     for line in what_differs(groups):

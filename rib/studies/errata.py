@@ -47,7 +47,7 @@ class Errata(Study):
         for one in made:
             (switch,) = (key for key in one.cell.axes if key.startswith("paper."))
             sides = pairs.setdefault((one.metrics["model"], one.metrics["method"], switch), [[], []])
-            sides[bool(one.cell.axes[switch])].append(one)
+            sides[bool(one.cell.axes[switch])].append(one)  # null and false are the right side
         records = []
         for key, sides in pairs.items():
             right, wrong = _match(*sides)

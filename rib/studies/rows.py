@@ -46,6 +46,7 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
     for one in made:
         m = one.metrics
         start = _start(m)
+        # By repr, since values of axes may be lists, which cannot be keys.
         groups.setdefault(repr((m["model"], start, m["method"], sorted(one.cell.axes.items()))), []).append(one)
         starts.setdefault(m["model"], set()).add(start)
     result = []

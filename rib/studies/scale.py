@@ -126,6 +126,7 @@ class Map(Study):
             text = axes.annotate(f"{value:+.1f}", (j, i), ha="center", va="center", fontsize=8, color=colour)
             # The contour runs through the numbers: an outline in the cell's own colour keeps them readable.
             text.set_path_effects([withStroke(linewidth=2.5, foreground=image.to_rgba(value))])
+        # matplotlib warns about a contour that no value crosses, and refuses a single row.
         if np.nanmin(values) < 0 < np.nanmax(values) and min(grid.shape) > 1:
             axes.contour(np.ma.masked_invalid(values), levels=[0], colors="black", linewidths=1.2)
             axes.set_title("line: mRI = 0", fontsize=8, loc="left")

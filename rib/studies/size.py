@@ -120,6 +120,7 @@ class Size(Study):
         if last + 1 == len(records):
             return inf
         one, two = records[last], records[last + 1]
+        # Linear in the logarithm of the size, as the axis is drawn.
         share = (self.threshold - one[name]) / (two[name] - one[name])
         return exp(log(one["a_class"]) + share * (log(two["a_class"]) - log(one["a_class"])))
 
