@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rib.reporting.formatting import before_after
 from rib.reporting.style import style
-from rib.reporting.summary import counted
+from rib.reporting.summary import select_balanced
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
 from rib.studies.rows import Row, format_effect, gaining, n_of, name_curves, rows, with_holm
@@ -92,6 +92,6 @@ class Against(Study):
 
 def _held_out(row: Row) -> float:
     """Accuracy on what was held out of the source, percent, the mean; NaN where nothing was."""
-    results = [m for _, m in counted([one.result for one in row.made])]
+    results = [m for _, m in select_balanced([one.result for one in row.made])]
     held = [m["held_out"]["after"] for m in results if "held_out" in m]
     return 100 * fmean(held) if len(held) == len(results) else nan

@@ -159,14 +159,14 @@ def _make_controls(plan: Plan, store: RunStore, workers: Workers, outcome: Outco
 
 def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     """The tables of what is there of the grid; results that are not comparable never share one."""
-    from rib.reporting.comparability import comparable, what_differs
+    from rib.reporting.comparability import explain_groups, group_comparable
     from rib.reporting.report import show_report, write_report
 
     done = [(cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
     trained = [(run, m) for run, m in done if m["robustness_improvement"] and m["method"] != PRETRAINED]
     out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
-    groups = comparable(trained)
-    for line in what_differs(groups):
+    groups = group_comparable(trained)
+    for line in explain_groups(groups):
         say(line)
     for number, group in enumerate(groups, start=1):
         asked = list(dict.fromkeys(m["source"] for _, m in group.results))

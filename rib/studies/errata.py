@@ -13,8 +13,9 @@ from rib.data.worlds import catalog_of
 from rib.errors import RibError
 from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
+from rib.reporting.image_changes import changes_of
 from rib.reporting.style import GAIN, LOSS
-from rib.reporting.summary import changes_of, counted
+from rib.reporting.summary import select_balanced
 from rib.runs.metrics_file import improvement_of
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
@@ -113,7 +114,7 @@ def _paired(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], l
     """Both sides without the cells that are finished on one alone, and without incomplete seeds."""
     places = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
     both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in places[0] & places[1]]
-    kept = {(m["source"], m["seed"]) for _, m in counted([one.result for one in both])}
+    kept = {(m["source"], m["seed"]) for _, m in select_balanced([one.result for one in both])}
     found = [[one for one in side if (one.metrics["source"], one.metrics["seed"]) in kept] for side in (right, wrong)]
     return found[0], found[1]
 
