@@ -162,7 +162,7 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     from rib.reporting.comparability import explain_groups, group_comparable
     from rib.reporting.report import show_report, write_report
 
-    done = [(cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
+    done = [(cell.run, metrics) for cell in plan.wanted if cell.run and (metrics := cell.metrics)]
     trained = [(run, m) for run, m in done if m["robustness_improvement"] and m["method"] != PRETRAINED]
     out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
     groups = group_comparable(trained)
@@ -189,7 +189,7 @@ def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: C
     """What the study draws from its cells: the paragraph, and where the table and figures are; False if it cannot."""
     from rib.sweeps.study import Made, write_study
 
-    done = [(cell, cell.place, m) for cell in plan.asked if cell.place and (m := cell.metrics)]
+    done = [(cell, cell.run, m) for cell in plan.asked if cell.run and (m := cell.metrics)]
     made = [Made(*one) for one in done if one[2]["robustness_improvement"] is not None]
     if not made:
         say(f"no cell of {name} is finished and has an RI, so that there is nothing to draw")

@@ -178,15 +178,15 @@ def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
 
 def test_a_trial_whose_process_is_gone_is_taken_up_as_it_was(searched, store, monkeypatch):
     asked, keys = (*SOURCE_ALONE, "trials=2", "search.lr=[1e-4,3e-2]"), []
-    answer = search.answer
+    get_or_make = search.get_or_make
 
     def interrupted(spec, runs):
         keys.append(spec.training_key)
         if len(keys) == 2:
             raise KeyboardInterrupt
-        return answer(spec, runs)
+        return get_or_make(spec, runs)
 
-    monkeypatch.setattr(search, "answer", interrupted)
+    monkeypatch.setattr(search, "get_or_make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         searched(*asked)
     rows = searched(*asked)
@@ -206,17 +206,20 @@ def test_a_trial_that_diverges_is_a_bad_one_and_not_the_end(searched):
 
 
 WRONG = [
-    (("objective=ri",), r"objective=ri: expected held_out; .* on a target, or on RI, .* number for it meaningless"),
+    (("objective=ri",), r"objective=ri: expected held_out; .* on a target, or on RI, .* number for it is meaningless"),
     (("objective=imagenet_a",), "objective=imagenet_a: expected held_out"),
-    (("data.holdout=0",), r"data\.holdout: expected a fraction above 0, got 0; images that were trained on cannot"),
+    (
+        ("data.holdout=0",),
+        r"data\.holdout: expected a fraction above 0, got 0; a setting cannot be chosen on",
+    ),
     (("trials=0",), "trials: expected 1 or more"),
     (("search.lr=[1,.1]",), r"search\.lr: expected \[lowest, highest\] with 0 < lowest < highest"),
     (("search.lr=[0,.1]",), r"search\.lr: expected \[lowest, highest\]"),
-    (("optimizer.lr=.1",), r"optimizer\.lr is given and searched; .* search\.lr=null"),
-    (("+method=ewc", "method.ewc.strength=2"), r"method\.ewc\.strength is given and searched"),
+    (("optimizer.lr=.1",), r"optimizer\.lr is both given and searched; .* search\.lr=null"),
+    (("+method=ewc", "method.ewc.strength=2"), r"method\.ewc\.strength is both given and searched"),
     (("+method=[ewc,lwf]",), r"expected one method with a strength, got method\.ewc\.strength and method\.lwf"),
     (("search.lr=null",), "nothing to search: finetune has no strength"),
-    (("+method=pretrained",), "pretrained trains nothing"),
+    (("+method=pretrained",), "pretrained does not train"),
 ]
 
 
