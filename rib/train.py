@@ -28,7 +28,7 @@ from rib.config.schema import Config
 from rib.config.shipped import conf_dir
 from rib.runs.run import Run
 from rib.runtime.console import rank
-from rib.sweeps.multirun import in_own_process, needs_own_process, record_job
+from rib.sweeps.multirun import needs_own_process, record_job, run_in_own_process
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
@@ -39,7 +39,7 @@ def _main(cfg: DictConfig) -> Run:
     from rib.pipeline import find_finished, finetune
 
     if needs_own_process(config) and find_finished(config) is None:
-        return in_own_process()
+        return run_in_own_process()
     run = finetune(config)
     if rank() == 0:
         print(run.folder.resolve())

@@ -1,8 +1,8 @@
-"""Which results may stand in one table, and what differs between those that may not.
+"""Group results that can share a table, and name the differences between those that cannot.
 
-A row of a table is one model with one method under the same settings; its cells are sources, with a run a seed. Runs
-share a table if what holds for all of it agrees (`SHARED`), and if the runs of each cell agree in everything but their
-seed. Settings that may differ between rows (a learning rate, a strength) never differ within one.
+A table row is one model with one method under one set of settings; its cells are sources, with one run per seed. Runs
+share a table if the fields that apply to the whole table (`SHARED`) agree, and if the runs of each cell agree in
+everything but the seed. Settings that may differ between rows (a learning rate, a strength) never differ within a row.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SHARED = (
     "protocol.image_backend",
     "protocol.limit",
 )
-"""What must agree before two results stand in one table, besides their suites and how ImageNet-C is read."""
+"""Fields that must agree within a table, besides the suite and the way ImageNet-C is resized."""
 
 OF_A_SUITE = ("protocol.targets", "protocol.reported")
-"""A suite is its datasets, whatever it is called; results from before these were stamped have its name alone."""
+"""Fields that identify a suite: its datasets, not its name. Older results lack them and are compared by name."""
 
 SETTINGS = {
     "epochs": "epochs",
@@ -38,143 +38,167 @@ SETTINGS = {
     "optimizer.lr": "lr",
     "data.holdout": "holdout",
 }
-"""Options that have a value in every run's protocol, given or not: a default may change between versions of rib."""
+"""Protocol fields that are compared even when the option was not given: its default may change between versions."""
 
 OF_ONE_SOURCE = ("objectnet_training", "incomplete", "paper.objectnet_loss")
-"""Switches that only runs on some source have."""
+"""Switches that are set only by runs on certain sources, so they must not split a row."""
 
 
 def settings(metrics: Metrics) -> dict[str, Any]:
-    """What makes a row besides model and method: its options, the protocol behind them, and the paper's switches."""
+    """Return the settings that tell rows of one model and method apart.
+
+    Args:
+        metrics: Of one run.
+
+    Returns:
+        Its options, the protocol values behind them (`SETTINGS`), and the switches for the paper's errata.
+    """
     protocol = metrics["protocol"]
     options = {k: v for k, v in metrics["options"].items() if k != "data.objectnet_training"}
     switches = {k: v for k, v in protocol["switches"].items() if k not in OF_ONE_SOURCE}
     return {**{key: protocol.get(name) for key, name in SETTINGS.items()}, **switches, **options}
 
 
-def row_of(metrics: Metrics) -> tuple[str, str, str, str]:
-    """Model, method, start (two starts under one name are two models) and settings, to tell rows apart."""
+def row_key(metrics: Metrics) -> tuple[str, str, str, str]:
+    """Return the model, method, pretrained run and settings that identify a row.
+
+    The pretrained run is part of it because two checkpoints may carry the same model name.
+    """
     return metrics["model"], metrics["method"], metrics["before"], repr(sorted(settings(metrics).items()))
 
 
 @dataclass
 class Group:
-    """Results that may stand in one table.
+    """Results that can share a table.
 
     Attributes:
-        results: Each with its metrics; a run that was scored for the same table twice is there once.
+        results: Runs with their metrics; a run that was scored twice for the same table appears once.
     """
 
     results: list[Result] = field(default_factory=list)
     _cells: dict[tuple[Any, ...], dict[int | None, Metrics]] = field(default_factory=dict)
 
     def differences(self, metrics: Metrics) -> list[str]:
-        """Why a result may not join, ``protocol.limit 60, not null``; empty if it may."""
+        """List the reasons why a result cannot join, such as ``protocol.limit 60, not null``; empty if it can."""
         if not self.results:
             return []
+        # Every member agrees with the first on the table's fields, so comparing with the first one is enough.
         first = self.results[0][1]
-        facts = [_facts(first), _facts(metrics)]
-        if found := [*_other_targets(first, metrics), *_differing(*facts)]:
-            return [*found, *_other_images(first, metrics)]
-        for seed, there in self._cell(metrics).items():
-            where = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
-            if differing := _differing(_protocol(there), _protocol(metrics)):
-                return [f"{where}: {line}" for line in differing]
-            if seed == metrics["seed"] and there["fingerprint"] != metrics["fingerprint"]:
-                keys = f"{there['fingerprint']} and {metrics['fingerprint']}"
-                return [f"{where} seed {seed} is there twice (fingerprints {keys})"]
+        fields = [_table_fields(first), _table_fields(metrics)]
+        if reasons := [*_compare_targets(first, metrics), *_compare(*fields)]:
+            return [*reasons, *_compare_images(first, metrics)]
+        for seed, member in self._cell(metrics).items():
+            name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
+            if changes := _compare(_cell_fields(member), _cell_fields(metrics)):
+                return [f"{name}: {line}" for line in changes]
+            if seed == metrics["seed"] and member["fingerprint"] != metrics["fingerprint"]:
+                keys = f"{member['fingerprint']} and {metrics['fingerprint']}"
+                return [f"{name} seed {seed} appears twice (fingerprints {keys})"]
         return []
 
     def add(self, result: Result) -> None:
-        """Take a result that `differences` has nothing against."""
+        """Add a result for which `differences` is empty."""
         cell = self._cell(result[1])
         if result[1]["seed"] not in cell:
             cell[result[1]["seed"]] = result[1]
             self.results.append(result)
 
     def _cell(self, metrics: Metrics) -> dict[int | None, Metrics]:
-        return self._cells.setdefault((*row_of(metrics), metrics["source"]), {})
+        return self._cells.setdefault((*row_key(metrics), metrics["source"]), {})
 
 
-def comparable(results: Iterable[Result]) -> list[Group]:
-    """Results in groups, each of which may stand in one table: those of this version of rib first, then by size."""
+def group_comparable(results: Iterable[Result]) -> list[Group]:
+    """Group results so that those of each group can share a table.
+
+    Args:
+        results: Finished runs, each with its metrics.
+
+    Returns:
+        Groups made by this version of rib first, larger ones first.
+    """
     groups: list[Group] = []
     for result in results:
-        home = next((group for group in groups if not group.differences(result[1])), None)
-        if home is None:
-            groups.append(home := Group())
-        home.add(result)
+        match = next((group for group in groups if not group.differences(result[1])), None)
+        if match is None:
+            groups.append(match := Group())
+        match.add(result)
     return sorted(groups, key=lambda group: (is_older(group.results[0][1]), -len(group.results)))
 
 
-def what_differs(groups: Sequence[Group]) -> list[str]:
-    """One line a group after the first: what sets it apart from that; and one of each that an older version made."""
+def explain_groups(groups: Sequence[Group]) -> list[str]:
+    """Return one line per group that has a table of its own, saying why.
+
+    Args:
+        groups: From `group_comparable`. The first needs no line unless an older version of rib made it.
+    """
     lines = []
     for number, group in enumerate(groups):
         metrics, count = group.results[0][1], len(group.results)
         if is_older(metrics):
             lines.append(
-                f"{count} of the runs: each {older_words(metrics)}, whose numbers this one makes no more; they have "
-                "tables of their own, and the command that made one makes it anew"
+                f"{count} of the runs: each {older_words(metrics)}, and this version computes different numbers; they "
+                "get tables of their own. To remake a run, repeat the command that made it"
             )
         elif number:
-            apart = "; ".join(groups[0].differences(metrics))
-            lines.append(f"{count} of the runs share no table with the first {len(groups[0].results)}: {apart}")
+            reasons = "; ".join(groups[0].differences(metrics))
+            lines.append(f"{count} of the runs cannot share a table with the first {len(groups[0].results)}: {reasons}")
     return lines
 
 
-def _facts(metrics: Metrics) -> dict[str, Any]:
+def _table_fields(metrics: Metrics) -> dict[str, Any]:
+    """Return the fields that all results of a table must agree on."""
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
     in_ri = {*improvement_of(metrics)["targets"], metrics["source"]}
-    named = not all(key in leaves for key in OF_A_SUITE)
+    only_named = not all(key in leaves for key in OF_A_SUITE)
     return {
-        "suite": metrics["suite"] if named else None,
+        "suite": metrics["suite"] if only_named else None,
         **{key: leaves.get(key) for key in (*SHARED, *OF_A_SUITE)},
         "paper.resize_imagenet_c": metrics["protocol"]["switches"].get("paper.resize_imagenet_c", False),
         "scored and not in RI": ", ".join(name for name in metrics["accuracy"] if name not in in_ri) or "none",
     }
 
 
-def _protocol(metrics: Metrics) -> dict[str, Any]:
-    """What two seeds of a cell must share of the protocol, besides what the whole table does."""
+def _cell_fields(metrics: Metrics) -> dict[str, Any]:
+    """Return the protocol fields that two seeds of a cell must agree on, besides those of the whole table."""
     return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
 
 
-def _other_targets(first: Metrics, second: Metrics) -> list[str]:
-    """Names the targets of two suites that differ although they may be called alike; a source is no target of its own.
+def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
+    """Name the targets that only one of two suites has, for results without the fields of `OF_A_SUITE`.
 
-    Suites that stamp their datasets are compared by these; results from before that say it by the targets of RI.
+    Two suites of one name may have different targets. Older results show theirs only as the targets of RI, which never
+    include the run's own source.
     """
     if all(key in _leaves(m) for key in OF_A_SUITE for m in (first, second)):
         return []
     targets = [{*improvement_of(m)["targets"]} - {first["source"], second["source"]} for m in (first, second)]
     changes = (("without", targets[0] - targets[1]), ("also with", targets[1] - targets[0]))
-    return [f"{how} the targets {', '.join(sorted(which))}" for how, which in changes if which]
+    return [f"{how} the targets {', '.join(sorted(names))}" for how, names in changes if names]
 
 
-def _other_images(first: Metrics, second: Metrics) -> list[str]:
-    """Names the datasets behind two data digests that differ."""
+def _compare_images(first: Metrics, second: Metrics) -> list[str]:
+    """Name the datasets whose images differ, where the data digests do."""
     if first["data"]["digest"] == second["data"]["digest"]:
         return []
     images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
     names = dict.fromkeys([*images[0], *images[1]])
-    return ["other images of " + ", ".join(name for name in names if images[0].get(name) != images[1].get(name))]
+    return ["different images of " + ", ".join(name for name in names if images[0].get(name) != images[1].get(name))]
 
 
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     keys = dict.fromkeys([*first, *second])
     values = {key: (first.get(key), second.get(key)) for key in keys}
-    return [f"{key} {_said(b)}, not {_said(a)}" for key, (a, b) in values.items() if a != b]
+    return [f"{key} {_spell(b)}, not {_spell(a)}" for key, (a, b) in values.items() if a != b]
 
 
-def _said(value: Any) -> str:
+def _spell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "null" if value is None else str(value)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"protocol.limit": 60}``; what lies deeper than two names stays whole."""
+    """Flatten ``{"protocol": {"limit": 60}}`` to ``{"protocol.limit": 60}``; deeper mappings stay whole."""
     leaves: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping) and key in ("data", "protocol", "switches"):

@@ -1,4 +1,4 @@
-"""Figures that compare many runs: comparison, summary, search."""
+"""Figures that compare runs: changes by method, mRI by method, and the trials of a search."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 
 def comparison_figure(runs: Sequence[Metrics]) -> Figure:
-    """Change on each target by method, a panel a model and source, with RI at the top; each seed is drawn.
+    """Plot the change on each target and RI by method: one panel per model and source, one line per seed.
 
     Args:
         runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
+
+    Returns:
+        The figure; changes in percentage points, RI as the top row of each panel.
     """
     trained = [m for m in runs if m["source"] != "none" and improvement_of(m)]
     panels = sorted({(m["source"], m["model"]) for m in trained})
@@ -39,27 +42,33 @@ def comparison_figure(runs: Sequence[Metrics]) -> Figure:
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (source, model) in zip(grid.flat, panels, strict=False):
-        here = [m for m in trained if (m["source"], m["model"]) == (source, model)]
-        _panel(axes, here, colours, methods)
+        members = [m for m in trained if (m["source"], m["model"]) == (source, model)]
+        _draw_panel(axes, members, colours, methods)
         axes.set_title(f"{model} on {title_of(source, kind)}", fontsize=9, loc="left")
+    # A source is no target of its own run: only panels of one source have the same rows, and can share their labels.
     for axes in grid[:, 1:].flat:
         if {m["source"] for m in trained} == {trained[0]["source"]}:
             axes.tick_params(labelleft=False)
     handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
-    fitting = int(CHARACTERS * figure.get_figwidth() / (8 + max(map(len, methods))))
-    ncols = max(1, min(2 * columns, fitting))
+    # A legend line takes about 8 characters of width for its handle and spacing.
+    columns_that_fit = int(CHARACTERS * figure.get_figwidth() / (8 + max(map(len, methods))))
+    ncols = max(1, min(2 * columns, columns_that_fit))
     figure.legend(handles=handles, loc="outside upper left", ncols=ncols, fontsize=8, frameon=False)
     seeds = len({m["seed"] for m in trained})
-    each = f", a line a seed ({seeds})" if seeds > 1 else ""
-    about = f"change in percentage points, 95 % over images only{each}; {world(trained[0])}"
-    figure.supxlabel(textwrap.fill(about, int(CHARACTERS * figure.get_figwidth())), fontsize=8)
+    per_seed = f", one line per seed ({seeds})" if seeds > 1 else ""
+    caption = f"change in percentage points, 95 % over images only{per_seed}; {world(trained[0])}"
+    figure.supxlabel(textwrap.fill(caption, int(CHARACTERS * figure.get_figwidth())), fontsize=8)
     return figure
 
 
 def summary_figure(table: PaperTable) -> Figure:
-    """Draw mRI by method, a panel a model, best first: the thick bar is over images, the thin one over seeds.
+    """Plot mRI by method with its intervals, one panel per model, best method first.
 
-    A filled marker differs from plain fine-tuning after Holm, an open one does not; plain fine-tuning is a square.
+    The thick bar is the interval over images, the thin one the interval over seeds. A filled marker differs from plain
+    fine-tuning after Holm's correction, an open one does not; plain fine-tuning is a square.
+
+    Args:
+        table: Its rows are drawn; its data and shared settings go into the caption.
     """
     models = list(dict.fromkeys(row.model for row in table.rows))
     most = max(sum(row.model == model for row in table.rows) for model in models)
@@ -70,67 +79,69 @@ def summary_figure(table: PaperTable) -> Figure:
     for axes in grid.flat[len(models) :]:
         axes.set_visible(False)
     for axes, model in zip(grid.flat, models, strict=False):
-        here = [row for row in reversed(table.rows) if row.model == model]
-        for place, row in enumerate(here):
-            _mri(axes, place, row)
-        sources = _span([len(row.improvement) for row in here])
-        seeds = _span([len(row.seeds) for row in here])
+        rows = [row for row in reversed(table.rows) if row.model == model]
+        for height, row in enumerate(rows):
+            _draw_mri(axes, height, row)
+        sources = _span([len(row.improvement) for row in rows])
+        seeds = _span([len(row.seeds) for row in rows])
         n = f"{sources} of {len(table.asked)} sources, {seeds} seed{'s' * (seeds != '1')}"
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(here)), [table.label(row) for row in here], fontsize=8)
-        axes.set_ylim(-0.7, len(here) - 0.3)
+        axes.set_yticks(range(len(rows)), [table.label(row) for row in rows], fontsize=8)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.tick_params(axis="x", labelsize=8, labelbottom=True)
         axes.grid(axis="x", lw=0.4, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
-    about = [
+    captions = [
         "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
         "(square) after Holm",
         "; ".join(filter(None, (table.about, table.shared))),
     ]
     width = int(CHARACTERS * figure.get_figwidth())
-    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in about), fontsize=8)
+    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in captions), fontsize=8)
     return figure
 
 
-def _mri(axes: Axes, place: int, row: Summary) -> None:
-    """One row's value with both intervals."""
+def _draw_mri(axes: Axes, height: int, row: Summary) -> None:
+    """Draw one row's mRI with both intervals."""
     plain = row.method == PLAIN
     colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
     if row.over_seeds is not None:
-        axes.plot([row.over_seeds.low, row.over_seeds.high], [place, place], color=colour, lw=0.9)
+        axes.plot([row.over_seeds.low, row.over_seeds.high], [height, height], color=colour, lw=0.9)
     axes.plot(
         [row.over_images.low, row.over_images.high],
-        [place, place],
+        [height, height],
         color=colour,
         lw=5,
         alpha=0.35,
         solid_capstyle="butt",
     )
-    face = colour if plain or row.stands else "white"
-    axes.plot(row.over_images.value, place, "s" if plain else "o", mec=colour, mfc=face, ms=4)
+    face = colour if plain or row.is_significant else "white"
+    axes.plot(row.over_images.value, height, "s" if plain else "o", mec=colour, mfc=face, ms=4)
 
 
 def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Figure:
-    """Accuracy on held-out images against the first searched option, coloured by the second if there is one.
+    """Plot held-out accuracy against the first searched option, coloured by the second if there is one.
 
     Args:
-        rows: One a trial, best first (`rib.sweeps.search.rows_of`); those that diverged are crosses at the bottom.
-        options: Names of what was searched.
-        about: Model, method, source and world.
+        rows: One per trial, best first (`rib.sweeps.search.trial_rows`); diverged trials are crosses at the bottom.
+        options: Names of the searched options, one or two.
+        about: Title: model, method, source and data.
     """
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     done = [row for row in rows if "held_out" in row]
     x, y = [row[options[0]] for row in done], [100 * row["held_out"] for row in done]
     if len(options) > 1:
-        shown = axes.scatter(x, y, s=28, c=[row[options[1]] for row in done], norm="log", cmap="viridis", zorder=2)
-        figure.colorbar(shown, ax=axes).set_label(options[1], fontsize=8)
+        dots = axes.scatter(x, y, s=28, c=[row[options[1]] for row in done], norm="log", cmap="viridis", zorder=2)
+        figure.colorbar(dots, ax=axes).set_label(options[1], fontsize=8)
     else:
         axes.scatter(x, y, s=28, color=GAIN, zorder=2)
     axes.plot(x[0], y[0], "o", mfc="none", mec=LOSS, ms=12, label="best")
-    if lost := [row[options[0]] for row in rows if "held_out" not in row]:
-        axes.plot(lost, [0.03] * len(lost), "x", color=LOSS, transform=axes.get_xaxis_transform(), label="diverged")
+    if diverged := [row[options[0]] for row in rows if "held_out" not in row]:
+        # They have no accuracy: the y value is a fraction of the axis, not a percentage.
+        heights = [0.03] * len(diverged)
+        axes.plot(diverged, heights, "x", color=LOSS, transform=axes.get_xaxis_transform(), label="diverged")
     axes.axhline(100 * done[0]["before"], color=NEUTRAL, lw=0.8, ls="--", label="before training")
     axes.set_xscale("log")
     axes.set_xlabel(options[0], fontsize=8)
@@ -144,18 +155,20 @@ def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], abo
 
 
 def _span(numbers: Collection[int]) -> str:
-    """``3``, or ``1 to 3``."""
+    """Spell a range of numbers: ``3``, or ``1 to 3``."""
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _panel(axes: Axes, runs: Sequence[Metrics], colours: Mapping[str, str], methods: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, runs: Sequence[Metrics], colours: Mapping[str, str], methods: Sequence[str]) -> None:
+    """Draw the change on each target and RI of the runs of one model and source."""
     kind = runs[0]["data"]["kind"]
     targets = [n for n in runs[0]["accuracy"] if n in improvement_of(runs[0])["targets"]]
     for m in runs:
-        seeds = sorted({other["seed"] for other in runs}, key=str)  # weights from elsewhere have none
-        place = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
-        shift = 0.7 * (place / len(methods) - 0.5)
+        seeds = sorted({other["seed"] for other in runs}, key=str)  # external weights have None, which does not sort
+        # A row is 1 high; its lines share the middle 0.7, by method and then by seed, so that none covers another.
+        slot = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
+        shift = 0.7 * (slot / len(methods) - 0.5)
         values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [improvement_of(m)]
         for row, value in enumerate(values):
             colour = colours[method_label(m)]

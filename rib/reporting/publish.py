@@ -1,4 +1,4 @@
-"""Measure a scored run and write metrics.json, its figures and its curve."""
+"""Compute a scored run's metrics and write metrics.json, its figures and its curve."""
 
 from __future__ import annotations
 
@@ -15,27 +15,34 @@ from rib.runs.store import RunStore, fit_of
 from rib.schemas.metrics import BestIngredient, Measures, Metrics, UsedRun
 
 
-def publish(spec: RunSpec, run: Run, before: Run, parts: Sequence[Run], store: RunStore) -> None:
-    """Measure, draw, and write metrics.json: from here on the run is finished."""
+def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run], store: RunStore) -> None:
+    """Compute the metrics, draw the figures, and write metrics.json, which marks the run as finished.
+
+    Args:
+        spec: The resolved run, with the datasets that were scored.
+        run: Folder with the predictions; the files are written into it.
+        pretrained: The baseline that accuracies are compared with; the run itself if it is the pretrained one.
+        ingredients: Finished runs that a merge was made from, in the order of ``spec.ingredients``.
+        store: Keeps the images' paths, which predictions are stored without.
+
+    Raises:
+        DamagedError: If a predictions file does not hold what was written to it.
+    """
     from rib.reporting import run_figures
 
     for tree in (*spec.images.values(), *filter(None, (spec.held_out,))):
         keep_paths(store.root, tree.digest, tree.paths)
+    metrics = _compute_metrics(spec, run, pretrained, ingredients)
+    if "curve" in metrics:
+        run_view.write_curve(metrics, run.folder / "curve.csv")
+    run_figures.draw_run(metrics, run.folder)
+    # Last: a process that dies before this line leaves an unfinished run, never one with numbers and no figures.
+    write(run.view_file(metrics), metrics)
 
-    def measured(variant: str | None = None) -> Measures:
-        scored = [
-            Scored.of(
-                name,
-                before.scored(name, spec.score_keys[name]),
-                run.scored(name, spec.score_keys[name], variant),
-                tree.paths,
-                spec.catalog,
-            )
-            for name, tree in spec.scored.items()
-        ]
-        return measure(scored, spec.source_name, spec.config.suite.targets, spec.catalog)
 
-    fitted, scoring, measures = fit_of(run), run.read_json("scoring.json"), measured()
+def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]) -> Metrics:
+    """Return the content of metrics.json."""
+    fitted, scoring, measures = fit_of(run), run.read_json("scoring.json"), _measure(spec, run, pretrained)
     metrics: Metrics = {
         "schema": 1,
         "model": spec.start.name,
@@ -53,57 +60,74 @@ def publish(spec: RunSpec, run: Run, before: Run, parts: Sequence[Run], store: R
         "seconds": {"fit": fitted["seconds"], "evaluate": scoring["seconds"] if scoring else 0.0},
         "num_parameters": fitted["num_parameters"],
         "notes": fitted["notes"],
-        "before": before.key,
+        "before": pretrained.key,
         "scores": spec.scores,
     }
     if spec.source is not None and spec.held_out is not None:
         name = str(spec.choosing)
-        start, end = (r.scored(name, spec.score_keys[name]) for r in (before, run))
+        start, end = (r.scored(name, spec.score_keys[name]) for r in (pretrained, run))
         metrics["held_out"] = held_out_accuracy(start, end, spec.images[name].paths, spec.held_out)
     if labels := run.variants(spec.score_keys):
-        metrics["curve"] = [{"label": label, **measured(label)} for label in labels]
-        run_view.write_curve(metrics, run.folder / "curve.csv")
+        metrics["curve"] = [{"label": label, **_measure(spec, run, pretrained, label)} for label in labels]
     if spec.ingredients:
-        metrics["ingredients"] = _used(spec, run)
-        metrics["best_ingredient"] = _best_ingredient(spec, metrics, parts)
+        metrics["ingredients"] = _used_runs(spec, run)
+        metrics["best_ingredient"] = _best_ingredients(spec, metrics, ingredients)
     if spec.probe is not None:
-        metrics["probe"] = _used(spec, run)[0]
-    run_figures.draw_run(metrics, run.folder)
-    write(run.view_file(metrics), metrics)
+        metrics["probe"] = _used_runs(spec, run)[0]
+    return metrics
 
 
-def _used(spec: RunSpec, run: Run) -> list[UsedRun]:
-    """Which weights of which runs were used: another making of the same run may have others."""
-    begun = run.read_json(MADE_FROM)
-    assert begun is not None, "a run that is made from others says of which weights"
-    weights = begun["weights"]
+def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None) -> Measures:
+    """Compute accuracies and RI of the run's own weights, or of a point of its curve."""
+    scored = [
+        Scored.of(
+            name,
+            pretrained.scored(name, spec.score_keys[name]),
+            run.scored(name, spec.score_keys[name], point),
+            tree.paths,
+            spec.catalog,
+        )
+        for name, tree in spec.scored.items()
+    ]
+    return measure(scored, spec.source_name, spec.config.suite.targets, spec.catalog)
+
+
+def _used_runs(spec: RunSpec, run: Run) -> list[UsedRun]:
+    """List the runs that a run was made from, with the digest of the weights it used.
+
+    The key of a used run is not enough: retraining it may give other weights under the same key.
+    """
+    record = run.read_json(MADE_FROM)
+    assert record is not None, "a run that is made from others records their weights"
+    weights = record["weights"]
     return [
-        {"label": part.label, "source": part.source, "fingerprint": part.key, "weights": digest}
-        for part, digest in zip(spec.needs, weights, strict=True)
+        {"label": used.label, "source": used.source, "fingerprint": used.key, "weights": digest}
+        for used, digest in zip(spec.needs, weights, strict=True)
     ]
 
 
-def _best_ingredient(spec: RunSpec, metrics: Metrics, parts: Sequence[Run]) -> dict[str, BestIngredient]:
-    """The ingredient with the best accuracy on each dataset, among those that were not fine-tuned on it.
+def _best_ingredients(spec: RunSpec, metrics: Metrics, runs: Sequence[Run]) -> dict[str, BestIngredient]:
+    """Find the most accurate ingredient on each dataset, among those that were not fine-tuned on it.
 
-    An average is worth its cost where it beats them: by how much is ``gain``, in percentage points. Where a RIB soup
-    leaves out a whole family (``leave_out: family``), so does what it is compared with.
+    Averaging is worth its cost where it beats that ingredient, by ``gain`` percentage points. If a RIB soup leaves out
+    a whole family of datasets (``leave_out: family``), ingredients of the same family are left out here as well.
     """
     derived_from = {name: dataset.derived_from for name, dataset in spec.catalog.specs.items()}
     by_family = spec.config.method[str(spec.merged)].get("leave_out") == "family"
 
-    def kin(name: str) -> str:
+    def family(name: str) -> str:
         return family_of(name, derived_from) if by_family else name
 
-    found: dict[str, BestIngredient] = {}
+    best: dict[str, BestIngredient] = {}
     for name, entry in metrics["accuracy"].items():
         candidates = [
-            (other["accuracy"][name]["after"], part.label)
-            for part, run in zip(spec.ingredients, parts, strict=True)
-            if kin(part.source) != kin(name) and (other := run.metrics(metrics["suite"]) or run.metrics()) is not None
+            (other["accuracy"][name]["after"], ingredient.label)
+            for ingredient, run in zip(spec.ingredients, runs, strict=True)
+            if family(ingredient.source) != family(name)
+            and (other := run.metrics(metrics["suite"]) or run.metrics()) is not None
             if name in other["accuracy"]
         ]
         if candidates:
             accuracy, label = max(candidates)
-            found[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
-    return found
+            best[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
+    return best

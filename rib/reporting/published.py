@@ -1,4 +1,4 @@
-"""Is this set-up right? A pretrained model's accuracies here beside its published ones."""
+"""Compare a pretrained model's measured accuracies with its published ones, to check the set-up."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from rib.reporting.formatting import world
 from rib.schemas.metrics import Metrics
 
 TOLERANCE = 0.5
-"""Percentage points that decoders, resizing and half precision explain; a wrong transform or label order costs more."""
+"""Largest difference in percentage points that decoding, resizing or half precision can explain.
+
+A wrong transform or label order costs more than that.
+"""
 
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """One dataset's accuracy, in percent.
+    """Measured and published accuracy of a model on one dataset.
 
     Attributes:
-        dataset: Its name.
-        num_images: Scored here.
-        measured: Here.
-        published: Elsewhere.
-        allowed: Largest difference that is no surprise; three standard errors wider where only some images count.
+        dataset: Name of the dataset.
+        num_images: Number of images that were scored.
+        measured: Top-1 accuracy measured here, percent.
+        published: Top-1 accuracy that was published, percent.
+        allowed: Largest expected difference, percentage points: `TOLERANCE`, plus three standard errors if only some
+            of the dataset's images were scored.
     """
 
     dataset: str
@@ -38,33 +42,37 @@ class PublishedComparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is no surprise."""
+        """True if the difference is within the allowed one."""
         return abs(self.measured - self.published) <= self.allowed
 
 
 def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedComparison]:
-    """Each dataset that was scored and has a published accuracy; none for mini, whose images are not the real ones.
+    """Compare accuracies on every dataset that was scored and has a published one.
 
     Args:
-        metrics: Of any run: its accuracies before fine-tuning are taken.
-        published: Percent, by dataset.
+        metrics: Of any run; its accuracies before fine-tuning are compared.
+        published: Published top-1 accuracy by dataset, percent.
+
+    Returns:
+        One comparison per dataset; none for mini, whose images are not those of the published datasets.
     """
     if metrics["data"]["kind"] == "mini":
         return []
-    found = []
+    comparisons = []
     for name, value in published.items():
         if (entry := metrics["accuracy"].get(name)) is None:
             continue
         n = entry["num_images"]
-        some = n < (catalogs.real()[name].num_images or 0)
-        error = 100 * math.sqrt(value / 100 * (1 - value / 100) / n) if some else 0.0
-        found.append(PublishedComparison(name, n, 100 * entry["before"], value, TOLERANCE + 3 * error))
-    return found
+        is_subset = n < (catalogs.real()[name].num_images or 0)
+        # Binomial standard error; on all images there is none, since the published accuracy is about the same ones.
+        error = 100 * math.sqrt(value / 100 * (1 - value / 100) / n) if is_subset else 0.0
+        comparisons.append(PublishedComparison(name, n, 100 * entry["before"], value, TOLERANCE + 3 * error))
+    return comparisons
 
 
 def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
-    """Measured and published accuracies side by side, with a verdict below."""
-    table = Table(title=f"{metrics['model']} here and as published ({world(metrics)})", title_justify="left")
+    """Return the table of measured and published accuracies, with a verdict as its caption."""
+    table = Table(title=f"{metrics['model']}: measured and published ({world(metrics)})", title_justify="left")
     table.add_column("dataset")
     for column in ("images", "measured %", "published %", "difference in points", "allowed"):
         table.add_column(column, justify="right")
@@ -82,15 +90,15 @@ def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
     wrong = [title_of(row.dataset, metrics["data"]["kind"]) for row in rows if not row.agrees]
     table.caption_justify = "left"
     table.caption = (
-        f"{', '.join(wrong)}: not the published accuracy. Look at the images (python -m rib.data action=check), the "
-        "weights and model.transform."
+        f"{', '.join(wrong)}: the accuracy differs from the published one. Check the images (python -m rib.data "
+        "action=check), the weights and model.transform."
         if wrong
-        else "This set-up gives the published accuracies."
+        else "This set-up reproduces the published accuracies."
     )
     return table
 
 
 def show_published(metrics: Metrics, published: Mapping[str, float]) -> None:
-    """Print the comparison, where there is anything to compare."""
+    """Print the comparison with published accuracies, if there is anything to compare."""
     if rows := compare(metrics, published):
         Console(width=None if Console().is_terminal else 120).print(published_table(metrics, rows))

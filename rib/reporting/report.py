@@ -1,4 +1,4 @@
-"""Print and write the tables, mRI and figures of all comparable runs in a store."""
+"""Print and write the tables and figures of a store's finished runs, one set per group of comparable runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rib.config.command_schema import ReportConfig
 from rib.config.shipped import shipped_nodes
 from rib.data.worlds import catalog_of
 from rib.errors import RibError, nearest
-from rib.reporting.comparability import comparable, what_differs
+from rib.reporting.comparability import explain_groups, group_comparable
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
@@ -29,30 +29,32 @@ def report(config: ReportConfig) -> list[Path]:
     """Print the tables of each group of comparable runs in a store, and write them with their figures.
 
     Args:
-        config: The store (``paths.runs``), where to write (``out``), ``sources`` if not all, and a dashboard.
+        config: Its ``paths.runs`` is the store, ``out`` the folder to write into (null: ``<store>/report``),
+            ``sources`` the sources to report (null: all), ``logger`` a dashboard that shows the tables as well.
 
     Returns:
-        The files written, those of the largest group first.
+        The files written, those of the first group first.
 
     Raises:
-        RibError: If there is nothing to report, with what there is in its place.
+        RibError: If there is nothing to report; the message says what the store holds instead.
     """
     store = RunStore(config.paths.runs)
-    trained = _trained(store, config.sources)
-    shown = trained if config.search_trials else without_trials(trained, store)
-    if left := len(trained) - len(shown):
-        say(f"left out: {left} results of runs that rib.search made to choose a setting; search_trials=true shows them")
-    if not shown:
+    trained = _fine_tuned(store, config.sources)
+    reported = trained if config.search_trials else without_trials(trained, store)
+    if trials := len(trained) - len(reported):
+        say(f"left out: {trials} results of rib.search trials; include them with search_trials=true")
+    if not reported:
         raise RibError(
-            f"paths.runs: expected finished runs in {store.root} that are no trials of rib.search, found {left} "
-            "results of trials; search_trials=true shows them"
+            f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found {trials} "
+            "results of trials; include them with search_trials=true"
         )
-    groups = comparable(shown)
-    for line in what_differs(groups):
+    groups = group_comparable(reported)
+    for line in explain_groups(groups):
         say(line)
     out = Path(config.out) if config.out else store.root / "report"
     written = []
     for number, group in enumerate(groups, start=1):
+        # A suite that was changed on the command line carries a star behind its name.
         suite = shipped_nodes("suite").get(group.results[0][1]["suite"].rstrip("*"), {}).get("sources", [])
         asked = [*suite, *(config.sources or [])]
         files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
@@ -62,60 +64,75 @@ def report(config: ReportConfig) -> list[Path]:
     return written
 
 
-def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]:
-    """Fine-tuned runs with an RI, on some sources.
+def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]:
+    """Return the fine-tuned runs with an RI, on some sources or on all.
 
     Raises:
         RibError: If there is none, or none on one of the sources.
     """
-    if not store.root.is_dir():
-        near = [p.parent.name for p in store.root.absolute().parent.glob("*/datasets")]
-        raise RibError(
-            f"paths.runs: expected a store of runs that rib.train has made, there is no folder {store.root}"
-            f"{nearest(store.root.name, near)}"
-        )
-    finished = [(run, view) for run in store.finished() for view in _views(run)]
+    finished = _finished(store)
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
-    make = f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
-    if not finished:
-        around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
-        meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
-        how = f"make one with {make}" if meant is None else f"did you mean {meant}?"
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; {how}")
     if not trained:
         raise RibError(
-            f"paths.runs: {store.root} has {_count(finished)} that trained nothing (pretrained, or weights from "
-            f"elsewhere without a source) and none that was fine-tuned; make one with {make} +method=NAME"
+            f"paths.runs: {store.root} has {_count(finished)} without training (pretrained, or external weights "
+            f"without a source) and none that was fine-tuned; make one with {_training_command(store)} +method=NAME"
         )
     wanted = [(run, m) for run, m in trained if sources is None or m["source"] in sources]
     known = dict.fromkeys(m["source"] for _, m in trained)
     absent = [source for source in sources or () if source not in known]
     datasets = {name for _, m in trained for name in catalog_of(m["data"]["kind"]).specs}
-    wrong = [name for name in absent if name not in datasets]
-    if wrong or not wanted:
-        name = (wrong or absent or [""])[0]
+    # A dataset without runs is no mistake as long as other sources have some; a name that is no dataset always is one.
+    unknown = [name for name in absent if name not in datasets]
+    if unknown or not wanted:
+        name = (unknown or absent or [""])[0]
         raise RibError(
-            f"sources: {store.root} has {_count(trained)} that trained, none of them on "
-            f"{name if wrong else ', '.join(absent) or 'an empty list'}; there are: {', '.join(known)}"
-            f"{nearest(name, [*known, *datasets]) if wrong else ''}"
+            f"sources: {store.root} has {_count(trained)} with training, none of them on "
+            f"{name if unknown else ', '.join(absent) or 'an empty list'}; available: {', '.join(known)}"
+            f"{nearest(name, [*known, *datasets]) if unknown else ''}"
         )
     stale = out_of_date_in(store)
-    if old := [(run, m) for run, m in wanted if run.key in stale]:
+    if outdated := [(run, m) for run, m in wanted if run.key in stale]:
         say(
-            f"left out: {_count(old)} made from others that hold other weights by now, such as {old[0][0].folder}; "
-            "their commands make them again"
+            f"left out: {_count(outdated)} made from runs whose weights have changed since, such as "
+            f"{outdated[0][0].folder}; remake them with the commands that made them"
         )
-    measured = [(run, m) for run, m in wanted if m["robustness_improvement"] and run.key not in stale]
-    if not measured:
+    with_ri = [(run, m) for run, m in wanted if m["robustness_improvement"] and run.key not in stale]
+    if not with_ri:
         raise RibError(
-            f"paths.runs: {store.root} has {_count(wanted)} that trained, and RI of none: each was scored on no target "
-            "but its own source; score them on a suite with python -m rib.evaluate runs=FOLDER suite=NAME"
+            f"paths.runs: {store.root} has {_count(wanted)} with training, but no RI: each was scored on no target "
+            "besides its own source; score them on a suite with python -m rib.evaluate runs=FOLDER suite=NAME"
         )
-    return measured
+    return with_ri
 
 
-def _views(run: Run) -> list[Metrics]:
-    """What was measured of a run; a view that cannot be read is said, and the run left out."""
+def _finished(store: RunStore) -> list[Result]:
+    """Return all finished runs of a store, once per metrics file.
+
+    Raises:
+        RibError: If there is no such folder, or no finished run in it, with a guess at the folder that was meant.
+    """
+    if not store.root.is_dir():
+        near = [p.parent.name for p in store.root.absolute().parent.glob("*/datasets")]
+        raise RibError(
+            f"paths.runs: expected a folder of runs made by rib.train, there is no folder {store.root}"
+            f"{nearest(store.root.name, near)}"
+        )
+    finished = [(run, metrics) for run in store.finished() for metrics in _metrics_files(run)]
+    if not finished:
+        # Every store has a folder claims/: look for one around and below the given path.
+        around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
+        meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
+        how = f"make one with {_training_command(store)}" if meant is None else f"did you mean {meant}?"
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; {how}")
+    return finished
+
+
+def _training_command(store: RunStore) -> str:
+    return f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
+
+
+def _metrics_files(run: Run) -> list[Metrics]:
+    """Return a run's metrics for each suite; if a file is unreadable, print why and leave the run out."""
     try:
         return run.views()
     except RibError as error:
@@ -134,14 +151,17 @@ def write_report(
     """Print and write runs.csv, the table as summary.csv, .md, .tex and .png, and (up to 7 methods) comparison.png.
 
     Args:
-        results: Fine-tuned runs that may share a table.
-        store: Where they are.
+        results: Fine-tuned runs that can share a table.
+        store: The store that holds them.
         out: Folder to write into.
-        asked: Sources that mRI is over; runs on others stand in runs.csv only. Empty for all that are there.
-        suffix: Behind every file's name.
+        asked: Sources that mRI is taken over; runs on others appear in runs.csv only. Empty for all sources with runs.
+        suffix: Appended to every file's name, before its extension.
 
     Returns:
-        The files, and the table; None where no run is on a source that was asked for.
+        The files, and the table; None if no run is on one of the sources.
+
+    Raises:
+        RibError: If the folder cannot be made, or a run's predictions cannot be read.
     """
     import pandas as pd
     from rich.console import Console
@@ -160,8 +180,8 @@ def write_report(
     files = [out / f"runs{suffix}.csv"]
     write_atomically(files[0], pd.DataFrame(runs_table.comparison_rows(metrics)).to_csv(index=False).encode())
     table = None
-    if inside := [(run, m) for run, m in results if m["source"] in asked or not asked]:
-        table = paper_table(inside, store, asked)
+    if on_sources := [(run, m) for run, m in results if m["source"] in asked or not asked]:
+        table = paper_table(on_sources, store, asked)
         console.print(*table.rich(), sep="\n")
         summary = out / f"summary{suffix}.csv"
         write_atomically(summary, table.frame().to_csv(index=False).encode())
@@ -178,27 +198,27 @@ def write_report(
 
 
 def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:
-    """Show a table on a dashboard.
+    """Show a table and its figures on a dashboard.
 
     Args:
-        table: From `write_report`, as are the
-        files: whose pictures go with it; beside the first W&B's own files are put.
-        logger: The config's ``logger`` node; nothing happens where it names no class.
+        table: From `write_report`.
+        files: From `write_report`; their PNG files are shown. W&B writes its own files beside the first one.
+        logger: The config's ``logger`` node; nothing is shown if it names no class.
         cache: ``paths.cache``.
     """
     from rib.loggers.base import DashboardPage, show_page
 
-    about = table.facts
-    exhibit = DashboardPage(
+    metadata = table.metadata
+    page = DashboardPage(
         kind="report",
         group="report",
-        name=f"report: {about['data']}, suite {about['suite']}",
-        tags=[about["data"], about["suite"]],
-        metadata=about,
+        name=f"report: {metadata['data']}, suite {metadata['suite']}",
+        tags=[metadata["data"], metadata["suite"]],
+        metadata=metadata,
         tables={"mRI_table": table.frame()},
         figures=[file for file in files if file.suffix == ".png"],
         numbers=table.numbers,
         folder=files[0].resolve().parent,
         cache=cache,
     )
-    show_page(logger, exhibit)
+    show_page(logger, page)

@@ -1,4 +1,4 @@
-"""Figures of one run: accuracy changes, the curve of a merge, the loss."""
+"""Figures of one run: accuracy before and after, the curve of an interpolation, the training loss."""
 
 from __future__ import annotations
 
@@ -16,22 +16,30 @@ from rib.schemas.metrics import Metrics
 
 
 def draw_run(metrics: Metrics, folder: Path) -> list[Path]:
-    """A run's own figures, in its ``figures/``: change.png, and loss.png where it trained."""
+    """Write a run's figures: change.png, and if there is one, curve.png and loss.png.
+
+    Args:
+        metrics: Of the run.
+        folder: The run's folder; the figures go into its ``figures/``.
+
+    Returns:
+        The files written.
+    """
     out = folder / "figures"
     out.mkdir(exist_ok=True)
-    drawn = [save(change_figure(metrics), out / "change.png")]
+    files = [save(change_figure(metrics), out / "change.png")]
     if "curve" in metrics:
-        drawn.append(save(curve_figure(metrics), out / "curve.png"))
+        files.append(save(curve_figure(metrics), out / "curve.png"))
     logs = sorted(
         (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
     )
     if logs:
-        drawn.append(save(loss_figure(logs, metrics), out / "loss.png"))
-    return drawn
+        files.append(save(loss_figure(logs, metrics), out / "loss.png"))
+    return files
 
 
 def change_figure(metrics: Metrics) -> Figure:
-    """A dumbbell a dataset: accuracy before (open) and after (filled, with the 95 % interval of the change)."""
+    """Plot accuracy before (open) and after (filled, with the 95 % interval of the change), one row per dataset."""
     kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
     names = sorted(metrics["accuracy"], key=lambda n: (n in counted, metrics["accuracy"][n]["change"]["value"]))
@@ -69,7 +77,11 @@ def change_figure(metrics: Metrics) -> Figure:
 
 
 def curve_figure(metrics: Metrics) -> Figure:
-    """Accuracy on the source against the mean over targets, from the start to the ingredient."""
+    """Plot source accuracy against the mean over targets along an interpolation from the start to the ingredient.
+
+    Args:
+        metrics: Of a run with a curve; the point at alpha 0.5 and the chosen one are circled.
+    """
     kind, rows = metrics["data"]["kind"], curve_rows(metrics)
     figure = Figure(figsize=(5.0, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -89,21 +101,27 @@ def curve_figure(metrics: Metrics) -> Figure:
 
 
 def loss_figure(logs: Sequence[Path], metrics: Metrics) -> Figure:
-    """Training loss by step, penalties apart; a run that was killed and went on has several logs, some still empty."""
+    """Plot the training loss and each penalty by optimizer step.
+
+    Args:
+        logs: Files log/version_N/metrics.csv, oldest first; a run that was interrupted and resumed has several.
+        metrics: Of the run, for the title.
+    """
     import pandas as pd
 
+    # A log may still be empty if the process was killed early; steps after the last checkpoint were trained twice.
     frame = pd.concat([pd.read_csv(log) for log in logs if log.stat().st_size]).dropna(subset="loss")
     frame = frame.drop_duplicates("step", keep="last").sort_values("step")
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    drawn = [c for c in frame.columns if c == "loss" or c.startswith("penalty/")]
-    for colour, column in zip(SERIES, drawn, strict=False):
+    columns = [c for c in frame.columns if c == "loss" or c.startswith("penalty/")]
+    for colour, column in zip(SERIES, columns, strict=False):
         label = "cross-entropy" if column == "loss" else column.removeprefix("penalty/") + " penalty"
         curve = frame[["step", column]].dropna()
         axes.plot(curve["step"] + 1, curve[column], color=colour, lw=1.2, label=label)
     axes.set_xlabel("optimizer step", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("nats an image", fontsize=8)
+    axes.set_ylabel("nats per image", fontsize=8)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
     axes.grid(lw=0.4, alpha=0.5)

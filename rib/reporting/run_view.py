@@ -1,4 +1,4 @@
-"""Print the table of one run."""
+"""Print one run's results, and write its curve as CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rib.schemas.metrics import IntervalInPoints, Metrics
 
 
 def run_table(metrics: Metrics) -> Table:
-    """One run: each dataset before and after, then RI."""
+    """Return the table of one run: accuracy before and after on each dataset, then RI."""
     kind, source = metrics["data"]["kind"], metrics["source"]
     heading = f"{metrics['model']}, {metrics['method']}"
     if source != "none":
@@ -44,14 +44,19 @@ def run_table(metrics: Metrics) -> Table:
 
 
 def show_run(metrics: Metrics, folder: Path) -> None:
-    """Print one run's table, notes, and where to look."""
+    """Print a run's table, its notes, and the paths of its figure and curve.
+
+    Args:
+        metrics: Of the run.
+        folder: The run's folder.
+    """
     console = Console(width=None if Console().is_terminal else 120)
     console.print(run_table(metrics))
     for name, value in metrics["notes"].items():
         console.print(f"{name}: {value:.4g}", highlight=False)
-    if held := metrics.get("held_out"):
-        accuracy = f"{100 * held['before']:.2f} % before, {100 * held['after']:.2f} % after"
-        console.print(f"held out of the source, {held['num_images']} images: {accuracy}", highlight=False)
+    if held_out := metrics.get("held_out"):
+        accuracy = f"{100 * held_out['before']:.2f} % before, {100 * held_out['after']:.2f} % after"
+        console.print(f"{held_out['num_images']} images held out of the source: {accuracy}", highlight=False)
     if len(metrics.get("ingredients", [])) > 1:
         console.print(best_ingredient_table(metrics))
     if "curve" in metrics:
@@ -61,7 +66,15 @@ def show_run(metrics: Metrics, folder: Path) -> None:
 
 
 def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
-    """One row a model on a curve: accuracy in percent (source, mean of targets, val, each set) and RI in points."""
+    """Return the points of a curve as rows.
+
+    Args:
+        metrics: Of a run with a curve.
+
+    Returns:
+        One row per alpha: accuracy in percent on the source, on ImageNet val, on each dataset and as the mean over
+        targets; RI with its interval in percentage points; and True under ``chosen`` for the alpha that was selected.
+    """
     rows = []
     chosen = metrics["notes"].get("wise_ft.chosen_alpha")
     for point in metrics["curve"]:
@@ -84,15 +97,15 @@ def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def write_curve(metrics: Metrics, file: Path) -> None:
-    """The rows of `curve_rows` as csv."""
+    """Write the rows of `curve_rows` as CSV."""
     import pandas as pd
 
     write_atomically(file, pd.DataFrame(curve_rows(metrics)).to_csv(index=False).encode())
 
 
 def curve_table(metrics: Metrics) -> Table:
-    """A curve for a person; the fixed alpha and the chosen one are marked."""
-    table = Table(title="The curve from the start (0) to the ingredient (1)", title_justify="left")
+    """Return the table of a curve, with the fixed alpha (0.5) and the chosen one marked."""
+    table = Table(title="Interpolation from the pretrained model (0) to the ingredient (1)", title_justify="left")
     for column in ("alpha", "source %", "mean of targets %", "ImageNet val %", "RI, points [95 %, images only]"):
         table.add_column(column, justify="right")
     for row in curve_rows(metrics):
@@ -104,8 +117,11 @@ def curve_table(metrics: Metrics) -> Table:
 
 
 def best_ingredient_table(metrics: Metrics) -> Table:
-    """Merged against the best of its parts that were not fine-tuned on a dataset: best there, as nobody could know."""
-    title = "Against the ingredient that is best on the dataset itself, with hindsight, of those that have not seen it"
+    """Return the table of a merged model against its best ingredient on each dataset.
+
+    An ingredient that was fine-tuned on a dataset does not compete there. The best one is known only in hindsight.
+    """
+    title = "Merged model and its best ingredient on each dataset (in hindsight; none was fine-tuned on that dataset)"
     table = Table(title=title, title_justify="left")
     table.add_column("dataset")
     table.add_column("best ingredient")

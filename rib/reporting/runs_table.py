@@ -1,4 +1,4 @@
-"""One row per fine-tuned run, for the terminal and runs.csv."""
+"""Tables with one row per fine-tuned run, for the terminal and runs.csv."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
-    """One row a run that trained: what it was, RI with its interval, source and in-distribution accuracy, cost."""
+    """Return one row per fine-tuned run: its settings, RI, accuracy and time.
+
+    Args:
+        runs: Metrics; pretrained runs and those without an RI are left out.
+
+    Returns:
+        Rows sorted by source, model, method and seed. RI with its interval in percentage points, accuracy on the
+        source and on ImageNet val in percent, training and scoring in seconds.
+    """
     rows = []
     for m in runs:
         if m["source"] == "none" or m["robustness_improvement"] is None:
@@ -46,12 +54,12 @@ def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
 
 
 def comparison_table(runs: Sequence[Metrics]) -> Table:
-    """The rows of `comparison_rows` for a person."""
+    """Return the rows of `comparison_rows` as a table for the terminal."""
     kind = runs[0]["data"]["kind"]
     table = Table(title=f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})", title_justify="left")
     for column in ("source", "model", "method"):
         table.add_column(column)
-    for column in ("seed", "RI, points [95 %, images only]", "source %", "ImageNet val %", "s"):
+    for column in ("seed", "RI, points [95 %, images only]", "source %", "ImageNet val %", "seconds"):
         table.add_column(column, justify="right")
     for row in comparison_rows(runs):
         table.add_row(
@@ -68,14 +76,21 @@ def comparison_table(runs: Sequence[Metrics]) -> Table:
 
 
 def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:
-    """What a comparison on BatchNorm models lacks: plain fine-tuning with frozen statistics, a line a model and source.
+    """Return the commands of control runs that a comparison of models with BatchNorm lacks.
 
-    Moving statistics alone can cost more than fine-tuning does; a method that freezes them would look better for it.
+    The control is plain fine-tuning with frozen BatchNorm statistics. Updating the statistics alone can cost more
+    accuracy than fine-tuning does, so that a method which freezes them would look better for that reason only.
+
+    Args:
+        results: Runs with their metrics.
+
+    Returns:
+        One line per model and source without a control, with the command that makes it.
     """
     from rib.runs.command import command_of
 
     trained = [(run, m) for run, m in results if m["source"] != "none"]
-    there = {
+    with_control = {
         (m["model"], m["source"])
         for _, m in trained
         if m["method"] == "finetune" and m["protocol"]["batch_norm"] == "frozen"
@@ -85,8 +100,8 @@ def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:
         if m["notes"].get("batch_norm.layers"):
             needed.setdefault((m["model"], m["source"]), (run, m))
     return [
-        f"{of[0]} has BatchNorm, whose moving statistics can cost more than fine-tuning does; this table needs the "
+        f"{pair[0]} has BatchNorm, and updating its statistics can cost more accuracy than fine-tuning does; add the "
         f"control: {command_of(run, m, method={}, batch_norm=BatchNorm.frozen)}"
-        for of, (run, m) in needed.items()
-        if of not in there
+        for pair, (run, m) in needed.items()
+        if pair not in with_control
     ]

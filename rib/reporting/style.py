@@ -1,4 +1,4 @@
-"""Colours, markers and panels shared by all figures, and how a figure is saved."""
+"""Colours and markers shared by all figures, and the function that saves one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from rib.runtime.files import write_atomically
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -16,16 +17,16 @@ SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#00
 MARKERS = "os^Dv<>"
 
 CHARACTERS = 14
-"""Of text at 8 points that an inch holds."""
+"""Characters of 8-point text that fit into one inch."""
 
 
 def style(number: int) -> dict[str, str]:
-    """Colour and marker of a figure's n-th line: 49 lines before two look alike."""
+    """Return the colour and marker of a figure's n-th line; they repeat after 49 lines."""
     return {"color": SERIES[number % 7], "marker": MARKERS[(number + number // 7) % 7]}
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """Write a figure as PNG, whole or not at all, making its folder."""
+    """Write a figure as PNG, atomically, and make its folder; returns the file."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=160)
     write_atomically(file, picture.getvalue())

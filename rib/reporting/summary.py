@@ -1,17 +1,15 @@
-"""From many runs to mRI: over sources and seeds, with its two intervals, and against plain fine-tuning."""
+"""Mean robustness improvement (mRI) over sources and seeds, its two intervals, and tests against plain fine-tuning."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from statistics import fmean
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from rib.data.catalog import Catalog
-from rib.errors import DamagedError, RibError
 from rib.metrics import (
     IN_DISTRIBUTION,
     Changes,
@@ -23,52 +21,46 @@ from rib.metrics import (
     mean_robustness_interval,
     seed_interval,
 )
-from rib.reporting.comparability import row_of, settings
-from rib.runs.command import command_of, scoring_command_of
-from rib.runs.measure import Scored, read_paths
-from rib.runs.metrics_file import AGAIN, improvement_of
-from rib.runs.predictions import Predictions
-from rib.runs.run import Result, Run
-from rib.runs.spec import PRETRAINED
+from rib.reporting.comparability import row_key, settings
+from rib.reporting.image_changes import Cell, ChangesReader, cell_of, changes_of
+from rib.runs.metrics_file import improvement_of
+from rib.runs.run import Result
 from rib.runs.store import RunStore
 from rib.runs.trials import trials_in
 from rib.schemas.metrics import Metrics
 
-T = TypeVar("T")
-
 PLAIN = "finetune"
 
 LEVEL = 0.05
-"""Below which an adjusted p-value counts as a difference."""
-
-Cell = tuple[str, int]
-"""A source and a seed."""
+"""Significance level of the adjusted p-values."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One model with one method and settings, over the sources and seeds that were run.
+    """One table row: one model with one method and its settings, over the sources and seeds that were run.
 
     Attributes:
-        model: Its name.
-        method: Its name.
-        options: Those that are not default.
-        settings: Those that tell rows apart, defaults among them (`rib.reporting.comparability.settings`).
+        model: Name of the model.
+        method: Name of the method.
+        options: Options that differ from their defaults.
+        settings: All settings that tell rows apart, defaults included (`rib.reporting.comparability.settings`).
         improvement: RI by source, the mean over seeds, percentage points.
-        seeds: Seeds that have every one of these sources.
-        over_images: mRI, resampling images once for all sources and seeds.
-        over_seeds: mRI, Student's t over ``seeds``; None for fewer than two, and where seeds share a run that they are
-            made from (`model_stock` at seeds 0 and 1: both have 1), so that they are not independent.
-        against_plain: mRI minus that of plain fine-tuning of the same model under the same general options, over the
-            sources and seeds that both have; None where that was not run, and for plain fine-tuning itself.
-        p_adjusted: Its p-value by Holm over all comparisons of the table.
-        val_before: Accuracy on ImageNet val, a fraction; nan where it was not scored.
+        seeds: Seeds with a run on every one of these sources.
+        over_images: mRI with its interval over images, which are resampled once for all sources and seeds.
+        over_seeds: mRI with its interval over ``seeds`` (Student's t); None for fewer than two seeds, and if merged
+            runs of different seeds share an ingredient, as they are then not independent (`model_stock` at seeds 0 and
+            1: both use the fine-tune of seed 1).
+        against_plain: Test of mRI minus that of plain fine-tuning of the same model under the same general options,
+            over the sources and seeds that both have; None if that was not run, and for plain fine-tuning itself.
+        p_adjusted: Its p-value adjusted by Holm's method for all comparisons of the table.
+        val_before: Accuracy on ImageNet val before fine-tuning, a fraction; NaN if it was not scored.
         val_after: The same after fine-tuning, the mean over sources and seeds.
-        source_before: Accuracy on the source, the mean over sources, a fraction; nan where it was not scored.
-        source_after: The same after fine-tuning, and over seeds.
-        seconds: Training (or merging) and scoring of one run, the mean; its ingredients not counted.
-        made_from: Runs that one is made from, the largest number; 0 for one that trains.
-        is_trial: Whether any of its runs was made by `rib.search` to choose a setting.
+        source_before: Accuracy on the source before fine-tuning, the mean over sources, a fraction; NaN if it was not
+            scored.
+        source_after: The same after fine-tuning, the mean over sources and seeds.
+        seconds: Mean time for training (or merging) and scoring one run, without its ingredients.
+        made_from: Largest number of ingredients of one run; 0 if it trains.
+        is_trial: True if `rib.search` made any of its runs to choose a setting.
     """
 
     model: str
@@ -90,52 +82,51 @@ class Summary:
     is_trial: bool
 
     @property
-    def stands(self) -> bool:
-        """Whether it differs from plain fine-tuning, over images, after Holm."""
+    def is_significant(self) -> bool:
+        """True if its mRI differs from that of plain fine-tuning, over images, after Holm's correction."""
         return self.against_plain is not None and self.p_adjusted < LEVEL
 
 
 def method_label(metrics: Metrics) -> str:
-    """A run's method with the options that are not default, ``ewc strength=10``."""
-    return labelled(metrics["method"], metrics["options"])
+    """Return a run's method with its options that differ from the defaults, ``ewc strength=10``."""
+    return label_with_options(metrics["method"], metrics["options"])
 
 
-def cell_of(metrics: Metrics) -> Cell:
-    """Source and seed of a run."""
-    # Weights from elsewhere have no seed: their None only ever meets itself, and counts as one.
-    return metrics["source"], cast("int", metrics["seed"])
-
-
-def labelled(method: str, options: Mapping[str, Any]) -> str:
-    """A method's name with some options behind it, ``ewc strength=10``."""
+def label_with_options(method: str, options: Mapping[str, Any]) -> str:
+    """Return a method's name followed by options, ``ewc strength=10``."""
     return method + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in options.items())
 
 
 def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> list[Summary]:
-    """MRI of each row of a table, the best of each model first.
+    """Compute the rows of a table: mRI per model, method and settings, the best of each model first.
 
     Args:
-        results: Finished, fine-tuned and comparable (`rib.reporting.comparability.comparable`).
-        store: Where they are.
-        catalog: Their world.
+        results: Finished fine-tuned runs that can share a table (`rib.reporting.comparability.group_comparable`).
+        store: The store that holds them.
+        catalog: Catalog of their datasets.
+
+    Returns:
+        One summary per row, with p-values adjusted over all of them.
 
     Raises:
         RibError: If the `pretrained` run behind a result is gone.
+        DamagedError: If predictions cannot be read.
     """
     rows: defaultdict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
     for run, metrics in results:
-        rows[row_of(metrics)].append((run, metrics))
+        rows[row_key(metrics)].append((run, metrics))
     starts = defaultdict(set)
     for model, _, start, _ in rows:
         starts[model].add(start)
-    reader = _Reader(store, catalog)
+    reader = ChangesReader(store, catalog)
     plain = {row: reader.changes(rows[row]) for row in rows if row[1] == PLAIN}
     summaries, trials = [], trials_in(store)
     for row, group in rows.items():
         model, method, start, _ = row
         changes = plain[row] if row in plain else reader.changes(group)
-        other = None if method == PLAIN else _plain_row(row, rows)
-        against = _against(changes, plain[other]) if other is not None else None
+        baseline = None if method == PLAIN else _plain_row(row, rows)
+        against = _test_against(changes, plain[baseline]) if baseline is not None else None
+        # Two checkpoints may carry one model name; the start of their keys then tells them apart.
         name = model if len(starts[model]) == 1 else f"{model} ({start[:6]})"
         summaries.append(_summary(name, group, changes, against, trials))
     compared = [s for s in summaries if s.against_plain is not None]
@@ -145,69 +136,64 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
 
 
 def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> Summary:
-    """Results of one model and method as one row, whatever else differs between them; compared with nothing.
+    """Summarise results of one model and method as one row, even if their settings differ; without a test.
+
+    Args:
+        results: Finished fine-tuned runs, at least one.
+        store: The store that holds them.
+        catalog: Catalog of their datasets.
 
     Raises:
         RibError: If the `pretrained` run behind a result is gone.
+        DamagedError: If predictions cannot be read.
     """
     return _summary(results[0][1]["model"], results, changes_of(results, store, catalog), None, trials_in(store))
 
 
-def counted(results: Sequence[Result]) -> list[Result]:
-    """The results that a mean over sources is taken over: those of seeds that have every source, if there are any."""
-    used, _ = _used(cell_of(m) for _, m in results)
-    return [(run, m) for run, m in results if cell_of(m) in used]
+def select_balanced(results: Sequence[Result]) -> list[Result]:
+    """Select the results that a mean over sources uses, so that every source has the same number of seeds.
 
-
-def changes_of(
-    results: Sequence[Result], store: RunStore, catalog: Catalog, datasets: Sequence[str] | None = None
-) -> dict[Cell, list[Changes]]:
-    """What fine-tuning did to every image of every target, by source and seed.
-
-    Args:
-        results: Runs of one model with one method and settings.
-        store: Where they are.
-        catalog: Their world.
-        datasets: Other scored datasets in the place of the targets.
-
-    Raises:
-        RibError: If the `pretrained` run behind a result is gone.
+    These are the seeds with a run on every source; if no seed has one, the first seed of each source.
     """
-    return _Reader(store, catalog, datasets).changes(results)
+    cells, _ = _balanced_cells(cell_of(m) for _, m in results)
+    return [(run, m) for run, m in results if cell_of(m) in cells]
 
 
 def _plain_row(
     row: tuple[str, str, str, str], rows: Mapping[tuple[str, str, str, str], Sequence[Result]]
 ) -> tuple[str, str, str, str] | None:
-    """Plain fine-tuning of a row's model, under the same settings, or else the same options, besides the methods' own.
+    """Find the row of plain fine-tuning that a method's row is compared with.
 
-    A method with a learning rate of its own is compared with plain fine-tuning at the usual one.
+    It has the same model and the same settings, apart from those of methods. If there is none, the same given options
+    are enough: a method with its own default learning rate is compared with plain fine-tuning at the usual one.
     """
     candidates = [other for other in rows if other[1] == PLAIN and (other[0], other[2]) == (row[0], row[2])]
-    for facts in (settings, lambda metrics: metrics["options"]):
+    for fields in (settings, lambda metrics: metrics["options"]):
 
-        def general(key: tuple[str, str, str, str], facts: Any = facts) -> dict[str, Any]:
+        def general(key: tuple[str, str, str, str], fields: Any = fields) -> dict[str, Any]:
             of_methods = ("method.", "paper.")
-            return {k: v for k, v in facts(rows[key][0][1]).items() if not k.startswith(of_methods)}
+            return {k: v for k, v in fields(rows[key][0][1]).items() if not k.startswith(of_methods)}
 
         if same := [other for other in candidates if general(other) == general(row)]:
             return same[0]
     return None
 
 
-def _against(changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]) -> PairedTest | None:
-    """A method against plain fine-tuning over the sources and seeds that both have."""
-    used, _ = _used(changes.keys() & plain.keys())
-    if not used:
+def _test_against(
+    changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]
+) -> PairedTest | None:
+    """Test a method against plain fine-tuning over the sources and seeds that both have."""
+    cells, _ = _balanced_cells(changes.keys() & plain.keys())
+    if not cells:
         return None
-    return mean_robustness_difference({cell: changes[cell] for cell in used}, {cell: plain[cell] for cell in used})
+    return mean_robustness_difference({cell: changes[cell] for cell in cells}, {cell: plain[cell] for cell in cells})
 
 
-def _used(cells: Iterable[Cell]) -> tuple[list[Cell], tuple[int, ...]]:
-    """The cells that a mean over sources is taken over, and the seeds that have every source.
+def _balanced_cells(cells: Iterable[Cell]) -> tuple[list[Cell], tuple[int, ...]]:
+    """Return the cells that a mean over sources uses, and the seeds that have every source.
 
-    A source with more seeds than the others must not weigh more, so only complete seeds count; where no seed is
-    complete each source enters with its first.
+    A source with more seeds than the others must not weigh more, so only complete seeds count. If no seed is complete,
+    each source enters with its first one.
     """
     seeds_of: defaultdict[str, set[int]] = defaultdict(set)
     for source, seed in cells:
@@ -224,93 +210,45 @@ def _summary(
     trials: Collection[str],
 ) -> Summary:
     by_cell = {cell_of(m): m for _, m in group}
-    used, complete = _used(by_cell)
-    values = {cell: improvement_of(by_cell[cell])["value"] for cell in used}
-    sources = dict.fromkeys(source for source, _ in used)
-    counted = [by_cell[cell] for cell in used]
+    cells, complete = _balanced_cells(by_cell)
+    values = {cell: improvement_of(by_cell[cell])["value"] for cell in cells}
+    sources = dict.fromkeys(source for source, _ in cells)
+    balanced = [by_cell[cell] for cell in cells]
     each_seed = [mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]
-    on_source = [_before_and_after(m, m["source"]) for m in counted]
-    on_val = [_before_and_after(m, IN_DISTRIBUTION) for m in counted]
+    on_source = [_before_and_after(m, m["source"]) for m in balanced]
+    on_val = [_before_and_after(m, IN_DISTRIBUTION) for m in balanced]
     return Summary(
         model,
-        counted[0]["method"],
-        counted[0]["options"],
-        settings(counted[0]),
+        balanced[0]["method"],
+        balanced[0]["options"],
+        settings(balanced[0]),
         {source: fmean(value for (s, _), value in values.items() if s == source) for source in sources},
         complete,
-        mean_robustness_interval({cell: changes[cell] for cell in used}),
-        None if _share_runs(counted) else seed_interval(each_seed),
+        mean_robustness_interval({cell: changes[cell] for cell in cells}),
+        None if _share_ingredients(balanced) else seed_interval(each_seed),
         against,
         nan,
         val_before=fmean(before for before, _ in on_val),
         val_after=fmean(after for _, after in on_val),
         source_before=fmean(before for before, _ in on_source),
         source_after=fmean(after for _, after in on_source),
-        seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in counted),
-        made_from=max(len(m.get("ingredients", [])) for m in counted),
+        seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in balanced),
+        made_from=max(len(m.get("ingredients", [])) for m in balanced),
         is_trial=any(run.key in trials for run, _ in group),
     )
 
 
 def _before_and_after(metrics: Metrics, dataset: str) -> tuple[float, float]:
-    """Accuracy on a dataset, fractions; nan if it was not scored."""
+    """Return the accuracy on a dataset before and after fine-tuning, as fractions; NaN if it was not scored."""
     entry = metrics["accuracy"].get(dataset)
     return (nan, nan) if entry is None else (entry["before"], entry["after"])
 
 
-def _share_runs(counted: Sequence[Metrics]) -> bool:
-    """Whether a fine-tuned run is a part of what was made at two seeds."""
+def _share_ingredients(balanced: Sequence[Metrics]) -> bool:
+    """Check if merged runs of two seeds use the same fine-tuned run, so that they are not independent."""
     seeds_of: defaultdict[str, set[int | None]] = defaultdict(set)
-    for m in counted:
-        for part in m.get("ingredients", []):
-            if part["source"] != "none":
-                seeds_of[part["fingerprint"]].add(m["seed"])
+    for m in balanced:
+        for ingredient in m.get("ingredients", []):
+            if ingredient["source"] != "none":
+                seeds_of[ingredient["fingerprint"]].add(m["seed"])
     return any(len(seeds) > 1 for seeds in seeds_of.values())
-
-
-@dataclass
-class _Reader:
-    """Reads stored predictions; a model's own and the datasets' paths, which all its runs need, once."""
-
-    store: RunStore
-    catalog: Catalog
-    datasets: Sequence[str] | None = None
-    _before: dict[tuple[str, str, str], Predictions] = field(default_factory=dict)
-    _paths: dict[str, list[str]] = field(default_factory=dict)
-
-    def changes(self, group: Sequence[Result]) -> dict[Cell, list[Changes]]:
-        """What fine-tuning did to every image of every target, by source and seed."""
-        return {cell_of(m): self._of_run(run, m) for run, m in group}
-
-    def _of_run(self, run: Run, metrics: Metrics) -> list[Changes]:
-        derived_from = {name: spec.derived_from for name, spec in self.catalog.specs.items()}
-        kind, model, start = metrics["data"]["kind"], metrics["model"], metrics["before"]
-        pretrained = self.store.run(kind, model, "none", "pretrained", start)
-        found = []
-        for name in self.datasets or improvement_of(metrics)["targets"]:
-            key, images = metrics["scores"][name]["key"], metrics["scores"][name]["images"]
-            if (start, name, key) not in self._before:
-                if not (pretrained.folder / "metrics.json").is_file():
-                    raise RibError(
-                        f"{run.folder} was compared with a pretrained run that is gone; "
-                        f"make it again with {command_of(run, metrics, method={PRETRAINED: {}})}"
-                    )
-                self._before[start, name, key] = _scored(pretrained, name, key)
-            if images not in self._paths:
-                self._paths[images] = _or_how(partial(read_paths, self.store.root, images), run, metrics)
-            before, after = self._before[start, name, key], _scored(run, name, key, metrics)
-            found += Scored.of(name, before, after, self._paths[images], self.catalog).changes(derived_from)
-        return found
-
-
-def _scored(run: Run, name: str, key: str, metrics: Metrics | None = None) -> Predictions:
-    return _or_how(lambda: run.scored(name, key), run, metrics)
-
-
-def _or_how(read: Callable[[], T], run: Run, metrics: Metrics | None) -> T:
-    """What is read, or how a finished run, which no command would score again by itself, gets it back."""
-    try:
-        return read()
-    except DamagedError as error:
-        fault = str(error).removesuffix(f"; {AGAIN}")
-        raise DamagedError(f"{fault}; score its run again with {scoring_command_of(run, metrics)}") from error

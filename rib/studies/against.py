@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rib.reporting.formatting import before_after
 from rib.reporting.style import style
-from rib.reporting.summary import counted
+from rib.reporting.summary import select_balanced
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
 from rib.studies.rows import Row, count_gains, format_effect, n_of, name_curves, rows, with_holm
@@ -97,6 +97,6 @@ class Against(Study):
 
 def _held_out(row: Row) -> float:
     """Return the mean accuracy on images held out of the source, in percent; NaN if a run has none."""
-    results = [m for _, m in counted([one.result for one in row.made])]
+    results = [m for _, m in select_balanced([one.result for one in row.made])]
     held = [m["held_out"]["after"] for m in results if "held_out" in m]
     return 100 * fmean(held) if len(held) == len(results) else nan

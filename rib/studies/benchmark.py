@@ -170,15 +170,15 @@ def _make_controls(plan: Plan, store: RunStore, workers: Workers, outcome: Outco
 
 def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     """Show the tables of the grid's finished runs; results that are not comparable never share a table."""
-    from rib.reporting.comparability import comparable, what_differs
+    from rib.reporting.comparability import explain_groups, group_comparable
     from rib.reporting.report import show_report, write_report
 
-    done = [(cell.place, metrics) for cell in plan.wanted if cell.place and (metrics := cell.metrics)]
+    done = [(cell.run, metrics) for cell in plan.wanted if cell.run and (metrics := cell.metrics)]
     trained = [(run, m) for run, m in done if m["robustness_improvement"] and m["method"] != PRETRAINED]
     # Named by its cells: repeating the command, in any order of options, replaces its own tables and no others.
     out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
-    groups = comparable(trained)
-    for line in what_differs(groups):
+    groups = group_comparable(trained)
+    for line in explain_groups(groups):
         say(line)
     for number, group in enumerate(groups, start=1):
         sources = list(dict.fromkeys(m["source"] for _, m in group.results))
@@ -201,7 +201,7 @@ def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: C
     """Write the study, and print its paragraph and the paths of its table and figures; return False if it failed."""
     from rib.sweeps.study import Made, write_study
 
-    done = [(cell, cell.place, m) for cell in plan.asked if cell.place and (m := cell.metrics)]
+    done = [(cell, cell.run, m) for cell in plan.asked if cell.run and (m := cell.metrics)]
     made = [Made(*one) for one in done if one[2]["robustness_improvement"] is not None]
     if not made:
         say(f"study {name}: no finished cell has an RI, so there is nothing to plot")

@@ -13,8 +13,9 @@ from rib.data.worlds import catalog_of
 from rib.errors import RibError
 from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
+from rib.reporting.image_changes import changes_of
 from rib.reporting.style import GAIN, LOSS
-from rib.reporting.summary import changes_of, counted
+from rib.reporting.summary import select_balanced
 from rib.runs.metrics_file import improvement_of
 from rib.runs.store import RunStore
 from rib.studies.plots import tidy
@@ -120,7 +121,7 @@ def _match(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], li
     """Keep the cells of both sides whose source and seed is finished on the other, without incomplete seeds."""
     done = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
     both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in done[0] & done[1]]
-    kept = {(m["source"], m["seed"]) for _, m in counted([one.result for one in both])}
+    kept = {(m["source"], m["seed"]) for _, m in select_balanced([one.result for one in both])}
     matched = [[one for one in side if (one.metrics["source"], one.metrics["seed"]) in kept] for side in (right, wrong)]
     return matched[0], matched[1]
 

@@ -14,7 +14,8 @@ from rib.data.worlds import catalog_of
 from rib.errors import RibError
 from rib.metrics import IN_DISTRIBUTION, mean_robustness_interval, seed_interval
 from rib.reporting.formatting import before_after
-from rib.reporting.summary import changes_of, counted
+from rib.reporting.image_changes import changes_of
+from rib.reporting.summary import select_balanced
 from rib.runs.store import RunStore
 from rib.studies.plots import draw_curve, log_ticks, tidy
 from rib.studies.rows import Row, describe_subset, format_effect, is_missing, n_of, name_curves, per_class, rows
@@ -128,7 +129,7 @@ class Size(Study):
 def _on_val(row: Row, store: RunStore) -> dict[str, float]:
     """Return the change of accuracy on ImageNet val in points, with both intervals; NaN where it was not scored."""
     columns = dict.fromkeys(("val_change", "val_low", "val_high", "val_seeds_low", "val_seeds_high"), nan)
-    results = counted([one.result for one in row.made])
+    results = select_balanced([one.result for one in row.made])
     if any(IN_DISTRIBUTION not in m["scores"] for _, m in results):
         return columns
     catalog = catalog_of(results[0][1]["data"]["kind"])

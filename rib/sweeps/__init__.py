@@ -1,4 +1,4 @@
-"""Many runs: grids, searches, multiruns, rescoring, and what they cost.
+"""Commands over many runs: grids, searches, Hydra multiruns and rescoring, with their expected cost.
 
 Imports the pipeline and what stands below it; studies and commands may import it.
 """

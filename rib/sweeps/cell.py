@@ -1,7 +1,7 @@
-"""One cell of a grid in a process of its own: ``python -m rib.sweeps.cell FOLDER``, or forked from a warm server.
+"""One grid cell in a process of its own: ``python -m rib.sweeps.cell FOLDER``, or forked from a warm server.
 
-The folder (``<store>/cells/<id>``) holds config.yaml, the question; log.txt, all that the processes that tried it have
-said; progress.json while one is at it; and failed.json if the last one failed.
+The folder (``<store>/cells/<id>``) holds config.yaml, the run to make; log.txt, the output of all attempts;
+progress.json while a process works on the cell; and failed.json if the last attempt failed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ from rib.schemas.files import Failure
 CONFIG, LOG, PROGRESS, FAILED = "config.yaml", "log.txt", "progress.json", "failed.json"
 
 LAST_LINES = 12
-"""How much of its log a failed cell's record holds."""
+"""Number of log lines that the record of a failed cell keeps."""
 
 
-def answer_cell(folder: Path) -> None:
-    """Make a cell's run, or find it made; who makes it says so in the log.
+def make_cell(folder: Path) -> None:
+    """Make a cell's run, unless it is in the store already.
+
+    Args:
+        folder: The cell's, with its config.yaml.
 
     Raises:
-        RibError: For whatever the user can mend.
+        RibError: If the run cannot be made for a reason that the user can fix.
     """
     import rib.config
     from rib.pipeline import get_or_make
@@ -49,6 +52,7 @@ def answer_cell(folder: Path) -> None:
     try:
         get_or_make(spec, store)
     except TakenOverError as error:
+        # This process had stalled, so that another took its lock and makes the run: wait for that one's result.
         say(f"{error}; waiting for it")
         get_or_make(spec, store)
     if rank() == 0:
@@ -56,20 +60,21 @@ def answer_cell(folder: Path) -> None:
         (folder / FAILED).unlink(missing_ok=True)
 
 
-def work(folder: Path, threads: int, environment: Mapping[str, str]) -> None:
-    """What a forked process does: `answer_cell` with its output in the log and its failure in failed.json.
+def run_cell(folder: Path, threads: int, environment: Mapping[str, str]) -> None:
+    """Make a cell in a forked process and exit, with its output in log.txt and a failure in failed.json.
 
     Args:
         folder: The cell's.
-        threads: CPU threads to compute with.
+        threads: Number of CPU threads.
         environment: Variables to set first, such as the GPU to use.
     """
     log = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ |= environment
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grid's, which then ends its cells
-    _end_with_the_grid()
+    # Ctrl-C reaches all processes of the terminal. The grid handles it and ends its cells in an orderly way.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _exit_with_grid()
     import torch
 
     torch.set_num_threads(threads)
@@ -77,9 +82,9 @@ def work(folder: Path, threads: int, environment: Mapping[str, str]) -> None:
 
 
 def attempt(folder: Path) -> int:
-    """Try a cell; what fails is kept in failed.json. Returns the exit code."""
+    """Make a cell, record a failure in failed.json, and return the exit code."""
     try:
-        answer_cell(folder)
+        make_cell(folder)
     except RibError as error:
         print(f"rib: {error}", file=sys.stderr, flush=True)
         record_failure(folder, str(error))
@@ -92,17 +97,17 @@ def attempt(folder: Path) -> int:
 
 
 def record_failure(folder: Path, error: str) -> None:
-    """Keep why a cell failed, with the last lines of its log."""
+    """Write failed.json: the reason why a cell failed, and the last lines of its log."""
     sys.stderr.flush()
     log = folder / LOG
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
     failed: Failure = {"error": error, "last_lines": lines}
-    with contextlib.suppress(RibError):  # a full disk: the log has said it
+    with contextlib.suppress(RibError):  # the disk is full, which the log says already
         write_atomically(folder / FAILED, json.dumps(failed, indent=1).encode())
 
 
 def failure(folder: Path) -> Failure | None:
-    """Why a cell failed the last time, or None."""
+    """Return why the last attempt at a cell failed, or None if it did not."""
     try:
         return cast("Failure", read(folder / FAILED))
     except FileNotFoundError:
@@ -111,16 +116,20 @@ def failure(folder: Path) -> Failure | None:
         return {"error": str(error), "last_lines": []}
 
 
-def _end_with_the_grid() -> None:
-    """A cell whose grid, or whose server, was killed ends too; the same command goes on from its checkpoint."""
+def _exit_with_grid() -> None:
+    """Exit this process when its grid, or the server it was forked from, is killed.
+
+    Nothing is lost: repeating the grid's command resumes the cell from its last checkpoint.
+    """
     grid, server = parent_process(), os.getppid()
     if grid is not None:
-        watch: Sequence[Any] = [grid.sentinel]
+        sentinels: Sequence[Any] = [grid.sentinel]
 
         def wait() -> None:
-            while not connection.wait(watch, timeout=1.0) and os.getppid() == server:
+            # The sentinel tells of the grid; a changed parent tells of the server, whose children are then adopted.
+            while not connection.wait(sentinels, timeout=1.0) and os.getppid() == server:
                 pass
-            os._exit(1)
+            os._exit(1)  # sys.exit would only end this thread
 
         threading.Thread(target=wait, daemon=True).start()
 

@@ -1,6 +1,6 @@
-"""What a grid will cost, before it runs: from cells measured in this store, or from a calibration.
+"""Expected time and disk space of a grid, from finished runs of the store or from a calibration.
 
-Time is seconds of training (or merging) and scoring of one cell, imports apart; disk is bytes that its run keeps.
+Time is the seconds that one cell trains (or merges) and scores, without imports; disk is the bytes that its run keeps.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ from rib.sweeps.plan import Cell
 FLOAT_BYTES = 4
 
 IMAGE_BYTES = 20
-"""A stored prediction (`rib.runs.predictions`)."""
+"""Bytes of one stored prediction (`rib.runs.predictions`)."""
 
 CALIBRATION_IMAGES = 32
-"""In a batch that is timed, or the batch itself where it is smaller."""
+"""Largest batch that a calibration times."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Seconds of an image, in training and in scoring."""
+class Calibration:
+    """Measured time per image.
+
+    Attributes:
+        train: Seconds of a forward and backward pass.
+        score: Seconds of a forward pass.
+    """
 
     train: float
     score: float
@@ -40,111 +45,127 @@ class Measured:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a finished run took.
+    """Time that a finished run took.
 
     Attributes:
         fit: Seconds of training.
         evaluate: Seconds of scoring.
-        shown: Images that training saw, each as often as it saw it; None for what is not trained, or not known.
+        images_seen: Training images times epochs; None if the run did not train, or if it is not known.
     """
 
     fit: float
     evaluate: float
-    shown: int | None
+    images_seen: int | None
 
-    def seconds(self, shown: int | None) -> float:
-        """Of a run like it that sees so many images."""
-        more = shown / self.shown if shown is not None and self.shown else 1.0
-        return more * self.fit + self.evaluate
+    def seconds(self, images_seen: int | None) -> float:
+        """Return the expected seconds of a similar run that trains on a given number of images."""
+        factor = images_seen / self.images_seen if images_seen is not None and self.images_seen else 1.0
+        return factor * self.fit + self.evaluate
 
 
 class Costs:
-    """Expected seconds and bytes of cells.
+    """Expected time and disk space of cells.
 
     Args:
-        store: Whose finished runs tell.
+        store: Its finished runs are what the estimates are based on.
     """
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
-        self._taken: defaultdict[tuple[Any, ...], list[RunCost]] = defaultdict(list)
+        self._known: defaultdict[tuple[Any, ...], list[RunCost]] = defaultdict(list)
         for run in store.finished():
             if (m := run.metrics()) is not None:
                 epochs, trained = m["protocol"]["epochs"], m.get("trained_on")
-                shown = epochs * trained["num_images"] if epochs is not None and trained else None
-                taken = RunCost(m["seconds"]["fit"], m["seconds"]["evaluate"], shown)
-                for key in _keys(m["model"], m["method"], m["source"], shown):
-                    self._taken[key].append(taken)
+                seen = epochs * trained["num_images"] if epochs is not None and trained else None
+                cost = RunCost(m["seconds"]["fit"], m["seconds"]["evaluate"], seen)
+                for key in _keys(m["model"], m["method"], m["source"], seen):
+                    self._known[key].append(cost)
 
     def seconds(self, spec: RunSpec) -> float | None:
-        """Of one cell: what such cells took here, else what a calibration says; None where nothing is known."""
-        shown = _shown(spec)
-        for key in _keys(spec.start.name, spec.method, spec.source_name, shown):
-            if taken := self._taken.get(key):
-                return fmean(one.seconds(shown) for one in taken)
-        measured = _read(self._file(spec))
-        return None if measured is None else _estimate(spec, measured)
+        """Return the expected seconds of one cell.
+
+        The estimate is the mean of the most similar finished runs, else comes from the calibration of its model. None
+        if there is neither.
+        """
+        seen = _images_seen(spec)
+        for key in _keys(spec.start.name, spec.method, spec.source_name, seen):
+            if costs := self._known.get(key):
+                return fmean(cost.seconds(seen) for cost in costs)
+        calibration = _read(self._file(spec))
+        return None if calibration is None else _estimate(spec, calibration)
 
     def num_bytes(self, spec: RunSpec) -> int:
-        """Of one cell's run: its weights and an entry an image."""
+        """Return the expected bytes of one cell's run: its weights and its predictions."""
         images = sum(len(tree) for tree in spec.scored.values())
         weights = FLOAT_BYTES * num_parameters(spec)
         logits = sum(len(tree) * len(tree.spec.groups) for tree in spec.scored.values())
         return weights + IMAGE_BYTES * images + (FLOAT_BYTES * logits if spec.config.predictions.logits else 0)
 
     def calibrate(self, cells: Iterable[Cell]) -> None:
-        """Time one model of each kind that nothing is known of, with random weights; nothing is downloaded."""
+        """Time every model whose cost is unknown, with random weights, and keep the result in the store.
+
+        Random weights cost the same time as trained ones, and need no download.
+        """
         for cell in cells:
             if cell.spec is not None and self.seconds(cell.spec) is None:
                 file = self._file(cell.spec)
                 if _read(file) is None:
-                    write_atomically(file, json.dumps(vars(_time(cell.spec))).encode())
+                    write_atomically(file, json.dumps(vars(_time_model(cell.spec))).encode())
 
     def _file(self, spec: RunSpec) -> Path:
         trainer = {k: v for k, v in spec.config.trainer.items() if k in ("accelerator", "devices")}
-        facts = [spec.start.library, spec.start.architecture, spec.start.transform.size, trainer]
-        return self.store.root / "calibration" / f"{digest_of([*facts, spec.config.precision])}.json"
+        key_fields = [spec.start.library, spec.start.architecture, spec.start.transform.size, trainer]
+        return self.store.root / "calibration" / f"{digest_of([*key_fields, spec.config.precision])}.json"
 
 
 def num_parameters(spec: RunSpec) -> int:
-    """About how many weights a model has, told by its file, which may hold halves (mini's, most of the hub's)."""
-    halves = spec.start.library == "mini"
-    return spec.start.num_bytes // (2 if halves else FLOAT_BYTES)
+    """Estimate a model's number of parameters from the size of its weights file.
+
+    The files of mini's models hold 16-bit numbers, others are assumed to hold 32-bit ones. A 16-bit file of another
+    model is therefore taken for half as many parameters.
+    """
+    is_half_precision = spec.start.library == "mini"
+    return spec.start.num_bytes // (2 if is_half_precision else FLOAT_BYTES)
 
 
 def total(seconds: Sequence[float | None], jobs: int) -> float | None:
-    """Seconds of several cells side by side; None where nothing is known of one."""
+    """Return the expected seconds of several cells run in parallel; None if the time of any is unknown.
+
+    Args:
+        seconds: Of each cell; None where it is unknown.
+        jobs: Number of cells that run at the same time.
+    """
     known = [s for s in seconds if s is not None]
     return sum(known) / max(1, jobs) if len(known) == len(seconds) else None
 
 
-def _keys(model: str, method: str, source: str, shown: int | None) -> tuple[tuple[Any, ...], ...]:
-    """What a cell is like, the most alike first."""
-    return (model, method, source, shown), (model, method, source), (model, method)
+def _keys(model: str, method: str, source: str, images_seen: int | None) -> tuple[tuple[Any, ...], ...]:
+    """Return the keys under which similar runs are found, the most similar ones first."""
+    return (model, method, source, images_seen), (model, method, source), (model, method)
 
 
-def _shown(spec: RunSpec) -> int | None:
+def _images_seen(spec: RunSpec) -> int | None:
     if not spec.trains or spec.source is None or spec.recipe is None:
         return None
     return spec.recipe.epochs * len(spec.source)
 
 
-def _estimate(spec: RunSpec, measured: Measured) -> float:
-    scored = sum(len(tree) for tree in spec.scored.values()) * measured.score
-    return scored + (_shown(spec) or 0) * measured.train
+def _estimate(spec: RunSpec, calibration: Calibration) -> float:
+    scoring = sum(len(tree) for tree in spec.scored.values()) * calibration.score
+    return scoring + (_images_seen(spec) or 0) * calibration.train
 
 
-def _read(file: Path) -> Measured | None:
-    """What a calibration says; None where it was not made, or its file is damaged."""
+def _read(file: Path) -> Calibration | None:
+    """Read a calibration; None if there is none, or if its file is damaged."""
     try:
-        found = read(file)
-        return Measured(float(found["train"]), float(found["score"]))
+        content = read(file)
+        return Calibration(float(content["train"]), float(content["score"]))
     except (OSError, RibError, KeyError, TypeError, ValueError):
         return None
 
 
-def _time(spec: RunSpec) -> Measured:
-    """Two batches, after one that warms up, forward and backward and forward alone."""
+def _time_model(spec: RunSpec) -> Calibration:
+    """Time two batches of a model after one to warm up: forward and backward, and forward alone."""
     import torch
 
     from rib.models.backbone import build_backbone
@@ -157,15 +178,15 @@ def _time(spec: RunSpec) -> Measured:
     size = min(CALIBRATION_IMAGES, spec.config.batch_size)
     images = torch.zeros(size, 3, start.transform.size, start.transform.size, dtype=torch.uint8, device=device)
 
-    def timed(step: Callable[[], object]) -> float:
+    def time_per_image(step: Callable[[], object]) -> float:
         step()
         begun = time.perf_counter()
         for _ in range(2):
             step()
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize()  # kernels are only queued so far
         return (time.perf_counter() - begun) / (2 * size)
 
     with torch.no_grad():
-        score = timed(lambda: model.eval()(images))
-    return Measured(timed(lambda: model.train()(images).square().mean().backward()), score)
+        score = time_per_image(lambda: model.eval()(images))
+    return Calibration(time_per_image(lambda: model.train()(images).square().mean().backward()), score)

@@ -1,4 +1,4 @@
-"""Who makes cells: processes of this machine, or jobs of a cluster; both are started, looked at, and stopped alike."""
+"""Executors that run cells: as processes of this machine or as jobs of a SLURM cluster, behind one interface."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ IMPORTED_ONCE = [
     "lightning.fabric",
     "timm",
 ]
-"""Modules that the server has before cells are forked from it: on two cores they would cost more than a mini cell."""
+"""Modules that the server imports before it forks cells; on two cores their import costs more than a mini cell."""
 
 SECONDS_TO_END = 30.0
-"""What a cell has to end after it was told to, before it is killed."""
+"""Seconds that a cell may take to end after it was asked to, before it is killed."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One cell under way.
+    """Handle of one running cell.
 
     Attributes:
-        exit_code: Of its process; None while it runs, below zero the signal that killed it.
-        end: Tell it to end.
-        kill: End it.
+        exit_code: Returns the exit code of its process: None while it runs, minus the signal's number if one killed it.
+        end: Asks the process to end.
+        kill: Ends the process at once.
     """
 
     exit_code: Callable[[], int | None]
@@ -46,26 +46,31 @@ class Worker:
 
 
 class Workers(Protocol):
-    """Makes cells."""
+    """Interface of an executor.
+
+    Attributes:
+        at_once: Largest number of cells that it runs at the same time.
+    """
 
     at_once: int
 
     def start(self, folder: Path) -> Worker:
-        """Begin a cell; its folder has its config.yaml."""
+        """Start the cell whose config.yaml is in a folder."""
 
 
 class LocalExecutor:
-    """Processes of this machine, one a cell, forked from a server that has imported torch once.
+    """Executor that runs each cell in a process of this machine, forked from a server that has imported torch.
 
-    A cell on several devices is a command of its own instead, since Lightning starts its other processes by it.
+    A cell on several devices is run as a command instead, because Lightning repeats the command to start its other
+    processes.
 
     Args:
-        trainer: Of the grid's config: the kind and number of devices of a cell.
-        jobs: Cells side by side; None: one a GPU, or as many as the cores have threads for.
-        threads: CPU threads of a cell.
+        trainer: The grid's ``trainer`` node: accelerator and number of devices of each cell.
+        jobs: Number of cells to run in parallel; None for one per GPU, or for as many as there are CPU cores for.
+        threads: Number of CPU threads per cell.
 
     Raises:
-        RibError: If a number is below 1, or the machine has fewer GPUs than one cell takes.
+        RibError: If a number is below 1, or the machine has fewer GPUs than one cell needs.
     """
 
     def __init__(self, trainer: Mapping[str, Any], jobs: int | None, threads: int) -> None:
@@ -74,7 +79,9 @@ class LocalExecutor:
         self._free = _gpus() if has_gpu(str(trainer.get("accelerator", "auto"))) else None
         room = cores() // (threads * self.per_cell) if self._free is None else len(self._free) // self.per_cell
         if self._free is not None and room < 1:
-            raise RibError(f"trainer.devices: a cell takes {self.per_cell} GPUs, this machine has {len(self._free)}")
+            raise RibError(
+                f"trainer.devices: a cell needs {self.per_cell} GPUs, this machine has {len(self._free)}; give fewer"
+            )
         for name, value in (("jobs", jobs), ("threads", threads)):
             if value is not None and value < 1:
                 raise RibError(f"{name}: expected 1 or more, got {value}")
@@ -83,61 +90,63 @@ class LocalExecutor:
         self._context.set_forkserver_preload(IMPORTED_ONCE)
 
     def start(self, folder: Path) -> Worker:
-        """Begin a cell, on GPUs of its own where there are any."""
-        devices = self._take()
+        """Start a cell, on GPUs of its own if there are any."""
+        devices = self._take_devices()
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         if self.per_cell > 1:
-            return self._command(folder, environment, devices)
-        # No daemon: data loaders have processes of their own.
-        process = self._context.Process(target=cell.work, args=(folder, self.threads, environment))
+            return self._start_command(folder, environment, devices)
+        # Not a daemon: daemons may have no children, and data loaders start processes.
+        process = self._context.Process(target=cell.run_cell, args=(folder, self.threads, environment))
         process.start()
-        return self._worker(lambda: process.exitcode, process, devices)
+        return self._make_worker(lambda: process.exitcode, process, devices)
 
-    def _command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:
+    def _start_command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:
+        """Start a cell as a command, with its output in the cell's log."""
         log = (folder / cell.LOG).open("ab")
-        line = [sys.executable, "-m", "rib.sweeps.cell", str(folder)]
+        command = [sys.executable, "-m", "rib.sweeps.cell", str(folder)]
         threads = {"OMP_NUM_THREADS": str(self.threads)}
         with log:
             process = subprocess.Popen(
-                line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **threads, **environment}
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **threads, **environment}
             )
-        return self._worker(process.poll, process, devices)
+        return self._make_worker(process.poll, process, devices)
 
-    def _worker(self, ended: Callable[[], int | None], process: Any, devices: tuple[str, ...]) -> Worker:
-        """A process whose GPUs are free again when it has ended."""
+    def _make_worker(self, poll: Callable[[], int | None], process: Any, devices: tuple[str, ...]) -> Worker:
+        """Return the handle of a process that frees its GPUs once it has ended."""
 
         def exit_code() -> int | None:
-            code = ended()
+            code = poll()
             if code is not None:
-                self._give_back(devices)
+                self._free_devices(devices)
             return code
 
         return Worker(exit_code, process.terminate, process.kill)
 
-    def _take(self) -> tuple[str, ...]:
+    def _take_devices(self) -> tuple[str, ...]:
         if self._free is None:
             return ()
-        taken = self._free[: self.per_cell]
-        self._free = [device for device in self._free if device not in taken]
-        return tuple(taken)
+        devices = self._free[: self.per_cell]
+        self._free = [device for device in self._free if device not in devices]
+        return tuple(devices)
 
-    def _give_back(self, devices: tuple[str, ...]) -> None:
+    def _free_devices(self, devices: tuple[str, ...]) -> None:
         if self._free is not None:
             self._free = sorted({*self._free, *devices})
 
 
 class SlurmExecutor:
-    """Jobs of a cluster through submitit, with the resources that ``hydra/launcher`` names.
+    """Executor that runs each cell as a cluster job through submitit, with the resources of ``hydra/launcher``.
 
-    A job that is preempted or out of time is queued again by submitit, and goes on from its last checkpoint.
+    Submitit queues a job again when it is preempted or reaches its time limit; it then resumes from its last
+    checkpoint.
 
     Args:
-        launcher: Hydra's node: ``_target_`` tells the kind of cluster, the rest is submitit's.
-        folder: Where submitit keeps what it sends.
-        jobs: Cells queued at once; None: all that are ready.
+        launcher: Hydra's node ``hydra/launcher``: ``_target_`` gives the kind of cluster, the rest goes to submitit.
+        folder: Folder for submitit's files.
+        jobs: Largest number of jobs in the queue; None for 1000.
 
     Raises:
-        RibError: If submitit or its Hydra plugin is not installed.
+        RibError: If submitit is not installed, or the machine is not part of a cluster.
     """
 
     def __init__(self, launcher: Mapping[str, Any], folder: Path, jobs: int | None) -> None:
@@ -153,21 +162,22 @@ class SlurmExecutor:
         try:
             self._executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind, **first)
         except RuntimeError as error:
-            raise RibError(f"hydra/launcher: {error}; give the command on a login node of the cluster") from error
+            raise RibError(f"hydra/launcher: {error}; run the command on a login node of the cluster") from error
+        # These names are submitit's own for every kind of cluster; any other parameter needs the kind as its prefix.
         shared = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"}
         shared |= {"stderr_to_stdout"}
         self._executor.update_parameters(**{k if k in shared else f"{kind}_{k}": v for k, v in settings.items()})
 
     def start(self, folder: Path) -> Worker:
-        """Queue a cell."""
+        """Put a cell into the cluster's queue."""
         job = self._executor.submit(CellJob(), str(folder.resolve()))
 
         def exit_code() -> int | None:
             if not job.done():
                 return None
-            failed = job.exception()
-            if failed is not None:
-                cell.record_failure(folder, str(failed).strip().splitlines()[-1])
+            error = job.exception()
+            if error is not None:
+                cell.record_failure(folder, str(error).strip().splitlines()[-1])
                 return 1
             return int(job.result())
 
@@ -175,21 +185,21 @@ class SlurmExecutor:
 
 
 class CellJob:
-    """A cell as submitit sends it."""
+    """Function object that submitit pickles and runs for a cell; submitit calls `checkpoint` at a preemption."""
 
     def __call__(self, folder: str) -> int:
-        """Make the cell; its output is in the job's own log as well as named in failed.json."""
+        """Make the cell and return its exit code; the output goes to submitit's log."""
         return cell.attempt(Path(folder))
 
     def checkpoint(self, folder: str) -> Any:
-        """What to queue again when the cluster takes the machine away: the same cell, which goes on."""
+        """Return the job to queue when this one is preempted: the same cell, which resumes from its checkpoint."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, folder)
 
 
 def _gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """List the GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,8 +1,8 @@
-"""Weights from elsewhere as a run of method `external`: how people compare their own fine-tunes.
+"""External weights, fine-tuned outside rib, scored as a run of method `external`.
 
-The run's key is of the file's digest, the model that it began as, and the source, which is no target. What it was
-trained with is not known, so the run has no options but a name; its precision is what ``precision=`` says, since runs
-of different precisions share no table.
+The run's key depends on the digest of the weights file, the pretrained model that it was fine-tuned from, and the
+source, which does not count as a target. How it was trained is unknown, so the run has no options besides a name. Its
+precision is the one given as ``precision=``, since runs of different precisions cannot share a table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
 
 
 def external_job(config: EvaluateConfig) -> ScoringJob:
-    """A task for weights from elsewhere, which fit the model."""
+    """Return the scoring job of a file of external weights.
+
+    Args:
+        config: Its ``weights`` is the file; ``model`` the pretrained model, ``dataset`` the source.
+
+    Raises:
+        RibError: If there is no such file, if its weights do not fit the model, if an option does not apply, or if
+            other weights have the same name.
+    """
     file = Path(str(config.weights)).expanduser()
     if (file / "metrics.json").is_file():
         raise RibError(f"weights: {file} is a finished run; score it with runs={file}, or give a file of weights")
@@ -30,10 +38,13 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
         what = f"{file} is a folder" if file.is_dir() else f"there is no {file}"
         raise RibError(f"weights: expected a file of weights, {what}")
     if config.model.name == "none":
-        raise RibError("model: weights from elsewhere are compared with the model they began as; give model=NAME")
+        raise RibError(
+            "model: external weights are compared with the pretrained model that they were fine-tuned from; give "
+            "model=NAME"
+        )
     if config.method:
         raise RibError(
-            f"method={'+'.join(config.method)}: weights from elsewhere are of method {EXTERNAL}; leave it out"
+            f"method={'+'.join(config.method)}: external weights always have method {EXTERNAL}; leave method out"
         )
     node = {"name": config.name or file.stem, "digest": file_digest(file)}
     plain = {name: getattr(config, name) for name in Config.__dataclass_fields__}
@@ -41,17 +52,18 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
     known = spec.catalog.specs
     if spec.source_name not in ("none", *known):
         raise RibError(f"dataset={spec.source_name}: there is no such dataset; known: {', '.join(known)}")
-    task = replace(scoring_job_of(spec, RunStore(config.paths.runs), {}), weights=file, again=config.force)
-    _check_name(node["name"], task)
-    if task.run.metrics() is None:
-        build(replace(spec.start, weights=file), len(spec.catalog.wnids))  # before anything is written
-    return task
+    job = replace(scoring_job_of(spec, RunStore(config.paths.runs), {}), weights=file, force=config.force)
+    _check_name(node["name"], job)
+    if job.run.metrics() is None:
+        # Raises for weights that do not fit, before anything is written to the store.
+        build(replace(spec.start, weights=file), len(spec.catalog.wnids))
+    return job
 
 
-def _check_name(name: str, task: ScoringJob) -> None:
-    """Two files of one name would be one row of a table."""
-    spec = task.spec
-    for other in task.store.finished(model=spec.start.name, source=spec.source_name, method=EXTERNAL):
-        called = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")
-        if called == name and other.key != task.run.key:
-            raise RibError(f"name: other weights are called {name} already ({other.folder}); give name=ANOTHER")
+def _check_name(name: str, job: ScoringJob) -> None:
+    """Refuse a name that other external weights have: both would be the same row of a table."""
+    spec = job.spec
+    for other in job.store.finished(model=spec.start.name, source=spec.source_name, method=EXTERNAL):
+        other_name = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")
+        if other_name == name and other.key != job.run.key:
+            raise RibError(f"name: other weights already have the name {name} ({other.folder}); give name=ANOTHER")

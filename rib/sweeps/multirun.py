@@ -1,11 +1,12 @@
-"""Hydra multiruns (``-m``): what became of each job, one table of all, and jobs of several processes.
+"""Hydra multiruns (``-m``): a record of each job, one table of all jobs, and jobs that use several processes.
 
-Each job writes ``SWEEP/job.<n>.json`` as it starts and as it ends, in whatever process and on whatever machine its
-launcher runs it. The command that began the sweep reads them at the end, so that every failed job has its sentence
-(Hydra raises the first job's error and leaves the others unsaid).
+Each job writes ``SWEEP/job.<n>.json`` when it starts and when it ends, in any process and on any machine. The command
+that began the sweep reads these files at the end, so that every failed job is shown with its reason (Hydra raises only
+the first job's error).
 
-A job whose Trainer starts processes is a command of its own. Lightning starts the other ranks by giving the command
-again, which would be the whole sweep; and where one rank dies it kills the first with -9, which would be the sweep.
+A job whose Trainer starts processes is run as a command of its own. Lightning starts the other ranks by repeating the
+command, which would be the whole sweep; and when a rank dies, it kills the first process with SIGKILL, which would be
+the sweep's.
 """
 
 from __future__ import annotations
@@ -42,32 +43,32 @@ from rib.runtime.processes import processes_exist, several_processes
 from rib.schemas.files import Job
 
 RECORD = "RIB_JOB_RECORD"
-"""Tells a job's own process where its record goes."""
+"""Environment variable that gives a job's own process the file of its record."""
 
 
 class Jobs(Callback):
-    """Shows all jobs of a sweep at its end, and ends with exit code 1 if one failed (``conf/train.yaml``)."""
+    """Hydra callback that prints a table of all jobs, and exits with code 1 if one failed (``conf/train.yaml``)."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """See to it that the jobs are shown even if the launcher fails or the user interrupts.
+        """Make sure that the table is printed even if the launcher fails or the user interrupts.
 
         Raises:
-            SystemExit: If they are to go to SLURM, and there is none.
+            SystemExit: If the launcher is SLURM's and this machine has no ``srun``.
         """
         if "SlurmLauncher" in config.hydra.launcher["_target_"] and shutil.which("srun") is None:
             sys.exit(
-                "rib: hydra/launcher: expected SLURM's srun on this machine, found none; give the command on a login "
-                "node, or say hydra/launcher=submitit_local"
+                "rib: hydra/launcher: expected SLURM's srun on this machine, found none; run the command on a login "
+                "node, or use hydra/launcher=submitit_local"
             )
         self._show = functools.partial(_show, Path(config.hydra.sweep.dir))
         if rank() == 0:
             atexit.register(self._show)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Show the jobs.
+        """Print the table of the jobs.
 
         Raises:
-            SystemExit: If one failed.
+            SystemExit: If a job failed.
         """
         if rank() > 0:
             return
@@ -76,13 +77,20 @@ class Jobs(Callback):
         failed = sum("folder" not in job for job in jobs)
         try:
             self._show()
-        finally:  # Hydra turns whatever else leaves a callback into a warning
+        finally:  # SystemExit, since Hydra turns any other exception of a callback into a warning
             if failed:
-                sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; the same command tries them again")
+                sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; run the same command to retry them")
 
 
 def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
-    """Keep what becomes of a job of a sweep; an error ends the job and not the sweep."""
+    """Wrap a job so that its outcome is recorded, and an error ends the job but not the sweep.
+
+    Args:
+        task: Makes the run of a config. Outside a sweep it is called without a record.
+
+    Returns:
+        The function to give to Hydra.
+    """
 
     @functools.wraps(task)
     def run(cfg: DictConfig) -> None:
@@ -90,41 +98,44 @@ def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None
         if file is None:
             task(cfg)
             return
-        facts = _facts(cfg)
-        write(file, facts)
+        job = _describe_job(cfg)
+        write(file, job)
         try:
-            made = task(cfg)
+            result = task(cfg)
         except (Exception, Stop) as error:
-            write(file, {**facts, "error": _sentence(error)})
+            write(file, {**job, "error": _describe_error(error)})
             if not in_sweep:
                 raise
             if not isinstance(error, RibError):
                 traceback.print_exc()
-            say(f"rib: job {HydraConfig.get().job.num} failed: {_sentence(error)}")
+            say(f"rib: job {HydraConfig.get().job.num} failed: {_describe_error(error)}")
         except SystemExit as stop:
             _requeue(stop)
             raise
         else:
-            write(file, _outcome(made, cfg))
+            write(file, _describe_result(result, cfg))
 
     return run
 
 
 def in_multirun() -> bool:
-    """Whether this is a job of a sweep."""
+    """Check if this is a job of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def needs_own_process(config: Config) -> bool:
-    """Whether this is a job of a sweep whose Trainer would start processes."""
+    """Check if this is a job of a sweep whose Trainer would start processes."""
     return in_multirun() and several_processes(config) and not processes_exist()
 
 
-def in_own_process() -> Run:
-    """Give this job to ``python -m rib.train`` without ``-m``, and wait.
+def run_in_own_process() -> Run:
+    """Run this job as ``python -m rib.train`` without ``-m``, and wait for it.
+
+    Returns:
+        The finished run.
 
     Raises:
-        RibError: If it failed, with its sentence, or was killed.
+        RibError: If the job failed, with its message, or was killed.
     """
     file = _record_file()
     assert file is not None, "a job of a sweep has a record"
@@ -141,42 +152,43 @@ def in_own_process() -> Run:
     if "folder" in job:
         return Run(Path(job["folder"]))
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-    raise RibError(job.get("error") or f"its process {how}; what it said last is above")
+    raise RibError(job.get("error") or f"its process {how}; its last output is above")
 
 
 def _records(sweep: Path) -> list[Job]:
-    """What became of a sweep's jobs, in order."""
+    """Read the records of a sweep's jobs, in order."""
     files = [file for file in sweep.glob("job.*.json") if file.name.split(".")[1].isdecimal()]
     return [_record(file) for file in sorted(files, key=lambda file: int(file.name.split(".")[1]))]
 
 
 def _record(file: Path) -> Job:
-    """What a job wrote of itself; one whose record is damaged has failed, and says so."""
+    """Read a job's record; a missing or damaged one counts as a failed job."""
     try:
         return cast("Job", read(file))
     except (FileNotFoundError, RibError):
-        facts: Job = {"overrides": "", "model": "", "source": "", "method": "", "seed": None}
-        return {**facts, "error": f"{file} is damaged"}
+        empty: Job = {"overrides": "", "model": "", "source": "", "method": "", "seed": None}
+        return {**empty, "error": f"{file} is damaged"}
 
 
 def _show(sweep: Path) -> None:
-    """Print one table of a sweep's jobs; in a file a row is a line, however long."""
+    """Print the table of a sweep's jobs, if there are any."""
     if jobs := _records(sweep):
-        # Brackets are part of overrides and of messages, and no markup.
+        # Overrides and messages contain brackets, which are not markup. In a file a row stays one line, so that grep
+        # finds whole messages.
         console = Console(width=None if Console().is_terminal else 2000, markup=False, emoji=False)
         console.print(_table(jobs, sweep))
 
 
 def _table(jobs: Sequence[Job], sweep: Path) -> Table:
-    """One row a job; of the overrides, those that not all share."""
+    """Return a table with one row per job, without the overrides that all jobs share."""
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
     table = Table(title=f"{len(jobs)} jobs of {sweep.resolve()}", title_justify="left")
     for column in ("job", "model", "source", "method", "seed", "overrides", "RI in points [95 %, images only]"):
         table.add_column(column)
-    table.add_column("folder, or what failed", overflow="fold")
+    table.add_column("folder, or error", overflow="fold")
     for number, job in enumerate(jobs):
         improvement = job.get("robustness_improvement")
-        unfinished = f"it began and left no result: it was killed, or still runs; see {sweep / '.submitit'}"
+        unfinished = f"it started but left no result: it was killed, or is still running; see {sweep / '.submitit'}"
         table.add_row(
             str(number),
             *(job["model"], job["source"], job["method"], "" if job["seed"] is None else str(job["seed"])),
@@ -188,7 +200,7 @@ def _table(jobs: Sequence[Job], sweep: Path) -> Table:
 
 
 def _record_file() -> Path | None:
-    """Where this job's record goes; None for a run that is no job of a sweep, and on ranks above zero."""
+    """Return the file of this job's record; None for a run outside a sweep, and on ranks above zero."""
     if rank() > 0:
         return None
     if RECORD in os.environ:
@@ -197,7 +209,8 @@ def _record_file() -> Path | None:
     return Path(hydra.sweep.dir) / f"job.{hydra.job.num}.json" if in_multirun() else None
 
 
-def _facts(cfg: DictConfig) -> Job:
+def _describe_job(cfg: DictConfig) -> Job:
+    """Return the record of a job that has just started."""
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
         "model": cfg.model.name,
@@ -207,10 +220,11 @@ def _facts(cfg: DictConfig) -> Job:
     }
 
 
-def _outcome(run: Run, cfg: DictConfig) -> Job:
+def _describe_result(run: Run, cfg: DictConfig) -> Job:
+    """Return the record of a job that has finished its run."""
     targets, reported = sorted(cfg.suite.targets), sorted(cfg.suite.reported)
     metrics = run.metrics(MetricsKey(suite_label(cfg.suite), targets, reported, cfg.experiment, scores=None))
-    assert metrics is not None, "a job that ended well has scored its suite"
+    assert metrics is not None, "a job that succeeded has scored its suite"
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
         "model": metrics["model"],
@@ -222,22 +236,22 @@ def _outcome(run: Run, cfg: DictConfig) -> Job:
     }
 
 
-def _sentence(error: BaseException) -> str:
-    """What failed; an error that is no user's mistake is named, and its traceback stands in the log."""
+def _describe_error(error: BaseException) -> str:
+    """Return an error as one line; an unexpected one with its type, and a reference to the traceback."""
     error = (error.__cause__ or error) if isinstance(error, Stop) else error
     text = " ".join(str(error).split())
     return text if isinstance(error, RibError) else f"{type(error).__name__}: {text} (traceback in the log)"
 
 
 def _arguments() -> list[str]:
-    """What a job's command needs beside its overrides: where configs are found."""
+    """Return the command-line arguments that say where configs are found, which a job's overrides lack."""
     hydra = HydraConfig.get()
     folders = [f"--config-dir={s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
     return [*folders, *(o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath="))]
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End a job's processes: asked first, then made to; last.ckpt is what they go on from."""
+    """End a job's processes, with SIGTERM first and SIGKILL 10 s later; they can resume from last.ckpt."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(child.pid, number)
@@ -246,9 +260,10 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _requeue(stop: SystemExit) -> None:
-    """Under submitit, SIGTERM (what SLURM sends first) means the same as its own signal: back into the queue.
+    """Put a job that SLURM ends with SIGTERM back into the queue, by sending submitit's own signal.
 
-    Lightning ends the fit at SIGTERM, whereas submitit waits for the signal that comes next, which would be too late.
+    Lightning ends the fit at SIGTERM, which SLURM sends first. Submitit waits for the signal that comes next, when the
+    process is gone already.
     """
     if type(stop).__name__ == "SIGTERMException" and "SUBMITIT_EXECUTOR" in os.environ:
         name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")

@@ -1,7 +1,7 @@
-"""The plan of a grid: every cell as a question, the runs that it needs, and what is there already.
+"""The plan of a grid: its cells, the runs that they depend on, and which of these are in the store.
 
-A cell is one run of the store. What several cells need (the pretrained scores, a linear probe, an ingredient) is a cell
-of its own, planned once and made before them. Nothing is downloaded and nothing is made here; no torch.
+A cell is one run of the store. Runs that several cells need (the pretrained scores, a linear probe, an ingredient) are
+cells of their own, planned once and made first. Planning downloads and makes nothing, and does not import torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rib.runtime.files import digest_of
 from rib.schemas.metrics import Metrics
 
 AXES = ("models", "sources", "methods", "seeds", "axes")
-"""What an entry of ``grids`` may say otherwise."""
+"""Keys that an entry of ``grids`` may set."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,21 @@ class Cell:
     """One run of a grid.
 
     Attributes:
-        id: Names its folder under ``<store>/cells``; two cells with one answer are one cell.
-        label: ``mini_small, ewc on imagenet_r, seed 0``.
-        spec: What it asks; None where it cannot even be asked.
-        place: Where its answer is, or will be; None without a question.
-        needs: Ids of the cells that come before it.
-        wanted: Whether the grid asks for it, or only other cells need it.
-        axes: What the grid's axes say here, by option.
-        problem: Why it cannot be asked; None where it can.
-        refused: Whether that is because the source must not be trained on.
+        id: Name of its folder under ``<store>/cells``; cells with the same result have the same id.
+        label: Description for the user, ``mini_small, ewc on imagenet_r, seed 0``.
+        spec: The resolved run; None if it cannot be resolved.
+        run: Folder of the run, made or not; None without a spec.
+        needs: Ids of the cells that must be made before it.
+        wanted: True if the grid asks for it, False if only other cells need it.
+        axes: The value of each of the grid's axes, by option.
+        problem: Why it cannot be resolved; None if it can.
+        refused: True if that is because its source must not be trained on.
     """
 
     id: str
     label: str
     spec: RunSpec | None
-    place: Run | None
+    run: Run | None
     needs: tuple[str, ...] = ()
     wanted: bool = False
     axes: Mapping[str, Any] = field(default_factory=dict)
@@ -59,12 +59,12 @@ class Cell:
 
     @property
     def metrics(self) -> Metrics | None:
-        """What its run's metrics say to exactly this question; None while there is no answer."""
-        return None if self.place is None or self.spec is None else find_metrics(self.place, self.spec)
+        """Metrics of its run under exactly this spec; None until the run is finished and scored."""
+        return None if self.run is None or self.spec is None else find_metrics(self.run, self.spec)
 
     @property
     def is_done(self) -> bool:
-        """Whether its answer is in the store."""
+        """True if its result is in the store."""
         return self.metrics is not None
 
 
@@ -73,15 +73,16 @@ class Plan:
     """A grid's cells.
 
     Attributes:
-        cells: By id, each after those that it needs.
-        asked: As often as the grid asks: two values of an option that mean the same run are two entries of one id.
+        cells: All cells by id, each after those that it needs.
+        asked: The wanted cells, once per combination of the axes: two values of an option that lead to the same run
+            are two entries with the same id.
     """
 
     cells: dict[str, Cell] = field(default_factory=dict)
     asked: list[Cell] = field(default_factory=list)
 
     def add(self, cell: Cell) -> None:
-        """Take in a cell; one that only others needed becomes wanted when the grid asks for it, too."""
+        """Add a cell; one that only other cells needed becomes wanted if the grid asks for it as well."""
         if cell.wanted:
             self.asked.append(cell)
         known = self.cells.get(cell.id)
@@ -94,32 +95,40 @@ class Plan:
         return [cell for cell in self.cells.values() if cell.wanted]
 
     def shared(self) -> dict[str, int]:
-        """What several cells need once, and how many of each: pretrained scores, probes, ingredients, Fishers."""
+        """Count what is made once for several cells: pretrained scores, probes, ingredients and Fishers, by name."""
         needed = [cell for cell in self.cells.values() if not cell.wanted and cell.spec is not None]
         counts: dict[str, int] = {}
         for cell in needed:
             assert cell.spec is not None
             counts[cell.spec.method] = counts.get(cell.spec.method, 0) + 1
-        fishers = {digest_of(facts) for cell in self.cells.values() for facts in _fishers(cell)}
+        fishers = {digest_of(key_fields) for cell in self.cells.values() for key_fields in _fisher_fields(cell)}
         return counts | ({"Fisher": len(fishers)} if fishers else {})
 
 
 def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
-    """Lay out a grid.
+    """Plan the cells of a grid.
+
+    Args:
+        config: With the lists ``models``, ``sources``, ``methods`` and ``seeds``, ``axes``, or ``grids`` of these.
+        store: Where the runs are, or will be.
+
+    Returns:
+        The plan. A cell that cannot be resolved is part of it, with the reason.
 
     Raises:
-        RibError: If an entry of the grid cannot be understood; a cell that cannot be asked is part of the plan.
+        RibError: If the grid itself is invalid, or if all cells fail for the same reason.
     """
-    plan, found = Plan(), Resolver(download=False)
+    plan, resolver = Plan(), Resolver(download=False)
     for label, values, cell_config in _configs(config):
         try:
-            spec = resolve(cell_config, found)
+            spec = resolve(cell_config, resolver)
         except RibError as error:
             refused = isinstance(error, RefusedError)
             cell_id = digest_of([label, values])
             plan.add(Cell(cell_id, label, None, None, (), True, values, str(error), refused))
         else:
             _add(plan, store, spec, label, values, wanted=True)
+    # One problem of all cells is a mistake in the command, not in a cell; a refused source is part of a normal plan.
     problems = {cell.problem for cell in plan.wanted}
     if len(problems) == 1 and (only := problems.pop()) is not None and not all(c.refused for c in plan.wanted):
         raise RibError(only)
@@ -127,23 +136,28 @@ def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
 
 
 def controls(plan: Plan, store: RunStore) -> Plan:
-    """What a finished grid lacks to be read: plain fine-tuning with frozen statistics of every model with BatchNorm.
+    """Plan the control runs that a finished grid lacks: plain fine-tuning with frozen BatchNorm statistics.
 
-    Moving statistics alone can cost more than fine-tuning does; whether a model has any is known once it was trained.
+    Updating the statistics alone can cost more accuracy than fine-tuning does, so that methods which freeze them need
+    this comparison. Whether a model has BatchNorm is known once it was trained, hence a second plan.
+
+    Args:
+        plan: The grid's, with finished cells.
+        store: Where the runs are, or will be.
     """
-    lacking, found = Plan(), Resolver(download=False)
+    missing, resolver = Plan(), Resolver(download=False)
     for cell in plan.wanted:
         spec, metrics = cell.spec, cell.metrics
         if spec is None or metrics is None or not metrics["notes"].get("batch_norm.layers"):
             continue
-        control = resolve(replace(spec.config, method={}, batch_norm=BatchNorm.frozen), found)
-        _add(lacking, store, control, f"{label_of(control)}, batch_norm=frozen", {}, wanted=True)
-    lacking.cells = {id: cell for id, cell in lacking.cells.items() if id not in plan.cells}
-    return lacking
+        control = resolve(replace(spec.config, method={}, batch_norm=BatchNorm.frozen), resolver)
+        _add(missing, store, control, f"{label_of(control)}, batch_norm=frozen", {}, wanted=True)
+    missing.cells = {id: cell for id, cell in missing.cells.items() if id not in plan.cells}
+    return missing
 
 
 def label_of(spec: RunSpec) -> str:
-    """``mini_small, ewc on imagenet_r, seed 0``."""
+    """Return a run's description for the user, ``mini_small, ewc on imagenet_r, seed 0``."""
     if spec.source is None:
         return f"{spec.start.name}, {spec.method}"
     return f"{spec.start.name}, {spec.method} on {spec.source_name}, seed {spec.config.seed}"
@@ -152,78 +166,87 @@ def label_of(spec: RunSpec) -> str:
 def _add(
     plan: Plan, store: RunStore, spec: RunSpec, label: str, values: Mapping[str, Any], wanted: bool = False
 ) -> str:
-    """Add a cell after what it needs."""
-    asked = [part.spec for part in spec.needs if part.spec is not None]
-    before = [] if spec.source is None else [spec.of_pretrained()]
-    needs = tuple(dict.fromkeys(_add(plan, store, part, label_of(part), {}) for part in (*before, *asked)))
-    place = store.run_of(spec)
+    """Add a cell to a plan, after the cells that it needs, and return its id."""
+    used = [run.spec for run in spec.needs if run.spec is not None]
+    pretrained = [] if spec.source is None else [spec.of_pretrained()]
+    needs = tuple(dict.fromkeys(_add(plan, store, need, label_of(need), {}) for need in (*pretrained, *used)))
+    run = store.run_of(spec)
+    # The training key alone would not do: two suites of one run are two results, each scored by a cell of its own.
     suite = [spec.suite, spec.protocol["targets"], spec.protocol["reported"], spec.config.experiment]
-    cell_id = digest_of([place.key, suite, spec.score_keys])
-    plan.add(Cell(cell_id, label, spec, place, needs, wanted, values))
+    cell_id = digest_of([run.key, suite, spec.score_keys])
+    plan.add(Cell(cell_id, label, spec, run, needs, wanted, values))
     return cell_id
 
 
 def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Config]]:
-    """Every cell that the grid asks for: a label, what the axes say, and its config."""
+    """Yield the label, the values of the axes and the config of every cell that the grid asks for."""
     base = Config(**{f.name: getattr(config, f.name) for f in fields(Config)})
     if base.method:
-        raise RibError(f"a grid takes methods=[{', '.join(base.method)}] in the place of +method=")
-    whole = {name: getattr(config, name) for name in AXES}
+        raise RibError(f"expected methods=[{', '.join(base.method)}] for a grid, got +method={','.join(base.method)}")
+    defaults = {name: getattr(config, name) for name in AXES}
     for entry in config.grids or [{}]:
         if unknown := entry.keys() - set(AXES):
-            raise RibError(f"grids: there is no {min(unknown)}; an entry may have {', '.join(AXES)}")
-        yield from _product(base, {**whole, **entry})
+            raise RibError(f"grids: expected an entry with any of {', '.join(AXES)}, got {min(unknown)}")
+        yield from _product(base, {**defaults, **entry})
 
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
+    """Yield the cells of one grid, as `_configs` does."""
     sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
     axes = _axes(grid["axes"] or {}, base)
-    for name, listed in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
-        if not isinstance(listed, list) or not listed:
-            raise RibError(f"{name}: expected a list of at least one value, got {listed!r}")
+    for name, entries in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
+        if not isinstance(entries, list) or not entries:
+            raise RibError(f"{name}: expected a list of at least one value, got {entries!r}")
     used: set[str] = set()
     for model, names in itertools.product(grid["models"], grid["methods"]):
         name, *more = shlex.split(model)
-        started = rib.config.override(base, [f"model={name}", *more], f"models: {model}")
-        stacked = replace(started, method=ingredients.nodes_of(names, "methods", names))
-        here = [axis for axis in axes if not axis.startswith("method.") or axis.split(".")[1] in stacked.method]
-        used |= set(here)
-        for combination in itertools.product(*(axes[axis] for axis in here)):
-            values = dict(zip(here, combination, strict=True))
-            one = (
-                rib.config.override(stacked, [f"{k}={_spelt(v)}" for k, v in values.items()], "axes")
+        with_model = rib.config.override(base, [f"model={name}", *more], f"models: {model}")
+        with_method = replace(with_model, method=ingredients.nodes_of(names, "methods", names))
+        # An axis over an option of one method does not multiply the cells of the others.
+        own = [axis for axis in axes if not axis.startswith("method.") or axis.split(".")[1] in with_method.method]
+        used |= set(own)
+        for combination in itertools.product(*(axes[axis] for axis in own)):
+            values = dict(zip(own, combination, strict=True))
+            with_values = (
+                rib.config.override(with_method, [f"{k}={_spell(v)}" for k, v in values.items()], "axes")
                 if values
-                else stacked
+                else with_method
             )
             for source, seed in itertools.product(sources, grid["seeds"]):
-                cell = replace(one, dataset=replace(one.dataset, name=source), seed=seed)
-                said = "".join(f", {axis}={_spelt(value)}" for axis, value in values.items())
-                yield f"{cell.model.name}, {names} on {source}, seed {seed}{said}", values, cell
-    if lost := axes.keys() - used:
-        raise RibError(f"axes: {min(lost)} is an option of no method in methods={grid['methods']}")
+                cell = replace(with_values, dataset=replace(with_values.dataset, name=source), seed=seed)
+                suffix = "".join(f", {axis}={_spell(value)}" for axis, value in values.items())
+                yield f"{cell.model.name}, {names} on {source}, seed {seed}{suffix}", values, cell
+    if unused := axes.keys() - used:
+        raise RibError(f"axes: no method in methods={grid['methods']} has the option {min(unused)}")
 
 
 def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
-    """The axes of this world: one that is null is none, and one may list its values by the kind of data."""
+    """Return the axes that apply to this kind of data, without those that are null.
+
+    An axis is a list of values, or a mapping that gives a list for mini and another for the user's data.
+    """
     kind = "mini" if base.data.root is None else "user"
-    found = {}
-    for name, listed in given.items():
-        if isinstance(listed, Mapping) and set(listed) != {"mini", "user"}:
-            each = "one for each kind of data, {mini: [..], user: [..]}"
-            raise RibError(f"axes.{name}: expected a list, or {each}, got {dict(listed)}")
-        values = listed[kind] if isinstance(listed, Mapping) else listed
+    axes = {}
+    for name, entries in given.items():
+        if isinstance(entries, Mapping) and set(entries) != {"mini", "user"}:
+            alternative = "one for each kind of data, {mini: [..], user: [..]}"
+            raise RibError(f"axes.{name}: expected a list, or {alternative}, got {dict(entries)}")
+        values = entries[kind] if isinstance(entries, Mapping) else entries
         if values is not None:
-            found[name] = values
-    return found
+            axes[name] = values
+    return axes
 
 
-def _spelt(value: object) -> str:
-    """A value as on the command line."""
+def _spell(value: object) -> str:
+    """Spell a value as on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _fishers(cell: Cell) -> Iterator[Sequence[object]]:
-    """What a cell's Fisher depends on, if it estimates one: cells of equal facts share it (`rib.runtime.artifacts`)."""
+def _fisher_fields(cell: Cell) -> Iterator[Sequence[object]]:
+    """Yield the key fields of the Fisher that a cell estimates, if any; equal ones share it (`rib.runtime.artifacts`).
+
+    They only serve to count Fishers: the cache's own key holds the digest of the probe's weights, not made yet.
+    """
     spec = cell.spec
     if spec is None or spec.source is None or not spec.trains:
         return

@@ -1,7 +1,7 @@
-"""Run a plan: cells in dependency order, each in a process of its own, until all that can be made are.
+"""Run a plan's cells in dependency order, each in a process of its own, until every cell is done or has failed.
 
-What another process on the same store is making is left to it and looked at again. A cell that fails is recorded; what
-needs it is named, and everything else goes on.
+A cell that another process on the same store is making is left to that process and checked again later. When a cell
+fails, the reason is recorded, the cells that need it fail too, and all others continue.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from rib.sweeps.cell import CONFIG, FAILED, failure, record_failure
 from rib.sweeps.executors import SECONDS_TO_END, Worker, Workers
 from rib.sweeps.plan import Cell, Plan
 
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_POLLS = 0.1
 
 
 @dataclass
 class Outcome:
-    """How a grid stands.
+    """State of a grid's cells; those in none of the three collections are still to be made.
 
     Attributes:
-        done: Cells whose answers are in the store.
-        failed: Why others have none, by cell id: their own failure, or that of one they need.
-        refused: Cells whose source must not be trained on, with the reason.
+        done: Ids of cells whose results are in the store.
+        failed: Reason of each failed cell by id: its own failure, or that of a cell that it needs.
+        refused: Reason of each cell by id whose source must not be trained on.
     """
 
     done: set[str] = field(default_factory=set)
@@ -40,22 +40,22 @@ class Outcome:
     refused: dict[str, str] = field(default_factory=dict)
 
     def is_open(self, cell: str) -> bool:
-        """Whether a cell is still to be made."""
+        """Check if a cell is still to be made."""
         return not (cell in self.done or cell in self.failed or cell in self.refused)
 
 
 def cell_folder(store: RunStore, cell: Cell) -> Path:
-    """Where a cell's log and failure are."""
+    """Return the folder of a cell's config, log, progress and failure."""
     return store.root / "cells" / cell.id
 
 
 def grid_state(plan: Plan, store: RunStore, retry_failed: bool = False) -> Outcome:
-    """What is there of a plan, and what failed before.
+    """Find out which cells of a plan are done, have failed or are refused.
 
     Args:
         plan: All cells.
-        store: Where their answers are.
-        retry_failed: Forget earlier failures, so that these cells are tried again.
+        store: The store that holds their results.
+        retry_failed: Delete the records of earlier failures, so that these cells are tried again.
     """
     outcome = Outcome()
     for cell in plan.cells.values():
@@ -69,18 +69,18 @@ def grid_state(plan: Plan, store: RunStore, retry_failed: bool = False) -> Outco
         elif retry_failed:
             (folder / FAILED).unlink(missing_ok=True)
         elif (known := failure(folder)) is not None:
-            outcome.failed[cell.id] = f"{known['error']} (it failed before; retry=1 tries again)"
+            outcome.failed[cell.id] = f"{known['error']} (failed before; retry=1 tries again)"
     return outcome
 
 
 class Schedule:
-    """Makes what is missing of a plan.
+    """Scheduler that makes the missing cells of a plan.
 
     Args:
         plan: All cells.
-        store: Where their answers go.
-        workers: Who makes them.
-        outcome: From `stand`; brought up to date.
+        store: The store that their results go to.
+        workers: The executor that runs them.
+        outcome: From `grid_state`; it is updated in place.
     """
 
     def __init__(self, plan: Plan, store: RunStore, workers: Workers, outcome: Outcome) -> None:
@@ -90,91 +90,97 @@ class Schedule:
         self._running: dict[str, Worker] = {}
 
     def run(self) -> Outcome:
-        """Until nothing is left that can be made. Ctrl-C ends the cells under way first; they go on another time."""
-        terminated = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        """Make cells until none is left that can be made, and return the updated outcome.
+
+        Ctrl-C or SIGTERM first ends the running cells; run the same command to resume them.
+        """
+        # SIGTERM would end this process without the finally below, and leave the cells running.
+        old_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             with progress("grid", len(self._waiting), "cells") as advance:
                 while self._waiting or self._running:
-                    self._settle(advance)
-                    self._fail_what_needs_failed(advance)
-                    self._start(advance)
-                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                    self._collect_finished(advance)
+                    self._fail_dependents(advance)
+                    self._start_ready(advance)
+                    time.sleep(SECONDS_BETWEEN_POLLS)
         finally:
-            signal.signal(signal.SIGTERM, terminated)
-            self._end()
+            signal.signal(signal.SIGTERM, old_handler)
+            self._end_running()
         return self.outcome
 
-    def _settle(self, advance: Advance) -> None:
-        """Look at the cells under way."""
+    def _collect_finished(self, advance: Advance) -> None:
+        """Record the results of running cells whose processes have ended."""
         for id, worker in list(self._running.items()):
             code = worker.exit_code()
             if code is None:
                 continue
             del self._running[id]
             cell, folder = self.plan.cells[id], cell_folder(self.store, self.plan.cells[id])
+            # The store decides, not the exit code: a process may die after its run was finished.
             if cell.is_done:
-                self._done(cell, advance)
+                self._mark_done(cell, advance)
                 continue
             if failure(folder) is None:
-                record_failure(folder, _how_it_ended(code))
-            error = (failure(folder) or {"error": "no reason was kept: is the disk full?"})["error"]
+                record_failure(folder, _explain_exit(code))
+            error = (failure(folder) or {"error": "its reason could not be recorded: is the disk full?"})["error"]
             self.outcome.failed[id] = error
             say(f"failed: {cell.label}: {error} ({folder / 'log.txt'})")
             advance(1, "")
 
-    def _done(self, cell: Cell, advance: Advance) -> None:
+    def _mark_done(self, cell: Cell, advance: Advance) -> None:
         self.outcome.done.add(cell.id)
         self._waiting.pop(cell.id, None)
         advance(1, cell.label)
 
-    def _fail_what_needs_failed(self, advance: Advance) -> None:
+    def _fail_dependents(self, advance: Advance) -> None:
+        """Mark waiting cells as failed if a cell that they need has failed."""
         for id, cell in list(self._waiting.items()):
-            lost = next((need for need in cell.needs if need in self.outcome.failed), None)
-            if lost is not None:
+            cause = next((need for need in cell.needs if need in self.outcome.failed), None)
+            if cause is not None:
                 del self._waiting[id]
-                self.outcome.failed[id] = f"it needs {self.plan.cells[lost].label}, which failed"
+                self.outcome.failed[id] = f"it needs {self.plan.cells[cause].label}, which failed"
                 advance(1, "")
 
-    def _start(self, advance: Advance) -> None:
-        """Begin cells whose needs are met and that nobody else is at, as many as there is room for."""
+    def _start_ready(self, advance: Advance) -> None:
+        """Start cells whose needs are done and that no other process is making, up to the executor's limit."""
         for id, cell in list(self._waiting.items()):
             if len(self._running) >= self.workers.at_once:
                 return
             if not self.outcome.done.issuperset(cell.needs):
                 continue
-            assert cell.place is not None and cell.spec is not None, "a waiting cell can be asked"
-            if self._locks.holder(cell.place.key) is not None:
-                continue  # somebody else's, and done when they are
+            assert cell.run is not None and cell.spec is not None, "a waiting cell is resolved"
+            if self._locks.holder(cell.run.key) is not None:
+                continue  # another process is making it
             if cell.is_done:
-                self._done(cell, advance)
+                self._mark_done(cell, advance)
                 continue
             del self._waiting[id]
             folder = cell_folder(self.store, cell)
             write_atomically(folder / CONFIG, rib.config.to_yaml(cell.spec.config).encode())
             self._running[id] = self.workers.start(folder)
 
-    def _end(self) -> None:
-        """End what is under way."""
+    def _end_running(self) -> None:
+        """Ask the running cells to end, and kill those that have not after `SECONDS_TO_END`."""
         for worker in self._running.values():
             worker.end()
-        patience = time.monotonic() + SECONDS_TO_END
-        while self._running and time.monotonic() < patience:
+        deadline = time.monotonic() + SECONDS_TO_END
+        while self._running and time.monotonic() < deadline:
             self._running = {id: w for id, w in self._running.items() if w.exit_code() is None}
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_POLLS)
         for worker in self._running.values():
             worker.kill()
 
 
-def _how_it_ended(code: int) -> str:
-    """What an exit code of a process that left no word says."""
+def _explain_exit(code: int) -> str:
+    """Explain the exit code of a process that recorded no failure."""
     if code == -signal.SIGKILL:
-        return "its process was killed (SIGKILL): by the system for want of memory, or by hand"
+        return "its process was killed (SIGKILL), by the system because memory ran out, or by hand"
     if code < 0:
         return f"its process was ended by {signal.Signals(-code).name}"
     return f"its process ended with exit code {code} and no result"
 
 
 def failed_labels(plan: Plan, outcome: Outcome) -> Sequence[tuple[str, str]]:
-    """Label and reason of every cell without an answer, those that the grid asks for last."""
+    """Return the label and reason of every failed cell, with the cells that the grid asks for last."""
     cells = sorted(outcome.failed, key=lambda id: plan.cells[id].wanted)
     return [(plan.cells[id].label, outcome.failed[id]) for id in cells]

@@ -1,4 +1,4 @@
-"""A run to be scored, with what stands behind it."""
+"""Scoring jobs: runs to be scored, with the runs that they depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rib.runs.spec import PRETRAINED, RunSpec
 from rib.runs.store import RunStore
 
 Trees = dict[tuple[Path, str], ImageTree]
-"""Lists of images that are shared (ImageNet-C has 3.75 million), by their folder and score key."""
+"""Lists of images by folder and score key, shared among jobs: that of ImageNet-C has 3.75 million entries."""
 
 
 @dataclass(frozen=True)
@@ -23,60 +23,65 @@ class ScoringJob:
     """A run to be scored.
 
     Attributes:
-        spec: What it answers, with the suite that is asked for.
-        run: Its folder.
+        spec: The resolved run, with the suite to score it on.
+        run: Folder of the run.
         store: The store that holds it.
-        needs: What must be scored before it: its `pretrained` run, and what it is made from.
-        parts: The runs that it is made from.
-        weights: The file that its weights are made from, if they are not there yet; None for the start's own.
-        again: Whether to score what has been scored.
+        needs: Jobs that come first: that of its `pretrained` run, and those of its ingredients.
+        ingredients: The runs that it was merged from.
+        weights: File of external weights for a run without weights yet; None for those of the pretrained model.
+        force: True to score datasets again that have been scored.
     """
 
     spec: RunSpec
     run: Run
     store: RunStore
     needs: tuple[ScoringJob, ...] = ()
-    parts: tuple[Run, ...] = ()
+    ingredients: tuple[Run, ...] = ()
     weights: Path | None = None
-    again: bool = False
+    force: bool = False
 
     @property
-    def before(self) -> Run:
-        """What it is compared with: its `pretrained` run, or itself."""
+    def pretrained(self) -> Run:
+        """The baseline that it is compared with: its `pretrained` run, or itself if it is one."""
         return self.needs[0].run if self.needs else self.run
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to do."""
-        return self.again or find_metrics(self.run, self.spec) is None
+        """True if something is left to score or to compute."""
+        return self.force or find_metrics(self.run, self.spec) is None
 
     @property
     def unscored(self) -> list[str]:
         """Datasets to score."""
-        return list(self.spec.images) if self.again else unscored(self.spec, self.run)
+        return list(self.spec.images) if self.force else unscored(self.spec, self.run)
 
     @property
     def num_models(self) -> int:
-        """Models that look at each image: the run's own and its curve's, or those of an ensemble."""
-        if self.parts and not self.run.weights_file.is_file():
-            return len(self.parts)
+        """Number of models that see each image: the run's own and those of its curve, or those of an ensemble."""
+        if self.ingredients and not self.run.weights_file.is_file():
+            return len(self.ingredients)
         metrics = self.run.metrics()
         return 1 + (0 if metrics is None else len(metrics.get("curve", ())))
 
     @property
     def model_bytes(self) -> int:
-        """Memory of one model, and of its logits on the largest dataset where they are kept."""
-        files = (self.run.weights_file, self.before.weights_file, self.spec.start.weights)
+        """Memory of one model in bytes, with its logits on the largest dataset if these are kept."""
+        files = (self.run.weights_file, self.pretrained.weights_file, self.spec.start.weights)
         weights = next(file for file in files if file.is_file()).stat().st_size
         logits = max((4 * len(t) * len(t.spec.groups) for t in self.spec.images.values()), default=0)
         return weights + (logits if self.spec.config.predictions.logits else 0)
 
 
 def scoring_job_of(spec: RunSpec, store: RunStore, trees: Trees) -> ScoringJob:
-    """A task with those behind it; what of their images is the same is taken from ``trees``, or put there.
+    """Return the job of a run together with the jobs that it needs.
+
+    Args:
+        spec: The resolved run.
+        store: The store that holds it.
+        trees: Lists of images of earlier jobs; they are reused, and new ones are added.
 
     Raises:
-        RibError: If a run that it is made from is gone.
+        RibError: If an ingredient of the run is gone.
     """
     keys = spec.score_keys
     scored = {n: trees.setdefault((tree.folder, keys[n]), tree) for n, tree in spec.scored.items()}
@@ -85,28 +90,32 @@ def scoring_job_of(spec: RunSpec, store: RunStore, trees: Trees) -> ScoringJob:
     if spec.method == PRETRAINED:
         return ScoringJob(spec, run, store)
     needs = [scoring_job_of(spec.of_pretrained(), store, trees)]
-    parts = []
-    for part in spec.ingredients:
-        if part.spec is not None:
-            needs.append(scoring_job_of(part.spec, store, trees))
-        parts.append(needs[-1].run if part.folder is None else Run(part.folder))
-        if part.source != "none" and parts[-1].metrics() is None:
-            how = "" if part.spec is None else f"; make it with {command_for(part.spec.config)}"
-            raise RibError(f"it is made from {part.label}, which is not there{how}")
-    return ScoringJob(spec, run, store, tuple(needs), tuple(parts))
+    ingredients = []
+    for ingredient in spec.ingredients:
+        if ingredient.spec is not None:
+            needs.append(scoring_job_of(ingredient.spec, store, trees))
+        ingredients.append(needs[-1].run if ingredient.folder is None else Run(ingredient.folder))
+        if ingredient.source != "none" and ingredients[-1].metrics() is None:
+            how = "" if ingredient.spec is None else f"; make it with {command_for(ingredient.spec.config)}"
+            raise RibError(f"its ingredient {ingredient.label} is not in the store{how}")
+    return ScoringJob(spec, run, store, tuple(needs), tuple(ingredients))
 
 
-def in_order(asked: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
-    """Every task once, after what it needs."""
-    as_asked = {task.run.folder: task for task in asked}
+def in_order(requested: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+    """Yield every job once, after the jobs that it needs.
+
+    Args:
+        requested: Jobs that the command asks for; if another one needs such a job, it is yielded with its own options.
+    """
+    by_folder = {job.run.folder: job for job in requested}
     done: set[Path] = set()
 
-    def after_needs(task: ScoringJob) -> Iterator[ScoringJob]:
-        for need in task.needs:
-            yield from after_needs(need)
-        if task.run.folder not in done:
-            done.add(task.run.folder)
-            yield as_asked.get(task.run.folder, task)
+    def visit(job: ScoringJob) -> Iterator[ScoringJob]:
+        for need in job.needs:
+            yield from visit(need)
+        if job.run.folder not in done:
+            done.add(job.run.folder)
+            yield by_folder.get(job.run.folder, job)
 
-    for task in asked:
-        yield from after_needs(task)
+    for job in requested:
+        yield from visit(job)

@@ -1,4 +1,4 @@
-"""State and plan of a grid: cells done, running, failed, refused and missing; for a person and as JSON."""
+"""State and plan of a grid, for the terminal and as JSON: cells done, running, failed, refused and missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATES = ("done", "running", "failed", "refused", "missing")
 
 
 def plan_table(plan: Plan, outcome: Outcome) -> Table:
-    """A line a model and method: how many cells, and how they stand."""
+    """Return a table with one row per model and method: the number of cells in each state."""
     rows: dict[tuple[str, str], Counter[str]] = {}
     for cell in plan.wanted:
         model, _, rest = cell.label.partition(", ")
@@ -47,17 +47,27 @@ def plan_table(plan: Plan, outcome: Outcome) -> Table:
 
 
 def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Console) -> None:
-    """Print the plan, what is shared, and the expected time and disk."""
+    """Print the plan of a grid, the runs that cells share, and the expected time and disk space.
+
+    Args:
+        plan: All cells.
+        outcome: Their state.
+        costs: Estimates of time and disk space.
+        jobs: Number of cells that run in parallel.
+        console: Where to print.
+    """
     console.print(plan_table(plan, outcome))
     shared = ", ".join(f"{count} {name}" for name, count in plan.shared().items())
     if shared:
-        console.print(f"needed by them, made once: {shared}", highlight=False)
+        console.print(f"needed by several cells, made once: {shared}", highlight=False)
     if missing := _missing(plan, outcome):
         seconds = total([costs.seconds(spec) for spec in missing], jobs)
-        about = "time unknown: nothing like it has been measured here" if seconds is None else f"about {spell(seconds)}"
+        time_needed = (
+            "time unknown (no similar run in the store)" if seconds is None else f"about {format_seconds(seconds)}"
+        )
         size = sum(costs.num_bytes(spec) for spec in missing)
         console.print(
-            f"to make: {len(missing)} runs, {about} with {jobs} side by side, starting apart", highlight=False
+            f"to make: {len(missing)} runs, {time_needed} with {jobs} in parallel, plus start-up", highlight=False
         )
         console.print(f"disk: {size / 1e9:.2f} GB in {costs.store.root}", highlight=False)
     for label, reason in failed_labels(plan, outcome):
@@ -68,13 +78,13 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
 
 
 def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanReport:
-    """The plan of a grid for other programs.
+    """Return the plan of a grid as JSON, for other programs.
 
     Args:
         plan: All cells.
-        outcome: How they stand.
-        costs: What such cells take.
-        jobs: Cells side by side.
+        outcome: Their state.
+        costs: Estimates of time and disk space.
+        jobs: Number of cells that run in parallel.
     """
     missing = _missing(plan, outcome)
     cells: list[PlannedCell] = [
@@ -85,7 +95,7 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanRe
             "wanted": cell.wanted,
             "needs": list(cell.needs),
             "axes": dict(cell.axes),
-            "folder": None if cell.place is None else str(cell.place.folder.resolve()),
+            "folder": None if cell.run is None else str(cell.run.folder.resolve()),
         }
         for id, cell in plan.cells.items()
     ]
@@ -100,21 +110,28 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanRe
 
 
 def _missing(plan: Plan, outcome: Outcome) -> list[RunSpec]:
-    """Questions of the cells that are still to be made."""
+    """Return the specs of the cells that are still to be made."""
     return [cell.spec for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
 
 
 def say_older(store: RunStore) -> None:
-    """Say how many runs of a store an older version of rib has made: they are no cell of any grid."""
+    """Print how many runs of a store an older version of rib has made; no grid uses them."""
     older = [metrics for run in store.finished() if (metrics := run.metrics()) is not None and is_older(metrics)]
     if older:
-        say(f"{len(older)} runs in {store.root}: each {older_words(older[0])}, and counts for nothing here")
+        say(f"{len(older)} runs in {store.root} are ignored here: each {older_words(older[0])}")
 
 
 def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:
-    """Print how a grid stands; in a terminal it is kept up to date until nothing runs any more or Ctrl-C."""
+    """Print the status of a grid; in a terminal it is updated until no cell runs any more, or Ctrl-C.
+
+    Args:
+        plan: All cells.
+        store: The store that holds their results.
+        costs: Estimates of time.
+        style: ``json`` for other programs, else a table.
+    """
     console = Console(width=None if Console().is_terminal else 140)
-    report = look(plan, store, costs)
+    report = read_status(plan, store, costs)
     say_older(store)
     if style == "json":
         print(json.dumps(report, indent=1))
@@ -124,25 +141,31 @@ def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:
         with Live(_table(plan, store, report), console=console) as live:
             while report["running"]:
                 time.sleep(SECONDS_BETWEEN_FRAMES)
-                report = look(plan, store, costs)
+                report = read_status(plan, store, costs)
                 live.update(_table(plan, store, report))
 
 
-def look(plan: Plan, store: RunStore, costs: Costs) -> Status:
-    """How a grid stands right now."""
+def read_status(plan: Plan, store: RunStore, costs: Costs) -> Status:
+    """Return the present status of a grid.
+
+    Args:
+        plan: All cells.
+        store: The store that holds their results and locks.
+        costs: Estimates of the time that is left.
+    """
     outcome, locks = grid_state(plan, store), store.locks
     running = []
     for id, cell in plan.cells.items():
-        if id in outcome.done or cell.place is None:
+        if id in outcome.done or cell.run is None:
             continue
-        owner = locks.holder(cell.place.key)
-        if owner is not None:
-            outcome.failed.pop(id, None)
-            running.append(_progress(cell, store, owner))
-    at_work = {entry["label"] for entry in running}
-    counts = Counter("running" if c.label in at_work else state_of(c, outcome) for c in plan.wanted)
-    settled = outcome.done | outcome.failed.keys() | outcome.refused.keys()
-    missing = [c.spec for id, c in plan.cells.items() if id not in settled and c.spec and c.label not in at_work]
+        holder = locks.holder(cell.run.key)
+        if holder is not None:
+            outcome.failed.pop(id, None)  # it is being tried again
+            running.append(_progress(cell, store, holder))
+    labels = {entry["label"] for entry in running}
+    counts = Counter("running" if c.label in labels else state_of(c, outcome) for c in plan.wanted)
+    closed = outcome.done | outcome.failed.keys() | outcome.refused.keys()
+    missing = [c.spec for id, c in plan.cells.items() if id not in closed and c.spec and c.label not in labels]
     return {
         "counts": {state: counts[state] for state in STATES},
         "running": running,
@@ -153,55 +176,57 @@ def look(plan: Plan, store: RunStore, costs: Costs) -> Status:
 
 
 def failures(plan: Plan, outcome: Outcome) -> list[CellReason]:
-    """Cells without a result, and why."""
+    """Return the failed cells with their reasons."""
     return [{"label": label, "reason": reason} for label, reason in failed_labels(plan, outcome)]
 
 
 def refusals(plan: Plan, outcome: Outcome) -> list[CellReason]:
-    """Cells whose source must not be trained on, and why."""
+    """Return the cells whose source must not be trained on, with the reasons."""
     return [{"label": plan.cells[id].label, "reason": reason} for id, reason in outcome.refused.items()]
 
 
 def state_of(cell: Cell, outcome: Outcome) -> str:
-    """One of `STATES`, but for ``running``."""
+    """Return the state of a cell, one of `STATES` without ``running``."""
     for state in ("done", "failed", "refused"):
         if cell.id in getattr(outcome, state):
             return state
     return "missing"
 
 
-def spell(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
+def format_seconds(seconds: float) -> str:
+    """Format a duration as ``40 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _progress(cell: Cell, store: RunStore, owner: Mapping[str, Any]) -> RunningCell:
-    running: RunningCell = {"label": cell.label, "host": owner["host"], "pid": owner["pid"]}
+def _progress(cell: Cell, store: RunStore, holder: Mapping[str, Any]) -> RunningCell:
+    """Return the process that makes a cell, with its progress if that can be read."""
+    running: RunningCell = {"label": cell.label, "host": holder["host"], "pid": holder["pid"]}
     try:
         return {**running, **cast("ProgressInfo", read(cell_folder(store, cell) / PROGRESS))}
-    except (OSError, RibError):
+    except (OSError, RibError):  # not written yet, or by a run that was not started by a grid
         return running
 
 
 def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
+    """Return the status for the terminal: the plan, the counts, the running cells, and the failures."""
     running = Table(title="running", title_justify="left")
-    for column in ("cell", "where", "what", "note"):
+    for column in ("cell", "process", "task", "note"):
         running.add_column(column)
     for column in ("done", "rate", "left"):
         running.add_column(column, justify="right")
     for entry in report["running"]:
-        told = entry if "what" in entry else None
-        left = told["seconds_left"] if told else None
+        progress = entry if "what" in entry else None
+        left = progress["seconds_left"] if progress else None
         running.add_row(
             entry["label"],
             f"{entry['pid']} on {entry['host']}",
-            told["what"] if told else "",
-            told["note"] if told else "",
-            f"{told['done']}/{told['total']} {told['unit']}" if told else "",
-            f"{told['rate']:.0f}/s" if told else "",
-            spell(left) if left is not None else "",
+            progress["what"] if progress else "",
+            progress["note"] if progress else "",
+            f"{progress['done']}/{progress['total']} {progress['unit']}" if progress else "",
+            f"{progress['rate']:.0f}/s" if progress else "",
+            format_seconds(left) if left is not None else "",
         )
     parts: Sequence[RenderableType] = [
         plan_table(plan, grid_state(plan, store)),
@@ -210,4 +235,4 @@ def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
         *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),
     ]
     total_left = report["seconds_left"]
-    return Group(*parts, *([f"about {spell(total_left)} of work are left"] if total_left else []))
+    return Group(*parts, *([f"about {format_seconds(total_left)} of computing time left"] if total_left else []))

@@ -1,9 +1,9 @@
-"""What every study is: from finished cells to a table, and from the table to a paragraph and figures.
+"""Base class of studies: a table from finished cells, and a paragraph and figures from the table.
 
-A paragraph states effects with intervals and n, never an opinion; figures show the table's rows and nothing else, so
-that all of it can be made again from table.csv. Each interval is 95 % for itself; how many of many gain is counted
-after Holm. Nothing is called the best by mRI, which is of targets: what is best is so on the source, or on what was
-held out of it.
+A paragraph states effects with intervals and n, never an opinion. Figures show only the rows of the table, so that both
+can be made again from table.csv. Each interval has 95 % coverage by itself; "k of n gain" is counted after Holm's
+correction. No setting is called the best by its mRI, which is computed on the targets: the best one is chosen on the
+source, or on images held out of it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Made:
     """A finished cell of a study.
 
     Attributes:
-        cell: As planned, with what the axes say.
+        cell: The cell of the plan, with its values of the axes.
         run: Its run.
-        metrics: What metrics.json says to exactly this question.
+        metrics: Metrics of the run under the cell's spec.
     """
 
     cell: Cell
@@ -41,46 +41,51 @@ class Made:
 
     @property
     def result(self) -> Result:
-        """As `rib.reporting.summary` takes it."""
+        """Run and metrics as a pair, the form that `rib.reporting` takes."""
         return self.run, self.metrics
 
 
 class Study(ABC):
-    """A question put to a grid."""
+    """A research question that the cells of a grid answer."""
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """See, before anything is made, that the study can be drawn from these cells.
+        """Check, before any run is made, that the study can be drawn from these cells.
 
         Args:
-            cells: Of the grid, those that can be asked.
+            cells: The resolved cells of the grid.
 
         Raises:
-            RibError: If it cannot, with what is missing.
+            RibError: If it cannot; the message says what is missing.
         """
         if not any(cell.spec and cell.spec.source is not None for cell in cells):
-            raise RibError("methods: a study needs cells that are fine-tuned, got none")
+            raise RibError("methods: a study needs fine-tuned cells, got none; add a method that trains")
 
     @abstractmethod
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """The numbers, of as many cells as are finished: at least one."""
+        """Return the study's table.
+
+        Args:
+            made: The cells that are finished so far, at least one.
+            store: The store that holds their runs.
+        """
 
     @abstractmethod
     def paragraph(self, table: pd.DataFrame) -> str:
-        """What they say."""
+        """Return the results in words, made from the table alone."""
 
     @abstractmethod
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """What they look like, by file name."""
+        """Return the figures by file name without extension, made from the table alone."""
 
 
 def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) -> tuple[str, list[Path]]:
-    """Write table.csv, summary.md and the figures.
+    """Write a study's table.csv, summary.md and figures.
 
     Args:
-        study: What to draw.
+        study: The study.
         made: Finished cells, at least one.
-        store: Where their runs are.
-        out: ``<paths.runs>/studies/NAME``.
+        store: The store that holds their runs.
+        out: Folder to write into, ``<paths.runs>/studies/NAME``.
 
     Returns:
         The paragraph, and the files.
@@ -90,12 +95,21 @@ def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) 
     files = [out / "table.csv", out / "summary.md"]
     write_atomically(files[0], table.to_csv(index=False).encode())
     write_atomically(files[1], f"{text}\n".encode())
-    for stale in out.glob("*.png"):
+    for stale in out.glob("*.png"):  # with fewer cells a figure may not be drawn any more
         stale.unlink()
     return text, files + [save(figure, out / f"{name}.png") for name, figure in study.figures(table).items()]
 
 
 def need_axis(cells: Sequence[Cell], option: str, study: str) -> None:
-    """Refuse a grid of which some cells have no such axis."""
+    """Check that every cell has a value of an axis.
+
+    Args:
+        cells: The resolved cells of the grid.
+        option: Name of the axis.
+        study: Subject of the message, ``this study``.
+
+    Raises:
+        RibError: If a cell has none.
+    """
     if without := next((cell for cell in cells if option not in cell.axes), None):
-        raise RibError(f"axes: {study} is drawn over {option}, which {without.label} has no values of")
+        raise RibError(f"axes: {study} is drawn over {option}, of which {without.label} has no value; add it to axes")

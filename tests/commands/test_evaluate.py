@@ -22,7 +22,8 @@ from rib.reporting.report import report
 from rib.runs.keys import NUMERICS
 from rib.runs.run import Run
 from rib.runs.store import RunStore
-from rib.sweeps.rescore import evaluate, matching
+from rib.sweeps.rescore import evaluate
+from rib.sweeps.run_paths import matching_paths
 
 QUICK = ("epochs=1", "data.images_per_class=3", "data.limit=60")
 OLD = ("suite.targets=[imagenet_a,imagenet_r]", "suite.reported=[]")
@@ -172,8 +173,8 @@ def test_a_target_of_the_users_own_suite_is_scored_later(old, ask_evaluate, tmp_
 
 def test_a_pattern_that_matches_no_run_and_options_that_would_be_ignored_are_refused(old, ask_evaluate):
     for wrong, sentence in (
-        (("runs=nowhere/*",), "runs: expected folders of finished runs, nowhere/.* matches nothing"),
-        ((f"runs={old.root}/**/finetune/*", "seed=3"), "seed: finished runs keep their own"),
+        (("runs=nowhere/*",), "runs: expected folders of finished runs; nowhere/.* matches nothing"),
+        ((f"runs={old.root}/**/finetune/*", "seed=3"), "seed: finished runs keep their own value"),
         ((f"runs={old.root}/**/finetune/*", "data.limit=3"), r"data\.limit: finished runs keep their own"),
         ((), "expected either runs="),
         (("weights=nowhere.pt", "model=mini_tiny"), r"weights: expected a file of weights, there is no nowhere\.pt"),
@@ -269,7 +270,7 @@ def test_two_files_of_one_name_are_refused(old, ask_evaluate, elsewhere, tmp_pat
     evaluate(ask_evaluate(f"weights={elsewhere}", *given))
     (tmp_path / "b").mkdir()
     torch.save(old.one(model="mini_tiny", method="finetune", seed=1).weights(), tmp_path / "b" / "theirs.pt")
-    with pytest.raises(RibError, match="name: other weights are called theirs already"):
+    with pytest.raises(RibError, match="name: other weights already have the name theirs"):
         evaluate(ask_evaluate(f"weights={tmp_path}/b/theirs.pt", *given))
 
 
@@ -289,14 +290,14 @@ def test_a_folder_that_is_there_is_meant_as_it_is_spelt(old, ask_evaluate, tmp_p
     shutil.copytree(old.root, odd)
     (decoy := tmp_path / "st3 ü=x").mkdir()
     (run, *_) = (run for run in RunStore(odd).finished(method="finetune") if run.metrics()["seed"] == 0)
-    assert matching(str(run.folder)) == [run.folder]
+    assert matching_paths(str(run.folder)) == [run.folder]
     assert [r.folder for r in evaluate(ask_evaluate(spell_override("runs", str(run.folder)), *OLD))] == [run.folder]
     every = evaluate(ask_evaluate(spell_override("runs", f"{odd}/**/finetune/*"), *OLD))
     assert {r.folder for r in every} == {r.folder for r in RunStore(odd).finished(method="finetune")}
     monkeypatch.chdir(tmp_path)
-    assert matching("st[3]*") == [Path("st3 ü=x")]  # no folder is spelt so: a pattern, of a class with one letter
-    assert matching(str(decoy)) == [decoy]
-    assert matching("nothing/*") == []
+    assert matching_paths("st[3]*") == [Path("st3 ü=x")]  # no folder is spelt so: a pattern, of a class with one letter
+    assert matching_paths(str(decoy)) == [decoy]
+    assert matching_paths("nothing/*") == []
 
 
 def test_what_is_no_finished_run_is_named(old, ask_evaluate):
@@ -310,16 +311,16 @@ def test_what_is_no_finished_run_is_named(old, ask_evaluate):
     cell.mkdir(parents=True)
     for path, text in (
         (run.folder / "metrics.json", f"is a file; give its run's folder, {run.folder}"),
-        (run.folder / "predictions", "is a folder without one"),
-        (left, f"is what a process makes, or has left, of one; the finished one is {run.folder}"),
-        (begun, "is unfinished: it has no metrics.json; the command that began it goes on with it"),
-        (cell, "is a folder without one"),
-        (old.root, rf"is none, but holds some; give runs='{old.root}/\*/\*/\*/\*/\*'"),
+        (run.folder / "predictions", "is a folder without a finished run"),
+        (left, f"is the working folder of an unfinished run; the finished run is {run.folder}"),
+        (begun, "is unfinished: it has no metrics.json; repeat the command that began it to resume it"),
+        (cell, "is a folder without a finished run"),
+        (old.root, rf"is not a run but contains some; give runs='{old.root}/\*/\*/\*/\*/\*'"),
         (old.root / "min" / "x", rf"matches nothing: there is no min in {old.root}; did you mean mini\?"),
         (f"{old.root}/*/nothing", rf"matches nothing in {old.root}"),
-        (f"{old.root}/mini/*", "none of the 2 places that .* matches is one"),
+        (f"{old.root}/mini/*", "none of the 2 paths that match .* is a finished run"),
     ):
-        with pytest.raises(RibError, match=rf"runs: expected folders of finished runs, .*{text}"):
+        with pytest.raises(RibError, match=rf"runs: expected folders of finished runs; .*{text}"):
             evaluate(ask_evaluate(f"runs={path}", *NEW))
 
 
@@ -338,10 +339,10 @@ def test_why_a_run_is_not_what_its_config_would_make_now_is_named(old, ask_evalu
 
     assert "it was made by another version of rib (its key would now be" in why()
     assert "make it again with python -m rib.train model=mini_tiny " in why()
-    assert "the weights of model=mini_tiny are no more those that it began as" in why(before="0" * 16)
+    assert "the weights of model=mini_tiny are no longer those that it was fine-tuned from" in why(before="0" * 16)
     other = {**metrics["scores"], "imagenet_a": {"key": "k", "images": "other"}}
-    assert "the images of imagenet_a are no more those that it was scored on" in why(scores=other)
+    assert "the images of imagenet_a are no longer those that it was scored on" in why(scores=other)
     trained = {**metrics["trained_on"], "digest": "other"}
-    assert "the images of imagenet_r are no more those that it was trained on" in why(trained_on=trained)
+    assert "the images of imagenet_r are no longer those that it was trained on" in why(trained_on=trained)
     older = {**metrics["protocol"], "numerics": NUMERICS - 1}
     assert f"it is of an older version of rib (numerics {NUMERICS - 1}, now {NUMERICS})" in why(protocol=older)

@@ -35,11 +35,11 @@ def test_full_datasets_agree_within_the_tolerance_and_no_more(capsys):
     (row,) = compare(near, {"imagenet_val": 85.49, "imagenet_a": 41.96})
     assert row.agrees and row.allowed == TOLERANCE
     show_published(near, {"imagenet_val": 85.49})
-    assert "gives the published accuracies" in capsys.readouterr().out
+    assert "reproduces the published accuracies" in capsys.readouterr().out
     far = metrics(imagenet_val=(0.8449, 50_000))
     assert not compare(far, {"imagenet_val": 85.49})[0].agrees
     show_published(far, {"imagenet_val": 85.49})
-    assert "ImageNet val: not the published accuracy" in capsys.readouterr().out
+    assert "ImageNet val: the accuracy differs from the published one" in capsys.readouterr().out
 
 
 def test_some_images_allow_for_which_they_are():

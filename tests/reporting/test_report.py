@@ -23,7 +23,7 @@ from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting import formatting, runs_table
-from rib.reporting.comparability import comparable, what_differs
+from rib.reporting.comparability import explain_groups, group_comparable
 from rib.reporting.report import report
 from rib.reporting.table import paper_table
 from rib.runs.keys import NUMERICS
@@ -80,9 +80,9 @@ def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp
     kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md", "summary{}.tex", "summary{}.png")
     assert {p.name for p in written} == {kind.format(which) for kind in kinds for which in ("", "_2")}
     out, err = capsys.readouterr()
-    assert "1 of the runs share no table with the first 4: " in err
-    assert "protocol.limit 60, not null; other images of imagenet_a, imagenet_r, imagenet_v2, imagenet_val" in err
-    assert "at most 60 images a dataset: a quick look, not a result" in out
+    assert "1 of the runs cannot share a table with the first 4: " in err
+    assert "protocol.limit 60, not null; different images of imagenet_a, imagenet_r, imagenet_v2, imagenet_val" in err
+    assert "at most 60 images per dataset: a quick look, not a result" in out
     first = pd.read_csv(tmp_path / "report" / "runs.csv")
     assert len(first) == 4
     assert set(first["source"]) == {"imagenet_a", "imagenet_r"}
@@ -183,7 +183,7 @@ def made(**differences: Any) -> tuple[Run, dict[str, Any]]:
     ("differences", "said"),
     [
         ({"suite": "paper"}, "suite paper, not seven"),
-        ({"data__digest": "e" * 16, "scores__imagenet_a": {"images": "x"}}, "other images of imagenet_a"),
+        ({"data__digest": "e" * 16, "scores__imagenet_a": {"images": "x"}}, "different images of imagenet_a"),
         ({"protocol__experiment": "paper"}, "protocol.experiment paper, not null"),
         ({"protocol__limit": 60}, "protocol.limit 60, not null"),
         ({"protocol__numerics": NUMERICS + 1}, f"protocol.numerics {NUMERICS + 1}, not {NUMERICS}"),
@@ -195,16 +195,16 @@ def made(**differences: Any) -> tuple[Run, dict[str, Any]]:
             {"seed": 1, "protocol__switches": {"paper.objectnet_loss": "unrestricted"}},
             "protocol.switches.paper.objectnet_loss unrestricted, not null",
         ),
-        ({"fingerprint": "0" * 16}, f"imagenet_r seed 0 is there twice (fingerprints {'f' * 16} and {'0' * 16})"),
+        ({"fingerprint": "0" * 16}, f"imagenet_r seed 0 appears twice (fingerprints {'f' * 16} and {'0' * 16})"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_may_not_share_a_table_is_told_with_both_values(differences, said):
-    groups = comparable([made(), made(**differences)])
-    (line,) = what_differs(groups)
-    assert line.startswith("1 of the runs share no table with the first 1: ")
+    groups = group_comparable([made(), made(**differences)])
+    (line,) = explain_groups(groups)
+    assert line.startswith("1 of the runs cannot share a table with the first 1: ")
     assert said in line
-    with pytest.raises(RibError, match="these runs may not share a table"):
+    with pytest.raises(RibError, match="these runs cannot share a table"):
         paper_table([made(), made(**differences)], RunStore("nowhere"))
 
 
@@ -221,11 +221,11 @@ def test_what_may_not_share_a_table_is_told_with_both_values(differences, said):
     ids=lambda value: next(iter(value)),
 )
 def test_what_is_another_cell_or_row_may_share_it(differences):
-    assert len(comparable([made(), made(**differences)])) == 1
+    assert len(group_comparable([made(), made(**differences)])) == 1
 
 
 def test_a_run_scored_twice_for_one_table_is_there_once():
-    (group,) = comparable([made(), made()])
+    (group,) = group_comparable([made(), made()])
     assert len(group.results) == 1
 
 
@@ -259,8 +259,8 @@ def test_an_axis_is_a_column_and_any_other_option_stays_with_its_method(swept):
     assert table.common == {"epochs": 1, "data.images_per_class": 2}
     assert "| linear_probe train=unfrozen_norms |" in table.markdown()
     assert "All with data.images_per_class=2, epochs=1." in table.markdown()
-    assert "No run on ObjectNet: mRI is over the sources that are there." in table.markdown()
-    assert {table.cells(row)[table.columns.index("over")] for row in table.rows} == {"1 of 2"}
+    assert "No run on ObjectNet: mRI is over the other sources." in table.markdown()
+    assert {table.cells(row)[table.columns.index("sources")] for row in table.rows} == {"1 of 2"}
 
 
 def test_each_method_is_compared_with_plain_fine_tuning_at_its_own_rate(swept):
@@ -280,14 +280,14 @@ def test_the_best_of_several_settings_is_not_bold_since_targets_would_choose_it(
     assert {row.method for row in alone} == {"finetune", "ewc", "linear_probe"}
     top = max(row.over_images.value for row in alone)
     assert [table.rows[i] for i in sorted(table.best)] == [row for row in alone if row.over_images.value == top]
-    assert "so that of a method in several settings only its default can be it" in table.markdown()
+    assert "Of a method with several settings only the default can be bold" in table.markdown()
     others = [(run, m) for run, m in results(swept) if m["options"].get("optimizer.lr")]
     several = [(run, {**m, "options": {**m["options"], "clip": clip}}) for clip, (run, m) in enumerate(others)]
     several = [(run, {**m, "method": "ewc"}) for run, m in several]
     nothing = paper_table(several, swept)
     assert len(nothing.rows) == 2
     assert nothing.best == set(), "no default among several settings"
-    assert "Nothing is bold; " in nothing.markdown()
+    assert "Nothing is bold. " in nothing.markdown()
 
 
 def test_a_trial_of_a_search_is_never_bold_and_is_called_one(swept):
@@ -304,7 +304,7 @@ def test_a_trial_of_a_search_is_never_bold_and_is_called_one(swept):
         assert best not in marked.best
         assert len(marked.best) > 0
         assert f"{method} (search trial)" in marked.cells(marked.rows[best])
-        assert "of a search's trials would be chosen on targets" in marked.markdown()
+        assert "search trials cannot: the best of them would be selected on the targets" in marked.markdown()
         assert without_trials(results(swept), swept) == [(r, m) for r, m in results(swept) if r.key != run.key]
     finally:
         shutil.rmtree(swept.root / "searches")
@@ -337,7 +337,7 @@ def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swe
     assert body.count(r"\textbf") == len(table.best) > 0
     assert not re.search(r"(?<!\\)[_%#]", text.split("\n", 1)[1])
     assert text.count("{") == text.count("}")
-    assert (r"\textsuperscript{*}" in body) == any(row.stands for row in table.rows)
+    assert (r"\textsuperscript{*}" in body) == any(row.is_significant for row in table.rows)
 
 
 def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
@@ -360,13 +360,13 @@ def test_what_there_is_in_the_place_of_results_is_said(grid, tmp_path):
     ):
         report(ask(near, out))
     shutil.copytree(grid.root / "mini" / "mini_small" / "none", near / "mini" / "mini_small" / "none")
-    with pytest.raises(RibError, match=r"has 1 run that trained nothing .* and none that was fine-tuned"):
+    with pytest.raises(RibError, match=r"has 1 run without training .* and none that was fine-tuned"):
         report(ask(near, out))
     for source, text in (
-        ("imagenet_v2", "none of them on imagenet_v2; there are: imagenet_a, imagenet_r$"),
-        ("imagenet_rr", r"none of them on imagenet_rr; there are: imagenet_a, imagenet_r; did you mean imagenet_r\?"),
+        ("imagenet_v2", "none of them on imagenet_v2; available: imagenet_a, imagenet_r$"),
+        ("imagenet_rr", r"none of them on imagenet_rr; available: imagenet_a, imagenet_r; did you mean imagenet_r\?"),
     ):
-        with pytest.raises(RibError, match=rf"sources: {grid.root} has 4 runs that trained, {text}"):
+        with pytest.raises(RibError, match=rf"sources: {grid.root} has 4 runs with training, {text}"):
             report(ask(grid.root, out, [source]))
     with pytest.raises(RibError, match=r"none of them on imagenet_aa; .* did you mean imagenet_a\?"):
         report(ask(grid.root, out, ["imagenet_a", "imagenet_aa"]))
@@ -390,7 +390,7 @@ def test_runs_of_an_older_version_have_a_table_behind_the_others_and_are_named(g
             del metrics["protocol"]["numerics"], metrics["trained_on"]
         run.write_json("metrics.json", metrics)
     report(ask(grid.root, tmp_path / "report"))
-    said = r"3 of the runs: each is of an older version of rib \(numerics 1, now 7\), .* have tables of their own"
+    said = r"3 of the runs: each is of an older version of rib \(numerics 1, now 7\), .* get tables of their own"
     assert re.search(said, capsys.readouterr().err)
     assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 1
     assert len(pd.read_csv(tmp_path / "report" / "runs_2.csv")) == 3
@@ -407,10 +407,10 @@ def stamped(targets: list[str], suite: str = "seven", source: str = "imagenet_r"
 def test_a_suite_is_its_datasets_whatever_it_is_called():
     three, two = ["imagenet_a", "imagenet_r", "imagenet_v2"], ["imagenet_a", "imagenet_r"]
     alike = [stamped(three), stamped(three, "mine", seed=1), stamped(three, source="imagenet_a")]
-    assert len(comparable(alike)) == 1
-    groups = comparable([*alike, stamped(two)])
+    assert len(group_comparable(alike)) == 1
+    groups = group_comparable([*alike, stamped(two)])
     assert [len(group.results) for group in groups] == [3, 1]
-    (line,) = what_differs(groups)
+    (line,) = explain_groups(groups)
     assert "protocol.targets imagenet_a, imagenet_r, not imagenet_a, imagenet_r, imagenet_v2" in line
 
 
@@ -422,10 +422,10 @@ def test_suites_called_alike_with_other_targets_share_no_table_even_unstamped():
 
     three, two = ["imagenet_a", "imagenet_r", "imagenet_v2"], ["imagenet_a", "imagenet_r"]
     sources = [unstamped(three, source=name) for name in (*three, "imagenet_train")]
-    assert len(comparable(sources)) == 1
-    groups = comparable([*sources, unstamped(two)])
+    assert len(group_comparable(sources)) == 1
+    groups = group_comparable([*sources, unstamped(two)])
     assert [len(group.results) for group in groups] == [4, 1]
-    assert "share no table with the first 4: without the targets imagenet_v2" in what_differs(groups)[0]
+    assert "cannot share a table with the first 4: without the targets imagenet_v2" in explain_groups(groups)[0]
 
 
 @pytest.mark.slow

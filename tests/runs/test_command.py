@@ -219,7 +219,7 @@ def test_the_report_prints_a_control_that_fills_the_gap(tmp_path, cache, capfd, 
     made = control.metrics()
     assert (made["method"], made["protocol"]["batch_norm"], made["protocol"]["limit"]) == ("finetune", "frozen", 40)
     report(ReportConfig(PathsConfig(str(store.root), None), {"name": "none"}, str(tmp_path / "report"), None))
-    assert "share no table" not in capfd.readouterr().err
+    assert "cannot share a table" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

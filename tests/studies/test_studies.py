@@ -50,7 +50,7 @@ def make(tmp_path_factory, cache):
         for cell in plan.cells.values():
             assert cell.spec is not None
             get_or_make(cell.spec, store)
-        cells = [Made(cell, cell.place, cell.metrics) for cell in plan.asked if cell.place and cell.metrics]
+        cells = [Made(cell, cell.run, cell.metrics) for cell in plan.asked if cell.run and cell.metrics]
         assert len(cells) == len(plan.asked)
         return config, store, cells
 
@@ -184,8 +184,8 @@ def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path
 @pytest.mark.parametrize(
     ("study", "overrides", "sentence"),
     [
-        ("lr_study", ("axes={batch_size:[16]}",), "axes: this study is drawn over optimizer.lr, which mini_tiny"),
-        ("size_study", ("axes={steps:[3]}",), "axes: this study is drawn over data.images_per_class, which"),
+        ("lr_study", ("axes={batch_size:[16]}",), "axes: this study is drawn over optimizer.lr, of which mini_tiny"),
+        ("size_study", ("axes={steps:[3]}",), "axes: this study is drawn over data.images_per_class, of which"),
         ("ewc_study", ("grids=[{methods:[ewc],axes:{method.ewc.strength:[1]}}]",), "compares with finetune, which is"),
         ("ewc_study", ("grids=[{methods:[finetune]},{methods:[ewc]}]",), "axes: the curve of ewc is drawn over"),
         (
@@ -202,7 +202,7 @@ def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path
         ("paper_errata", ("grids=[{methods:[ewc]}]",), "needs one paper.* switch in each cell, mini_tiny, ewc on"),
         ("cka_study", ("draw.images=2",), "images: expected at least 4"),
         ("cka_study", ("draw.dataset=imagenet_w",), "draw.dataset: there is no 'imagenet_w'; expected any of imagenet"),
-        ("cka_study", ("methods=[pretrained]",), "methods: a study needs cells that are fine-tuned, got none"),
+        ("cka_study", ("methods=[pretrained]",), "methods: a study needs fine-tuned cells, got none"),
     ],
 )
 def test_a_grid_that_a_study_cannot_draw_is_refused_before_anything_is_made(plan, study, overrides, sentence):

@@ -38,7 +38,7 @@ def test_a_grid_makes_every_cell_once_and_shows_its_table(made):
         "ewc",
         "wise_ft",
     }
-    assert "needed by them, made once: 1 pretrained, 1 Fisher" in done.stdout
+    assert "needed by several cells, made once: 1 pretrained, 1 Fisher" in done.stdout
     assert "mRI" in done.stdout
     assert list((store / "grids").glob("*/summary.csv"))
     assert grids.unfinished(store) == []
@@ -80,7 +80,7 @@ def test_a_failed_cell_is_recorded_and_takes_what_needs_it_along_and_nothing_els
     assert "try a smaller optimizer.lr" in grids.failures(store)[0]
     again = grids.run(store, cache, "sources=[imagenet_a]", "methods=[finetune,wise_ft]", axes)
     assert again.returncode == 1
-    assert "it failed before; retry=1 tries again" in again.stderr
+    assert "failed before; retry=1 tries again" in again.stderr
 
 
 @pytest.mark.slow

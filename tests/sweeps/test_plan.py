@@ -19,7 +19,7 @@ from rib.runs.store import RunStore
 from rib.sweeps.cost import Costs
 from rib.sweeps.plan import Plan, controls, make_plan
 from rib.sweeps.scheduler import grid_state
-from rib.sweeps.status import look
+from rib.sweeps.status import read_status
 from tests.models.test_hub import look_at
 from tests.support.hub import stand_in
 
@@ -98,11 +98,17 @@ def test_a_studys_seeds_draw_images_of_their_own_nested_in_each(plan_of):
         (("models=[mini_lagre]",), "models: mini_lagre: model=mini_lagre: there is no such model; did you mean"),
         (("sources=[imagenet_x]",), "there is no dataset imagenet_x"),
         (("seeds=[]",), "seeds: expected a list of at least one value, got []"),
-        (("axes={method.lwf.strength:[1]}",), "axes: method.lwf.strength is an option of no method in methods="),
+        (
+            ("axes={method.lwf.strength:[1]}",),
+            "] has the option method.lwf.strength",
+        ),
         (("axes={optimizer.lrr:[1]}",), "axes: optimizer.lrr: there is no such option; did you mean optimizer.lr?"),
         (("axes={steps:{mini:[3]}}",), "axes.steps: expected a list, or one for each kind of data, {mini: [..], user:"),
-        (("grids=[{model:[mini_small]}]",), "grids: there is no model; an entry may have models, sources"),
-        (("+method=ewc",), "a grid takes methods=[ewc] in the place of +method="),
+        (
+            ("grids=[{model:[mini_small]}]",),
+            "grids: expected an entry with any of models, sources, methods",
+        ),
+        (("+method=ewc",), "expected methods=[ewc] for a grid, got +method=ewc"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_one_sentence(plan_of, overrides, sentence):
@@ -165,7 +171,7 @@ def test_the_stand_and_the_cost_come_from_the_store(plan_of, ask_for, store, cac
     longer = plan_of(*one[:2], "methods=[finetune]", *short, "epochs=3").wanted[0].spec
     assert costs.seconds(longer) == pytest.approx(3 * taken["fit"] + taken["evaluate"])
     assert 0.9 < costs.num_bytes(finetuned.spec) / run.weights_file.stat().st_size < 1.2
-    report = look(plan, RunStore(store), costs)
+    report = read_status(plan, RunStore(store), costs)
     assert report["counts"] == {"done": 1, "running": 0, "failed": 0, "refused": 0, "missing": 1}
     assert json.loads(json.dumps(report)) == report
 

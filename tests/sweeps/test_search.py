@@ -147,7 +147,7 @@ def test_trials_stay_out_of_the_report_unless_asked_for(searched, store, ask_for
         table = pd.read_csv(tmp_path / "summary.csv")
         assert table["is_trial"].sum() == count - 1
         assert tmp_path / "summary.csv" in files
-        said = "left out: 2 results of runs that rib.search made to choose a setting; search_trials=true shows them"
+        said = "left out: 2 results of rib.search trials; include them with search_trials=true"
         assert (said in capsys.readouterr().err) == (not shown)
     bold = [line for line in (tmp_path / "summary.md").read_text().splitlines() if "**" in line]
     assert len(bold) == 1
@@ -206,17 +206,20 @@ def test_a_trial_that_diverges_is_a_bad_one_and_not_the_end(searched):
 
 
 WRONG = [
-    (("objective=ri",), r"objective=ri: expected held_out; .* on a target, or on RI, .* number for it meaningless"),
+    (("objective=ri",), r"objective=ri: expected held_out; .* on a target, or on RI, .* number for it is meaningless"),
     (("objective=imagenet_a",), "objective=imagenet_a: expected held_out"),
-    (("data.holdout=0",), r"data\.holdout: expected a fraction above 0, got 0; images that were trained on cannot"),
+    (
+        ("data.holdout=0",),
+        r"data\.holdout: expected a fraction above 0, got 0; a setting cannot be chosen on",
+    ),
     (("trials=0",), "trials: expected 1 or more"),
     (("search.lr=[1,.1]",), r"search\.lr: expected \[lowest, highest\] with 0 < lowest < highest"),
     (("search.lr=[0,.1]",), r"search\.lr: expected \[lowest, highest\]"),
-    (("optimizer.lr=.1",), r"optimizer\.lr is given and searched; .* search\.lr=null"),
-    (("+method=ewc", "method.ewc.strength=2"), r"method\.ewc\.strength is given and searched"),
+    (("optimizer.lr=.1",), r"optimizer\.lr is both given and searched; .* search\.lr=null"),
+    (("+method=ewc", "method.ewc.strength=2"), r"method\.ewc\.strength is both given and searched"),
     (("+method=[ewc,lwf]",), r"expected one method with a strength, got method\.ewc\.strength and method\.lwf"),
     (("search.lr=null",), "nothing to search: finetune has no strength"),
-    (("+method=pretrained",), "pretrained trains nothing"),
+    (("+method=pretrained",), "pretrained does not train"),
 ]
 
 

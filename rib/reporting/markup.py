@@ -1,0 +1,19 @@
+"""Text of a table in Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table with the given headings."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def escape_latex(text: str) -> str:
+    """Escape plain text for LaTeX, with minus signs and ``>`` in math mode."""
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+    escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped).replace(" > ", r" $\to$ ")
