@@ -169,7 +169,7 @@ def _photographs() -> tuple[DatasetSpec, ...]:
             "ImageNet-Sketch",
             "imagenet-sketch",
             "sketch",
-            num_images=50_889,
+            num_images=50_889,  # not 50 per class
             rule="wnid",
             licence="No licence stated for the images.",
         ),

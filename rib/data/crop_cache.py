@@ -73,6 +73,7 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
         return _load(file)
     except (OSError, ValueError, EOFError):  # missing, or truncated by a power failure
         crops = _decode_all(tree, transform, backend)
+    # Images changed during decoding would be saved under the digest of the old ones.
     if tree.on_disk() != on_disk:
         raise RibError(f"{tree.spec.title}: images in {tree.folder} were changed while they were read; run it again")
     try:
@@ -108,7 +109,7 @@ def _publish(crops: Pixels, file: Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())  # else a power failure could leave the new name with missing bytes
         write_atomically(file.with_suffix(DIGEST), file_digest(temporary)[:16].encode())
-        os.replace(temporary, file)
+        os.replace(temporary, file)  # after the digest: an array without one, or with another's, is decoded again
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -121,6 +122,7 @@ def _decode_all(tree: ImageTree, transform: Transform, backend: str) -> Pixels:
         file = tree.folder / tree.paths[position]
         crops[position] = read_image(file, transform, backend, spec.border, spec.precropped)
 
+    # Threads suffice: the decoders release Python's lock.
     with progress(f"decoding {spec.title}", len(tree)) as advance, ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(decode, range(len(tree))):
             advance(1, "")

@@ -65,7 +65,7 @@ def report_damage(trees: Iterable[ImageTree], records: Path | None, damaged: str
     if damaged == "ignore" or rank() > 0:
         return
     if damaged == "warn" and not _can_check():
-        return
+        return  # a run continues without the check; data.damaged=refuse is an error in find_damage
     chosen = [tree for tree in trees if damaged == "refuse" or len(tree) <= LARGE]
     damage = find_damage(chosen, records, again)
     if not damage:
@@ -119,7 +119,7 @@ def _can_check() -> bool:
     return True
 
 
-@cache
+@cache  # several runs of one process may read the same datasets
 def _say_once(sentence: str) -> None:
     say(sentence)
 
@@ -185,7 +185,7 @@ def _warning(file: Path) -> str:
         return ""
     start = os.fstat(STANDARD_ERROR).st_size
     try:
-        decode_jpeg(content)
+        decode_jpeg(content)  # torchvision's, since PIL suppresses libjpeg's warnings
     except RuntimeError:
         return _describe_unreadable(content)
     size = os.fstat(STANDARD_ERROR).st_size - start

@@ -88,6 +88,7 @@ class RIBDataModule(L.LightningDataModule):
         if self._resume is not None:
             self._order.start_at(*self._resume)
             self._resume = None
+        # A batch sampler of our own: Lightning's distributed sampler pads epochs and cannot start in mid-epoch.
         return self._loader(self._images(self.source, self.augment), self._order)
 
     def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
@@ -142,6 +143,7 @@ class RIBDataModule(L.LightningDataModule):
         epoch, done = state_dict["epoch"], state_dict["batches_done"]
         assert self.source is not None
         batches = -(-len(self.source) // self.batch_size)
+        # A checkpoint after an epoch's last batch belongs to that epoch; training goes on with the next.
         self._resume = (epoch, done) if done < batches else (epoch + 1, 0)
 
     def _images(self, tree: ImageTree, augment: str = "none") -> Images:
@@ -150,6 +152,7 @@ class RIBDataModule(L.LightningDataModule):
 
     def _loader(self, images: Images, batches: Any) -> DataLoader[Batch]:
         workers = self.workers
+        # Cached crops need no decoding, so no processes for it either.
         if workers is None:
             workers = 0 if images.crops is not None else min(8, cores())
         return _Loader(
@@ -157,7 +160,7 @@ class RIBDataModule(L.LightningDataModule):
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_keep_batch,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available(),  # torch warns of pinning without a GPU
         )
 
 

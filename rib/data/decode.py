@@ -60,7 +60,7 @@ def decode_jpeg(content: bytes) -> Tensor:
     from torchvision.io import ImageReadMode
     from torchvision.io import decode_jpeg as decoder
 
-    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)  # bytes are read-only, of which torch warns
     return cast("Tensor", decoder(encoded, mode=ImageReadMode.RGB))
 
 

@@ -70,11 +70,12 @@ def class_of_folder(spec: DatasetSpec, folder: Path) -> tuple[dict[str, int], se
         RibError: If a mapping file cannot be read.
     """
     known = {name: label for label, name in class_names(spec)}
+    # Numbering ObjectNet's folders in sorted order would be wrong for 41 of its 113 classes.
     if not spec.more_folders:
         return known, set()
     file = folder.parent / "mappings" / "folder_to_objectnet_label.json"
     if not file.is_file():
-        return known, None
+        return known, None  # without the mapping there is no list of the release's other 200 folders
     try:
         mapping = json.loads(file.read_text())
         if not isinstance(mapping, dict) or not all(isinstance(title, str) for title in mapping.values()):
@@ -101,6 +102,7 @@ def class_names(spec: DatasetSpec) -> Iterator[tuple[int, str]]:
 def class_name(spec: DatasetSpec, name: str) -> str:
     """Return the class name in a folder's path: ``fog/3/n01440764`` -> ``n01440764``, ``0007`` (V2) -> ``7``."""
     name = name.rpartition("/")[2]
+    # As integers: sorted as strings, only 12 of ImageNet-V2's 1000 folders keep their class (ImageNetV2 issues 4, 10).
     return str(int(name)) if spec.rule == "number" and name.isdecimal() else name
 
 

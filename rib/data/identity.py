@@ -62,7 +62,7 @@ class FileIdentity:
             return self.contents(folder, paths, title).tobytes()
         if sizes is None or not self.network:
             sizes = file_states(folder, paths)[:, 0]
-        return sizes.astype("<i8").tobytes()
+        return sizes.astype("<i8").tobytes()  # little-endian on every machine: these bytes enter run keys
 
 
 def drawn_digests(root: Path) -> dict[str, dict[str, str]] | None:

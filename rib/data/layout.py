@@ -114,7 +114,7 @@ def _other_dataset_at(spec: DatasetSpec, folder: Path) -> str | None:
         if re.search(pattern, target.name, re.IGNORECASE):
             return title
     if any(target.match(own) for own in spec.folders):
-        return None
+        return None  # the dataset's own folder, though its last part may be another's as well ("val")
     others = (other for other in catalog.real().specs.values() if other.name != spec.name)
     return next((o.title for o in others if any(target.match(p) for p in o.folders if p not in GENERIC)), None)
 
@@ -163,6 +163,7 @@ def _surplus_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: In
             f"{spec.title}: expected {expected_images(spec)} images in {folder}, found {len(labels):,}: more than the "
             "release has; remove those that do not belong to it"
         )
+    # With a list of labels the total is right even if the list is another release's; the counts per class are not.
     if listing.folders == (FLAT,) and spec.balanced and most is not None and len(labels):
         each = most // len(spec.groups)
         label, count = Counter(labels.tolist()).most_common(1)[0]

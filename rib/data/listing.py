@@ -111,7 +111,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
+    with os.scandir(folder) as entries:  # unlike Path.iterdir, tells folders from files without a stat each
         yield from (e for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
@@ -148,6 +148,7 @@ def _image_files(folder: Path) -> list[tuple[str, int]]:
 
 def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
     buffer = io.BytesIO()
+    # Names as one block of bytes: NumPy's string arrays pad every name to the longest, at 4 bytes a character.
     np.savez(
         buffer,
         folders=np.frombuffer(joined(listing.folders), dtype=np.uint8),

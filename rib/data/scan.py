@@ -55,7 +55,7 @@ def scan(
         MissingDatasetError: If the folder does not exist, or holds no image.
         RibError: If classes or images are missing or unknown.
     """
-    begun = time.time_ns()
+    begun = time.time_ns()  # with rescan, digests saved before this time are computed again
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)
     label_of, other_folders = class_of_folder(spec, folder)
@@ -83,8 +83,9 @@ def scan(
         raise RibError(fault)
     file_identity = FileIdentity.of(spec, folder, identity, records, begun if rescan else 0)
     incomplete = counts(spec, labels) if short else None
-    found = len(labels) if spec.num_images is None else None
+    found = len(labels) if spec.num_images is None else None  # recorded where a complete copy has no fixed size
     tree = ImageTree(spec, folder, paths, labels, None, incomplete, chosen.sizes, file_identity, found)
+    # An incomplete copy is identified by its files: the pixel digest covers the whole dataset.
     return _with_pixel_digest(tree, root) if fault is None else tree
 
 
@@ -153,6 +154,6 @@ def _with_pixel_digest(tree: ImageTree, root: Path) -> ImageTree:
         )
         return tree
     drawn = digests[DIGESTS][spec.name]
-    if spec.labels:
+    if spec.labels:  # the pixel digest does not cover labels, which data.label_rule=authors changes
         drawn = digest_of([drawn, spec.labels])
     return replace(tree, drawn=drawn, file_identity=identity)

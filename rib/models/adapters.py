@@ -181,7 +181,7 @@ class BorderPrompt(nn.Module):
         mask = torch.ones_like(frame, dtype=torch.bool)
         mask[:, inside, inside] = False
         self.frame = nn.Parameter(frame * mask)
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask, persistent=False)  # follows from the picture, which is stored
 
     @classmethod
     def of(cls, picture: Tensor) -> BorderPrompt:

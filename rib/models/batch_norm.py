@@ -28,7 +28,7 @@ def takes_one_image(model: nn.Module, images: Tensor) -> bool:
     try:
         with torch.no_grad():
             trial(images[:1])
-    except ValueError as error:
+    except ValueError as error:  # torch has no class of its own for this error
         if "more than 1 value per channel" in str(error):
             return False
         raise

@@ -30,7 +30,7 @@ def build(start: Start, outputs: int) -> Classifier:
     backbone = build_backbone(start)
     stored = read_weights(start.weights)
     prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
-    check_finite(prompt, start.weights)
+    check_finite(prompt, start.weights)  # fit_to_network checks the other weights
     state = fit_to_network(start, stored, backbone)
     if (num_outputs := int(getattr(backbone, "num_classes", outputs))) != outputs:
         raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {num_outputs}")

@@ -64,6 +64,7 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
     cfg = timm.get_pretrained_cfg(full) if full in known else None
     if cfg is None:
         raise RibError(f"model.name: timm has no {full}{_suggestion(full, known)}")
+    # The user's own weights are checked against the network when they are loaded; the record is not about them.
     if cfg.num_classes != num_outputs() and model.weights is None:
         raise _no_head_error(full, cfg)
     # timm registers a CLIP network with GELU and with QuickGELU under two names; `sibling` is the other of the two.
@@ -79,7 +80,7 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
     size, crop_pct = cfg.input_size, cfg.crop_pct
     if cfg.test_input_size is not None and not cfg.fixed_input_size:
         size, crop_pct = cfg.test_input_size, cfg.test_crop_pct or cfg.crop_pct
-    files = ("model.safetensors", "pytorch_model.bin")
+    files = ("model.safetensors", "pytorch_model.bin")  # timm's default names on the hub
     return Checkpoint(
         name=full if model.architecture is None else model.name,
         architecture=architecture,
@@ -123,6 +124,7 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
     if tag is not None and tag not in tags:
         raise RibError(f"model.tag: {architecture} has no {tag}{_suggestion(tag, tags)}; known: {', '.join(tags)}")
     record = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
+    # open_clip 3.3.0 builds ViT-B-16 with GELU for the tag "openai", trained with QuickGELU, and only warns.
     if bool(record.get("quick_gelu")) != bool(cfg.get("quick_gelu")) and tag is not None:
         other = re.sub(r"-quickgelu$", "", architecture) + ("-quickgelu" if record.get("quick_gelu") else "")
         raise RibError(f"model.name: {tag} was trained with another activation than {architecture} has; use {other}")

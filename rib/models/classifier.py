@@ -34,6 +34,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.prompt = None
+        # Not persistent: stored weights have exactly the keys of the timm or open_clip module.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 

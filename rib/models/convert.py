@@ -174,7 +174,7 @@ def _convert_with_timm(start: Start, state: State) -> State | None:
 
     loaded: dict[str, Any] = {}
     module: Any = _builder
-    load = module.load_pretrained
+    load = module.load_pretrained  # restored below
 
     def load_from_state(model: nn.Module, pretrained_cfg: Mapping[str, Any], **options: Any) -> None:
         def record(names: State, strict: bool = True) -> Any:

@@ -30,7 +30,7 @@ def fetch(model: str, repo: str, files: Sequence[str]) -> Path:
     Raises:
         RibError: If the file is not cached and cannot be downloaded.
     """
-    if (file := _find_cached(repo, files)) is not None:
+    if (file := _find_cached(repo, files)) is not None:  # also offline, and without asking the hub for a newer one
         return file
     _check_reachable(model, repo)
     return _download(model, repo, files)
@@ -91,6 +91,7 @@ def check(model: str, repo: str) -> None:
     """
     from huggingface_hub import constants
 
+    # The cache's layout, since huggingface_hub's own look-up needs the names of the files, which the library knows.
     folder = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "snapshots")
     if not (folder.is_dir() and any(folder.iterdir())):
         _check_reachable(model, repo)

@@ -33,7 +33,7 @@ def head_names(backbone: nn.Module) -> set[str]:
     modules = dict(backbone.named_modules())
     if isinstance(classifier, nn.Module):
         name = next(name for name, module in modules.items() if module is classifier)
-    elif "head" in modules:
+    elif "head" in modules:  # `rib.models.zero_shot.ZeroShot`
         name = "head"
     else:
         linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]

@@ -46,6 +46,7 @@ def size_to_build(library: str, architecture: str, num_outputs: int, own_size: i
     def build(to: int | None) -> nn.Module:
         return build_timm(architecture, num_outputs, to) if of_timm else _build_clip(architecture, num_outputs, to)
 
+    # The meta device has shapes but no values: building and running even a large network takes no memory or download.
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that loading into a network on the meta device does nothing
         own = build(None).eval()

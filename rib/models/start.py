@@ -60,11 +60,12 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
     Raises:
         RibError: If the model is unknown, or its weights are not found and cannot be downloaded.
     """
-    if model.hub is not None and model.weights is None:
+    if model.hub is not None and model.weights is None:  # before the import of the library, which takes seconds
         check(model.name, model.hub)
     if model.library == "mini":
         if model.weights is None and model.name not in NAMES:
             raise RibError(f"model.name: expected one of {', '.join(NAMES)}, got {model.name!r}")
+        # No transform: conf/model/mini_*.yaml sets all of it.
         known = Checkpoint(model.name, "vit_mini", {}, None, ())
     elif model.library == "timm":
         known = timm_checkpoint(model)

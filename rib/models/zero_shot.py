@@ -61,6 +61,7 @@ def sentences() -> tuple[tuple[str, ...], ...]:
     """Return the 80 sentences of each of the 1000 classes, in the order of ImageNet's outputs."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
+    # As a tuple of strings, since it enters the digest of the head.
     return tuple(tuple(template(name) for template in OPENAI_IMAGENET_TEMPLATES) for name in IMAGENET_CLASSNAMES)
 
 
@@ -108,7 +109,7 @@ def _shortener(clip: Any) -> Callable[[int], None] | None:
     A causal text tower whose feature is the last token's never attends to the padding after it. So 77 tokens and the
     sentence's own dozen give the same features, the latter six times as fast.
     """
-    mask = getattr(clip, "attn_mask", None)
+    mask = getattr(clip, "attn_mask", None)  # None in towers that are not causal (SigLIP's)
     if mask is None or getattr(clip, "text_pool_type", None) != "argmax":
         return None
     positions = clip.positional_embedding.detach()
