@@ -27,7 +27,7 @@ from torch import Tensor
 from rib.analysis.compare import compare
 from rib.metrics.cka import debiased_cka, gram, unbiased_hsic
 from rib.models.classifier import Classifier
-from rib.models.features import listening
+from rib.models.features import feature_hooks
 
 BATCH = 32
 HALF = (0.5, 0.5, 0.5)
@@ -38,7 +38,7 @@ def features(seed: int, images: Tensor) -> list[Tensor]:
     torch.manual_seed(seed)
     net = timm.create_model("vit_base_patch16_224").eval()
     heard: dict[str, Tensor] = {}
-    with torch.inference_mode(), listening(net, "cls", heard.__setitem__):
+    with torch.inference_mode(), feature_hooks(net, "cls", heard.__setitem__):
         net(images)
     return list(heard.values())
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rib.errors import RibError
 from rib.metrics.cka import Estimate, MinibatchCKA, biased_hsic, gram, group_jackknife, is_constant
 from rib.models.classifier import Classifier
-from rib.models.features import feature_layers, listening
+from rib.models.features import feature_hooks, feature_layers
 from rib.runtime.memory import available_memory
 from rib.runtime.precision import exact_float32
 from rib.runtime.progress import Advance
@@ -78,7 +78,7 @@ class _Side:
             self.features[name] = keep(features)
 
         self.features.clear()
-        with listening(self.model.backbone, self.tokens, store):
+        with feature_hooks(self.model.backbone, self.tokens, store):
             self.model(images)
         # A layer is never called if, for example, the forward of its parent module is replaced.
         self.used |= self.features.keys()

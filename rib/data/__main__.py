@@ -1,4 +1,4 @@
-"""``python -m rib.data``: see data without any model (``action=check``, ``action=look``, ``action=sheet``)."""
+"""``python -m rib.data``: check and view datasets without a model (``action=check``, ``look`` or ``sheet``)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _main(cfg: DictConfig) -> None:
 
 
 def check(config: DataCommandConfig) -> None:
-    """Print what was found of every dataset against what is expected.
+    """Print a table of the images and classes found and expected in every dataset.
 
     Raises:
-        RibError: If anything is not as it should be, after the table.
+        RibError: After the table, if a dataset is missing, incomplete or wrong.
     """
     from rich.console import Console
     from rich.table import Table
@@ -48,52 +48,53 @@ def check(config: DataCommandConfig) -> None:
     for column in ("images", "expected", "classes", "expected"):
         table.add_column(column, justify="right")
     table.add_column("what to do", overflow="fold")
-    found = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
-    for entry in found:
-        expected = expected_images(entry.spec)
-        classes = (str(entry.num_classes), str(len(entry.spec.groups)))
-        table.add_row(entry.spec.title, f"{entry.num_images:,}", expected, *classes, entry.fault or "")
+    statuses = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
+    for status in statuses:
+        expected = expected_images(status.spec)
+        classes = (str(status.num_classes), str(len(status.spec.groups)))
+        table.add_row(status.spec.title, f"{status.num_images:,}", expected, *classes, status.fault or "")
+    # Without a terminal rich assumes 80 columns, in which the sentences would fold to one word a line.
     Console(width=None if Console().is_terminal else 160).print(table)
-    wrong = sum(entry.fault is not None for entry in found)
+    wrong = sum(status.fault is not None for status in statuses)
     if wrong:
-        raise RibError(f"{wrong} of {len(found)} datasets are not complete; see the table")
+        raise RibError(f"{wrong} of {len(statuses)} datasets are not complete; the table says what to do for each")
 
 
 def look(config: DataCommandConfig) -> None:
-    """Print every damaged JPEG file of the datasets that are there, and what is wrong with it.
+    """Print every damaged JPEG file of the datasets found, and its damage.
 
     Raises:
-        RibError: If there is one, after the list; or if there is no dataset.
+        RibError: After the list, if a file is damaged; or if no dataset is found.
     """
-    from rib.data.damage import find_damage as look_at
+    from rib.data.damage import find_damage
 
-    trees, _ = _there(config)
-    found = look_at(trees.values(), Path(config.paths.runs) / "datasets", config.data.rescan)
-    for file, what in found.items():
+    trees, _ = _scan_all(config)
+    damage = find_damage(trees.values(), Path(config.paths.runs) / "datasets", config.data.rescan)
+    for file, what in damage.items():
         print(f"{file}: {what}")
     count = sum(map(len, trees.values()))
-    if found:
-        raise RibError(f"{len(found):,} of {count:,} images are damaged; replace them from the archive")
+    if damage:
+        raise RibError(f"{len(damage):,} of {count:,} images are damaged; replace them from the archive")
     print(f"none of {count:,} images is damaged")
 
 
 def sheet(config: DataCommandConfig) -> None:
-    """Draw a contact sheet of every dataset that is there.
+    """Draw a contact sheet of the datasets found, and print the file's path.
 
     Raises:
-        RibError: If none is.
+        RibError: If no dataset is found, or ``out`` is not an image file name.
     """
     from rib.data.sheet import write_sheet
 
-    trees, catalog = _there(config)
+    trees, catalog = _scan_all(config)
     file = Path(config.out or "contact_sheet.png")
     if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise RibError(f"out: expected the name of a picture, like sheet.png, got {config.out!r}")
+        raise RibError(f"out: expected an image file name such as sheet.png, got {config.out!r}")
     print(write_sheet(trees, catalog, file).resolve())
 
 
-def _there(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
-    """The datasets that are under the root, complete or not, and their world."""
+def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
+    """Scan all datasets found under the root, complete or not; returns them by name, and their catalog."""
     from rib.data.folders import MissingDatasetError
     from rib.data.scan import scan
     from rib.data.worlds import find_data
@@ -111,7 +112,7 @@ def _there(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
 
 
 def main() -> None:
-    """Entry point of ``rib-data``."""
+    """Run the ``rib-data`` command."""
     launch(_main)
 
 

@@ -1,8 +1,8 @@
-"""What each dataset is: the facts that the folders on disk are checked against, never derived from.
+"""Catalog of the datasets: folders, classes, numbers of images and licences, against which the files are checked.
 
-A `Catalog` describes one world of images: the real ImageNet family (`real()`), or the built-in `mini`
-(`rib.data.mini`). Nothing outside the catalog knows that ImageNet has 1000 classes. This module imports no torch,
-so that a question already answered by the run store is answered at once.
+A `Catalog` describes one family of datasets: the real ImageNet family (`real()`), or the built-in mini
+(`rib.data.mini`). Nothing outside the catalog knows that ImageNet has 1000 classes. This module does not import torch,
+so that a command whose run is finished can return it without the seconds that importing torch takes.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ Rule = Literal["wnid", "number", "objectnet", "corruption"]
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One dataset of a world.
+    """Description of one dataset.
 
     Attributes:
-        name: As in commands and metrics.json, ``imagenet_r``.
-        title: As in tables and figures, ``ImageNet-R``.
-        folders: Where it may lie under the data root, the canonical place first.
-        rule: How a folder becomes a class: its WordNet id; its number (ImageNet-V2); ObjectNet's mapping files; or
-            corruption/severity above WordNet ids.
+        name: Name in commands and metrics.json, such as ``imagenet_r``.
+        title: Name in tables and figures, such as ``ImageNet-R``.
+        folders: Possible folders under the data root, the canonical one first.
+        rule: Meaning of a class folder's name: a WordNet id (``wnid``), the class's number (``number``, ImageNet-V2),
+            a name in ObjectNet's mapping files (``objectnet``), or a WordNet id below corruption/severity
+            (``corruption``).
         groups: ``groups[j]`` are the output ids of class ``j``, in the order of labels.
-        num_images: Images expected when complete; None where releases differ.
+        num_images: Images of a complete copy; None where releases differ.
         between: Fewest and most images of a complete copy, where releases differ.
-        balanced: Whether each class (of each cell) has as many images as any other.
-        first: WordNet ids of ``ILSVRC2012_val_00000001`` and those after it: labels in another order are found out.
+        balanced: True if all classes (of each cell) have equally many images.
+        first: WordNet ids of ``ILSVRC2012_val_00000001`` and the next ones, to detect labels in another order.
         classes: Folder names of the classes in label order (WordNet ids; ObjectNet folder names).
         border: Pixels to cut from each side before the transform (ObjectNet's red frame).
-        derived_from: The dataset whose very images these are transforms of.
-        licence: What its terms say, in one sentence.
-        may_train: Whether its licence lets a model be trained on it.
-        labels: Class of each folder in ``classes``, where several folders are one class; empty: each its own.
-        more_folders: Whether the release holds folders that are no class here (200 of ObjectNet's 313).
-        precropped: Whether images are stored at 224 px, already cropped (ImageNet-C).
+        derived_from: Name of the dataset whose images these are transforms of, or None.
+        licence: Terms of use, in one sentence.
+        may_train: True if the licence permits training a model on it.
+        labels: Class of each folder in ``classes`` where several folders are one class; empty: each is its own.
+        more_folders: True if the release has folders that are not a class here (200 of ObjectNet's 313).
+        precropped: True if images are stored at 224 px, already cropped (ImageNet-C).
         cells: ``corruption/severity`` sub-folders (ImageNet-C), else empty.
-        synset_files: Where images lie flat, one of these in the folder or beside it says each one's WordNet id.
+        synset_files: Files that list each image's WordNet id, for a copy without class folders.
     """
 
     name: str
@@ -70,11 +71,13 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The datasets of one world and the outputs its models have.
+    """A family of datasets and the outputs of the models that are scored on them.
+
+    Indexing by a dataset's name returns its `DatasetSpec`, or raises a `RibError` with the nearest known name.
 
     Attributes:
         kind: ``mini`` or ``user``, as in metrics.json and in the run store's first folder.
-        wnids: WordNet id of each output, in output order, length K.
+        wnids: WordNet id of each of the K outputs, in order.
         specs: The datasets by name, in the order of tables.
     """
 
@@ -107,12 +110,12 @@ CORRUPTIONS = (
     "pixelate",
     "jpeg_compression",
 )
-"""ImageNet-C's fifteen; its four extra ones are in no mean."""
+"""The fifteen corruptions of ImageNet-C that enter its mean; the four extra ones do not."""
 
 
 @cache
 def real() -> Catalog:
-    """The ImageNet family as its releases are (sizes and layouts: the datasets' own papers and pages)."""
+    """Return the catalog of the real ImageNet family, with the sizes and layouts of the datasets' papers and pages."""
     specs = (*_photographs(), _objectnet(), *_derived_from_val(), _train())
     return Catalog("user", _wnids(), {spec.name: spec for spec in specs})
 
@@ -134,7 +137,7 @@ def _of_some_classes(name: str, title: str, folder: str, ids: str, num_images: i
 
 
 def _photographs() -> tuple[DatasetSpec, ...]:
-    """Val, V2, A, R and Sketch."""
+    """Describe the datasets of separate images: val, V2, A, R and Sketch."""
     return (
         _of_all_classes(
             "imagenet_val",
@@ -166,7 +169,7 @@ def _photographs() -> tuple[DatasetSpec, ...]:
             "ImageNet-Sketch",
             "imagenet-sketch",
             "sketch",
-            num_images=50_889,
+            num_images=50_889,  # not 50 per class
             rule="wnid",
             licence="No licence stated for the images.",
         ),
@@ -182,7 +185,7 @@ def _objectnet() -> DatasetSpec:
         "objectnet",
         groups=tuple(tuple(entry["ids"]) for entry in known.values()),
         classes=tuple(known),
-        num_images=None,  # about 18,574 of the 50,273; the shares of the releases differ
+        num_images=None,  # 18,574 of 50,273 images are in ImageNet's classes, but the number varies between releases
         between=(18_000, 20_000),
         licence="CC BY 4.0, and ObjectNet may never be used to tune the parameters of any model.",
         border=2,
@@ -192,14 +195,14 @@ def _objectnet() -> DatasetSpec:
 
 
 def _derived_from_val() -> tuple[DatasetSpec, ...]:
-    """Cartoon, Drawing and C: changed images of val."""
+    """Describe the datasets made from the images of val: Cartoon, Drawing and C."""
     common: dict[str, Any] = {"derived_from": "imagenet_val", "balanced": True}
     looks = tuple(
         _of_all_classes(
             f"imagenet_{look.lower()}",
             f"ImageNet-{look}",
             folder,
-            f"datasets/{folder}",  # what the tars of these two unpack to
+            f"datasets/{folder}",  # the tar archives of these two unpack to this folder
             num_images=50_000,
             rule="wnid",
             licence=ZENODO.format(6801109),
@@ -239,10 +242,10 @@ SYNSET_FILES = (
     "imagenet_2012_validation_synset_labels.txt",
     "synset_labels.txt",
 )
-"""Val's archive has no class folders: Kaggle's table of its images, or a line an image, as TensorFlow ships."""
+"""Label lists for ImageNet val without class folders: Kaggle's table, or one line per image, as TensorFlow ships."""
 
 FIRST_OF_VAL = ("n01751748", "n09193705", "n02105855", "n04263257", "n03125729", "n01735189", "n02346627", "n02776631")
-"""Of ``ILSVRC2012_val_00000001`` to 8, as in every list of val's labels (outputs 65, 970, 230, 809, 516, 57, ...)."""
+"""Classes of ``ILSVRC2012_val_00000001`` to 8, in all lists of val's labels (outputs 65, 970, 230, 809, 516, ...)."""
 
 OTHER_SETS = {
     "top-?images": "ImageNet-V2's top-images",
@@ -252,7 +255,7 @@ OTHER_SETS = {
     "^imagenet-c-bar": "ImageNet-C-bar",
     "styli[sz]ed": "Stylized-ImageNet",
 }
-"""Folders with the same class folders that hold other images than any set here, by a pattern of their names."""
+"""Datasets outside the catalog with the same class folders but other images, by a pattern of their folder's name."""
 
 IMAGENET = "ImageNet terms of access: non-commercial research and education."
 NO_IMAGE_LICENCE = "Code MIT; no licence stated for the images."
@@ -260,12 +263,13 @@ ZENODO = "CC BY 4.0 (Zenodo {}); the originals stay under ImageNet's terms."
 
 
 def with_label_rule(spec: DatasetSpec, rule: str) -> DatasetSpec:
-    """ObjectNet read another way; other datasets as they are.
+    """Return a dataset's spec under another rule for ObjectNet's labels; other datasets are returned unchanged.
 
     Args:
-        spec: Of any dataset.
-        rule: ``max`` over a class's outputs (113 classes; wise-ft's scoring), ``first`` of them alone (113), or
-            ``authors``: the ImageNet-RIB authors' 105 outputs, with the 8 folders that their code mislabels.
+        spec: Spec of any dataset.
+        rule: ``max``: the maximum over a class's outputs (113 classes, as WiSE-FT scores it); ``first``: the first of
+            its outputs alone (113); ``authors``: the 105 outputs of the ImageNet-RIB authors' code, including the 8
+            folders that it mislabels.
 
     Raises:
         RibError: If the rule is unknown.
@@ -276,12 +280,12 @@ def with_label_rule(spec: DatasetSpec, rule: str) -> DatasetSpec:
         return replace(spec, groups=tuple(group[:1] for group in spec.groups))
     if rule != "authors":
         raise RibError(f"data.label_rule: expected max, first or authors, got {rule!r}")
-    theirs = {folder: entry["authors"] for folder, entry in json.loads(resource("objectnet.json")).items()}
-    ids = sorted({theirs[folder] for folder in spec.classes})
-    labels = tuple(ids.index(theirs[folder]) for folder in spec.classes)
+    output_of = {folder: entry["authors"] for folder, entry in json.loads(resource("objectnet.json")).items()}
+    ids = sorted({output_of[folder] for folder in spec.classes})
+    labels = tuple(ids.index(output_of[folder]) for folder in spec.classes)
     return replace(spec, groups=tuple((i,) for i in ids), labels=labels)
 
 
 def resource(name: str) -> str:
-    """A text file of ``rib/data/resources``."""
+    """Return the content of a text file in ``rib/data/resources``."""
     return files("rib.data").joinpath("resources", name).read_text()

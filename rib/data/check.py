@@ -1,4 +1,4 @@
-"""What is under a data root, against what the catalog expects: the table of ``python -m rib.data action=check``."""
+"""Compare the files under a data root with the catalog, for the table of ``python -m rib.data action=check``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rib.errors import RibError
 
 
 @dataclass(frozen=True)
-class Found:
-    """One dataset as it lies there.
+class DatasetStatus:
+    """Images and classes of one dataset that are on disk, and what is wrong with them.
 
     Attributes:
-        spec: What the catalog expects.
-        num_images: Images in folders that are classes of it.
+        spec: The dataset's catalog entry.
+        num_images: Images in the dataset's class folders.
         num_classes: Classes with at least one image.
-        fault: What was expected, what came and what to do, in one sentence; None where all is well.
+        fault: One sentence saying what was expected, what was found and what to do; None if the dataset is complete.
     """
 
     spec: DatasetSpec
@@ -29,29 +29,30 @@ class Found:
     fault: str | None
 
 
-def survey(catalog: Catalog, root: Path, records: Path | None = None, rescan: bool = False) -> list[Found]:
-    """Count the images and classes of every dataset of a world.
+def survey(catalog: Catalog, root: Path, records: Path | None = None, rescan: bool = False) -> list[DatasetStatus]:
+    """Count the images and classes of every dataset in a catalog.
 
     Args:
-        catalog: The world.
+        catalog: The datasets to look for.
         root: The data root.
-        records: Folder that keeps listings, or None.
-        rescan: List folders again although nothing seems changed.
+        records: Folder for saved folder listings, or None to save none.
+        rescan: List all folders again, even if they look unchanged.
 
     Returns:
-        One entry a dataset, in the catalog's order; those that are not there have no image and a fault.
+        One entry per dataset, in the catalog's order; a missing dataset has 0 images and a fault.
     """
-    return [_look(spec, root, records, rescan) for spec in catalog.specs.values()]
+    return [_check_dataset(spec, root, records, rescan) for spec in catalog.specs.values()]
 
 
-def _look(spec: DatasetSpec, root: Path, records: Path | None, rescan: bool) -> Found:
+def _check_dataset(spec: DatasetSpec, root: Path, records: Path | None, rescan: bool) -> DatasetStatus:
     fault = None
     try:
         tree = scan(spec, root, records, rescan)
     except RibError as error:
         fault = str(error)
         try:
+            # The strict scan stops at the first fault; this one counts what can be used all the same.
             tree = scan(spec, root, records, allow_incomplete=True)
         except RibError:
-            return Found(spec, 0, 0, fault)
-    return Found(spec, len(tree), len(np.unique(tree.labels)), fault)
+            return DatasetStatus(spec, 0, 0, fault)
+    return DatasetStatus(spec, len(tree), len(np.unique(tree.labels)), fault)

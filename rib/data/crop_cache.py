@@ -1,9 +1,9 @@
-"""Decoded images, kept: the paper's recipe has no augmentation, so every epoch would decode the same pixels again.
+"""Disk cache of decoded images: the paper's recipe has no augmentation, so every epoch decodes to the same pixels.
 
-A flat array on disk, mapped into memory: exactly the bytes that decoding gives, for datasets whose crops fit the
-budget (all of mini; small sources of real data). Larger ones are decoded as they come. Its name covers what the files
-hold at this moment (where only names and sizes tell images: their times and inodes), so that no array is ever of other
-bytes, whatever asks for it.
+The cache is a flat array, mapped into memory, with exactly the bytes that decoding gives. It is used for datasets whose
+crops fit `BUDGET` (all of mini, small sources of real data); larger ones are decoded on the fly. The file name is a
+digest of the files' present content (or, if images are identified by sizes, of their times and inodes), so an array is
+never used for files that have changed.
 """
 
 from __future__ import annotations
@@ -29,33 +29,36 @@ from rib.runtime.memory import cores
 from rib.runtime.progress import progress
 
 BUDGET = 256 * 2**20
-"""Bytes of crops that a dataset may take on disk."""
+"""Largest array of crops that is saved, bytes."""
 
 DIGEST = ".sha256"
-"""Ending of the file beside an array that says what was written."""
+"""Suffix of the file beside an array that holds the array's digest."""
 
 STALE_SECONDS = 86_400
-"""Age at which a temporary file was surely left by a killed process."""
+"""Age above which a temporary file is taken as left over from a killed process, seconds."""
 
 Pixels = NDArray[np.uint8]
 
 
 def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | None) -> Tensor | None:
-    """All crops of a dataset, uint8 (N, 3, S, S), or None if they do not fit the budget or nothing may be kept.
+    """Return all decoded images of a dataset from the cache, decoding and saving them on first use.
 
     Args:
         tree: The dataset.
-        transform: The checkpoint's.
+        transform: The checkpoint's evaluation transform.
         backend: ``torchvision`` or ``pil``.
-        cache: Folder for the arrays, or None.
+        cache: Folder for the arrays, or None to save none.
+
+    Returns:
+        uint8 (N, 3, S, S); None if the crops exceed `BUDGET` or there is no cache folder.
 
     Raises:
-        RibError: If an image cannot be read, or is changed meanwhile.
+        RibError: If an image cannot be read, or changes while it is read.
     """
     if cache is None or len(tree) * 3 * transform.size**2 > BUDGET:
         return None
     on_disk = tree.on_disk()
-    facts = [
+    key_fields = [
         tree.digest,
         on_disk,
         str(tree.folder.resolve()),
@@ -63,48 +66,50 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
         backend,
         tree.spec.border,
         tree.spec.precropped,
-        [version(package) for package in ("torchvision", "pillow")],
+        [version(package) for package in ("torchvision", "pillow")],  # decoders change pixels between versions
     ]
-    file = cache / f"{tree.spec.name}-{digest_of(facts)}.npy"
+    file = cache / f"{tree.spec.name}-{digest_of(key_fields)}.npy"
     try:
         return _load(file)
-    except (OSError, ValueError, EOFError):  # not there, or cut short when the power failed
+    except (OSError, ValueError, EOFError):  # missing, or truncated by a power failure
         crops = _decode_all(tree, transform, backend)
+    # Images changed during decoding would be saved under the digest of the old ones.
     if tree.on_disk() != on_disk:
         raise RibError(f"{tree.spec.title}: images in {tree.folder} were changed while they were read; run it again")
     try:
         _publish(crops, file)
-    except OSError:  # a full disk, which a memory map would answer with a crash, costs time and nothing else
+    except OSError:  # disk full: keep the crops in memory; writing through a memory map would crash (SIGBUS) instead
         return torch.from_numpy(crops)
     return _load(file)
 
 
 def _load(file: Path) -> Tensor:
-    """The array in a file.
+    """Map a saved array into memory.
 
     Raises:
-        ValueError: If it is not what was written.
+        OSError: If it does not exist.
+        ValueError: If it does not have the digest that was saved with it.
     """
-    written = file.with_suffix(DIGEST).read_text()
-    if not file.is_file() or file_digest_of(file, file.parent / "records") != written:
-        raise ValueError(f"{file} is not what was written")
-    return torch.from_numpy(np.load(file, mmap_mode="c"))  # copy on write: torch wants memory that it may write to
+    expected = file.with_suffix(DIGEST).read_text()
+    if not file.is_file() or file_digest_of(file, file.parent / "records") != expected:
+        raise ValueError(f"expected {file} to have the digest {expected}")
+    return torch.from_numpy(np.load(file, mmap_mode="c"))  # copy on write: torch warns about read-only memory
 
 
 def _publish(crops: Pixels, file: Path) -> None:
-    """Put the whole array in its place at once, whoever else does the same."""
+    """Save an array and its digest atomically, so that other processes see all of it or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    for left in file.parent.glob("*.tmp"):
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            left.unlink(missing_ok=True)
+    for leftover in file.parent.glob("*.tmp"):
+        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+            leftover.unlink(missing_ok=True)
     temporary = unfinished(file)
     try:
         with temporary.open("wb") as stream:
             np.save(stream, crops)
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(stream.fileno())  # else a power failure could leave the new name with missing bytes
         write_atomically(file.with_suffix(DIGEST), file_digest(temporary)[:16].encode())
-        os.replace(temporary, file)
+        os.replace(temporary, file)  # after the digest: an array without one, or with another's, is decoded again
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -113,9 +118,11 @@ def _decode_all(tree: ImageTree, transform: Transform, backend: str) -> Pixels:
     crops = np.empty((len(tree), 3, transform.size, transform.size), dtype=np.uint8)
     spec = tree.spec
 
-    def decode(place: int) -> None:
-        crops[place] = read_image(tree.folder / tree.paths[place], transform, backend, spec.border, spec.precropped)
+    def decode(position: int) -> None:
+        file = tree.folder / tree.paths[position]
+        crops[position] = read_image(file, transform, backend, spec.border, spec.precropped)
 
+    # Threads suffice: the decoders release Python's lock.
     with progress(f"decoding {spec.title}", len(tree)) as advance, ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(decode, range(len(tree))):
             advance(1, "")

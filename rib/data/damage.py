@@ -1,14 +1,14 @@
-"""JPEG files that can be read although they are damaged: a second look, once an image, says which they are.
+"""Find JPEG files that are damaged although they can be decoded.
 
-libjpeg makes up what it cannot read, and all that is heard of it is a line on the process's standard error that names
-no file (PIL keeps even that to itself). A line can be laid to a file only where nothing else decodes or prints. So each
-file is decoded alone, in loader processes whose standard error is a file of their own, before anything trains or is
-scored; what was found is kept by the digest of the images, so that no image is looked at twice.
+libjpeg fills in the parts that it cannot decode and prints a warning to standard error that does not name the file
+(PIL suppresses even that). To know which file a warning is about, every file is decoded once on its own, in loader
+processes whose standard error is redirected to a file, before anything is trained or scored. The results are saved
+under the digest of the images, so no image is checked twice.
 
-Nobody sees what leaves the stream of Huffman codes in step: measured on photographs, one flipped bit is heard of in 1
-of 9 files, 16 zeros in a third, 512 zeros in 9 of 10, a piece cut out or 4096 zeros in all; in progressive files 6 of
-10. Identity by content (`data.identity`) is what sees those. PNG needs no look: its checksums make a damaged one
-unreadable.
+Damage that leaves the Huffman codes in step causes no warning. Measured on photographs: one flipped bit is detected in
+1 of 9 files, 16 zeroed bytes in a third, 512 in 9 of 10, 4096 or a piece cut out in all; in progressive files 6 of 10.
+The digest of the content (`rib.data.identity`) changes in all these cases. PNG needs no check: its checksums make a
+damaged file unreadable.
 """
 
 from __future__ import annotations
@@ -34,80 +34,84 @@ from rib.runtime.progress import progress
 JPEG_START = b"\xff\xd8"
 STANDARD_ERROR = 2
 BATCH = 32
-"""Images that a loader process looks at between two reports."""
+"""Images that a loader process checks between two updates of the progress bar."""
 
 WORTH_A_PROCESS = 256
-"""Images; starting a process takes as long as looking at about so many."""
+"""Images per loader process; starting a process takes as long as checking about this many."""
 
 LARGE = 1_000_000
-"""Images that are too many to be looked at unasked: a core looks at about 600 a second."""
+"""Datasets with more images are not checked unless asked for: a core checks about 600 images a second."""
 
 NAMED = 3
-"""Files that a sentence names; `python -m rib.data action=look` names all."""
+"""Number of damaged files named in a message; `python -m rib.data action=look` lists all."""
 
 Damage = dict[Path, str]
-"""What is wrong, by file."""
+"""Description of the damage, by file."""
 
 
 def report_damage(trees: Iterable[ImageTree], records: Path | None, damaged: str = "warn", again: bool = False) -> None:
-    """Say once which images are damaged, or refuse them; from rank zero alone.
+    """Warn once about damaged images, or refuse them; does nothing on ranks other than zero.
 
     Args:
         trees: Datasets that are about to be read.
-        records: Folder that keeps what was found, or None.
-        damaged: ``warn``; ``refuse``; or ``ignore``, to look at nothing. What has more than `LARGE` images
-            (ImageNet-C, ImageNet train) is looked at by ``refuse`` alone.
-        again: Look again although it is known.
+        records: Folder for saved results, or None to save none.
+        damaged: ``warn``, ``refuse``, or ``ignore`` to check nothing. Datasets with more than `LARGE` images
+            (ImageNet-C, ImageNet train) are checked with ``refuse`` only.
+        again: Check all images again, even if results are saved.
 
     Raises:
-        RibError: If an image is damaged and ``damaged`` is ``refuse``, or nothing can be looked at then.
+        RibError: With ``refuse``, if an image is damaged or this torchvision cannot check JPEG files.
     """
     if damaged == "ignore" or rank() > 0:
         return
-    if damaged == "warn" and not _can_look():
-        return
+    if damaged == "warn" and not _can_check():
+        return  # a run continues without the check; data.damaged=refuse is an error in find_damage
     chosen = [tree for tree in trees if damaged == "refuse" or len(tree) <= LARGE]
-    found = find_damage(chosen, records, again)
-    if not found:
+    damage = find_damage(chosen, records, again)
+    if not damage:
         return
-    named = ", ".join(f"{file} ({what})" for file, what in list(found.items())[:NAMED])
-    more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-    sentence = f"{len(found):,} damaged image{'s' * (len(found) > 1)}: {named}{more}; replace from the archive"
+    named = ", ".join(f"{file} ({what})" for file, what in list(damage.items())[:NAMED])
+    more = f" and {len(damage) - NAMED:,} more" if len(damage) > NAMED else ""
+    sentence = f"{len(damage):,} damaged image{'s' * (len(damage) > 1)}: {named}{more}; replace from the archive"
     if damaged == "refuse":
-        raise RibError(f"data.damaged=refuse: {sentence}, or go on with data.damaged=warn")
-    _say_once(f"{sentence}, or let data.damaged=refuse stop here (what is missing of them is made up by libjpeg)")
+        raise RibError(f"data.damaged=refuse: {sentence}, or continue with data.damaged=warn")
+    _say_once(
+        f"{sentence}, or stop at damaged images with data.damaged=refuse (libjpeg fills in the parts that it cannot "
+        "decode)"
+    )
 
 
 def find_damage(trees: Iterable[ImageTree], records: Path | None = None, again: bool = False) -> Damage:
-    """Every damaged JPEG file of some datasets, in path order.
+    """Return all damaged JPEG files of some datasets, in path order.
 
     Args:
-        trees: Datasets or parts of them; an image in several is looked at once.
-        records: Folder that keeps what was found, or None.
-        again: Look again although it is known.
+        trees: Datasets or subsets of them; an image that is in several is checked once.
+        records: Folder for saved results, or None to save none.
+        again: Check all images again, even if results are saved.
 
     Raises:
         RibError: If this torchvision has no JPEG decoder.
     """
-    if not _can_look():
-        raise RibError("damaged images: expected a torchvision with a JPEG decoder, whose libjpeg says what is wrong")
-    found: Damage = {}
+    if not _can_check():
+        raise RibError("checking for damaged images: expected a torchvision with a JPEG decoder, got one without")
+    damage: Damage = {}
     done: list[ImageTree] = []
+    # Largest first: a subset then finds all its images among those of its whole dataset.
     for tree in sorted(trees, key=len, reverse=True):
         record = None if records is None else records / f"damage-{tree.spec.name}-{_digest(tree)}.json"
         known = None if record is None or again else _read(record)
         if known is None:
             seen = {path for other in done if other.folder == tree.folder for path in other.paths}
-            fresh = _complaints(tree, [path for path in tree.paths if path not in seen])
-            known = {p: what for p in tree.paths if (what := fresh.get(p) or found.get(tree.folder / p))}
+            fresh = _warnings_of(tree, [path for path in tree.paths if path not in seen])
+            known = {p: what for p in tree.paths if (what := fresh.get(p) or damage.get(tree.folder / p))}
             if record is not None:
                 write_atomically(record, json.dumps(known, indent=1).encode())
-        found |= {tree.folder / path: what for path, what in known.items()}
+        damage |= {tree.folder / path: what for path, what in known.items()}
         done.append(tree)
-    return dict(sorted(found.items()))
+    return dict(sorted(damage.items()))
 
 
-def _can_look() -> bool:
+def _can_check() -> bool:
     try:
         from torchvision.io import decode_jpeg  # noqa: F401
     except ImportError:
@@ -115,7 +119,7 @@ def _can_look() -> bool:
     return True
 
 
-@cache
+@cache  # several runs of one process may read the same datasets
 def _say_once(sentence: str) -> None:
     say(sentence)
 
@@ -126,31 +130,31 @@ def _digest(tree: ImageTree) -> str:
 
 def _read(record: Path) -> dict[str, str] | None:
     try:
-        kept = json.loads(record.read_bytes())
+        saved = json.loads(record.read_bytes())
     except (OSError, ValueError):
         return None
-    return kept if isinstance(kept, dict) else None
+    return saved if isinstance(saved, dict) else None
 
 
-def _complaints(tree: ImageTree, paths: Sequence[str]) -> dict[str, str]:
-    """What libjpeg says of each file that it finds fault with."""
+def _warnings_of(tree: ImageTree, paths: Sequence[str]) -> dict[str, str]:
+    """Decode the given images and return libjpeg's warning for each damaged one."""
     loader = DataLoader(
-        _Looks(tree.folder, paths),
+        _Warnings(tree.folder, paths),
         batch_size=BATCH,
         num_workers=min(cores(), 1 + len(paths) // WORTH_A_PROCESS),
         collate_fn=list,
-        worker_init_fn=_listen,
+        worker_init_fn=_capture_standard_error,
     )
-    found: dict[str, str] = {}
-    with progress(f"looking at {tree.spec.title}", len(paths)) as advance:
+    damage: dict[str, str] = {}
+    with progress(f"checking {tree.spec.title} for damage", len(paths)) as advance:
         for batch in loader:
-            found |= {path: what for path, what in batch if what}
+            damage |= {path: what for path, what in batch if what}
             advance(len(batch), "")
-    return found
+    return damage
 
 
-class _Looks(Dataset[tuple[str, str]]):
-    """Paths of files in a folder, and what libjpeg says of each."""
+class _Warnings(Dataset[tuple[str, str]]):
+    """Dataset of (path, libjpeg's warning on decoding the file)."""
 
     def __init__(self, folder: Path, paths: Sequence[str]) -> None:
         self.folder = folder
@@ -159,19 +163,19 @@ class _Looks(Dataset[tuple[str, str]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> tuple[str, str]:
-        return self.paths[place], _complaint(self.folder / self.paths[place])
+    def __getitem__(self, index: int) -> tuple[str, str]:
+        return self.paths[index], _warning(self.folder / self.paths[index])
 
 
-def _listen(worker: int) -> None:
-    """Give a loader process, which does nothing but look, a standard error that can be read."""
-    with tempfile.TemporaryFile() as ear:
-        os.dup2(ear.fileno(), STANDARD_ERROR)
-    warnings.simplefilter("ignore")  # Python's would be heard as well
+def _capture_standard_error(worker: int) -> None:
+    """Redirect a loader process's standard error to a temporary file, from which `_warning` reads."""
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), STANDARD_ERROR)
+    warnings.simplefilter("ignore")  # Python's warnings would be taken for libjpeg's
 
 
-def _complaint(file: Path) -> str:
-    """What is wrong with a JPEG file, or nothing; any other file is left to whoever reads it."""
+def _warning(file: Path) -> str:
+    """Describe the damage of a JPEG file; empty if there is none, or if it is not a JPEG file."""
     try:
         with file.open("rb") as stream:
             if stream.read(len(JPEG_START)) != JPEG_START:
@@ -179,19 +183,19 @@ def _complaint(file: Path) -> str:
             content = JPEG_START + stream.read()
     except OSError:
         return ""
-    before = os.fstat(STANDARD_ERROR).st_size
+    start = os.fstat(STANDARD_ERROR).st_size
     try:
-        decode_jpeg(content)
+        decode_jpeg(content)  # torchvision's, since PIL suppresses libjpeg's warnings
     except RuntimeError:
-        return _why_unreadable(content)
-    size = os.fstat(STANDARD_ERROR).st_size - before
-    heard = os.pread(STANDARD_ERROR, size, before).decode(errors="replace")
-    return " ".join(heard.removeprefix("Corrupt JPEG data: ").split())
+        return _describe_unreadable(content)
+    size = os.fstat(STANDARD_ERROR).st_size - start
+    printed = os.pread(STANDARD_ERROR, size, start).decode(errors="replace")
+    return " ".join(printed.removeprefix("Corrupt JPEG data: ").split())
 
 
-def _why_unreadable(content: bytes) -> str:
+def _describe_unreadable(content: bytes) -> str:
     try:
         decode(content)
     except Exception as error:
         return f"unreadable: {error}"
-    return "torchvision cannot read it, PIL makes up a part"
+    return "torchvision cannot read it, PIL fills in a part"

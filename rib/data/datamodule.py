@@ -1,4 +1,4 @@
-"""One LightningDataModule for any source and any targets."""
+"""The LightningDataModule that serves any source dataset for training and any target datasets for scoring."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from rib.errors import RibError
 from rib.runtime.memory import cores
 
 SOURCE_BATCH = 64
-"""Images in a batch of those that a method looks at before training."""
+"""Batch size of the source images that a method uses before training (for a Fisher, say)."""
 
 
 class RIBDataModule(L.LightningDataModule):
-    """Serves the source for training and every dataset for scoring, through the model's own transform.
+    """Serve the source for training and the targets for scoring, read with the model's own transform.
 
     Args:
         source: Images to fine-tune on, or None.
         targets: Datasets to score, by name.
         transform: The checkpoint's evaluation transform.
-        batch_size: Training images in a batch of the whole job, whatever the number of processes.
-        evaluation_batch_size: Images in one process's batch while scoring.
-        workers: Loader processes; None: none for cached crops, else one a core up to 8.
-        seed: With the epoch, what the order of training images depends on.
+        batch_size: Training images per batch over all processes.
+        evaluation_batch_size: Images per batch and process in scoring.
+        workers: Number of loader processes; None: 0 if the crops are cached, else one per core up to 8.
+        seed: Seed of the order of training images and of augmentation.
         augment: ``none``, ``flip`` or ``random_resized_crop``.
         image_backend: ``torchvision`` or ``pil``.
-        cache: Folder for decoded crops, or None to keep none.
+        cache: Folder for decoded crops, or None to save none.
 
     Raises:
-        RibError: If the source has no image.
+        RibError: If the source has no images.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RIBDataModule(L.LightningDataModule):
         self._resume: tuple[int, int] | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """This process's share of the shuffled source: images, labels, places.
+        """Return a loader over this process's share of the shuffled source: images, labels, positions.
 
         Raises:
             RibError: If there is no source, or the processes cannot share a batch evenly.
@@ -88,56 +88,62 @@ class RIBDataModule(L.LightningDataModule):
         if self._resume is not None:
             self._order.start_at(*self._resume)
             self._resume = None
+        # A batch sampler of our own: Lightning's distributed sampler pads epochs and cannot start in mid-epoch.
         return self._loader(self._images(self.source, self.augment), self._order)
 
     def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Every ``world``-th image of a dataset from ``rank`` on, in path order: images, labels, places."""
+        """Return a loader over every ``world``-th image of a target from ``rank`` on: images, labels, positions.
+
+        Images come in path order, each exactly once over all processes: a padded sampler would count some twice.
+        """
         return self.loader_of(self.targets[name], rank, world)
 
     def loader_of(self, tree: ImageTree, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """The same for any images, such as those held out of the source."""
+        """Return the same loader as `evaluation_loader` for any images, such as those held out of the source."""
         size = self.evaluation_batch_size
         return self._loader(self._images(tree), _chunks(range(rank, len(tree), world), size))
 
     def batches_of(self, tree: ImageTree, batches: Sequence[Sequence[int]]) -> DataLoader[Batch]:
-        """Given places of any images, batch by batch in that order."""
+        """Return a loader over batches of images given by their positions, in that order."""
         return self._loader(self._images(tree), batches)
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """A seeded selection of source images, not augmented, for what a method wants to know about the start model.
+        """Select source images at random, without augmentation, for statistics of the pretrained model (a Fisher, say).
 
         Args:
-            count: How many; all, if there are fewer.
-            seed: Which.
-            rank: This process's share is every ``world``-th from here.
+            count: Number of images; all, if the source has fewer.
+            seed: Seed of the selection.
+            rank: Index of this process, which gets every ``world``-th selected image from here.
             world: Number of processes.
 
         Returns:
-            Batches of images, labels and places *in the selection*, and how many images it has.
+            Batches of images, labels and positions *within the selection*, and the number of images selected.
         """
         assert self.source is not None, "a method that trains has a source"
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self.source), generator=generator)[:count].sort().values
         images = self._images(self.source)
         loader = self._loader(images, _chunks(chosen[rank::world].tolist(), SOURCE_BATCH))
-        place_of = torch.zeros(len(self.source), dtype=torch.long)
-        place_of[chosen] = torch.arange(len(chosen))
-        return ((batch, labels, place_of[places]) for batch, labels, places in loader), len(chosen)
+        position_of = torch.zeros(len(self.source), dtype=torch.long)
+        position_of[chosen] = torch.arange(len(chosen))
+        return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is: the epoch, and its batches that are done (see `rib.training.checkpoint`)."""
+        """Return the epoch and the number of its batches done, for checkpoints (see `rib.training.checkpoint`)."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
-        # A batch counts as processed before on_train_batch_end and as completed after it; an epoch is ready from its
-        # start until the next one's, whereas current_epoch moves on at its end.
+        # Lightning's counters: a batch is `processed` before on_train_batch_end and `completed` after it; `ready`
+        # counts epochs from their start, whereas current_epoch is raised at the end of an epoch. These two agree with
+        # what was trained whenever a checkpoint is written.
         done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         return {"epoch": max(0, loop.epoch_progress.current.ready - 1), "batches_done": done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there with the next `train_dataloader`."""
+        """Start the next `train_dataloader` after the epoch and batches of a checkpoint."""
         epoch, done = state_dict["epoch"], state_dict["batches_done"]
         assert self.source is not None
         batches = -(-len(self.source) // self.batch_size)
+        # A checkpoint after an epoch's last batch belongs to that epoch; training goes on with the next.
         self._resume = (epoch, done) if done < batches else (epoch + 1, 0)
 
     def _images(self, tree: ImageTree, augment: str = "none") -> Images:
@@ -146,27 +152,29 @@ class RIBDataModule(L.LightningDataModule):
 
     def _loader(self, images: Images, batches: Any) -> DataLoader[Batch]:
         workers = self.workers
+        # Cached crops need no decoding, so no processes for it either.
         if workers is None:
             workers = 0 if images.crops is not None else min(8, cores())
         return _Loader(
             images,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
+            collate_fn=_keep_batch,
+            pin_memory=torch.cuda.is_available(),  # torch warns of pinning without a GPU
         )
 
 
 class _Loader(DataLoader[Batch]):
-    """A loader that says what is wrong with an image in one sentence, not with a worker's traceback."""
+    """A DataLoader that raises an image's error as one sentence, without the worker's traceback."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
             yield from super().__iter__()
             return
         except RibError as error:
-            # A worker's error comes as text, with its own message at the end. Its traceback keeps the loader's
-            # processes in a cycle, where garbage collection finds them and waits five seconds for each.
+            # torch re-raises a worker's error with its traceback as text and the message at the end. The traceback
+            # object holds the loader's processes in a reference cycle, on which garbage collection would wait for five
+            # seconds per worker: drop it.
             message = str(error).rpartition("RibError: ")[2].strip()
             error.__traceback__ = None
         raise RibError(message)
@@ -176,6 +184,6 @@ def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
     return [list(indices[i : i + size]) for i in range(0, len(indices), size)]
 
 
-def _as_it_is(batch: Any) -> Any:
-    """`Images` hands over whole batches already."""
+def _keep_batch(batch: Any) -> Any:
+    """Return the batch unchanged, since `Images` returns whole batches already."""
     return batch

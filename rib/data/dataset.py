@@ -1,4 +1,4 @@
-"""Images of one dataset as a torch dataset, decoded on the fly or taken from the crop cache."""
+"""A torch dataset over the images of one dataset, decoded on the fly or read from the crop cache."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from rib.data.tree import ImageTree
 from rib.runtime.files import digest_of
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Images uint8 (B, 3, S, S), labels (B,), places in the dataset (B,)."""
+"""Images uint8 (B, 3, S, S), labels int64 (B,), positions of the images in the dataset int64 (B,)."""
 
 
 class Images(Dataset[Batch]):
-    """A dataset as batches of uint8 images.
+    """Dataset of uint8 images that returns whole batches.
 
-    Indices may be tagged with an epoch (``epoch * N + place``), which seeds augmentation: what an image becomes depends
-    on (seed, epoch, place) and not on batches, workers or processes.
+    An index may carry an epoch as ``epoch * N + position``. Together with the seed it determines the augmentation, so
+    an augmented image depends on (seed, epoch, position) and not on batches, workers or processes.
 
     Args:
-        tree: The dataset.
-        transform: The checkpoint's.
+        tree: Paths and labels of the images.
+        transform: The checkpoint's evaluation transform.
         backend: ``torchvision`` or ``pil``.
-        crops: From `crops_of`, or None to read files.
-        augment: ``none``, or a name that `augmentation` knows.
-        seed: Of the augmentation.
+        crops: Decoded images from `crops_of`, uint8 (N, 3, S, S), or None to read files.
+        augment: ``none``, or a name that `augmentation` accepts.
+        seed: Seed of the augmentation.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Images(Dataset[Batch]):
         self.tree = tree
         self.transform = transform
         self.backend = backend
-        self.crops = crops if augment == "none" else None
+        self.crops = crops if augment == "none" else None  # augmented images differ every epoch: no fixed crop fits
         self.augment = None if augment == "none" else augmentation(augment, transform, backend)
         self.seed = seed
         self._labels = torch.from_numpy(tree.labels)
@@ -55,19 +55,19 @@ class Images(Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A whole batch; torch's loader asks for this where it is defined."""
-        place = torch.tensor([index % len(self) for index in indices])
+        """Return a whole batch; torch's DataLoader calls this instead of `__getitem__` if it is defined."""
+        position = torch.tensor([index % len(self) for index in indices])
         if self.crops is not None:
-            images = self.crops[place]
+            images = self.crops[position]
         else:
             images = torch.stack([self._read(*divmod(index, len(self))) for index in indices])
-        return images, self._labels[place], place
+        return images, self._labels[position], position
 
-    def _read(self, epoch: int, place: int) -> Tensor:
-        file, spec = self.tree.folder / self.tree.paths[place], self.tree.spec
+    def _read(self, epoch: int, position: int) -> Tensor:
+        file, spec = self.tree.folder / self.tree.paths[position], self.tree.spec
         if self.augment is None:
             return read_image(file, self.transform, self.backend, spec.border, spec.precropped)
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone: torch.manual_seed would set the GPU's too, and nothing would set it back.
-            torch.default_generator.manual_seed(int(digest_of(["augment", self.seed, epoch, place])[:15], 16))
+            # Seed the CPU generator only: torch.manual_seed also seeds the GPU's, which fork_rng does not restore here.
+            torch.default_generator.manual_seed(int(digest_of(["augment", self.seed, epoch, position])[:15], 16))
             return self.augment(file, spec.border, spec.precropped)

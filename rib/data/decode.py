@@ -1,9 +1,9 @@
-"""What the bytes of an image file mean: RGB, as PIL's ``convert("RGB")`` gives it and timm's ImageDataset reads it.
+"""Decode image files to RGB, with the pixels of PIL's ``convert("RGB")``, as in timm's ImageDataset.
 
-That is: orientation tags, colour profiles and gamma are left alone, alpha and transparent palette entries are dropped
-(the colours under them stay), and of several frames the first counts. PIL itself clips what has more than 8 bits of
-grey, so that a 16-bit picture would be a white square: of 16 bits the upper 8 are taken, which is what PIL does to
-16-bit colour. Integers and floats of 32 bits have no range that a file tells, and are refused.
+Orientation tags, colour profiles and gamma are ignored; alpha and palette transparency are dropped (the colours under
+them stay); of several frames the first is read. There is one difference: PIL clips 16-bit grey, which turns a picture
+into a white square, so here its upper 8 bits are taken, as PIL does for 16-bit colour. Images of 32-bit integers or
+floats do not say their range and are refused.
 """
 
 from __future__ import annotations
@@ -15,48 +15,60 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JPEG = ("JPEG", "MPO")
-"""PIL's names of a JPEG file; a camera's may hold a second picture."""
+"""PIL's format names for JPEG files; MPO is a camera's JPEG with a second picture in it."""
 
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-"""JPEG's markers; inside a scan no byte 0xff is followed by either."""
+"""JPEG markers; neither can occur inside the compressed data of a scan."""
 
 
 def decode(content: bytes) -> Tensor:
-    """RGB, uint8 (3, H, W); what torchvision's JPEG reader does not take, PIL does (PNG-in-.JPEG, CMYK).
+    """Decode an image to RGB, with torchvision for JPEG and with PIL for everything else.
+
+    Args:
+        content: Bytes of an image file in any format that PIL reads, whatever its name.
+
+    Returns:
+        uint8 (3, H, W).
 
     Raises:
-        ValueError: If it is no image, stops half-way, or is of a mode without a known range.
+        ValueError: If it is not an image, is truncated, or has 32-bit values.
         OSError: If PIL cannot read it.
     """
     image = open_image(content)
-    if image.format == "JPEG" and image.mode != "CMYK":  # CMYK: PIL's colours, whatever the version of torchvision
+    if image.format == "JPEG" and image.mode != "CMYK":  # torchvision's CMYK colours vary between versions
         try:
             return decode_jpeg(content)
         except (ImportError, RuntimeError):
-            pass  # PIL's message about what is wrong is the better one
+            pass  # decode with PIL, whose message on a damaged file is clearer
     return to_tensor(to_rgb(image, content))
 
 
 def decode_jpeg(content: bytes) -> Tensor:
-    """The same for a JPEG file, by torchvision; libjpeg's complaints go to the process's standard error.
+    """Decode a JPEG file with torchvision; libjpeg prints its warnings to the process's standard error.
+
+    Args:
+        content: Bytes of a JPEG file.
+
+    Returns:
+        RGB, uint8 (3, H, W).
 
     Raises:
-        ImportError: If torchvision has no decoder: deprecated in 0.29; PIL gives the same pixels, a quarter slower.
-        RuntimeError: If it cannot be read.
+        ImportError: If torchvision has no JPEG decoder (deprecated in 0.29); PIL gives the same pixels 25 % slower.
+        RuntimeError: If the file cannot be decoded.
     """
     import torch
     from torchvision.io import ImageReadMode
     from torchvision.io import decode_jpeg as decoder
 
-    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)  # bytes are read-only, of which torch warns
     return cast("Tensor", decoder(encoded, mode=ImageReadMode.RGB))
 
 
 def open_image(content: bytes) -> Any:
-    """A PIL image of which only the header is read.
+    """Open a PIL image, reading only its header.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the content is empty or not an image that PIL knows.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -65,36 +77,38 @@ def open_image(content: bytes) -> Any:
     try:
         return Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
-        raise ValueError("its format is not known") from None
+        raise ValueError("unknown image format") from None
 
 
 def to_rgb(image: Any, content: bytes) -> Any:
-    """All of a PIL image, in mode RGB.
+    """Load a PIL image and convert it to mode RGB.
 
     Args:
-        image: From `open_image`.
-        content: What it was opened from.
+        image: The image, from `open_image`.
+        content: The bytes that it was opened from.
 
     Raises:
-        ValueError: If it stops half-way, also where zeros take its place (PIL reads on), or has no known range.
+        ValueError: If a JPEG is truncated, even if it is padded with zeros, which PIL accepts; or if the image has
+            32-bit values, whose range is unknown.
     """
     import numpy as np
     from PIL import Image
 
+    # An end marker in an embedded thumbnail does not count: the last one must come after the last scan has begun.
     if image.format in JPEG and content.rfind(END_OF_IMAGE) < content.rfind(START_OF_SCAN):
-        raise ValueError("it stops half-way")
+        raise ValueError("it is truncated")
     image.load()
-    image.info.pop("transparency", None)  # dropped as alpha is; PIL warns of a palette that has it
-    # PIL's readers of PNG (before version 11) and of PPM give 16 bits as I.
+    image.info.pop("transparency", None)  # dropped like alpha; otherwise PIL warns about a palette with transparency
+    # PIL gives 16-bit PNG (before version 11) and PPM the mode "I", although these are not 32-bit images.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"its values are of mode {image.mode}, 32 bits of no known range; expected 8 or 16 bits")
+        raise ValueError(f"its values are of mode {image.mode}, 32 bits of unknown range; expected 8 or 16 bits")
     return image.convert("RGB")
 
 
 def to_tensor(image: Any) -> Tensor:
-    """Of a PIL image in mode RGB, uint8 (3, H, W)."""
+    """Convert a PIL image in mode RGB to a tensor, uint8 (3, H, W)."""
     import numpy as np
     import torch
 

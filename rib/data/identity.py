@@ -1,8 +1,9 @@
-"""By what the images of a dataset are told from others, which is what keys stand on.
+"""Identity of a dataset's images: the digests that enter run keys.
 
-Drawn images are told by their pixels before encoding, which are the same on every machine. All others are told by
-path and content, or, where reading them all would take hours (ImageNet-C), by path and size. No time and no place is
-part of it: a dataset that was copied, touched or moved is the same one. Only images that take part are looked at.
+Images drawn by rib are identified by their pixels before encoding, which are the same on every machine. All others are
+identified by path and content or, where reading every file would take hours (ImageNet-C), by path and size. Times and
+locations do not count, so a dataset that was copied, touched or moved keeps its identity. Only the images that a run
+uses are read.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from rib.runtime.content import Digests, Ints, columns_digest, file_states, file
 from rib.runtime.files import digest_of
 
 DIGESTS = "digests.json"
-"""In a root whose images are drawn: {dataset: digest of paths and pixels}."""
+"""File in the root of drawn images: {dataset: digest of paths and pixels}."""
 
 CONTENTS = "contents.json"
-"""Beside it: {dataset: digest of its files' content}. Where they hold anything else, the pixels are not those drawn."""
+"""File beside it: {dataset: digest of its files' content}, to notice files that were changed after drawing."""
 
 RECORDS = "records"
-"""Folder in such a root that keeps the digests of its files."""
+"""Folder in the root of drawn images for saved file digests."""
 
 
 @dataclass(frozen=True)
-class Telling:
-    """How files are told, and where that is kept.
+class FileIdentity:
+    """Identification of a dataset's files: by content or by size, with a record of digests.
 
     Attributes:
-        kind: ``content``, or ``listing``: sizes alone.
-        record: File that keeps digests; None: none.
-        since: What was read before this time is read again, ns since 1970.
-        network: Whether they lie on another machine, so that their folders alone are looked at.
+        kind: ``content``, or ``listing`` for file sizes alone.
+        record: File that saves digests, or None to save none.
+        since: Digests computed before this time are computed again, ns since 1970.
+        network: True if the files are on a network file system; then only their folders are checked for changes.
     """
 
     kind: str = "content"
@@ -42,34 +43,37 @@ class Telling:
     network: bool = False
 
     @classmethod
-    def of(cls, spec: DatasetSpec, folder: Path, kind: str | None, records: Path | None, since: int) -> Telling:
-        """As the catalog and the user want it; kind None is ``content``, but ``listing`` for ImageNet-C."""
+    def of(cls, spec: DatasetSpec, folder: Path, kind: str | None, records: Path | None, since: int) -> FileIdentity:
+        """Create the identity of a dataset's files; kind None means ``listing`` for ImageNet-C, else ``content``."""
         name = f"{spec.name}-files-{digest_of(str(folder.resolve()))}.npz"
-        usual = "listing" if spec.rule == "corruption" else "content"
-        return cls(str(kind or usual), None if records is None else records / name, since, is_network(folder))
+        default = "listing" if spec.rule == "corruption" else "content"
+        return cls(str(kind or default), None if records is None else records / name, since, is_network(folder))
 
     def contents(self, folder: Path, paths: tuple[str, ...], title: str) -> Digests:
-        """Digests of content as the files are now, (N, 16)."""
+        """Return a digest of each file's present content, uint8 (N, 16)."""
         return files_digest(folder, paths, self.record, title, self.since, by_folder=self.network)
 
     def column(self, folder: Path, paths: tuple[str, ...], sizes: Ints | None, title: str) -> bytes:
-        """What tells the files, one after another: as they are now, but for sizes on another machine."""
+        """Return the bytes that identify the files, one after another: digests of content, or sizes.
+
+        Sizes are read anew, except on a network file system, where the sizes of the last listing are used.
+        """
         if self.kind == "content":
             return self.contents(folder, paths, title).tobytes()
         if sizes is None or not self.network:
             sizes = file_states(folder, paths)[:, 0]
-        return sizes.astype("<i8").tobytes()
+        return sizes.astype("<i8").tobytes()  # little-endian on every machine: these bytes enter run keys
 
 
 def drawn_digests(root: Path) -> dict[str, dict[str, str]] | None:
-    """What `DIGESTS` and `CONTENTS` of a root say; None where either is not there, or damaged."""
+    """Read `DIGESTS` and `CONTENTS` of a root of drawn images; None if either is missing or damaged."""
     try:
-        found = {name: json.loads((root / name).read_text()) for name in (DIGESTS, CONTENTS)}
+        documents = {name: json.loads((root / name).read_text()) for name in (DIGESTS, CONTENTS)}
     except (OSError, ValueError):
         return None
-    return found if all(isinstance(digests, dict) for digests in found.values()) else None
+    return documents if all(isinstance(digests, dict) for digests in documents.values()) else None
 
 
 def contents_digest(contents: Digests) -> str:
-    """Sixteen hex digits of what some files hold, in their order."""
+    """Return one digest, 16 hex digits, of the contents of several files in order."""
     return columns_digest(contents.tobytes())

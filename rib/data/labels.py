@@ -1,8 +1,8 @@
-"""From a model's outputs to a dataset's classes.
+"""Label spaces: mapping a model's 1000 outputs to the classes of a dataset.
 
-The label space is a property of the dataset, fixed by the catalog, never of the folders that happen to be on
-disk: 7,500 images of ImageNet-A scored over 1000 classes where 200 are meant look like 0.1 %. The model's head
-is never cut; logits are projected.
+The label space is a property of the dataset, fixed by the catalog and not by the folders found on disk: ImageNet-A
+scored over labels that are numbered by folder, 0 to 199, in place of its 200 outputs looks like 0.1 % accuracy (timm
+issue 2456). The model's head keeps all its outputs; logits are projected.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class LabelSpace:
     """The classes of a dataset in terms of a model's outputs.
 
     Attributes:
-        groups: ``groups[j]`` are the output ids that mean class ``j``. Nearly always one id; nine of ObjectNet's
-            classes own several (a chair is a barber chair, a folding chair or a rocking chair).
+        groups: ``groups[j]`` are the output ids that count as class ``j``. Nearly always one id; nine of ObjectNet's
+            classes have several (a chair is a barber chair, a folding chair or a rocking chair).
 
     Raises:
         ValueError: If there is no class, a class has no id, or an id is negative.
@@ -37,7 +37,7 @@ class LabelSpace:
 
     @classmethod
     def of_ids(cls, ids: Iterable[int]) -> LabelSpace:
-        """A space whose class ``j`` is the single output ``ids[j]``."""
+        """Create a label space in which class ``j`` is the single output ``ids[j]``."""
         return cls(tuple((i,) for i in ids))
 
     def __len__(self) -> int:
@@ -45,12 +45,12 @@ class LabelSpace:
 
     @cached_property
     def _index(self) -> Tensor:
-        """Output ids, shape (C, G), short groups padded by repeating their first id (max does not notice)."""
+        """Output ids, shape (C, G); short groups repeat their first id, which does not change the maximum."""
         width = max(len(group) for group in self.groups)
         return torch.tensor([group + (group[0],) * (width - len(group)) for group in self.groups])
 
     def project(self, logits: Tensor) -> Tensor:
-        """Logits of the dataset's classes: the largest within each group.
+        """Return the logits of the dataset's classes, the maximum over each class's outputs.
 
         Args:
             logits: All outputs of the model, shape (B, K).
@@ -59,18 +59,18 @@ class LabelSpace:
             Shape (B, C), differentiable.
 
         Raises:
-            ValueError: If the model has fewer outputs than the space names.
+            ValueError: If K does not exceed the largest output id of the space.
         """
         index = self._index
         if logits.ndim != 2 or logits.shape[1] <= int(index.max()):
             raise ValueError(f"expected logits (B, K) with K > {int(index.max())}, got shape {tuple(logits.shape)}")
         if index.shape[1] == 1 and index.shape[0] == logits.shape[1] and bool((index[:, 0].diff() == 1).all()):
-            return logits
+            return logits  # all K outputs in order: no copy needed
         picked = logits[:, index.flatten().to(logits.device)]
         return picked.view(-1, *index.shape).amax(dim=2)
 
     def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return for each image the likeliest output of its class.
+        """Return, for each image, the most likely of the outputs that count as its class.
 
         Args:
             outputs: All outputs of the model, shape (B, K).

@@ -1,8 +1,8 @@
-"""What can be wrong about a dataset's folders, and what to do: incomplete is one thing, another set is another.
+"""Check a dataset's folders for two kinds of fault: incomplete data, and images or labels of something else.
 
-`data.allow_incomplete` goes on with what is there. It never goes on with images that are no part of the release, nor
-with labels that are not certain: counted from one, in another order, or of a set that has the same class folders.
-No torch.
+``data.allow_incomplete`` accepts the first kind. The second is always refused: images that are not part of the
+release, class numbers that count from one, labels in another order, or another dataset with the same class folders
+(ImageNet-V2's three variants, Stylized-ImageNet). Does not import torch.
 """
 
 from __future__ import annotations
@@ -21,48 +21,54 @@ from rib.data.listing import ARCHIVES, FLAT, Listing, subfolders
 from rib.runtime.content import Ints
 
 GENERIC = ("val", "train", "sketch")
-"""Places that say nothing of a set if they are all that is known of it: any may keep its images there."""
+"""Folder names that do not identify a dataset by themselves: any dataset may keep its images under one of them."""
 
 
-def another_set(
+def wrong_images_fault(
     spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int], paths: Sequence[str], labels: Ints
 ) -> str | None:
-    """What shows that the images are others, or the labels not certain; refused whatever is allowed.
+    """Find signs that the images are another dataset's or the labels are wrong, which is refused in any case.
 
     Args:
-        spec: From the catalog.
-        folder: Of the dataset.
-        listing: All that is in it.
+        spec: The dataset's catalog entry.
+        folder: The dataset's folder.
+        listing: All images in the folder.
         known: Label of each class folder.
-        paths: Of the images in class folders.
-        labels: Of the same, shape (N,).
+        paths: Paths of the N images in class folders.
+        labels: Labels of these images, shape (N,).
+
+    Returns:
+        One sentence on what is wrong and what to do, or None.
     """
-    if title := _place_of_another(spec, folder):
+    if title := _other_dataset_at(spec, folder):
         return f"{spec.title}: {folder} is {title}, another set of images; put those of {spec.title} there"
     return (
-        _miscounted(spec, folder, listing)
-        or _strange_classes(spec, folder, listing, known)
-        or _too_many(spec, folder, listing, labels)
-        or _misplaced(spec, folder, paths, labels)
+        _numbering_fault(spec, folder, listing)
+        or _foreign_class_fault(spec, folder, listing, known)
+        or _surplus_fault(spec, folder, listing, labels)
+        or _label_order_fault(spec, folder, paths, labels)
     )
 
 
 def layout_fault(
-    spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int], strangers: set[str] | None
+    spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int], other_folders: set[str] | None
 ) -> str | None:
-    """What is wrong about a dataset's folders, and what to do.
+    """Find class folders that lie one level too deep, and folders that are not a class of the dataset.
 
     Args:
-        spec: From the catalog.
-        folder: Of the dataset.
-        listing: All that is in it.
+        spec: The dataset's catalog entry.
+        folder: The dataset's folder.
+        listing: All images in the folder.
         known: Label of each class folder.
-        strangers: Folders that are right but no class here, None meaning all others.
+        other_folders: Folders that belong to the release but are not a class here; None: any other folder may.
+
+    Returns:
+        One sentence on what is wrong and what to do, or None.
     """
     names = _names(spec, listing)
     if not names.keys() & known.keys() and spec.rule != "corruption":
         inner = [n for n in names.values() if any(class_name(spec, s) in known for s in subfolders(folder / n))]
-        own = [name for name in inner if not _is_another(spec, name)]
+        own = [name for name in inner if not _is_other_dataset(spec, name)]
         if own:
             return f"{spec.title}: expected class folders in {folder}, found them in {folder / own[0]}; move them up"
         if inner:
@@ -70,110 +76,115 @@ def layout_fault(
                 f"{spec.title}: expected class folders in {folder}, found only those of another set of images in "
                 f"{folder / inner[0]}; put those of {spec.title} there"
             )
-    unknown = [] if strangers is None else sorted(names.keys() - known.keys() - strangers)
+    unknown = [] if other_folders is None else sorted(names.keys() - known.keys() - other_folders)
     if unknown:
         return (
-            f"{spec.title}: {folder / names[unknown[0]]} is no class of it ({len(unknown)} such folders); "
-            "move it away, or go on with data.allow_incomplete=true"
+            f"{spec.title}: {folder / names[unknown[0]]} is not one of its classes ({len(unknown)} such folders); "
+            "move it away, or ignore it with data.allow_incomplete=true"
         )
     return None
 
 
 def expected_images(spec: DatasetSpec) -> str:
-    """How many images a complete copy has, in words: ``50,000``, or ``18,000 to 20,000`` where releases differ."""
+    """Format the number of images of a complete copy: ``50,000``, or ``18,000 to 20,000`` where releases differ."""
     if spec.between is not None:
         return "{:,} to {:,}".format(*spec.between)
     return "?" if spec.num_images is None else f"{spec.num_images:,}"
 
 
 def _names(spec: DatasetSpec, listing: Listing) -> dict[str, str]:
-    """The class that each folder's name says, and the folder."""
+    """Map the class name of each folder to the folder."""
     return {class_name(spec, name): name for name in listing.folders if name != FLAT}
 
 
-def _is_another(spec: DatasetSpec, name: str) -> bool:
-    """Whether a folder within a dataset's is named like another set's."""
+def _is_other_dataset(spec: DatasetSpec, name: str) -> bool:
+    """Return True if a folder inside the dataset's folder is named like another dataset's folder."""
     if any(re.search(pattern, name, re.IGNORECASE) for pattern in catalog.OTHER_SETS):
         return True
-    if name == "val":  # repacks of any set keep their images there
+    if name == "val":  # repacks of any dataset keep their images there
         return spec.name == "imagenet_train"
     others = (other for other in catalog.real().specs.values() if other.name != spec.name)
-    return any(name == place.rpartition("/")[2] for other in others for place in other.folders)
+    return any(name == path.rpartition("/")[2] for other in others for path in other.folders)
 
 
-def _place_of_another(spec: DatasetSpec, folder: Path) -> str | None:
-    """The title of another set that a folder, or what it is a link to, is the place of."""
-    place = folder.resolve()
+def _other_dataset_at(spec: DatasetSpec, folder: Path) -> str | None:
+    """Return the title of another dataset whose folder this is by name, following links; None if there is none."""
+    target = folder.resolve()
     for pattern, title in catalog.OTHER_SETS.items():
-        if re.search(pattern, place.name, re.IGNORECASE):
+        if re.search(pattern, target.name, re.IGNORECASE):
             return title
-    if any(place.match(own) for own in spec.folders):
-        return None
+    if any(target.match(own) for own in spec.folders):
+        return None  # the dataset's own folder, though its last part may be another's as well ("val")
     others = (other for other in catalog.real().specs.values() if other.name != spec.name)
-    return next((o.title for o in others if any(place.match(p) for p in o.folders if p not in GENERIC)), None)
+    return next((o.title for o in others if any(target.match(p) for p in o.folders if p not in GENERIC)), None)
 
 
-def _miscounted(spec: DatasetSpec, folder: Path, listing: Listing) -> str | None:
-    """Classes or severities that are counted in another way than the release counts them."""
+def _numbering_fault(spec: DatasetSpec, folder: Path, listing: Listing) -> str | None:
+    """Find classes that are not numbered from 0, and severities that are not numbered from 1."""
     if spec.rule == "corruption":
         for corruption in dict.fromkeys(cell.partition("/")[0] for cell in spec.cells):
-            for place in (corruption, *(f"{archive}/{corruption}" for archive in ARCHIVES)):
-                if (folder / place / "0").is_dir():
-                    return f"{spec.title}: {folder / place / '0'} is there, severities run from 1; rename them"
+            for name in (corruption, *(f"{archive}/{corruption}" for archive in ARCHIVES)):
+                if (folder / name / "0").is_dir():
+                    return (
+                        f"{spec.title}: expected severities from 1, found {folder / name / '0'}; use the release's own "
+                        "folders"
+                    )
     if spec.rule != "number":
         return None
     numbers = {int(name) for name in _names(spec, listing) if name.isdecimal()}
     last = max(group[0] for group in spec.groups)
+    # Folders 1 to N in place of 0 to N - 1 would shift every label by one, and nothing else would look wrong.
     if numbers and (max(numbers) > last or numbers == set(range(1, len(numbers) + 1))):
         return (
             f"{spec.title}: expected folders 0 to {last} in {folder}, found {min(numbers)} to {max(numbers)}, which "
-            "are not counted from zero: each would be taken for the class beside it; take the release's own folders"
+            "are not counted from zero and would be read as the wrong classes; use the release's own folders"
         )
     return None
 
 
-def _strange_classes(spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int]) -> str | None:
-    """Classes of ImageNet in a set of 200 that has others: the images are another set's."""
+def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int]) -> str | None:
+    """Find ImageNet classes that a 200-class dataset (A or R) does not have: the images are another dataset's."""
     if spec.rule != "wnid":
         return None
-    strange = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().wnids))
-    if not strange:
+    foreign = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().wnids))
+    if not foreign:
         return None
     return (
-        f"{spec.title}: {folder / strange[0]} is a class of ImageNet but none of its {len(spec.groups)} "
-        f"({len(strange)} such folders), so that these are another set's images; put those of {spec.title} there"
+        f"{spec.title}: {folder / foreign[0]} is a class of ImageNet but none of its {len(spec.groups)} "
+        f"({len(foreign)} such folders), so these are the images of another dataset; put those of {spec.title} there"
     )
 
 
-def _too_many(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
-    """More images than the release has, of all or (where labels come from a list) of a class."""
+def _surplus_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
+    """Find more images than the release has, in all or (where labels come from a list) in a class."""
     most = spec.between[1] if spec.between is not None else spec.num_images
     if most is not None and len(labels) > most:
         return (
             f"{spec.title}: expected {expected_images(spec)} images in {folder}, found {len(labels):,}: more than the "
-            "release has; take out what is not of it"
+            "release has; remove those that do not belong to it"
         )
+    # With a list of labels the total is right even if the list is another release's; the counts per class are not.
     if listing.folders == (FLAT,) and spec.balanced and most is not None and len(labels):
         each = most // len(spec.groups)
         label, count = Counter(labels.tolist()).most_common(1)[0]
         if count > each:
             return (
                 f"{spec.title}: the list of labels gives {spec.classes[label]} {count} images of {folder}, expected "
-                f"{each}; take the list of this release"
+                f"{each}; use the list of this release"
             )
     return None
 
 
-def _misplaced(spec: DatasetSpec, folder: Path, paths: Sequence[str], labels: Ints) -> str | None:
-    """An image of val whose class is known, under another: folders or a list in another order."""
+def _label_order_fault(spec: DatasetSpec, folder: Path, paths: Sequence[str], labels: Ints) -> str | None:
+    """Find an image of val under another class than its known one: folders or labels are in another order."""
     if not spec.first:
         return None
     for path, label in zip(paths, np.asarray(labels).tolist(), strict=True):
-        found = VAL_NUMBER.search(path)
-        number = int(found[1]) if found else 0
+        match = VAL_NUMBER.search(path)
+        number = int(match[1]) if match else 0
         if 0 < number <= len(spec.first) and spec.classes[label] != spec.first[number - 1]:
             return (
                 f"{spec.title}: {folder / path} is {spec.first[number - 1]}, found under {spec.classes[label]}; the "
-                "folders or the list of labels are in another order: take those of the release"
+                "folders or the list of labels are in another order: use those of the release"
             )
     return None

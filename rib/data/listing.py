@@ -1,6 +1,6 @@
-"""What is in a dataset's class folders, kept as a record so that a second start stats folders and walks no files.
+"""List the files in a dataset's class folders, and save the listing so that the next start only checks the folders.
 
-ImageNet-C is 3.75 million files in 75,000 folders: names and sizes are kept as long columns, not as objects a file.
+ImageNet-C has 3.75 million files in 75,000 folders, so names and sizes are held as columns, not as one object per file.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from rib.runtime.files import digest_of, write_atomically
 from rib.runtime.progress import progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-"""Image files, whatever the case of their ending; everything else in a class folder is ignored."""
+"""Suffixes of image files, in any case; other files in a class folder are ignored."""
 
 ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
-"""ImageNet-C's tars unpack to noise/gaussian_noise/..., blur/..., which some keep and some flatten."""
+"""Top folders of ImageNet-C's archives (noise/gaussian_noise/..., blur/...), which a copy may have or not."""
 
 FLAT = ""
-"""Stands for the dataset's folder itself among its class folders, where images lie flat in it."""
+"""Folder name in a `Listing` for images that lie directly in the dataset's folder, without class folders."""
 
 State = tuple[int, int, int]
-"""Of a folder: when it was changed last, when anything about it was (nobody can put that back), and its inode."""
+"""A folder's mtime and ctime in ns, and its inode; unlike mtime, ctime cannot be set back by a user."""
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """Every image of some class folders, in path order.
+    """All images in a dataset's class folders, in path order.
 
     Attributes:
-        folders: Relative to the dataset's folder, in the order of their paths.
-        counts: Images in each folder, (F,).
-        names: File names, a folder's after another's, N in all.
-        sizes: Bytes of each file when its folder was listed, (N,).
+        folders: F folder paths relative to the dataset's folder, sorted.
+        counts: Images in each folder, shape (F,).
+        names: N file names, folder by folder.
+        sizes: Size of each file when its folder was listed, bytes, shape (N,).
     """
 
     folders: tuple[str, ...]
@@ -52,42 +52,43 @@ class Listing:
     sizes: Ints
 
     def only(self, wanted: Callable[[str], bool]) -> Listing:
-        """The part of it in folders that are wanted."""
+        """Return the listing restricted to the folders for which ``wanted`` is true."""
         keep = np.array([wanted(folder) for folder in self.folders], dtype=bool)
         if keep.all():
             return self
-        each = np.repeat(keep, self.counts)
-        names = [name for name, kept in zip(self.names, each.tolist(), strict=True) if kept]
-        folders = tuple(folder for folder, kept in zip(self.folders, keep.tolist(), strict=True) if kept)
-        return Listing(folders, self.counts[keep], names, self.sizes[each])
+        keep_file = np.repeat(keep, self.counts)
+        names = [name for name, used in zip(self.names, keep_file.tolist(), strict=True) if used]
+        folders = tuple(folder for folder, used in zip(self.folders, keep.tolist(), strict=True) if used)
+        return Listing(folders, self.counts[keep], names, self.sizes[keep_file])
 
     def paths(self) -> tuple[str, ...]:
-        """Of every image, relative to the dataset's folder."""
+        """Return the path of every image relative to the dataset's folder, N in all."""
         if self.folders == (FLAT,):
             return tuple(self.names)
         ends = accumulate(self.counts.tolist(), initial=0)
-        parts = zip(self.folders, pairwise(ends), strict=True)
-        return tuple(f"{folder}/{name}" for folder, (i, j) in parts for name in self.names[i:j])
+        ranges = zip(self.folders, pairwise(ends), strict=True)
+        return tuple(f"{folder}/{name}" for folder, (i, j) in ranges for name in self.names[i:j])
 
 
 def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, rescan: bool = False) -> Listing:
-    """Every image by class folder.
+    """Return all images of a dataset by class folder, from the saved listing if no folder has changed since.
 
     Args:
-        spec: From the catalog.
-        folder: From `rib.data.folders.find_folder`.
-        records: Folder to keep listings in, or None.
-        rescan: List again although no folder has changed.
+        spec: The dataset's catalog entry.
+        folder: The dataset's folder, from `rib.data.folders.find_folder`.
+        records: Folder for saved listings, or None to save none.
+        rescan: List again even if no folder has changed.
 
     Raises:
-        RibError: If a file is a link to nowhere.
+        RibError: If a file is a broken link.
     """
+    # Sorted with the slash, so that folders come in the order of the paths of their images ("a-b/" before "a/").
     states = dict(sorted(_class_folders(spec, folder), key=lambda pair: f"{pair[0]}/"))
     name = f"{spec.name}-{digest_of([str(folder.resolve()), spec.rule, spec.cells])}.npz"
     record = None if records is None else records / name
-    kept = None if record is None or rescan else _read(record, states)
-    if kept is not None:
-        return kept
+    saved = None if record is None or rescan else _read(record, states)
+    if saved is not None:
+        return saved
     begun = time.time_ns()
     counts, names, sizes = [], [], []
     with progress(f"listing {spec.title}", len(states), "folders") as advance:
@@ -98,38 +99,39 @@ def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, re
             sizes += [size for _, size in files]
             advance(1, "")
     listing = Listing(tuple(states), np.array(counts, dtype=np.int64), names, np.array(sizes, dtype=np.int64))
+    # A folder changed within the clock's resolution of the listing could change again without a new mtime: not saved.
     if record is not None and max((modified for modified, _, _ in states.values()), default=0) < begun - RACY_NS:
         _write(record, listing, states)
     return listing
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(entry.name for entry in _entries(folder))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
+    with os.scandir(folder) as entries:  # unlike Path.iterdir, tells folders from files without a stat each
         yield from (e for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
 def _class_folders(spec: DatasetSpec, folder: Path) -> Iterator[tuple[str, State]]:
-    """Relative names of the folders that hold images, and the state of each."""
+    """Yield the relative path of each folder that holds images, and its state."""
     if spec.rule == "corruption":
         for cell in spec.cells:
-            places = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]
-            place = next((p for p in places if (folder / p).is_dir()), None)
-            if place is not None:
-                yield from ((f"{place}/{e.name}", _state(e.stat())) for e in _entries(folder / place))
+            candidates = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]
+            parent = next((p for p in candidates if (folder / p).is_dir()), None)
+            if parent is not None:
+                yield from ((f"{parent}/{e.name}", _state(e.stat())) for e in _entries(folder / parent))
         return
-    found = [(e.name, _state(e.stat())) for e in _entries(folder)]
-    if not found and spec.synset_files:
-        found = [(FLAT, _state(folder.stat()))]
-    yield from found
+    folders = [(e.name, _state(e.stat())) for e in _entries(folder)]
+    if not folders and spec.synset_files:
+        folders = [(FLAT, _state(folder.stat()))]
+    yield from folders
 
 
-def _state(found: os.stat_result) -> State:
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino & INODE
+def _state(status: os.stat_result) -> State:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino & INODE
 
 
 def _image_files(folder: Path) -> list[tuple[str, int]]:
@@ -141,11 +143,12 @@ def _image_files(folder: Path) -> list[tuple[str, int]]:
                 if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")
             )
     except FileNotFoundError as error:
-        raise RibError(f"{error.filename} is a link to a file that is not there; mend or remove it") from error
+        raise RibError(f"{error.filename} is a link to a file that does not exist; fix or remove it") from error
 
 
 def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
     buffer = io.BytesIO()
+    # Names as one block of bytes: NumPy's string arrays pad every name to the longest, at 4 bytes a character.
     np.savez(
         buffer,
         folders=np.frombuffer(joined(listing.folders), dtype=np.uint8),
@@ -158,7 +161,7 @@ def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
 
 
 def _read(record: Path, states: dict[str, State]) -> Listing | None:
-    """What a record holds, unless it is of folders in another state, or damaged."""
+    """Return the saved listing; None if a folder has changed since, or the record is missing or damaged."""
     try:
         with record.open("rb") as stream, np.load(stream, allow_pickle=False) as columns:
             if list(map(tuple, columns["states"].tolist())) != list(states.values()):

@@ -1,7 +1,7 @@
-"""The order of training images, a function of seed and epoch, which can begin in the middle of an epoch.
+"""Batch sampler whose order of training images is a function of seed and epoch, and which can start in mid-epoch.
 
-Lightning goes on in mid-epoch by counting batches, but a plain shuffled loader then replays other images. Here the
-order of an epoch is drawn from (seed, epoch) alone, so a resumed fit sees exactly the batches that were left.
+Lightning resumes in mid-epoch by counting batches, but a plain shuffled loader then yields other images. Here the
+order of an epoch depends on (seed, epoch) alone, so a resumed fit gets exactly the remaining batches.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from rib.runtime.processes import check_share
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of image indices, each tagged as ``epoch * N + place``; processes share the same global batches.
+    """Batches of image indices for one process, encoded as ``epoch * N + position``.
 
-    Rank r takes the places r, r + world, ... of each global batch. A last batch with fewer images than processes is
-    filled up from the epoch's beginning, since every process must take part in every step; what fills up counts
-    nothing. A last batch that the processes cannot share evenly is shared unevenly. `weight` makes every image of a
-    step count the same all the same.
+    Processes share the same global batches: rank r takes the images r, r + world, ... of each. If the last batch of an
+    epoch does not divide evenly, ranks get different numbers of images; if it has fewer images than there are ranks, it
+    is padded with images from the start of the epoch, since DDP needs every rank in every step. `weight` gives the
+    factor for the loss with which every image of a step counts equally, and padding does not count.
 
     Args:
-        num_images: N.
-        batch_size: Images in a global batch.
-        seed: With the epoch, what determines the order.
-        rank: This process.
+        num_images: N, the images of an epoch.
+        batch_size: Images in a global batch, over all processes.
+        seed: Seed that, with the epoch, determines the order.
+        rank: Index of this process.
         world: Number of processes.
 
     Raises:
-        ValueError: If the global batch cannot be split evenly.
+        ValueError: If ``world`` does not divide ``batch_size``.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -47,48 +47,49 @@ class EpochBatches(Sampler[list[int]]):
 
     @property
     def sampler(self) -> EpochBatches:
-        """Itself: where Lightning looks for ``set_epoch``."""
+        """This object itself, under the name where Lightning looks for ``set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls it at the start of each."""
+        """Set the epoch of the next iteration; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def start_at(self, epoch: int, batches_done: int) -> None:
-        """Begin the next iteration in mid-epoch."""
+        """Start the next iteration in the given epoch, after the batches already done."""
         self.epoch, self._skip = epoch, batches_done
 
     def order(self) -> list[int]:
-        """All indices in the order of this epoch."""
+        """Return all N indices in this epoch's order."""
         generator = torch.Generator().manual_seed(int(digest_of(["order", self.seed, self.epoch])[:15], 16))
         return torch.randperm(self.num_images, generator=generator).tolist()
 
     def size(self, number: int) -> int:
-        """Images of a global batch, without what fills it up."""
+        """Return the number of images in global batch ``number`` (from 0), without padding."""
         return min(self.batch_size, self.num_images - number * self.batch_size)
 
     def share(self, number: int) -> int:
-        """Images of a global batch that are this process's; 0 if all it has fills up."""
+        """Return this process's number of images in global batch ``number``, without padding; may be 0."""
         return len(range(self.rank, self.size(number), self.world))
 
     def smallest_share(self) -> int:
-        """Images, with what fills up, that some process is given in the smallest batch of an epoch."""
+        """Return the smallest number of images that any process gets in a step of an epoch, with padding."""
         return max(1, self.size(len(self) - 1) // self.world)
 
     def weight(self, number: int, accumulate: int = 1, batches: int | None = None) -> float:
-        """What to multiply a batch's mean loss by, so that a step follows the mean over all images of its batches.
+        """Return the factor for a batch's mean loss that makes every image of an optimizer step count equally.
 
-        A trainer divides each batch's loss by ``accumulate``, whatever an epoch's last group of batches holds, and
-        takes the mean over processes, whatever each of them has. Weights of a group, so divided, sum to 1.
+        Lightning divides each batch's loss by ``accumulate`` even if the epoch's last group has fewer batches, and DDP
+        averages gradients over processes even if their numbers of images differ. The factor undoes both: a group's
+        factors, so divided and averaged, sum to 1.
 
         Args:
-            number: Of the batch in its epoch, from 0.
-            accumulate: Batches whose gradients are added before a step; groups begin with the epoch.
-            batches: After which the epoch ends; None: all.
+            number: Index of the batch in its epoch, from 0.
+            accumulate: Batches whose gradients are added before a step; groups start with the epoch.
+            batches: Number of batches in the epoch if it is cut short, else None.
 
         Returns:
-            accumulate * world * images of this process / images of the group over all processes; 1 exactly where all
-            batches of a group are full and shared evenly.
+            ``accumulate * world * images of this process / images of the group over all processes``; exactly 1 if all
+            batches of the group are full and evenly shared.
         """
         first = number - number % accumulate
         end = min(first + accumulate, len(self) if batches is None else batches)
@@ -105,5 +106,5 @@ class EpochBatches(Sampler[list[int]]):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             while len(batch) < self.world:
                 batch = (batch + order)[: self.world]
-            # Tagged with the epoch, which seeds augmentation (`rib.data.dataset.Images`).
-            yield [epoch * self.num_images + place for place in batch[self.rank :: self.world]]
+            # The epoch goes along in the index since augmentation is seeded with it (`rib.data.dataset.Images`).
+            yield [epoch * self.num_images + position for position in batch[self.rank :: self.world]]

@@ -1,4 +1,4 @@
-"""Scan a dataset's folder for images, and check their number against the catalog."""
+"""Scan a dataset's folder into an `ImageTree`, checking its classes and number of images against the catalog."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rib.data.folders import (
     find_folder,
     flat_names,
 )
-from rib.data.identity import CONTENTS, DIGESTS, RECORDS, Telling, contents_digest, drawn_digests
-from rib.data.layout import another_set, expected_images, layout_fault
+from rib.data.identity import CONTENTS, DIGESTS, RECORDS, FileIdentity, contents_digest, drawn_digests
+from rib.data.layout import expected_images, layout_fault, wrong_images_fault
 from rib.data.listing import FLAT, Listing, list_folder
 from rib.data.tree import ImageTree
 from rib.errors import RibError
@@ -40,51 +40,57 @@ def scan(
     """List a dataset's images and check them against the catalog.
 
     Args:
-        spec: From the catalog.
+        spec: The dataset's catalog entry.
         root: The data root.
-        records: Folder to keep listings in, or None.
-        rescan: List again although no folder has changed, and read again what was read before.
-        allow_incomplete: Go on with what is there; folders that are no class are left out.
-        identity: How images are told that were not drawn; None: by ``content``, those of ImageNet-C by ``listing``.
+        records: Folder for saved listings and file digests, or None to save none.
+        rescan: List and read all files again, even if they look unchanged.
+        allow_incomplete: Accept missing images and classes; folders that are not a class are ignored.
+        identity: How images not drawn by rib are identified, ``content`` or ``listing`` (file sizes). None:
+            ``listing`` for ImageNet-C, ``content`` for all others.
+
+    Returns:
+        The images with their labels, in path order.
 
     Raises:
-        MissingDatasetError: If its folder is not there, or has no image.
-        RibError: If classes or images are missing or unknown, in one sentence.
+        MissingDatasetError: If the folder does not exist, or holds no image.
+        RibError: If classes or images are missing or unknown.
     """
-    begun = time.time_ns()
+    begun = time.time_ns()  # with rescan, digests saved before this time are computed again
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)
-    known, strangers = class_of_folder(spec, folder)
+    label_of, other_folders = class_of_folder(spec, folder)
     flat = listing.folders == (FLAT,) and len(listing.names) > 0
     if flat:
-        kept = listing
-        labels = np.array([known[name] for name in flat_names(spec, folder, listing.names)], dtype=np.int64)
+        chosen = listing
+        labels = np.array([label_of[name] for name in flat_names(spec, folder, listing.names)], dtype=np.int64)
     else:
-        kept = listing.only(lambda name: class_name(spec, name) in known)
-        of_folder = np.array([known[class_name(spec, name)] for name in kept.folders], dtype=np.int64)
-        labels = np.repeat(of_folder, kept.counts)
-    paths = kept.paths()
-    if wrong := another_set(spec, folder, listing, known, paths, labels):
+        chosen = listing.only(lambda name: class_name(spec, name) in label_of)
+        folder_labels = np.array([label_of[class_name(spec, name)] for name in chosen.folders], dtype=np.int64)
+        labels = np.repeat(folder_labels, chosen.counts)
+    paths = chosen.paths()
+    # Never overridden by allow_incomplete: wrong labels give plausible numbers that mean nothing.
+    if wrong := wrong_images_fault(spec, folder, listing, label_of, paths, labels):
         raise RibError(wrong)
-    fault = layout_fault(spec, folder, listing, known, strangers)
+    fault = layout_fault(spec, folder, listing, label_of, other_folders)
     if fault is None and not len(labels):
         raise MissingDatasetError(
             f"{spec.title}: expected class folders with images in {folder}, found no image; "
-            "unpack its archive there, or go on without it with data.allow_incomplete=true"
+            "unpack its archive there, or continue without it with data.allow_incomplete=true"
         )
     short = _count_fault(spec, folder, listing, labels)
     fault = fault or short
     if fault is not None and not (allow_incomplete and len(labels)):
         raise RibError(fault)
-    telling = Telling.of(spec, folder, identity, records, begun if rescan else 0)
+    file_identity = FileIdentity.of(spec, folder, identity, records, begun if rescan else 0)
     incomplete = counts(spec, labels) if short else None
-    found = len(labels) if spec.num_images is None else None
-    tree = ImageTree(spec, folder, paths, labels, None, incomplete, kept.sizes, telling, found)
-    return _as_drawn(tree, root) if fault is None else tree
+    found = len(labels) if spec.num_images is None else None  # recorded where a complete copy has no fixed size
+    tree = ImageTree(spec, folder, paths, labels, None, incomplete, chosen.sizes, file_identity, found)
+    # An incomplete copy is identified by its files: the pixel digest covers the whole dataset.
+    return _with_pixel_digest(tree, root) if fault is None else tree
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
-    """Images and classes there, beside what the catalog expects (of images the fewest, where releases differ)."""
+    """Return the images and classes found and expected (the fewest images expected, where releases differ)."""
     return {
         "images": len(labels),
         "expected": spec.num_images if spec.between is None else spec.between[0],
@@ -94,8 +100,8 @@ def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, in
 
 
 def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
-    """What is missing from a dataset, and what to do."""
-    go_on = "unpack its archive again, or go on with what is there with data.allow_incomplete=true"
+    """Return a sentence on missing images, classes or cells and what to do; None if the dataset is complete."""
+    go_on = "unpack its archive again, or continue with the images found with data.allow_incomplete=true"
     if spec.cells and (fault := _cell_fault(spec, listing)):
         return f"{spec.title}: {fault} in {folder}; {go_on}"
     wanted = set(spec.labels or range(len(spec.classes)))
@@ -111,40 +117,43 @@ def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints
         return f"{spec.title}: expected {expected_images(spec)} images in {folder}, found {len(labels):,}; {go_on}"
     if spec.balanced and least is not None and len(each := np.unique(np.bincount(labels))) > 1:
         return (
-            f"{spec.title}: expected as many images in {folder} of each class, found {each[0]} to {each[-1]}; {go_on}"
+            f"{spec.title}: expected equally many images of each class in {folder}, found {each[0]} to {each[-1]}; "
+            f"{go_on}"
         )
     return None
 
 
 def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
-    """The cells of ImageNet-C that lack images."""
-    found = Counter[str]()
+    """Return a sentence on cells of ImageNet-C (``corruption/severity``) that lack images; None if none does."""
+    count_of = Counter[str]()
     for name, count in zip(listing.folders, listing.counts.tolist(), strict=True):
-        found["/".join(name.split("/")[-3:-1])] += count
-    empty = [cell for cell in spec.cells if not found[cell]]
+        count_of["/".join(name.split("/")[-3:-1])] += count
+    empty = [cell for cell in spec.cells if not count_of[cell]]
     if empty:
-        found_cells = len(spec.cells) - len(empty)
-        return (
-            f"expected {len(spec.cells)} corruption/severity folders with images, found {found_cells} (not {empty[0]})"
-        )
+        num_found = len(spec.cells) - len(empty)
+        return f"expected {len(spec.cells)} corruption/severity folders with images, found {num_found} (not {empty[0]})"
     each = None if spec.num_images is None else spec.num_images // len(spec.cells)
-    wrong = next((cell for cell in spec.cells if each is not None and found[cell] != each), None)
-    return wrong and f"expected {each:,} images in {wrong}, found {found[wrong]:,}"
+    wrong = next((cell for cell in spec.cells if each is not None and count_of[cell] != each), None)
+    return wrong and f"expected {each:,} images in {wrong}, found {count_of[wrong]:,}"
 
 
-def _as_drawn(tree: ImageTree, root: Path) -> ImageTree:
-    """A whole dataset that was drawn is told by its pixels, as long as its files hold what was written then."""
+def _with_pixel_digest(tree: ImageTree, root: Path) -> ImageTree:
+    """Identify a complete drawn dataset by its pixels, as long as its files are still those that were written.
+
+    JPEG encoders differ between machines, so the files of mini do too while its pixels before encoding do not: only
+    the digest of pixels gives a run the same key everywhere.
+    """
     spec, digests = tree.spec, drawn_digests(root)
     if digests is None or spec.name not in digests[DIGESTS]:
         return tree
-    telling = Telling.of(spec, tree.folder, "content", root / RECORDS, tree.telling.since)
-    if contents_digest(telling.contents(tree.folder, tree.paths, spec.title)) != digests[CONTENTS].get(spec.name):
+    identity = FileIdentity.of(spec, tree.folder, "content", root / RECORDS, tree.file_identity.since)
+    if contents_digest(identity.contents(tree.folder, tree.paths, spec.title)) != digests[CONTENTS].get(spec.name):
         say(
-            f"{spec.title}: images in {tree.folder} are not those that were drawn there; results are of the images as "
-            f"they are, and no others' (delete {root} to have all drawn anew)"
+            f"{spec.title}: images in {tree.folder} have changed since they were drawn; runs use the changed images "
+            f"and are stored separately (delete {root} to draw all images again)"
         )
         return tree
     drawn = digests[DIGESTS][spec.name]
-    if spec.labels:
+    if spec.labels:  # the pixel digest does not cover labels, which data.label_rule=authors changes
         drawn = digest_of([drawn, spec.labels])
-    return replace(tree, drawn=drawn, telling=telling)
+    return replace(tree, drawn=drawn, file_identity=identity)

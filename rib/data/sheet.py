@@ -1,4 +1,4 @@
-"""A contact sheet: the same classes through every dataset's eyes."""
+"""Contact sheet of the datasets: one row per dataset, with an example image of the same classes in each."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from PIL import Image, ImageDraw
 
 from rib.data.catalog import Catalog
 from rib.data.decode import open_image, to_rgb
-from rib.data.transform import naming
+from rib.data.transform import file_errors
 from rib.data.tree import ImageTree
 
 THUMB, GAP, MARGIN = 72, 4, 132
+"""Side of a thumbnail, distance between two, and width of the column of titles, pixels."""
 
 
 def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int = 10) -> Image.Image:
-    """A row a dataset, a column a class; classes that most datasets share come first.
+    """Draw one row per dataset and one column per class, starting with the classes that most datasets share.
 
     Args:
         trees: Datasets by name, in the order of rows.
-        catalog: Their world, for titles.
-        columns: How many classes.
+        catalog: Catalog with the datasets' titles.
+        columns: Number of classes.
 
     Returns:
-        RGB, 72 px an image.
+        RGB image with thumbnails of 72 x 72 pixels; left white where a dataset lacks the class.
 
     Raises:
         RibError: If an image cannot be read.
@@ -41,22 +42,22 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
         draw.text((4, top + THUMB // 2 - 6), catalog[name].title, fill="black", font_size=13)
         for column, output in enumerate(shared):
             label = next((j for j, group in enumerate(ids[name]) if output in group), None)
-            found = np.flatnonzero(tree.labels == (-1 if label is None else label))
-            if len(found):
-                thumb = _thumbnail(tree.folder / tree.paths[found[0]])
+            positions = np.flatnonzero(tree.labels == (-1 if label is None else label))
+            if len(positions):
+                thumb = _thumbnail(tree.folder / tree.paths[positions[0]])
                 sheet.paste(thumb, (MARGIN + column * (THUMB + GAP), top))
     return sheet
 
 
 def _thumbnail(file: Path) -> Image.Image:
-    with naming(file):
+    with file_errors(file):
         content = file.read_bytes()
         image: Image.Image = to_rgb(open_image(content), content)
     return image.resize((THUMB, THUMB), Image.Resampling.BICUBIC)
 
 
 def write_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, file: Path) -> Path:
-    """Draw the sheet into a PNG file."""
+    """Draw the contact sheet into an image file, creating its folder, and return the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(trees, catalog).save(file)
     return file

@@ -1,4 +1,4 @@
-"""The images of one dataset as a sorted list of paths and labels, and parts of such a list."""
+"""The images of one dataset as a sorted list of paths and labels, with seeded subsets and a digest for run keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import DatasetSpec
-from rib.data.identity import Telling, contents_digest
+from rib.data.identity import FileIdentity, contents_digest
 from rib.errors import RibError
 from rib.runtime.content import Ints, columns_digest, file_states, joined
 from rib.runtime.files import digest_of
@@ -21,18 +21,18 @@ from rib.runtime.files import digest_of
 
 @dataclass(frozen=True, eq=False)
 class ImageTree:
-    """The images of one dataset, or of a part of it, in path order.
+    """The images of one dataset, or of a subset of it, in path order.
 
     Attributes:
-        spec: What the catalog says.
-        folder: Where the paths begin.
-        paths: Relative, with forward slashes, sorted.
+        spec: The dataset's catalog entry.
+        folder: Folder that the paths are relative to.
+        paths: N relative paths with forward slashes, sorted.
         labels: Class of each image, 0..C-1, shape (N,).
-        drawn: Digest of what was drawn, with the rules that chose a part of it; None: the files tell.
-        incomplete: Images and classes found and expected, where some are missing on disk; None where none is.
-        sizes: Bytes of each file when its folder was listed, (N,).
-        telling: How the files tell.
-        found: Images on disk, before a part of them is taken, where releases differ in their number; else None.
+        drawn: For images drawn by rib, the digest of their pixels and of the rules that chose a subset; else None.
+        incomplete: Numbers of images and classes found and expected, if some are missing on disk; else None.
+        sizes: Size of each file when its folder was listed, bytes, shape (N,).
+        file_identity: How the files are identified if they were not drawn by rib.
+        found: Number of images on disk before a subset is taken, where releases differ in it; else None.
     """
 
     spec: DatasetSpec
@@ -42,7 +42,7 @@ class ImageTree:
     drawn: str | None = None
     incomplete: Mapping[str, int | None] | None = None
     sizes: Ints | None = None
-    telling: Telling = field(default_factory=Telling)
+    file_identity: FileIdentity = field(default_factory=FileIdentity)
     found: int | None = None
 
     def __len__(self) -> int:
@@ -50,134 +50,163 @@ class ImageTree:
 
     @property
     def identity(self) -> str:
-        """By what these images are told from others: ``pixels`` (drawn), ``content`` or ``listing`` (sizes)."""
-        return self.telling.kind if self.drawn is None else "pixels"
+        """Kind of the digest: of ``pixels`` (drawn images), file ``content``, or the ``listing`` (paths and sizes)."""
+        return self.file_identity.kind if self.drawn is None else "pixels"
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that change with these images or their labels; reads files that were not read before.
+        """Digest of the images and their labels, 16 hex digits; reads files whose digest is not saved.
 
         Raises:
             RibError: If a file is gone or cannot be read.
         """
-        return self._told() if self.drawn is None else self.drawn
+        return self._files_digest() if self.drawn is None else self.drawn
 
     def on_disk(self) -> str:
-        """Changes when any byte of these images may have; what is made of them holds for as long as it does not.
+        """Return a digest of the files as they are now; caches of decoded images are valid as long as it is unchanged.
 
         Raises:
-            RibError: If they are not those any more that the digest tells.
+            RibError: If the images have changed since `digest` was computed.
         """
         if self.identity == "pixels":
-            return contents_digest(self.telling.contents(self.folder, self.paths, self.spec.title))
-        if self._told() != self.digest:
+            return contents_digest(self.file_identity.contents(self.folder, self.paths, self.spec.title))
+        # `digest` is cached and already part of the run's key; files that differ now would be scored under a wrong key.
+        if self._files_digest() != self.digest:
             raise RibError(
                 f"{self.spec.title}: images in {self.folder} were changed after this command began; run it again"
             )
         return self.digest if self.identity == "content" else self.states()
 
     def states(self) -> str:
-        """Changes when size, times or inode of any file do; of the sizes alone on a network file system."""
-        if self.telling.network:
-            return self._told()
+        """Return a digest of each file's size, times and inode (on a network file system of the sizes alone)."""
+        if self.file_identity.network:
+            return self._files_digest()
         return columns_digest(file_states(self.folder, self.paths).tobytes())
 
-    def _told(self) -> str:
-        column = self.telling.column(self.folder, self.paths, self.sizes, self.spec.title)
+    def _files_digest(self) -> str:
+        column = self.file_identity.column(self.folder, self.paths, self.sizes, self.spec.title)
         columns = columns_digest(joined(self.paths), column, self.labels.astype("<i8").tobytes())
         return digest_of([self.spec.name, self.identity, columns])
 
     def limit(self, count: int) -> ImageTree:
-        """At most ``count`` images, spread evenly over classes (and the cells of ImageNet-C).
+        """Return at most ``count`` images, spread evenly over classes (and the cells of ImageNet-C).
 
         Raises:
-            RibError: If none would be left.
+            RibError: If ``count`` is less than 1.
         """
         if count < 1:
             raise RibError(f"data.limit: expected at least 1 image, got {count}")
         if count >= len(self):
             return self
-        dice = _dice(self.paths, "limit")
+        hashes = _path_hashes(self.paths, "limit")
         if self.spec.cells:
-            order = _across_cells([path.rsplit("/", 2)[0] for path in self.paths], self.labels, dice)
+            order = _balanced_order([path.rsplit("/", 2)[0] for path in self.paths], self.labels, hashes)
             return self.part(np.sort(order[:count]), f"limit {count} across cells")
-        order = np.lexsort((dice, _rank_within(self.labels, dice)))
+        # By rank within the class first: one image of each class, then a second of each, ...
+        order = np.lexsort((hashes, _rank_within(self.labels, hashes)))
         return self.part(np.sort(order[:count]), f"limit {count}")
 
     def images_per_class(self, count: int, seed: int) -> ImageTree:
-        """``count`` images of each class (all, where there are fewer); a smaller count selects a part of a larger one.
+        """Return ``count`` images of each class, or all if a class has fewer.
+
+        With the same seed, the images for a smaller count are a subset of those for a larger one.
 
         Raises:
-            RibError: If none would be left.
+            RibError: If ``count`` is less than 1.
         """
         if count < 1:
             raise RibError(f"data.images_per_class: expected at least 1 image, got {count}")
-        rank = _rank_within(self.labels, _dice(self.paths, f"images_per_class {seed}"))
+        rank = _rank_within(self.labels, _path_hashes(self.paths, f"images_per_class {seed}"))
         return self.part(np.flatnonzero(rank < count), f"images_per_class {count} seed {seed}")
 
     def shuffled_labels(self, seed: int) -> ImageTree:
-        """The same images with one another's labels: a control that nothing can be learnt from but by heart."""
-        order = np.argsort(_dice(self.paths, f"shuffled_labels {seed}"))
-        return replace(self, labels=self.labels[order], drawn=self._drawn_by(f"shuffled_labels seed {seed}"))
+        """Return the same images with their labels permuted at random, a control in which no class can be learnt."""
+        order = np.argsort(_path_hashes(self.paths, f"shuffled_labels {seed}"))
+        return replace(self, labels=self.labels[order], drawn=self._derived_digest(f"shuffled_labels seed {seed}"))
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageTree, ImageTree]:
-        """What remains for training, and a fraction of each class kept out of it (rounded; a class keeps one image).
+        """Split the images into a training set and a held-out set with a fraction of each class.
+
+        Args:
+            fraction: Share of each class to hold out, 0..1, rounded; every class keeps at least one training image.
+            seed: Seed of the choice.
+
+        Returns:
+            The training images and the held-out images.
 
         Raises:
-            RibError: If the fraction leaves nothing on either side.
+            RibError: If either set would be empty.
         """
-        rank = _rank_within(self.labels, _dice(self.paths, f"holdout {seed}"))
+        rank = _rank_within(self.labels, _path_hashes(self.paths, f"holdout {seed}"))
         size = np.bincount(self.labels)[self.labels]
-        held = rank < np.minimum(np.round(fraction * size), size - 1)
+        held = rank < np.minimum(np.round(fraction * size), size - 1)  # never a class's last image
         if not held.any() or held.all():
-            raise RibError(f"data.holdout: {fraction} of {len(self)} images of {self.spec.title} leaves one side empty")
+            raise RibError(
+                f"data.holdout: expected a fraction that leaves images to train on and to hold out, got {fraction} of "
+                f"{len(self)} images of {self.spec.title}"
+            )
         rule = f"holdout {fraction} seed {seed}"
         return self.part(np.flatnonzero(~held), f"without {rule}"), self.part(np.flatnonzero(held), rule)
 
     def sample(self, count: int, seed: int) -> Ints:
-        """Places of ``count`` images (all, where there are fewer) in a seeded random order that paths alone decide."""
-        return np.argsort(_dice(self.paths, f"sample {seed}"), kind="stable")[:count]
+        """Return the positions of up to ``count`` images in a random order that depends on paths and seed alone."""
+        return np.argsort(_path_hashes(self.paths, f"sample {seed}"), kind="stable")[:count]
 
     def part(self, index: Ints, rule: str) -> ImageTree:
-        """The images in some places, rising; what was drawn is told by its rule, all else by the images chosen."""
-        if len(index) == len(self):
-            return self
-        paths, sizes = tuple(self.paths[i] for i in index), None if self.sizes is None else self.sizes[index]
-        return replace(self, paths=paths, labels=self.labels[index], sizes=sizes, drawn=self._drawn_by(rule))
+        """Return the images at the given positions.
 
-    def _drawn_by(self, rule: str) -> str | None:
+        Args:
+            index: Positions, ascending.
+            rule: Description of the choice, which enters the digest of drawn images; for all other images the digest
+                is computed from the chosen files themselves.
+        """
+        if len(index) == len(self):
+            return self  # the whole dataset keeps its digest
+        paths, sizes = tuple(self.paths[i] for i in index), None if self.sizes is None else self.sizes[index]
+        return replace(self, paths=paths, labels=self.labels[index], sizes=sizes, drawn=self._derived_digest(rule))
+
+    def _derived_digest(self, rule: str) -> str | None:
         return None if self.drawn is None else digest_of([self.drawn, rule])
 
 
-def _dice(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
-    """A number for each path that depends on nothing else."""
+def _path_hashes(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
+    """Return a pseudo-random number for each path that depends on the path and the salt alone.
+
+    With these in place of a generator, an image's rank does not depend on which other images are there: a dataset
+    with a missing file still gives nearly the same subsets.
+    """
     hashes = (hashlib.blake2b(f"{salt}\0{path}".encode(), digest_size=8).digest() for path in paths)
+    # Read as big-endian so that the numbers, and with them every subset, are the same on every machine.
     return np.frombuffer(b"".join(hashes), dtype=">u8").astype(np.uint64)
 
 
-def _across_cells(cells: Iterable[str], labels: Ints, dice: NDArray[np.uint64]) -> Ints:
-    """An order whose every beginning is spread over cells and classes: cells take turns, each from another class on."""
+def _balanced_order(cells: Iterable[str], labels: Ints, hashes: NDArray[np.uint64]) -> Ints:
+    """Return an order of images in which every prefix is spread evenly over cells and classes.
+
+    Cells take turns, and each cell goes through the classes from a different first class.
+    """
     _, cell = np.unique(np.asarray(list(cells)), return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
     first = np.arange(cell.max() + 1) * len(classes) // (cell.max() + 1)
-    turn = (_shuffled(len(classes))[label] - first[cell]) % len(classes)
-    round_of_class = _rank_within(cell * len(classes) + label, dice)
+    turn = (_fixed_permutation(len(classes))[label] - first[cell]) % len(classes)
+    round_of_class = _rank_within(cell * len(classes) + label, hashes)
     by_cell = np.lexsort((turn, round_of_class, cell))
-    place = np.empty(len(cell), dtype=np.int64)
-    place[by_cell] = np.arange(len(cell)) - np.searchsorted(cell[by_cell], cell[by_cell])
-    return np.lexsort((_shuffled(cell.max() + 1)[cell], place))
+    position = np.empty(len(cell), dtype=np.int64)
+    position[by_cell] = np.arange(len(cell)) - np.searchsorted(cell[by_cell], cell[by_cell])
+    return np.lexsort((_fixed_permutation(cell.max() + 1)[cell], position))
 
 
-def _shuffled(count: int) -> Ints:
-    """0..count-1 in an order that looks random and never changes."""
-    return np.argsort(_dice(map(str, range(count)), "shuffled"))
+def _fixed_permutation(count: int) -> Ints:
+    """Return 0..count-1 in a pseudo-random order that is the same in every process and version."""
+    return np.argsort(_path_hashes(map(str, range(count)), "shuffled"))
 
 
-def _rank_within(groups: Any, dice: NDArray[np.uint64]) -> Ints:
-    """Place of each element among those of its group, by rising dice."""
+def _rank_within(groups: Any, hashes: NDArray[np.uint64]) -> Ints:
+    """Return the rank of each element within its group, 0 for the smallest hash."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
-    order = np.lexsort((dice, group))
+    order = np.lexsort((hashes, group))
     sorted_groups = group[order]
+    # No loop over groups: ImageNet-C has 75,000 of them (class x cell) with 3.75 million images.
     first = np.r_[True, sorted_groups[1:] != sorted_groups[:-1]]
     starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
     rank = np.empty(len(order), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Find the catalog and the root folder of a config's data: the user's, or the built-in mini."""
+"""Find the catalog and the root folder of a config's data: the user's datasets or the built-in mini."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from rib.errors import RibError
 
 
 def find_data(config: Any) -> tuple[Catalog, Path]:
-    """The catalog and root folder that a config means: the user's, or mini, drawn on first use.
+    """Return the catalog and root folder of a config's data: the user's, or mini's, which is drawn on first use.
+
+    Args:
+        config: Any command's config with ``data.root`` and ``paths.cache``.
+
+    Returns:
+        The catalog, and the folder that holds its datasets.
 
     Raises:
-        RibError: If the root is no folder.
+        RibError: If ``data.root`` is not a folder.
     """
     if config.data.root is None:
         return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
@@ -26,20 +32,20 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
     return catalogs.real(), root
 
 
-def cache_dir(given: str | None) -> Path:
-    """Where files go that can be made again: ``paths.cache`` (``RIB_CACHE``), else the user's cache."""
-    if given is not None:
-        return Path(given).expanduser()
+def cache_dir(configured: str | None) -> Path:
+    """Return the folder for files that can be regenerated: ``paths.cache`` (``RIB_CACHE``), else the user's cache."""
+    if configured is not None:
+        return Path(configured).expanduser()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "rib"
 
 
 def catalog_of(kind: str) -> Catalog:
-    """The world that metrics.json calls ``mini`` or ``user``."""
+    """Return the catalog for the ``data.kind`` of metrics.json, ``mini`` or ``user``."""
     return mini.catalog() if kind == "mini" else catalogs.real()
 
 
 def title_of(dataset: str, kind: str = "user") -> str:
-    """A dataset's name for people."""
+    """Return a dataset's display name, such as ``ImageNet-R``; names not in the catalog are returned unchanged."""
     specs = catalog_of(kind).specs
     return specs[dataset].title if dataset in specs else dataset

@@ -56,7 +56,7 @@ from rib.methods.fisher import (
 from rib.methods.foreign import Foreign
 from rib.methods.pull import quadratic
 from rib.methods.selection import select_images
-from rib.models.weights import keep, kept
+from rib.models.weights import load_cached, save_cached
 from rib.runtime.precision import exact_float32
 
 ERROR, MEAN = "relative_error", "mean"
@@ -212,7 +212,7 @@ class EWC(Method):
         else:
             file = memo.file("fisher", **facts)
             with memo.making(file):
-                found = kept(file)
+                found = load_cached(file)
                 if trainer.strategy.broadcast(found is not None):  # rank zero's look decides for all
                     if found is None:
                         raise RibError(f"method.ewc: this process cannot read {file}, which another one can")
@@ -220,7 +220,7 @@ class EWC(Method):
                 else:
                     fisher = self._estimate(module, device)
                     if trainer.is_global_zero:
-                        keep(fisher, file)
+                        save_cached(fisher, file)
         # A file of an older version may lack one.
         self.fisher_error, self.fisher_mean = (float(fisher.pop(key, math.nan)) for key in (ERROR, MEAN))
         return normalise_tensors(fisher) if self.normalise == "tensor" else fisher

@@ -1,7 +1,7 @@
-"""Parts that train beside a network or in front of it, and the names of what they leave alone.
+"""Low-rank updates of weights (LoRA) and a visual prompt, and the names of parameters that such methods train besides.
 
-Plain torch: `LowRank` is a parametrization (`torch.nn.utils.parametrize`), which makes the network's own weight
-attribute base plus update and folds it away without a trace; `BorderPrompt` changes images.
+`LowRank` is a `torch.nn.utils.parametrize` parametrization, so a weight attribute reads as base plus update and can be
+merged without leaving a trace in the network. `BorderPrompt` adds a frame to images.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.nn.utils import parametrize
 from rib.models.layers import blocks, head_names
 
 PROMPT = "visual_prompt"
-"""The key of a prompt beside a network's own weights."""
+"""Key of a visual prompt among a model's stored weights."""
 
 TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed", "class_embedding", "positional_embedding")
-"""What timm and open_clip call learned tokens and positions."""
+"""Last parts of the parameter names of learned tokens and positions in timm and open_clip."""
 
 
 def token_names(backbone: nn.Module) -> set[str]:
-    """Names of the parameters that are learned tokens or positions; none in a ConvNet."""
+    """Return the names of the parameters that are learned tokens or positions; empty for a ConvNet."""
     return {name for name, _ in backbone.named_parameters() if name.rpartition(".")[2] in TOKENS}
 
 
 def outer_norm_names(backbone: nn.Module) -> set[str]:
-    """Names of the parameters of LayerNorms before and behind the numbered layers (timm's ``norm``, ``fc_norm``)."""
+    """Return the names of the LayerNorm parameters outside the numbered layers (timm's ``norm``, ``fc_norm``)."""
     numbered = tuple(f"{name}." for name in blocks(backbone))
     norms = {name: m for name, m in backbone.named_modules() if isinstance(m, nn.LayerNorm)}
     return {
@@ -43,12 +43,12 @@ def outer_norm_names(backbone: nn.Module) -> set[str]:
 
 @dataclass(frozen=True)
 class Site:
-    """Rows of a weight that a low-rank update may be added to.
+    """Range of rows of a weight to which a low-rank update can be added.
 
     Attributes:
-        module: Whose weight it is.
-        weight: Its name there.
-        start: The first row.
+        module: Module that owns the weight.
+        weight: Name of the weight in the module.
+        start: First row.
         stop: One past the last row.
     """
 
@@ -59,11 +59,15 @@ class Site:
 
 
 def sites(backbone: nn.Module) -> dict[str, list[Site]]:
-    """Where low-rank updates can go, from input to output, by target.
+    """Return the sites for low-rank updates by kind of layer, each list from input to output.
 
-    ``q``, ``k``, ``v``: thirds of timm's fused ``attn.qkv`` and of `nn.MultiheadAttention`'s ``in_proj_weight``.
-    ``proj``, ``mlp``: the projection behind attention, the layers of a block's MLP. ``conv1x1``: 1x1 convolutions in
-    one group. ``linear``: linear layers, but not the head.
+    Args:
+        backbone: timm or open_clip network.
+
+    Returns:
+        Sites by kind. ``q``, ``k``, ``v``: thirds of timm's fused ``attn.qkv`` and of `nn.MultiheadAttention`'s
+        ``in_proj_weight``. ``proj``, ``mlp``: the projection after attention, and the layers of a block's MLP.
+        ``conv1x1``: 1x1 convolutions without groups. ``linear``: all linear layers except the head.
     """
     found: dict[str, list[Site]] = defaultdict(list)
     head = head_names(backbone)
@@ -87,27 +91,27 @@ def sites(backbone: nn.Module) -> dict[str, list[Site]]:
 
 def _thirds(found: dict[str, list[Site]], module: nn.Module, name: str, weight: Tensor) -> None:
     third = len(weight) // 3
-    for place, target in enumerate("qkv"):
-        found[target].append(Site(module, name, place * third, (place + 1) * third))
+    for index, target in enumerate("qkv"):
+        found[target].append(Site(module, name, index * third, (index + 1) * third))
 
 
 class LowRank(nn.Module):
-    """W + scale * B A on some rows of a weight, which is W itself at first: B is zero.
+    """Parametrization that adds the low-rank update ``scale * B A`` to some rows of a weight W.
 
-    Hu et al. 2021, arXiv 2106.09685, eq. 3. A is uniform in +-1/sqrt(inputs), as in the paper's code. A convolution's
-    weight counts as (outputs, inputs).
+    Hu et al. 2021, "LoRA", eq. 3, arXiv 2106.09685. Initially B is 0, and A is uniform in +-1/sqrt(inputs), as in the
+    paper's code. The weight of a 1x1 convolution is treated as a matrix (outputs, inputs).
 
     Args:
         site: The rows of W.
-        rank: r, the inner size of B A.
+        rank: r, the rank of the update.
         scale: alpha / rank.
-        generator: Draws A, on the CPU.
+        generator: CPU generator for A.
     """
 
     def __init__(self, site: Site, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         weight: Tensor = getattr(site.module, site.weight)
-        self.around = (0, 0, site.start, len(weight) - site.stop)
+        self.padding = (0, 0, site.start, len(weight) - site.stop)
         self.scale = scale
         a = torch.empty(rank, weight[0].numel())
         nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
@@ -115,23 +119,31 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(site.stop - site.start, rank).to(weight))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with its update, of the same shape."""
-        return weight + F.pad(self.scale * (self.b @ self.a), self.around).view_as(weight)
+        """Return the weight with its update, same shape."""
+        return weight + F.pad(self.scale * (self.b @ self.a), self.padding).view_as(weight)
 
 
 def add_low_rank(site: Site, rank: int, scale: float, generator: torch.Generator) -> None:
-    """Put a trainable update on some rows of a weight; several may lie on the same weight."""
+    """Add a trainable low-rank update to some rows of a weight; one weight may have several updates.
+
+    Args:
+        site: The rows.
+        rank: Rank of the update.
+        scale: Factor of the update, alpha / rank.
+        generator: CPU generator for the initial values.
+    """
     parametrize.register_parametrization(site.module, site.weight, LowRank(site, rank, scale, generator))
 
 
 def merge_low_rank(network: nn.Module) -> None:
-    """Fold every update into its weight: names, order and shapes are again those of the plain network."""
+    """Merge all low-rank updates into their weights; names, order and shapes are those of the plain network again."""
     for module in list(network.modules()):
         if not parametrize.is_parametrized(module):
             continue
         for name in list(module.parametrizations):  # type: ignore[arg-type]
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-            # It comes back behind its siblings; the order of names is what `rib.models.layers.depths` goes by.
+            # torch puts the merged weight after the module's other parameters, but `rib.models.layers.depths` relies on
+            # the order of names: move the others behind it again.
             for other in [key for key, _ in module.named_parameters(recurse=False) if key != name]:
                 parameter = getattr(module, other)
                 delattr(module, other)
@@ -139,9 +151,9 @@ def merge_low_rank(network: nn.Module) -> None:
 
 
 def plain_weights(network: nn.Module) -> dict[str, Tensor]:
-    """A network's weights under the names of the plain network, with every update folded in and the network as it is.
+    """Return a network's weights with all low-rank updates merged, under the plain network's names in any order.
 
-    Order is not kept.
+    The network itself is not changed.
     """
     state: dict[str, Tensor] = {n: t for n, t in network.state_dict().items() if ".parametrizations." not in f".{n}"}
     for name, module in network.named_modules():
@@ -152,12 +164,12 @@ def plain_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 class BorderPrompt(nn.Module):
-    """A trainable frame of pixels, added to normalised images; inside it nothing changes.
+    """Trainable frame of pixels that is added to the border of normalised images.
 
-    Bahng et al. 2022, "Exploring Visual Prompts for Adapting Large-Scale Models", arXiv 2203.17274, section 3.
+    Bahng et al. 2022, "Exploring Visual Prompts for Adapting Large-Scale Models", section 3, arXiv 2203.17274.
 
     Args:
-        frame: What is added at first, shape (3, S, S); only its border counts.
+        frame: Initial values, shape (3, S, S); those inside the border are ignored.
         border: Width of the border, pixels.
     """
 
@@ -169,11 +181,11 @@ class BorderPrompt(nn.Module):
         mask = torch.ones_like(frame, dtype=torch.bool)
         mask[:, inside, inside] = False
         self.frame = nn.Parameter(frame * mask)
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask, persistent=False)  # follows from the picture, which is stored
 
     @classmethod
     def of(cls, picture: Tensor) -> BorderPrompt:
-        """The prompt that adds a given picture, shape (3, S, S), zeros inside its border."""
+        """Create the prompt that adds a given picture, shape (3, S, S), which is zero inside some border."""
         side = picture.shape[-1]
         widths = range(side // 2 + 1)
         border = next(b for b in widths if b * 2 >= side or not picture[:, b : side - b, b : side - b].any())
@@ -181,9 +193,9 @@ class BorderPrompt(nn.Module):
 
     @property
     def picture(self) -> Tensor:
-        """What is added, shape (3, S, S)."""
+        """Picture that is added to images, shape (3, S, S), zero inside the border."""
         return self.frame * self.mask
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) with the frame on them."""
+        """Return normalised images (B, 3, S, S) with the frame added."""
         return images + self.picture

@@ -1,4 +1,4 @@
-"""Build the network of a pretrained model, before its weights are loaded."""
+"""Build the network of a pretrained model without its checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def build_backbone(start: Start, pretrained: bool = False) -> nn.Module:
-    """The network alone, with whatever weights the library gives it before a checkpoint is loaded.
+    """Build a model's network with its library's initial weights.
 
     Args:
-        start: From `find_start`.
-        pretrained: Have timm load what it thinks it should; `rib.models.convert` watches it.
+        start: The pretrained model, from `find_start`.
+        pretrained: Let timm load weights; only `rib.models.convert` does so, to intercept them.
     """
     if start.library == "mini":
         from rib.models.mini import build_mini

@@ -1,4 +1,4 @@
-"""What BatchNorm makes of a batch of one image."""
+"""Test whether a network with BatchNorm can train on a batch of one image."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def takes_one_image(model: nn.Module, images: Tensor) -> bool:
-    """Whether a network as it is (layers in train or eval mode) can be shown a single image.
+    """Return True if a network, with its layers' train and eval modes as they are, accepts a batch of one image.
 
-    BatchNorm that takes its statistics from the batch needs two values a channel: one image is enough where it looks at
-    a map, and too few behind a global pooling. Which is the case is tried, on a copy.
+    BatchNorm in train mode needs two values per channel: one image gives them if the layer's input is a map, but not
+    after a global pooling. A forward pass of a copy shows which is the case.
 
     Args:
-        model: In the mode that it trains in.
-        images: uint8, shape (B, 3, H, W); the first is shown.
+        model: The network in the mode in which it will train.
+        images: uint8, shape (B, 3, H, W); the first one is used.
     """
-    moving = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
-    if not moving:
+    updating = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    if not updating:
         return True
-    trial = copy.deepcopy(model)
+    trial = copy.deepcopy(model)  # a forward pass would move the running statistics of the network itself
     for layer in trial.modules():
-        layer._forward_hooks.clear()  # those who listen to the network are not to hear of this
+        layer._forward_hooks.clear()  # methods' hooks, copied along, must not record this pass
     try:
         with torch.no_grad():
             trial(images[:1])
-    except ValueError as error:
+    except ValueError as error:  # torch has no class of its own for this error
         if "more than 1 value per channel" in str(error):
             return False
         raise

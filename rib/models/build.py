@@ -1,4 +1,4 @@
-"""Build a pretrained model: its network with its weights loaded."""
+"""Build a pretrained model: its network with the checkpoint's weights loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def build(start: Start, outputs: int) -> Classifier:
-    """The model with its pretrained weights, in float32, in eval mode.
+    """Build a model with its pretrained weights, in float32 and eval mode.
 
     Args:
-        start: From `find_start`.
-        outputs: K, the outputs that the data's catalog expects.
+        start: The pretrained model, from `find_start`.
+        outputs: K, the number of outputs that the data's catalog expects.
 
     Raises:
-        RibError: If the file does not fit the network, or the network has another number of outputs.
+        RibError: If the weights do not fit the network, or the network has another number of outputs.
     """
     from rib.models.adapters import PROMPT
     from rib.models.classifier import Classifier
@@ -30,10 +30,10 @@ def build(start: Start, outputs: int) -> Classifier:
     backbone = build_backbone(start)
     stored = read_weights(start.weights)
     prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
-    check_finite(prompt, start.weights)
+    check_finite(prompt, start.weights)  # fit_to_network checks the other weights
     state = fit_to_network(start, stored, backbone)
-    if (has := int(getattr(backbone, "num_classes", outputs))) != outputs:
-        raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {has}")
+    if (num_outputs := int(getattr(backbone, "num_classes", outputs))) != outputs:
+        raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {num_outputs}")
     model = Classifier(backbone, start.transform.mean, start.transform.std)
     model.load_stored({**state, **prompt})
     return model.eval()

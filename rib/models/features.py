@@ -1,8 +1,9 @@
-"""What a network computes on the way, by the network's own names: for a ViT the parts of each block, else the blocks.
+"""Intermediate features of a network by layer: for a ViT the sub-layers of each block, else the blocks and stages.
 
-A block is a numbered part made of several layers. Where all blocks lie in one list the network is a plain ViT (timm's,
-mini's, open_clip's towers): its layers are each block's projection behind attention, the two linear layers of its MLP,
-and the block's output. Where they lie in several lists these are stages: layers are the outputs of blocks and stages.
+A block is a numbered module with several children. If all blocks are in one list, the network is a plain ViT (timm's,
+mini's, open_clip's towers), and its layers are each block's projection after attention, the two linear layers of its
+MLP, and the block's output. If they are in several lists, the lists are stages, and the layers are the outputs of
+blocks and stages.
 """
 
 from __future__ import annotations
@@ -17,31 +18,33 @@ from rib.errors import RibError
 from rib.models.layers import blocks, head_names
 
 PARTS = ("attn.proj", "attn.out_proj", "mlp.fc1", "mlp.c_fc", "mlp.fc2", "mlp.c_proj")
-"""Of a ViT's block, in timm's and in open_clip's words, from input to output."""
+"""Sub-layers of a ViT's block that have features, under timm's and open_clip's names, from input to output."""
 
 TOKENS = ("cls", "mean", "all")
+"""Choices for `pool_tokens`."""
 
 
 def feature_layers(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Layers from input to output, each with the module whose output it is.
+    """Return the layers from input to output by name, each as the module whose output is the layer's features.
 
     Raises:
-        ValueError: If the network has no numbered part.
+        ValueError: If the network has no linear layer.
     """
     modules = dict(backbone.named_modules())
-    numbered = [name for name, module in modules.items() if _last(name).isdecimal() and _parts(module) > 1]
+    numbered = [name for name, module in modules.items() if _last(name).isdecimal() and _count_children(module) > 1]
+    # A numbered module that contains others is a stage; the innermost ones are the blocks.
     inner = [n for n in numbered if not any(other.startswith(f"{n}.") for other in numbered)]
     if not inner:
         return blocks(backbone)
     lists = list(dict.fromkeys(_parent(name) for name in inner))
     found: dict[str, nn.Module] = {}
-    for place in lists:
-        for name in (n for n in inner if _parent(n) == place):
+    for parent in lists:
+        for name in (n for n in inner if _parent(n) == parent):
             if len(lists) == 1 and f"{name}.attn" in modules:
-                found |= _inside(modules, name)
+                found |= _sub_layers(modules, name)
             found[name] = modules[name]
         if len(lists) > 1:
-            stage = _parent(place) if _last(_parent(place)).isdecimal() else place
+            stage = _parent(parent) if _last(_parent(parent)).isdecimal() else parent
             found[stage] = modules[stage]
     return found
 
@@ -54,23 +57,24 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _parts(module: nn.Module) -> int:
-    """Children that have parameters."""
+def _count_children(module: nn.Module) -> int:
+    """Count the children that have parameters."""
     return sum(next(child.parameters(), None) is not None for child in module.children())
 
 
-def _inside(modules: Mapping[str, nn.Module], block: str) -> dict[str, nn.Module]:
-    """The parts of a ViT's block."""
+def _sub_layers(modules: Mapping[str, nn.Module], block: str) -> dict[str, nn.Module]:
+    """Return the sub-layers of a ViT's block that are in `PARTS`, by name."""
     found = {f"{block}.{part}": modules[f"{block}.{part}"] for part in PARTS if f"{block}.{part}" in modules}
     attention = modules[f"{block}.attn"]
     if isinstance(attention, nn.MultiheadAttention):
-        # It uses its output projection's weights without calling it; its own output is the same.
+        # torch's attention uses the weights of out_proj without calling the module, so a hook on out_proj would never
+        # fire; the output of the attention is the output of the projection.
         found[f"{block}.attn.out_proj"] = attention
     return found
 
 
 def class_tokens(backbone: nn.Module) -> int:
-    """How many tokens stand before those of the patches; 0 in a network without a class token."""
+    """Return the number of tokens before the patch tokens; 0 for a network without a class token."""
     tower: Any = getattr(backbone, "visual", backbone)
     if getattr(tower, "cls_token", None) is not None:
         return int(getattr(tower, "num_prefix_tokens", 1))
@@ -78,23 +82,26 @@ def class_tokens(backbone: nn.Module) -> int:
 
 
 def readout(backbone: nn.Module) -> str:
-    """What the head reads: ``cls``, the class token, or ``mean``, an average over places."""
+    """Return the input of the head: ``cls`` for the class token, ``mean`` for an average over positions."""
     tower: Any = getattr(backbone, "visual", backbone)
     pool = getattr(tower, "global_pool", None) or getattr(tower, "pool_type", None)
     return "cls" if class_tokens(backbone) and pool in ("token", "tok") else "mean"
 
 
-def pooled(output: Tensor, tokens: str, prefix: int = 0, channels_last: bool = False) -> Tensor:
-    """A layer's output as one row an image, (B, D).
+def pool_tokens(output: Tensor, tokens: str, prefix: int = 0, channels_last: bool = False) -> Tensor:
+    """Reduce a layer's output to one feature vector per image.
 
     Args:
         output: Tokens (B, T, D), a map (B, C, H, W), or features (B, D).
-        tokens: ``cls``: the first token; ``mean``: over patches or places; ``all``: everything, flattened.
-        prefix: Tokens before those of the patches.
-        channels_last: Whether maps are (B, H, W, C).
+        tokens: ``cls``: the first token; ``mean``: the mean over patch tokens or positions; ``all``: all values.
+        prefix: Number of tokens before the patch tokens.
+        channels_last: True if maps are (B, H, W, C).
+
+    Returns:
+        Features, shape (B, D).
 
     Raises:
-        RibError: For the class token of a network that has none.
+        RibError: If the class token is asked for and the network has none.
     """
     if tokens == "all" or output.ndim == 2:
         return output.flatten(1)
@@ -108,23 +115,23 @@ def pooled(output: Tensor, tokens: str, prefix: int = 0, channels_last: bool = F
 
 
 @contextmanager
-def listening(backbone: nn.Module, tokens: str, take: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Hand each layer's features (B, D) on as they are computed; hooks are gone at the end, whatever happens.
+def feature_hooks(backbone: nn.Module, tokens: str, take: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``take`` with each layer's features in every forward pass inside the context.
 
     Args:
-        backbone: Whose `feature_layers` are listened to.
-        tokens: As for `pooled`.
-        take: Given a layer's name and its features.
+        backbone: The network whose `feature_layers` are hooked.
+        tokens: How to pool a layer's output, as for `pool_tokens`.
+        take: Function of a layer's name and its features, shape (B, D).
     """
     prefix = class_tokens(backbone)
     channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
 
     def hook(name: str) -> Callable[..., None]:
-        def hand_on(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            whole = output[0] if isinstance(output, tuple) else output
-            take(name, pooled(whole, tokens, prefix, channels_last))
+        def forward_hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            features = output[0] if isinstance(output, tuple) else output  # nn.MultiheadAttention returns a pair
+            take(name, pool_tokens(features, tokens, prefix, channels_last))
 
-        return hand_on
+        return forward_hook
 
     with ExitStack() as stack:
         for name, module in feature_layers(backbone).items():
@@ -134,7 +141,7 @@ def listening(backbone: nn.Module, tokens: str, take: Callable[[str, Tensor], No
 
 @contextmanager
 def head_input(backbone: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]:
-    """Hand on what the head reads, (B, D), at each pass; the hook is gone at the end, whatever happens."""
+    """Call ``take`` with the head's input, shape (B, D), in every forward pass inside the context."""
     head = backbone.get_submodule(_parent(min(head_names(backbone))))
     handle = head.register_forward_pre_hook(lambda _module, inputs: take(inputs[0]))
     try:

@@ -1,8 +1,8 @@
-"""Weights on the Hugging Face hub: from its cache without touching the network, else downloaded, else one sentence.
+"""Weights from the Hugging Face hub: from the local cache if possible, else downloaded, else a one-sentence error.
 
-timm and open_clip would try an unreachable hub five times over for each name a file may have, 50 s in all; here one
-probe decides. The cache is the hub's own (``HF_HOME``), shared with timm and open_clip, so that a file fetched by
-either is found, and a cache copied from another machine is enough.
+timm and open_clip try an unreachable hub five times for each possible file name, 50 s in all; here one probe decides.
+The cache is the hub's own (``HF_HOME``), shared with timm and open_clip, so files that they downloaded are found, and
+a cache copied from another machine is enough.
 """
 
 from __future__ import annotations
@@ -16,36 +16,41 @@ from pathlib import Path
 from rib.errors import RibError
 
 PROBE_SECONDS = 5.0
-"""How long the hub may take to answer at all; name servers that never answer count as unreachable, too."""
+"""Time after which the hub counts as unreachable, seconds, including the look-up of its name."""
 
 
 def fetch(model: str, repo: str, files: Sequence[str]) -> Path:
-    """A repository's file of weights on this machine, downloaded if it is not in the cache.
+    """Return the path of a repository's weights file in the cache, downloading it if necessary.
 
     Args:
-        model: As the user named it, for messages.
-        repo: ``timm/vit_base_patch16_clip_224.laion2b_ft_in1k``.
-        files: Names that the file may have, best first.
+        model: Name of the model, for messages.
+        repo: Repository, such as ``timm/vit_base_patch16_clip_224.laion2b_ft_in1k``.
+        files: Possible names of the file, best first.
 
     Raises:
-        RibError: If it is not cached and cannot be had, saying where it was looked for and what else would do.
+        RibError: If the file is not cached and cannot be downloaded.
     """
-    if (found := _cached(repo, files)) is not None:
-        return found
+    if (file := _find_cached(repo, files)) is not None:  # also offline, and without asking the hub for a newer one
+        return file
     _check_reachable(model, repo)
     return _download(model, repo, files)
 
 
 def is_cached(repo: str, files: Sequence[str]) -> bool:
-    """Whether `fetch` would not touch the network."""
-    return _cached(repo, files) is not None
+    """Return True if `fetch` needs no network for these files."""
+    return _find_cached(repo, files) is not None
 
 
-def record(model: str, repo: str, files: Sequence[str]) -> tuple[str, str, int]:
-    """What the hub says of a repository's weights without sending them: the file's name, SHA-256 and bytes.
+def fetch_metadata(model: str, repo: str, files: Sequence[str]) -> tuple[str, str, int]:
+    """Return the name, SHA-256 and size in bytes of a repository's weights file, without downloading it.
+
+    Args:
+        model: Name of the model, for messages.
+        repo: Repository on the hub.
+        files: Possible names of the file, best first.
 
     Raises:
-        RibError: As `fetch`.
+        RibError: If the hub cannot be reached or does not have the file.
     """
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
@@ -53,32 +58,40 @@ def record(model: str, repo: str, files: Sequence[str]) -> tuple[str, str, int]:
     _check_reachable(model, repo)
     for file in files:
         try:
-            found = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file))
+            metadata = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file))
         except errors.RemoteEntryNotFoundError:
             continue
         except Exception as error:
-            raise _missing(model, repo, f"{constants.ENDPOINT} says nothing of them ({error})") from error
-        if found.size is not None and re.fullmatch("[0-9a-f]{64}", found.etag or ""):
-            return file, str(found.etag), found.size
-    raise _missing(model, repo, f"the repository at {constants.ENDPOINT} has no {' and no '.join(files)}")
+            raise _missing_error(model, repo, f"{constants.ENDPOINT} gives no metadata for them ({error})") from error
+        # The etag of a large file is its SHA-256; of a small one, which is not in LFS, it is git's SHA-1.
+        if metadata.size is not None and re.fullmatch("[0-9a-f]{64}", metadata.etag or ""):
+            return file, str(metadata.etag), metadata.size
+    raise _missing_error(model, repo, f"the repository at {constants.ENDPOINT} has no {' and no '.join(files)}")
 
 
-def _cached(repo: str, files: Sequence[str]) -> Path | None:
+def _find_cached(repo: str, files: Sequence[str]) -> Path | None:
     import huggingface_hub as hub
     from huggingface_hub import constants
 
-    found = (hub.try_to_load_from_cache(repo, file, cache_dir=constants.HF_HUB_CACHE) for file in files)
-    return next((Path(file) for file in found if isinstance(file, str)), None)
+    cached = (hub.try_to_load_from_cache(repo, file, cache_dir=constants.HF_HUB_CACHE) for file in files)
+    return next((Path(file) for file in cached if isinstance(file, str)), None)
 
 
 def check(model: str, repo: str) -> None:
-    """Say at once, before timm or open_clip is imported, that nothing of a repository is here and none can be had.
+    """Check that a repository is in the cache or the hub can be reached.
+
+    Called before timm or open_clip is imported, which takes seconds, so that the error comes at once.
+
+    Args:
+        model: Name of the model, for messages.
+        repo: Repository on the hub.
 
     Raises:
-        RibError: As `fetch`.
+        RibError: If nothing of the repository is cached and the hub cannot be reached.
     """
     from huggingface_hub import constants
 
+    # The cache's layout, since huggingface_hub's own look-up needs the names of the files, which the library knows.
     folder = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "snapshots")
     if not (folder.is_dir() and any(folder.iterdir())):
         _check_reachable(model, repo)
@@ -88,27 +101,27 @@ def _check_reachable(model: str, repo: str) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise _missing(model, repo, "HF_HUB_OFFLINE forbids to fetch them")
+        raise _missing_error(model, repo, "HF_HUB_OFFLINE forbids downloading them")
     if not is_reachable():
-        raise _missing(model, repo, f"the hub {constants.ENDPOINT} cannot be reached")
+        raise _missing_error(model, repo, f"the hub {constants.ENDPOINT} cannot be reached")
 
 
 def is_reachable(seconds: float = PROBE_SECONDS) -> bool:
-    """Whether the hub (or the mirror in ``HF_ENDPOINT``) answers at all; honours proxies."""
+    """Return True if the hub (or the mirror in ``HF_ENDPOINT``) answers within some seconds, through proxies if set."""
     import huggingface_hub as hub
     from huggingface_hub import constants
 
     answers: queue.Queue[bool] = queue.Queue()
 
-    def ask() -> None:
+    def probe() -> None:
         try:
             response = hub.get_session().head(constants.ENDPOINT, timeout=seconds, follow_redirects=False)
-            answers.put(response.status_code < 500)  # above, a proxy says that it found nobody
+            answers.put(response.status_code < 500)  # with 5xx a proxy reports that it cannot reach the hub
         except Exception:
             answers.put(False)
 
-    # In a thread of its own, since no timeout covers the look-up of a name.
-    threading.Thread(target=ask, daemon=True).start()
+    # In a thread, since the timeout of an HTTP client does not cover the look-up of the host's name.
+    threading.Thread(target=probe, daemon=True).start()
     try:
         return answers.get(timeout=seconds)
     except queue.Empty:
@@ -125,22 +138,23 @@ def _download(model: str, repo: str, files: Sequence[str]) -> Path:
         except errors.RemoteEntryNotFoundError:
             continue
         except errors.RepositoryNotFoundError as error:
-            raise _missing(
+            raise _missing_error(
                 model, repo, f"{constants.ENDPOINT} has no such repository, or not without HF_TOKEN"
             ) from error
         except Exception as error:
-            # A disk that is full or read-only is not the hub's doing; those have a number.
+            # A full or read-only disk is not the hub's fault. Such errors have an errno, those of the network do not.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = " ".join(str(error).split())
-            raise _missing(model, repo, f"the download from {constants.ENDPOINT} failed ({reason})") from error
-    raise _missing(model, repo, f"the repository at {constants.ENDPOINT} has no {' and no '.join(files)}")
+            raise _missing_error(model, repo, f"the download from {constants.ENDPOINT} failed ({reason})") from error
+    raise _missing_error(model, repo, f"the repository at {constants.ENDPOINT} has no {' and no '.join(files)}")
 
 
-def _missing(model: str, repo: str, why: str) -> RibError:
+def _missing_error(model: str, repo: str, why: str) -> RibError:
     from huggingface_hub import constants
 
     return RibError(
-        f"model={model}: its weights ({repo}) are not in the cache {constants.HF_HUB_CACHE}, and {why}; go online "
-        f"once, set HF_ENDPOINT to a mirror, copy the cache (HF_HOME) from another machine, or give model.weights=FILE"
+        f"model={model}: its weights ({repo}) are not in the cache {constants.HF_HUB_CACHE}, and {why}; connect to "
+        "the internet once, set HF_ENDPOINT to a mirror, copy the cache (HF_HOME) from another machine, or give "
+        "model.weights=FILE"
     )

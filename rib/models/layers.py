@@ -1,8 +1,8 @@
-"""A network's parts by name, whatever library it is from: its head, and its layers from input to output.
+"""The head and the numbered layers of any timm or open_clip network, derived from its parameter names.
 
-A layer is what shares a name up to its first number: ``blocks.3`` of a ViT, ``layer2.0`` of a ResNet,
-``visual.transformer.resblocks.5`` of an open_clip tower. What comes before the first numbered layer is the embedding,
-what comes after the last belongs to the head.
+Parameters are in the same layer if their names agree up to the first number: ``blocks.3`` of a ViT, ``layer2.0`` of a
+ResNet, ``visual.transformer.resblocks.5`` of an open_clip tower. Parameters before the first numbered layer are the
+embedding, those after the last belong to the head.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ from torch import nn
 
 
 def layer_of(name: str) -> str:
-    """The layer that a parameter belongs to: ``blocks.3.attn.qkv.weight`` -> ``blocks.3``, ``pos_embed`` as it is."""
-    parts = name.split(".")
-    number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+    """Return the layer of a parameter: ``blocks.3.attn.qkv.weight`` -> ``blocks.3``; ``pos_embed`` is unchanged."""
+    words = name.split(".")
+    number = next((i for i, word in enumerate(words) if word.isdecimal()), None)
     if number is not None:
-        return ".".join(parts[: number + 1])
-    return ".".join(parts[:-1]) or name
+        return ".".join(words[: number + 1])
+    return ".".join(words[:-1]) or name
 
 
 def head_names(backbone: nn.Module) -> set[str]:
-    """Names of the parameters of the last linear layer, which turns features into the K outputs.
+    """Return the parameter names of the head, the last linear layer, whose outputs are the K logits.
 
     Raises:
-        ValueError: If there is no linear layer.
+        ValueError: If the network has no linear layer.
     """
-    ask: Any = getattr(backbone, "get_classifier", None)
-    classifier = ask() if ask is not None else None
+    get_classifier: Any = getattr(backbone, "get_classifier", None)
+    classifier = get_classifier() if get_classifier is not None else None
     modules = dict(backbone.named_modules())
     if isinstance(classifier, nn.Module):
         name = next(name for name, module in modules.items() if module is classifier)
-    elif "head" in modules:
+    elif "head" in modules:  # `rib.models.zero_shot.ZeroShot`
         name = "head"
     else:
         linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
         if not linear:
-            raise ValueError("expected a network with a linear layer at its end, found none")
+            raise ValueError("expected a network that ends in a linear layer, found no linear layer")
         name = linear[-1]
     return {f"{name}.{key}" for key, _ in modules[name].named_parameters()}
 
 
 def depths(names: Iterable[str], head: set[str]) -> dict[str, int]:
-    """How deep each parameter lies: 0 for the embedding, 1..L for the numbered layers, L + 1 for the head.
+    """Return the depth of each parameter: 0 for the embedding, 1..L for the numbered layers, L + 1 for the head.
 
     Args:
-        names: Of a backbone's parameters or buffers, in the network's own order.
-        head: From `head_names`; they count as the head whatever their name.
+        names: Names of a backbone's parameters or buffers, in the network's own order.
+        head: Names from `head_names`, which count as the head wherever they come.
 
     Returns:
-        The depth by name. Norms and the like behind the last numbered layer belong to the head.
+        Depth by name. Norms after the last numbered layer count as the head.
     """
     names = list(names)
-    numbered = [n for n in names if n not in head and any(part.isdecimal() for part in n.split("."))]
+    numbered = [n for n in names if n not in head and any(word.isdecimal() for word in n.split("."))]
     order = {layer: depth for depth, layer in enumerate(dict.fromkeys(map(layer_of, numbered)), start=1)}
     last = names.index(numbered[-1]) if numbered else -1
     behind = len(order) + 1
     found = {}
-    for place, name in enumerate(names):
-        # open_clip's output projection is a parameter of the tower itself, and so comes first by name.
-        if name in head or place > last or (numbered and name.rpartition(".")[2] == "proj"):
+    for index, name in enumerate(names):
+        # open_clip's output projection is a parameter of the tower itself, so it comes first though it is applied last.
+        if name in head or index > last or (numbered and name.rpartition(".")[2] == "proj"):
             found[name] = behind
         else:
             found[name] = order.get(layer_of(name), 0)
@@ -69,7 +69,7 @@ def depths(names: Iterable[str], head: set[str]) -> dict[str, int]:
 
 
 def blocks(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The numbered layers as modules, from input to output, without the head; for features taken on the way."""
+    """Return the numbered layers as modules, from input to output, without the head."""
     head = head_names(backbone)
     numbered = [n for n, _ in backbone.named_parameters() if n not in head and any(map(str.isdecimal, n.split(".")))]
     return {name: backbone.get_submodule(name) for name in dict.fromkeys(map(layer_of, numbered))}

@@ -1,4 +1,4 @@
-"""The one architecture of mini's models: a ViT small enough that hundreds of runs are a matter of an hour."""
+"""Architecture of mini's models: one ViT, small enough for hundreds of runs in an hour."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from rib.models.mini_weights import SIDE
 
 
 def build_mini() -> VisionTransformer:
-    """An untrained ViT: 48 px in patches of 8, width 64, 4 blocks of 4 heads, ImageNet's 1000 outputs."""
+    """Build an untrained ViT for 48 px images: patches of 8 px, width 64, 4 blocks with 4 heads, 1000 outputs."""
     return VisionTransformer(img_size=SIDE, patch_size=8, embed_dim=64, depth=4, num_heads=4, num_classes=1000)

@@ -1,4 +1,4 @@
-"""TODO rib.models.pretraining."""
+"""Pretrain mini's models on their procedural images: the functions behind ``python -m rib.pretrain``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def draw_world(name: str, looks: list[str], images: int, outputs: list[int]) -> tuple[Tensor, Tensor]:
-    """All pictures of a world in memory.
+    """Draw all pretraining images of a model into memory.
 
     Args:
-        name: The world's name, which seeds it.
-        looks: Keys of `rib.data.mini.world.LOOKS`.
-        images: How many.
-        outputs: The model's output of each class of mini.
+        name: Name of the set of images, which seeds them.
+        looks: Styles of the images, keys of `rib.data.mini.world.LOOKS`.
+        images: N, the number of images.
+        outputs: The model's output for each class of mini.
 
     Returns:
         Pixels, uint8 (N, 3, 48, 48), and output ids, int64 (N,).
@@ -32,23 +32,23 @@ def draw_world(name: str, looks: list[str], images: int, outputs: list[int]) -> 
 
     pixels = torch.empty(images, 3, SIDE, SIDE, dtype=torch.uint8)
     targets = torch.empty(images, dtype=torch.int64)
-    for i in track(range(images), f"drawing {name}'s world"):
-        picture, place = pretraining_image(name, looks, i)
+    for i in track(range(images), f"drawing the images for {name}"):
+        picture, label = pretraining_image(name, looks, i)
         pixels[i] = torch.from_numpy(picture).permute(2, 0, 1)
-        targets[i] = outputs[place]
+        targets[i] = outputs[label]
     return pixels, targets
 
 
-def shaken(images: Tensor, generator: Generator, shift: int = 4) -> Tensor:
-    """Each image flipped or not, and moved by up to ``shift`` pixels either way.
+def flip_and_shift(images: Tensor, generator: Generator, shift: int = 4) -> Tensor:
+    """Augment images with a random horizontal flip and a random shift of up to ``shift`` pixels either way.
 
     Args:
         images: Shape (B, 3, H, W).
-        generator: Where the chances come from.
-        shift: Largest move; the border is repeated.
+        generator: CPU generator.
+        shift: Largest shift, pixels; pixels at the border are repeated.
 
     Returns:
-        Same shape.
+        Augmented images, same shape.
     """
     import torch
     from torch.nn.functional import pad
@@ -64,7 +64,7 @@ def shaken(images: Tensor, generator: Generator, shift: int = 4) -> Tensor:
 
 
 def batches(count: int, size: int, epochs: int, generator: Generator) -> Iterator[Tensor]:
-    """Indices of each training batch; every epoch is a new permutation, its incomplete last batch dropped."""
+    """Yield the indices of each batch; every epoch is a new permutation, without its incomplete last batch."""
     import torch
 
     for _ in range(epochs):
@@ -82,7 +82,18 @@ def train(
     weight_decay: float,
     seed: int,
 ) -> None:
-    """Plain supervised training in place: AdamW, a twentieth of warm-up, cosine to zero."""
+    """Train a model in place with AdamW, 5 % linear warm-up, and cosine decay to zero.
+
+    Args:
+        model: Network from normalised images (B, 3, H, W) to logits.
+        pixels: Images, uint8 (N, 3, H, W).
+        targets: Output ids, int64 (N,).
+        epochs: Passes over the images.
+        batch_size: Images per batch.
+        lr: Peak learning rate.
+        weight_decay: AdamW's weight decay.
+        seed: Seed of order and augmentation.
+    """
     import torch
     from rich.progress import track
 
@@ -100,7 +111,7 @@ def train(
     )
     model.train()
     for index in track(batches(len(pixels), batch_size, epochs, generator), "training", total=steps):
-        images = shaken(pixels[index].float(), generator) / 127.5 - 1
+        images = flip_and_shift(pixels[index].float(), generator) / 127.5 - 1
         loss = torch.nn.functional.cross_entropy(model(images), targets[index])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -110,7 +121,7 @@ def train(
 
 
 def pretrain(cfg: PretrainConfig) -> Path:
-    """Draw the world, train the model, write its weights in float16; returns the file."""
+    """Draw the images, train the model, save its weights in float16, and return the file."""
     import torch
     from safetensors.torch import save_file
 
@@ -131,5 +142,5 @@ def pretrain(cfg: PretrainConfig) -> Path:
     )  # fmt: skip
     file = Path(cfg.out) if cfg.out else weights_file(node.name)
     save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, str(file))
-    file.chmod(0o644)
+    file.chmod(0o644)  # safetensors writes with 0600, which a package must not ship
     return file

@@ -1,7 +1,7 @@
-"""From a model's config to its start (weights file, digest, transform) and from there to a module.
+"""Resolve a model's config to a `Start`: its weights file and digest, its transform, and the size it is built for.
 
-With `rib.models.checkpoints`, `convert` and `zero_shot` the only importer of timm and open_clip; both are imported
-where they are needed, so that finding a finished run in the store does not wait for them.
+timm and open_clip, which take seconds to import, are imported inside the functions of `rib.models` that need them, so
+that a finished run is found in the store without them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rib.config.schema import ModelConfig
 from rib.data.transform import Transform
 from rib.errors import RibError
 from rib.models.checkpoints import Checkpoint, num_outputs, open_clip_checkpoint, timm_checkpoint
-from rib.models.hub import check, fetch, is_cached, record
+from rib.models.hub import check, fetch, fetch_metadata, is_cached
 from rib.models.mini_weights import NAMES, SIDE, weights_file
 from rib.runtime.content import file_digest_of
 from rib.runtime.files import digest_of
@@ -23,18 +23,18 @@ from rib.runtime.files import digest_of
 
 @dataclass(frozen=True)
 class Start:
-    """A pretrained model before it is built: what fine-tuning starts from.
+    """A pretrained model, not yet built, from which fine-tuning starts.
 
     Attributes:
-        name: As in commands, tables and the store's folders.
+        name: Name in commands, tables and the store's folders.
         library: ``mini``, ``timm`` or ``open_clip``.
         architecture: The library's name for the network, without the checkpoint's tag.
-        weights: File of weights, as `rib.models.state` reads it.
-        digest: SHA-256 of that file (with a zero-shot head: and of what the head is made of), 16 hex digits.
-        num_bytes: Its size.
-        transform: The checkpoint's own evaluation transform.
-        heads: Folder where zero-shot heads are kept; None: nowhere.
-        built_for: Side of the images that the network is built for, pixels; None: its library's own, or any.
+        weights: The weights file, in a format that `rib.models.state` reads.
+        digest: SHA-256 of that file, and for a zero-shot head also of its sentences; 16 hex digits.
+        num_bytes: Size of that file, bytes.
+        transform: The checkpoint's evaluation transform.
+        heads: Folder for cached zero-shot heads, or None to cache none.
+        built_for: Side of the images that the network is built for, pixels; None: the library's default, or any.
     """
 
     name: str
@@ -52,18 +52,20 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
     """Resolve a model's config without building the model.
 
     Args:
-        model: As composed.
-        cache: Folder where zero-shot heads and digests of weights are kept.
-        download: Fetch weights that are not on this machine; else the hub's record says what they are.
+        model: The model's config.
+        cache: Folder for zero-shot heads and digests of weights, or None to cache neither.
+        download: If True, download weights that are not on this machine; else take their digest from the hub's
+            metadata, with a ``weights`` path that does not exist.
 
     Raises:
-        RibError: If the model is unknown, or its weights are not there and cannot be had.
+        RibError: If the model is unknown, or its weights are not found and cannot be downloaded.
     """
-    if model.hub is not None and model.weights is None:
+    if model.hub is not None and model.weights is None:  # before the import of the library, which takes seconds
         check(model.name, model.hub)
     if model.library == "mini":
         if model.weights is None and model.name not in NAMES:
             raise RibError(f"model.name: expected one of {', '.join(NAMES)}, got {model.name!r}")
+        # No transform: conf/model/mini_*.yaml sets all of it.
         known = Checkpoint(model.name, "vit_mini", {}, None, ())
     elif model.library == "timm":
         known = timm_checkpoint(model)
@@ -71,55 +73,58 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
         known = open_clip_checkpoint(model)
     else:
         raise RibError(f"model.library: expected mini, timm or open_clip, got {model.library!r}")
-    transform = _settled(model, known)
+    transform = _transform(model, known)
     built_for = _size_to_build(model, known, transform.size)
-    weights, digest, num_bytes = _weights(model, known, cache, download)
+    weights, digest, num_bytes = _find_weights(model, known, cache, download)
     if model.library == "open_clip":
         from rib.models.zero_shot import sentences
 
+        # The head is made from these sentences, which a new version of open_clip may change.
         digest = digest_of([digest, known.architecture, sentences()])
     heads = cache and cache / "heads"
     return Start(known.name, model.library, known.architecture, weights, digest, num_bytes, transform, heads, built_for)
 
 
-def _settled(model: ModelConfig, known: Checkpoint) -> Transform:
-    """The checkpoint's transform with what the config says otherwise."""
-    given = {key: value for key, value in vars(model.transform).items() if value is not None}
-    settled = {**known.transform, **given}
-    if missing := {"size", "crop_pct", "interpolation", "mean", "std"} - settled.keys():
-        raise RibError(f"model.transform: nothing known about {', '.join(sorted(missing))} of {known.name}; give them")
-    return Transform(**{**settled, "mean": tuple(settled["mean"]), "std": tuple(settled["std"])})
+def _transform(model: ModelConfig, known: Checkpoint) -> Transform:
+    """Return the checkpoint's transform, with the fields that the config sets."""
+    configured = {key: value for key, value in vars(model.transform).items() if value is not None}
+    fields = {**known.transform, **configured}
+    if missing := {"size", "crop_pct", "interpolation", "mean", "std"} - fields.keys():
+        raise RibError(
+            f"model.transform: {', '.join(sorted(missing))} of {known.name} are not known; set model.transform.<option>"
+        )
+    return Transform(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
-def _weights(model: ModelConfig, known: Checkpoint, cache: Path | None, download: bool) -> tuple[Path, str, int]:
-    """The file of weights, the digest of its content, and its size."""
+def _find_weights(model: ModelConfig, known: Checkpoint, cache: Path | None, download: bool) -> tuple[Path, str, int]:
+    """Return the weights file, the digest of its content, and its size in bytes."""
     file = _local_weights(model, known)
     if file is None:
         if known.repo is None:
-            raise RibError(f"model={known.name}: the hub does not have its weights; give model.weights=FILE")
+            raise RibError(f"model={known.name}: its weights are not on the hub; give model.weights=FILE")
         if not download and not is_cached(known.repo, known.files):
-            name, sha256, size = record(known.name, known.repo, known.files)
+            name, sha256, size = fetch_metadata(known.name, known.repo, known.files)
             return Path(known.repo, name), sha256[:16], size
         file = fetch(known.name, known.repo, known.files)
     return file, _file_digest(file.resolve(), cache and cache / "digests"), file.stat().st_size
 
 
 def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
-    """The user's file, the shipped one, or an installed package's; None: the hub's."""
+    """Return the user's weights file, the shipped one, or an installed package's; None if they come from the hub."""
     if model.weights is not None:
         file = Path(model.weights).expanduser()
         if file.is_dir():
-            raise RibError(f"model.weights: {file} is a folder; expected one file of weights, not its shards")
+            raise RibError(f"model.weights: {file} is a folder; expected one file that holds all weights")
         if not file.is_file():
-            raise RibError(f"model.weights: there is no file {file}")
+            raise RibError(f"model.weights: {file} does not exist; expected a file of weights")
         return file
     if model.library == "mini":
         return weights_file(known.name)
     if model.package is None:
         return None
     spec = importlib.util.find_spec(model.package)
-    places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-    files = [file for place in places for file in sorted(Path(place).glob(model.file or "*"))]
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    files = [file for folder in folders for file in sorted(Path(folder).glob(model.file or "*"))]
     if not files:
         name = model.package.replace("_", "-")
         raise RibError(
@@ -130,7 +135,10 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
 
 
 def _file_digest(file: Path, records: Path | None) -> str:
-    """Of the content; the hub's cache names a file by its SHA-256, which its download has checked."""
+    """Return the first 16 hex digits of a file's SHA-256.
+
+    The hub's cache names a large file by its SHA-256, which the download has checked: that is not computed again.
+    """
     hub = file.parent.name == "blobs" and file.parents[1].name.startswith("models--")
     if hub and re.fullmatch("[0-9a-f]{64}", file.name):
         return file.name[:16]
@@ -138,7 +146,7 @@ def _file_digest(file: Path, records: Path | None) -> str:
 
 
 def _size_to_build(model: ModelConfig, known: Checkpoint, size: int) -> int | None:
-    """What the network must be built for where images are not of the checkpoint's own size; see `rib.models.size`."""
+    """Return the size to build for, in pixels, if images are not of the checkpoint's size; see `rib.models.size`."""
     own = SIDE if model.library == "mini" else known.transform.get("size", size)
     if size == own:
         return None

@@ -1,7 +1,7 @@
-"""Files of weights as they come, read: what kind of file it is, where in it the weights are, whether they are numbers.
+"""Read a file of weights in any common format: recognise its format, find the model's tensors in it, check their types.
 
-No code of a file is run. The kind is told by the first bytes and not by the name, since people rename what they
-download. Names are not looked at here: `rib.models.convert` compares them with the network's.
+No code in a file is executed. The format is recognised by the first bytes and not by the suffix, since people rename
+downloads. The names of the tensors are handled by `rib.models.convert`.
 """
 
 from __future__ import annotations
@@ -20,54 +20,56 @@ from rib.errors import RibError
 from rib.runtime.console import say_once
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "state")
-"""Under which names training scripts keep a model's weights beside an optimizer's state."""
+"""Names under which training scripts save a model's weights in a larger dictionary."""
 
 AVERAGED = re.compile(r"(^|[_.])(ema|swa|averaged?)([_.]|$)")
-"""In the name of a second copy of the weights, averaged over training."""
+"""Pattern of the names of a second copy of the weights, averaged over training."""
 
-BESIDE = re.compile(r"optim|sched|scaler|callback|hyper_?param|config|args|loop|rng")
-"""In the names of what lies beside the weights and is none."""
+NOT_WEIGHTS = re.compile(r"optim|sched|scaler|callback|hyper_?param|config|args|loop|rng")
+"""Pattern of the names of a checkpoint's other entries, such as an optimizer's state."""
 
 FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
-WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 BY_START = {
-    b"version https://git-lfs": "a pointer of git-lfs in place of the weights; run git lfs pull where it came from",
-    b"<": "a web page; the download asked for a login, or its address was that of the page about the file",
+    b"version https://git-lfs": "a git-lfs pointer in place of the weights; run git lfs pull where it came from",
+    b"<": "a web page; the download needed a login, or its address was that of the page about the file",
     b"\x89HDF": "an HDF5 file, as Keras writes",
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "compressed; unpack it",
 }
+"""Kinds of files that are not supported, by their first bytes."""
 
 BY_SUFFIX = {
     ".onnx": "an ONNX file",
     ".msgpack": "a Flax file",
     ".npz": "an archive of NumPy arrays, as Flax and big_vision write",
     ".npy": "a NumPy array",
-    ".json": "a JSON file; of a model in shards, the index",
-    ".distcp": "one shard of a distributed checkpoint; put the shards together first",
+    ".json": "a JSON file, perhaps the index of a model in shards",
+    ".distcp": "one shard of a distributed checkpoint; merge the shards first",
 }
+"""Kinds of files that are not supported, by their suffix."""
 
-READS = "rib reads safetensors, and PyTorch files that hold tensors"
+READS = "rib reads safetensors, and PyTorch files that hold only tensors"
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The weights in a file, under the file's own names.
+    """Return the model's weights in a file, under the file's own names.
 
-    Where a training script kept more beside them, they are looked for under the names that such scripts use; which were
-    taken is said if there was a choice.
+    In a training script's checkpoint they are looked for under the names that such scripts use; if there was a choice,
+    a notice says which were used.
 
     Args:
-        file: safetensors, or a PyTorch file that needs no code to be read.
+        file: safetensors, or a PyTorch file that can be read without executing code.
 
     Raises:
-        RibError: If it is none of these, is damaged, or holds tensors that no network of rib can take.
+        RibError: If the file has another format, is damaged, or holds quantised, sparse or other special tensors.
     """
-    content = _content(file)
-    state = _weights_in(content, file)
+    content = _load(file)
+    state = _select_weights(content, file)
     for name, tensor in state.items():
-        if (kind := _kind(tensor)) is not None:
+        if (kind := _unsupported_kind(tensor)) is not None:
             raise RibError(
                 f"model.weights: {name} of {file} is {kind}; expected ordinary tensors of float32, float16 or bfloat16"
             )
@@ -75,46 +77,52 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse weights that are no finite numbers, before anything is trained or scored with them.
+    """Check that weights hold no NaN or infinite values.
+
+    Args:
+        state: The weights.
+        file: File that they come from, for the message.
 
     Raises:
-        RibError: If there are any, with the first one's name.
+        RibError: If there are any; the message names the first tensor.
     """
-    lost = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if lost:
-        others = f" and of {len(lost) - 1} more tensors" if len(lost) > 1 else ""
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        others = f" and in {len(broken) - 1} more tensors" if len(broken) > 1 else ""
         raise RibError(
-            f"model.weights: {file} holds NaN or infinite values in {lost[0]}{others}; the training that wrote it "
-            "diverged, or the file is damaged"
+            f"model.weights: {file} holds NaN or infinite values in {broken[0]}{others}; the training that wrote it "
+            "diverged, or the file is damaged; use another file"
         )
 
 
-def _content(file: Path) -> Any:
-    """What a file holds, as its library gives it."""
+def _load(file: Path) -> Any:
+    """Load a file with safetensors or torch."""
     from safetensors.torch import load_file
 
     if file.is_dir():
-        raise RibError(f"model.weights: {file} is a folder; expected one file of weights, not its shards")
+        raise RibError(f"model.weights: {file} is a folder; expected one file that holds all weights")
     try:
         with file.open("rb") as stream:
             start = stream.read(512)
-        is_safetensors = start[8:9] == b"{"  # behind eight bytes of length
-        if not is_safetensors and (kind := _other_kind(file, start)) is not None:
+        is_safetensors = start[8:9] == b"{"  # the JSON header follows eight bytes that hold its length
+        if not is_safetensors and (kind := _unsupported_format(file, start)) is not None:
             raise RibError(f"model.weights: {file} is {kind}; {READS}")
         if (shard := re.search(r"-\d+-of-(\d+)\.\w+$", file.name)) and int(shard[1]) > 1:
-            raise RibError(f"model.weights: {file} is one of {int(shard[1])} shards; put them together in one file")
+            raise RibError(f"model.weights: {file} is one of {int(shard[1])} shards; merge them into one file")
         if is_safetensors or (file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))):
             return load_file(file)
-        with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as stream:  # timm's arguments
-            return torch.load(stream, map_location="cpu", weights_only=True)  # given a name, it goes by its ending
+        # timm's training script saves its arguments, a Namespace, beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as stream:
+            # A stream, since torch.load with a file name decides by its suffix.
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except RibError:
         raise
     except Exception as error:
-        raise RibError(f"model.weights: cannot read {file} as weights: {_why(file, error)}") from error
+        raise RibError(f"model.weights: cannot read {file} as weights: {_reason(file, error)}") from error
 
 
-def _other_kind(file: Path, start: bytes) -> str | None:
-    """What a file is, where it is none that rib reads."""
+def _unsupported_format(file: Path, start: bytes) -> str | None:
+    """Describe the format of a file from its first bytes, if it is one that rib does not read; else None."""
     if not start:
         return "empty; copy or download it again"
     for first, kind in BY_START.items():
@@ -127,14 +135,14 @@ def _other_kind(file: Path, start: bytes) -> str | None:
         if any(name.endswith(".npy") for name in inside):
             return BY_SUFFIX[".npz"]
         if "constants.pkl" in inside:
-            return "a TorchScript archive, which is a program; save its state_dict()"
+            return "a TorchScript archive, which contains code; save its state_dict()"
         if "data.pkl" not in inside:
-            return "a zip archive of something else"
+            return "a zip archive without PyTorch data"
     return None
 
 
-def _why(file: Path, error: Exception) -> str:
-    """The reason in a few words."""
+def _reason(file: Path, error: Exception) -> str:
+    """Describe in a few words why a file could not be loaded."""
     try:
         needs = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except Exception:
@@ -142,29 +150,31 @@ def _why(file: Path, error: Exception) -> str:
     if needs:
         more = f" and {len(needs) - 1} more" if len(needs) > 1 else ""
         return (
-            f"it holds Python objects ({sorted(needs)[0]}{more}), and no code of a file is run; where you trust it, "
-            "save model.state_dict() alone"
+            f"it holds Python objects ({sorted(needs)[0]}{more}), whose code rib does not execute; if you trust the "
+            "file, load it yourself and save model.state_dict() alone"
         )
-    return f"it is damaged, or of another kind ({' '.join(str(error).split())[:120]})"
+    return f"it is damaged, or has another format ({' '.join(str(error).split())[:120]})"
 
 
-def _weights_in(content: Any, file: Path) -> dict[str, Tensor]:
-    """The one dictionary of tensors that is a model's weights."""
+def _select_weights(content: Any, file: Path) -> dict[str, Tensor]:
+    """Return the one dictionary of tensors that holds the model's weights, preferring weights that are not averaged."""
     if _is_state(content):
         return dict(content)
     if isinstance(content, Mapping) and "ds_version" in content:
-        raise RibError(f"model.weights: {file} is a part of a DeepSpeed checkpoint; its zero_to_fp32.py makes one file")
-    found = _states(content)
-    plain = [name for name in found if not AVERAGED.search(name)]
-    usual = [name for name in plain if name.rpartition(".")[2] in WRAPPERS]
-    for choice in (usual, plain, [] if plain else list(found)):
-        if len(choice) == 1:
-            _say_taken(choice[0], [name for name in found if name != choice[0]], file)
-            return dict(found[choice[0]])
-    if found:
         raise RibError(
-            f"model.weights: {file} holds several models ({', '.join(found)}); save the one that is meant in a file "
-            "of its own"
+            f"model.weights: {file} is a part of a DeepSpeed checkpoint; make one file with its zero_to_fp32.py"
+        )
+    states = _states(content)
+    plain = [name for name in states if not AVERAGED.search(name)]
+    usual = [name for name in plain if name.rpartition(".")[2] in WRAPPERS]
+    for choice in (usual, plain, [] if plain else list(states)):
+        if len(choice) == 1:
+            _say_selected(choice[0], [name for name in states if name != choice[0]], file)
+            return dict(states[choice[0]])
+    if states:
+        raise RibError(
+            f"model.weights: {file} holds several models ({', '.join(states)}); save the one to use in a file of its "
+            "own"
         )
     got = f"one of type {type(content).__name__}"
     if isinstance(content, Mapping):
@@ -180,10 +190,10 @@ def _is_state(content: Any) -> bool:
 
 
 def _states(content: Any, inside: str = "") -> dict[str, Mapping[str, Tensor]]:
-    """Dictionaries of tensors by name, dotted where one lies in a wrapper in a wrapper."""
+    """Return the dictionaries of tensors in a checkpoint by name, with dots for nested ones (``model.state_dict``)."""
     found: dict[str, Mapping[str, Tensor]] = {}
     for name, value in content.items() if isinstance(content, Mapping) else ():
-        if not isinstance(name, str) or BESIDE.search(name.lower()):
+        if not isinstance(name, str) or NOT_WEIGHTS.search(name.lower()):
             continue
         if _is_state(value):
             found[inside + name] = value
@@ -192,21 +202,21 @@ def _states(content: Any, inside: str = "") -> dict[str, Mapping[str, Tensor]]:
     return found
 
 
-def _say_taken(taken: str, beside: list[str], file: Path) -> None:
-    """Which of several, and that an averaged copy is there."""
-    if not beside:
-        if taken not in WRAPPERS:
-            say_once(f"{file.name}: weights taken from {taken!r}")
+def _say_selected(selected: str, others: list[str], file: Path) -> None:
+    """Tell the user which dictionary of weights is used if there are several, or if its name is unusual."""
+    if not others:
+        if selected not in WRAPPERS:
+            say_once(f"{file.name}: weights taken from {selected!r}")
         return
-    averaged = [name for name in beside if AVERAGED.search(name)]
-    what = f"an averaged copy of the weights lies beside them ({', '.join(averaged)})" if averaged else ""
-    others = ", ".join(name for name in beside if name not in averaged)
-    also = "; ".join(filter(None, (what, f"not looked at: {others}" if others else "")))
-    say_once(f"{file.name}: weights taken from {taken!r}; {also}. To use another, save it in a file of its own")
+    averaged = [name for name in others if AVERAGED.search(name)]
+    copy = f"it also holds an averaged copy of the weights ({', '.join(averaged)})" if averaged else ""
+    rest = ", ".join(name for name in others if name not in averaged)
+    also = "; ".join(filter(None, (copy, f"not used: {rest}" if rest else "")))
+    say_once(f"{file.name}: weights taken from {selected!r}; {also}. To use another, save it in a file of its own")
 
 
-def _kind(tensor: Tensor) -> str | None:
-    """What keeps a tensor from being a network's weight or buffer; None: nothing."""
+def _unsupported_kind(tensor: Tensor) -> str | None:
+    """Describe why a tensor cannot be a network's weight or buffer; None if it can."""
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return f"a {type(tensor).__name__}"
     if tensor.is_quantized:
@@ -215,6 +225,6 @@ def _kind(tensor: Tensor) -> str | None:
         return "sparse"
     if tensor.is_meta:
         return "without values (on the meta device)"
-    if tensor.dtype not in FLOATS | WHOLE:
+    if tensor.dtype not in FLOATS | INTEGERS:
         return f"of {str(tensor.dtype).removeprefix('torch.')}"
     return None

@@ -1,8 +1,8 @@
-"""Weights as plain dictionaries of tensors: kept, compared, and put together.
+"""Weights as dictionaries of tensors: saving, comparing, interpolating and averaging them.
 
-Everything here goes tensor by tensor. With `StoredWeights`, which reads a tensor from its file when it is asked for, an
-average of twenty large models holds the result and one tensor of each in memory. Sums are in float64, and a model with
-coefficient 1 beside others with 0 comes out bit for bit, so that the ends of every interpolation are its endpoints.
+All functions work tensor by tensor. With `StoredWeights`, which reads each tensor from its file on access, averaging
+twenty large models needs memory for the result and one tensor of each model. Sums are computed in float64, and a model
+with coefficient 1 among others with 0 is returned bit for bit, so interpolations are exact at both ends.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from rib.runtime.files import write_atomically
 StateDict = Mapping[str, Tensor]
 
 DIGEST = "sha256"
-"""In the header of a file of `keep`."""
+"""Key of the digest in the header of a file that `save_cached` writes."""
 
 Coefficients = Sequence[float]
-"""One factor a model."""
+"""One factor per model."""
 
 
 class StoredWeights(StateDict):
-    """The tensors of a safetensors file, each read when it is asked for.
+    """Read-only mapping of the tensors in a safetensors file, each read on access.
 
     Args:
-        file: As `save_weights` wrote it.
+        file: A file that `save_weights` wrote.
 
     Raises:
-        RibError: If it cannot be read.
+        RibError: If the file cannot be read.
     """
 
     def __init__(self, file: Path) -> None:
@@ -45,7 +45,7 @@ class StoredWeights(StateDict):
         try:
             opened: Any = safe_open(file, framework="pt")
         except Exception as error:
-            raise RibError(f"cannot read weights {file} ({error}); delete its folder and make the run again") from error
+            raise RibError(f"cannot read weights {file} ({error}); delete its folder and repeat the run") from error
         self._open = opened
         self._names = dict.fromkeys(opened.keys())
 
@@ -56,7 +56,7 @@ class StoredWeights(StateDict):
         return tensor
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names  # the mixin would read the tensor to see
+        return name in self._names  # Mapping's own implementation would read the tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -66,53 +66,64 @@ class StoredWeights(StateDict):
 
 
 def save_weights(state: StateDict, file: Path) -> None:
-    """Write a safetensors file whole or not at all; floating tensors in float32, integers as they are."""
+    """Save weights as a safetensors file, atomically; floating-point tensors in float32, integers unchanged.
+
+    Args:
+        state: The weights, on any device.
+        file: The file to write.
+    """
     plain = {name: (t.detach().float() if t.is_floating_point() else t.detach()).cpu() for name, t in state.items()}
-    kept: dict[int, str] = {}  # what two names share is written under both, and is one again when it is loaded
-    shared = {name for name, t in plain.items() if kept.setdefault(t.untyped_storage().data_ptr(), name) != name}
+    # safetensors refuses tensors that share memory, so tied weights are written twice; they are tied again on loading.
+    owner: dict[int, str] = {}
+    shared = {name for name, t in plain.items() if owner.setdefault(t.untyped_storage().data_ptr(), name) != name}
     whole = {name: t.clone() if name in shared else t for name, t in plain.items()}
     write_atomically(file, save({name: t.contiguous() for name, t in whole.items()}))
 
 
-def keep(state: StateDict, file: Path) -> None:
-    """Write tensors that can be made again, with a digest of them, for `kept`."""
+def save_cached(state: StateDict, file: Path) -> None:
+    """Save tensors that can be recomputed, with a digest that `load_cached` checks.
+
+    Args:
+        state: The tensors, in any dtype, on any device.
+        file: The file to write, atomically.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     write_atomically(file, save(plain, metadata={DIGEST: _digest(plain)}))
 
 
-def kept(file: Path) -> dict[str, Tensor] | None:
-    """What `keep` wrote; None where it is not there, or is not what was written."""
+def load_cached(file: Path) -> dict[str, Tensor] | None:
+    """Load tensors that `save_cached` wrote; None if the file does not exist or fails the check of its digest."""
     try:
         with safe_open(file, framework="pt") as opened:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
             whole = (opened.metadata() or {}).get(DIGEST) == _digest(state)
-    except Exception:  # safetensors has errors of its own
+    except Exception:  # safetensors' error classes do not derive from OSError or ValueError
         return None
     return state if whole else None
 
 
 def _digest(state: StateDict) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name in sorted(state):
-        found.update(name.encode())
-        found.update(state[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        hasher.update(name.encode())
+        hasher.update(state[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def distance(one: StateDict, other: StateDict) -> float:
-    """Euclidean distance between two sets of weights, over floating tensors, in float64.
+    """Return the Euclidean distance between two models' weights, over floating-point tensors, in float64.
 
     Raises:
-        ValueError: If they do not hold the same names.
+        ValueError: If their names differ.
     """
     if one.keys() != other.keys():
         raise ValueError(f"expected the same names in both, {min(one.keys() ^ other.keys())} is in one only")
-    moved = ((one[n].double() - other[n].double()).square().sum() for n in one if one[n].is_floating_point())
-    return math.sqrt(sum(float(m) for m in moved))
+    squares = ((one[n].double() - other[n].double()).square().sum() for n in one if one[n].is_floating_point())
+    return math.sqrt(sum(float(square) for square in squares))
 
 
 def equal(one: StateDict, other: StateDict) -> bool:
-    """Whether two sets of weights are the same bit for bit."""
+    """Return True if two models' weights have the same names and equal values."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -124,8 +135,8 @@ def _check_names(states: Sequence[StateDict]) -> None:
             raise RibError(f"expected weights of one architecture, {min(different)} is in one model only")
 
 
-def _each(states: Sequence[StateDict], name: str) -> list[Tensor]:
-    """One tensor of every model."""
+def _tensors(states: Sequence[StateDict], name: str) -> list[Tensor]:
+    """Return the tensor of that name of every model."""
     tensors = [state[name] for state in states]
     for tensor in tensors[1:]:
         if tensor.shape != tensors[0].shape:
@@ -135,12 +146,15 @@ def _each(states: Sequence[StateDict], name: str) -> list[Tensor]:
 
 
 def combine(states: Sequence[StateDict], rule: Callable[[str, list[Tensor]], Tensor]) -> dict[str, Tensor]:
-    """Put models together, tensor by tensor.
+    """Combine models tensor by tensor with any rule.
 
     Args:
         states: N models of one architecture.
-        rule: From a name and that tensor of each model, in float64, to the result, which takes on the first's dtype.
-            Tensors of integers (BatchNorm's counters) have no mean: the last model's are taken.
+        rule: Function of a name and the N tensors of that name, in float64; its result is cast to the first model's
+            dtype. Integer tensors (BatchNorm's counters) have no mean and are taken from the last model.
+
+    Returns:
+        The combined weights.
 
     Raises:
         RibError: If the models differ in names or shapes.
@@ -148,7 +162,7 @@ def combine(states: Sequence[StateDict], rule: Callable[[str, list[Tensor]], Ten
     _check_names(states)
     result = {}
     for name in states[0]:
-        tensors = _each(states, name)
+        tensors = _tensors(states, name)
         if tensors[0].is_floating_point():
             result[name] = rule(name, [t.double() for t in tensors]).to(tensors[0].dtype)
         else:
@@ -157,12 +171,16 @@ def combine(states: Sequence[StateDict], rule: Callable[[str, list[Tensor]], Ten
 
 
 def mix(states: Sequence[StateDict], coefficients: Coefficients | Callable[[str], Coefficients]) -> dict[str, Tensor]:
-    """The sum of models times their coefficients.
+    """Return the weighted sum of models.
 
     Args:
         states: N models of one architecture.
-        coefficients: N factors, or N factors for each name. Models with 0 are not looked at; one with 1 beside them
-            comes out as it is. Of tensors of integers, that with the largest factor is taken (of equals the last).
+        coefficients: N factors, or a function from a name to N factors. Models with factor 0 do not enter; if a single
+            model remains, with factor 1, it is returned bit for bit. Integer tensors are taken from the model with
+            the largest factor, the last of equals.
+
+    Returns:
+        The sum, in the first model's dtypes.
 
     Raises:
         RibError: If the models differ in names or shapes.
@@ -171,7 +189,7 @@ def mix(states: Sequence[StateDict], coefficients: Coefficients | Callable[[str]
     of_name = coefficients if callable(coefficients) else lambda _: coefficients
     result = {}
     for name in states[0]:
-        factors, tensors = of_name(name), _each(states, name)
+        factors, tensors = of_name(name), _tensors(states, name)
         used = [(factor, tensor) for factor, tensor in zip(factors, tensors, strict=True) if factor != 0]
         largest = max(range(len(states)), key=lambda i: (factors[i], i))
         if [factor for factor, _ in used] == [1]:
@@ -187,10 +205,16 @@ def mix(states: Sequence[StateDict], coefficients: Coefficients | Callable[[str]
 
 
 def interpolate(start: StateDict, end: StateDict, alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) start + alpha end, whose ends are the two bit for bit (Wortsman et al. 2022, arXiv 2109.01903)."""
+    """Interpolate linearly: ``(1 - alpha) start + alpha end``, exact at both ends.
+
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903.
+    """
     return mix([start, end], [1 - alpha, alpha])
 
 
 def average(states: Sequence[StateDict]) -> dict[str, Tensor]:
-    """The uniform mean; that of one model is that model bit for bit (Wortsman et al. 2022, arXiv 2203.05482)."""
+    """Average models uniformly; the average of one model is that model, bit for bit.
+
+    Wortsman et al. 2022, "Model soups", arXiv 2203.05482.
+    """
     return mix(states, [1 / max(1, len(states))] * len(states))

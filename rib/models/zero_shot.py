@@ -1,11 +1,12 @@
-"""A CLIP model as a classifier: its image tower and a head made of class names (Radford et al. 2021, arXiv 2103.00020).
+"""Zero-shot CLIP classifier: the image tower, with a head made from class names.
 
-The head's row for a class is the mean of its 80 sentences' unit vectors ("a photo of a goldfish", ...), scaled to
-unit length and times the model's learned logit scale, so that logits are 100 x cosine for most models. Sentences and
-class names are OpenAI's as open_clip ships them. Fine-tuning trains tower and head alike; stored weights are the
-tower's own keys under ``visual.`` and ``head.weight`` (K, D), without a bias.
+Radford et al. 2021, "Learning transferable visual models from natural language supervision", arXiv 2103.00020. The
+head's row for a class is the mean of the text features, scaled to unit length, of 80 sentences ("a photo of a
+goldfish", ...). The mean is scaled to unit length and multiplied by the model's learned logit scale, so logits are 100
+x cosine for most models. Sentences and class names are OpenAI's, as shipped in open_clip. Fine-tuning trains both tower
+and head. Stored weights have the tower's own keys under ``visual.``, and ``head.weight`` (K, D) without a bias.
 
-The text tower makes the head and is not needed again: the head is kept in a file of its own.
+The text tower is needed only to make the head, which is cached in a file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
-from rib.models.weights import keep, kept
+from rib.models.weights import load_cached, save_cached
 from rib.runtime.files import digest_of, file_digest
 from rib.runtime.locks import hold_while_making
 
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
     from rib.runtime.progress import Advance
 
 BATCH = 256
-"""Sentences at once; with the shortest first, a batch is as wide as its longest sentence."""
+"""Sentences per batch of the text tower; they are sorted by length, so that batches are as narrow as possible."""
 
 
 class ZeroShot(nn.Module):
-    """Image tower, unit length, head.
+    """CLIP's image tower with a linear head on features of unit length.
 
     Args:
-        visual: open_clip's image tower, normalised images (B, 3, H, W) to features (B, D).
-        width: D.
-        num_outputs: K.
+        visual: open_clip's image tower from normalised images (B, 3, H, W) to features (B, D).
+        width: D, the number of features.
+        num_outputs: K, the number of classes.
     """
 
     def __init__(self, visual: nn.Module, width: int, num_outputs: int) -> None:
@@ -47,38 +48,41 @@ class ZeroShot(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K, under timm's name for it."""
+        """Number of outputs K, under timm's name."""
         return self.head.out_features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of normalised images (B, 3, H, W)."""
+        """Return the logits (B, K) of normalised images (B, 3, H, W)."""
         return cast("Tensor", self.head(F.normalize(self.visual(images), dim=-1)))
 
 
 @cache
 def sentences() -> tuple[tuple[str, ...], ...]:
-    """The 80 sentences of each of the 1000 classes, in the order of ImageNet's outputs."""
+    """Return the 80 sentences of each of the 1000 classes, in the order of ImageNet's outputs."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
+    # As a tuple of strings, since it enters the digest of the head.
     return tuple(tuple(template(name) for template in OPENAI_IMAGENET_TEMPLATES) for name in IMAGENET_CLASSNAMES)
 
 
 def make_head(
     clip: Any, tokenize: Callable[[Sequence[str]], Tensor], texts: Sequence[Sequence[str]], advance: Advance
 ) -> Tensor:
-    """The head of a CLIP model.
+    """Compute the zero-shot head of a CLIP model.
+
+    Radford et al. 2021, section 3.1.4, arXiv 2103.00020.
 
     Args:
-        clip: Of open_clip, with its weights, on any device.
-        tokenize: Its tokenizer, texts to ids (N, context).
-        texts: The sentences of each class, equally many.
-        advance: Told the sentences done.
+        clip: open_clip model with its weights, on any device.
+        tokenize: The model's tokenizer, from texts to ids (N, context).
+        texts: The sentences of each of the K classes, equally many per class.
+        advance: Called with the number of sentences done, for the progress bar.
 
     Returns:
-        Weights (K, D) in float32, the logit scale in them.
+        Weights (K, D) in float32 on the CPU, including the logit scale.
     """
     device = clip.logit_scale.device
-    tokens = torch.cat([tokenize(list(of_class)) for of_class in texts])
+    tokens = torch.cat([tokenize(list(class_texts)) for class_texts in texts])
     lengths = (tokens != 0).sum(dim=1)
     order = lengths.argsort(stable=True)
     shorten = _shortener(clip)
@@ -100,12 +104,12 @@ def make_head(
 
 
 def _shortener(clip: Any) -> Callable[[int], None] | None:
-    """Sets how many tokens the text tower looks at, where that changes nothing.
+    """Return a function that limits the text tower to a number of tokens; None if that would change the features.
 
-    A causal tower read at the end of the sentence does not see the padding behind it: 77 tokens and the sentence's
-    own dozen give the same features, at six times the speed.
+    A causal text tower whose feature is the last token's never attends to the padding after it. So 77 tokens and the
+    sentence's own dozen give the same features, the latter six times as fast.
     """
-    mask = getattr(clip, "attn_mask", None)
+    mask = getattr(clip, "attn_mask", None)  # None in towers that are not causal (SigLIP's)
     if mask is None or getattr(clip, "text_pool_type", None) != "argmax":
         return None
     positions = clip.positional_embedding.detach()
@@ -117,34 +121,40 @@ def _shortener(clip: Any) -> Callable[[int], None] | None:
     return shorten
 
 
-def head_of(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP checkpoint's head, as stored: ``head.weight`` (K, D).
+def zero_shot_head(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a CLIP checkpoint's zero-shot head as a state dict, ``head.weight`` (K, D).
 
-    It is read from ``start.heads``, or made by the text tower and kept there: once for all runs and processes.
+    It is read from the cache ``start.heads``, or made with the text tower and saved there, once for all runs and
+    processes.
 
     Args:
-        start: The model; ``weights`` is the checkpoint.
+        start: The pretrained model, whose ``weights`` is the checkpoint.
         state: Weights of both towers, under open_clip's names.
 
     Raises:
         RibError: If the weights do not fit the architecture.
     """
     if start.heads is None:
-        return {"head.weight": _head(start, state)}
-    # By the file that is read: with weights from elsewhere, the start's digest is another file's.
+        return {"head.weight": _compute_head(start, state)}
+    # The digest of the file that is read, not start.digest: with replaced weights that is another file's.
     digest = digest_of([file_digest(start.weights)[:16], start.architecture, sentences()])
     file = start.heads / f"{digest}.safetensors"
-    if (head := kept(file)) is not None:
+    if (head := load_cached(file)) is not None:
         return head
     with hold_while_making(file):
-        if (head := kept(file)) is None:  # else another process made it while this one waited
-            head = {"head.weight": _head(start, state)}
-            keep(head, file)
+        if (head := load_cached(file)) is None:  # else another process made it while this one waited
+            head = {"head.weight": _compute_head(start, state)}
+            save_cached(head, file)
     return head
 
 
 def build_clip(architecture: str, size: int | None = None) -> Any:
-    """Both towers, untrained, for images of the architecture's size or of another, pixels."""
+    """Build both towers of a CLIP model, untrained.
+
+    Args:
+        architecture: open_clip's name for the model.
+        size: Side of the images, pixels; None: the architecture's own.
+    """
     import open_clip
 
     config = dict(open_clip.get_model_config(architecture))
@@ -155,32 +165,40 @@ def build_clip(architecture: str, size: int | None = None) -> Any:
 
 
 def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None) -> ZeroShot:
-    """The image tower with a head of ``num_outputs`` rows, both untrained; the text tower is left behind."""
+    """Build the image tower of a CLIP model with a head, both untrained.
+
+    Args:
+        architecture: open_clip's name for the model.
+        num_outputs: K, the number of classes.
+        size: Side of the images, pixels; None: the architecture's own.
+    """
     import open_clip
 
     width = open_clip.get_model_config(architecture)["embed_dim"]
     return ZeroShot(build_clip(architecture, size).visual, width, num_outputs)
 
 
-def _head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
+def _compute_head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
     import open_clip
 
     from rib.runtime.progress import progress
 
     clip = build_clip(start.architecture).eval()
     try:
-        clip.load_state_dict(_names_of(clip, state))
+        clip.load_state_dict(_convert_names(clip, state))
     except RuntimeError as error:
-        wrong = (str(error).split("\n", 2)[1:2] or [str(error)])[0].strip()
-        raise RibError(f"model.weights: {start.weights} does not fit {start.architecture}: {wrong}") from error
+        # torch lists every difference on a line of its own; the first is enough.
+        reason = (str(error).split("\n", 2)[1:2] or [str(error)])[0].strip()
+        raise RibError(f"model.weights: {start.weights} does not fit {start.architecture}: {reason}") from error
     clip.to("cuda" if torch.cuda.is_available() else "cpu")
     texts = sentences()
-    with progress(f"{start.name}: zero-shot head, once", len(texts) * len(texts[0]), "sentences") as advance:
+    title = f"{start.name}: computing the zero-shot head (first use only)"
+    with progress(title, len(texts) * len(texts[0]), "sentences") as advance:
         return make_head(clip, open_clip.get_tokenizer(start.architecture), texts, advance)
 
 
-def _names_of(clip: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Both towers under the model's own names, nothing resized: what open_clip converts of its own older files."""
+def _convert_names(clip: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the names of open_clip's older files to the model's own, without resizing any tensor."""
     from open_clip.model import convert_to_custom_text_state_dict
 
     named = dict(state)
@@ -190,5 +208,5 @@ def _names_of(clip: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in named and getattr(clip, name, None) is not None:
             named[name] = named[name].reshape(getattr(clip, name).shape)
     if getattr(clip, "logit_bias", None) is not None:
-        named.setdefault("logit_bias", torch.zeros_like(clip.logit_bias))  # in no head's weights
+        named.setdefault("logit_bias", torch.zeros_like(clip.logit_bias))  # it shifts all logits equally
     return named

@@ -29,7 +29,7 @@ from rib.config.composition import load_config
 from rib.config.schema import PathsConfig
 from rib.config.shipped import options
 from rib.config.unchecked import compose_node
-from rib.data.identity import Telling
+from rib.data.identity import FileIdentity
 from rib.errors import RibError
 from rib.models.adapters import add_low_rank, merge_low_rank, plain_weights, sites
 from rib.models.classifier import Classifier
@@ -283,7 +283,7 @@ def test_a_run_made_again_under_its_key_is_analysed_again(asked, run):
 
 def test_an_analysis_reads_only_the_images_that_it_shows(asked, run, monkeypatch):
     tree = Subject.of(run.folder, asked()).tree("imagenet_val")
-    real = replace(tree, drawn=None, telling=Telling())
+    real = replace(tree, drawn=None, file_identity=FileIdentity())
     read = []
     monkeypatch.setattr(Subject, "tree", lambda self, dataset: real)
     monkeypatch.setattr(content, "_digest", lambda file: read.append(file) or b"x" * 16)

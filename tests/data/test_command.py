@@ -33,7 +33,7 @@ def test_check_of_a_broken_root_shows_the_table_and_fails(tmp_path):
     assert done.returncode == 1
     assert "expected 200 classes with images" in done.stdout.replace("\n", " ")
     assert "ImageNet-Sketch" in done.stdout
-    assert done.stderr.strip() == "rib: 10 of 10 datasets are not complete; see the table"
+    assert done.stderr.strip() == "rib: 10 of 10 datasets are not complete; the table says what to do for each"
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
     for arguments, said in (
         (("action=sheet", f"data.root={tmp_path / 'data'}"), "found none of them"),
         (("data.root=/nowhere/at/all",), "there is no folder /nowhere/at/all"),
-        (("action=sheet", "data.root=null", "out=sheet"), "out: expected the name of a picture, like sheet.png"),
+        (("action=sheet", "data.root=null", "out=sheet"), "out: expected an image file name such as sheet.png"),
         (("action=draw", "data.root=null"), "expected one of check, look, sheet, got 'draw'"),
     ):
         done = run(tmp_path, *arguments)

@@ -15,7 +15,7 @@ from PIL import ImageOps
 from rib.data import crop_cache
 from rib.data.crop_cache import crops_of
 from rib.data.dataset import Images
-from rib.data.identity import Telling
+from rib.data.identity import FileIdentity
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
 from tests.data.trees import photograph, picture, pictures
@@ -62,7 +62,9 @@ def test_what_changes_a_pixel_has_a_file_of_its_own(tree, tmp_path):
 def test_an_image_replaced_in_place_is_decoded_again_however_images_are_told(tree, tmp_path, kind):
     """Other bytes of the same size, with the old time: only the content tells, or the time that nobody can set."""
     tree = replace(
-        tree, drawn="of pixels" if kind == "pixels" else None, telling=Telling(kind.replace("pixels", "content"))
+        tree,
+        drawn="of pixels" if kind == "pixels" else None,
+        file_identity=FileIdentity(kind.replace("pixels", "content")),
     )
     file = tree.folder / tree.paths[2]
     cache, kept = tmp_path / "cache", file.read_bytes()
@@ -83,7 +85,9 @@ def test_an_image_replaced_in_place_is_decoded_again_however_images_are_told(tre
 @pytest.mark.parametrize("kind", ["content", "listing", "pixels"])
 def test_an_image_changed_while_it_is_read_is_told_and_nothing_is_kept(tree, tmp_path, monkeypatch, kind):
     tree = replace(
-        tree, drawn="of pixels" if kind == "pixels" else None, telling=Telling(kind.replace("pixels", "content"))
+        tree,
+        drawn="of pixels" if kind == "pixels" else None,
+        file_identity=FileIdentity(kind.replace("pixels", "content")),
     )
     read = crop_cache.read_image
 

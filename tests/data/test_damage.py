@@ -111,7 +111,7 @@ def test_no_fault_is_found_with_sound_files_of_any_kind(tree, options):
 def test_what_cannot_be_read_at_all_is_named_too(tree):
     file = tree.folder / tree.paths[2]
     file.write_bytes(jpeg()[:3000])
-    assert find_damage([tree]) == {file: "unreadable: it stops half-way"}
+    assert find_damage([tree]) == {file: "unreadable: it is truncated"}
 
 
 def test_noise_in_a_file_never_passes_unseen(tree):
@@ -140,10 +140,10 @@ def test_refuse_is_an_error_and_ignore_looks_at_nothing(tree, capsys, monkeypatc
     file = tree.folder / tree.paths[0]
     file.write_bytes(cut(file.read_bytes()))
     with pytest.raises(
-        RibError, match=r"^data\.damaged=refuse: 1 damaged image: .+; replace from the archive, or go on"
+        RibError, match=r"^data\.damaged=refuse: 1 damaged image: .+; replace from the archive, or continue"
     ):
         report_damage([tree], None, "refuse")
-    monkeypatch.setattr(damage, "_complaints", None)
+    monkeypatch.setattr(damage, "_warnings_of", None)
     report_damage([tree], None, "ignore")
     assert capsys.readouterr().err == ""
 
@@ -152,8 +152,8 @@ def test_an_image_is_looked_at_once_whatever_the_parts_and_commands(tree, tmp_pa
     file = tree.folder / tree.paths[0]
     file.write_bytes(cut(file.read_bytes()))
     looked = []
-    really = damage._complaints
-    monkeypatch.setattr(damage, "_complaints", lambda t, paths: looked.extend(paths) or really(t, paths))
+    really = damage._warnings_of
+    monkeypatch.setattr(damage, "_warnings_of", lambda t, paths: looked.extend(paths) or really(t, paths))
     part = tree.limit(4)
     assert find_damage([part, tree], tmp_path / "records") == {file: "premature end of data segment"}
     assert sorted(looked) == sorted(tree.paths)
@@ -197,7 +197,7 @@ def test_several_processes_look_at_a_set_together_and_rank_one_at_nothing(tree, 
 
 
 def test_without_a_decoder_that_speaks_refuse_says_so(tree, monkeypatch):
-    monkeypatch.setattr(damage, "_can_look", lambda: False)
+    monkeypatch.setattr(damage, "_can_check", lambda: False)
     report_damage([tree], None)
     with pytest.raises(RibError, match="expected a torchvision with a JPEG decoder"):
         report_damage([tree], None, "refuse")

@@ -150,7 +150,7 @@ def test_a_fit_that_meets_a_corrupt_image_ends_with_its_sentence(tree, workers):
         use_distributed_sampler=False,
     )
     with pytest.raises(
-        RibError, match=r"^\S+005\.jpg cannot be read as an image \(its format is not known\); replace it .+$"
+        RibError, match=r"^\S+005\.jpg cannot be read as an image \(unknown image format\); replace it .+$"
     ):
         trainer.fit(Toy(), datamodule=module(tree, workers=workers))
 

@@ -92,7 +92,9 @@ def test_a_second_scan_does_not_list_again_until_an_image_is_added(flat, tmp_pat
 @pytest.mark.parametrize("allow", [False, True])
 def test_without_a_file_both_ways_out_are_told(flat, tmp_path, allow):
     message = told(tmp_path, allow_incomplete=allow)
-    assert message.startswith(f"ImageNet val: the images lie flat in {flat}, and none of LOC_val_solution.csv, ")
+    assert message.startswith(
+        f"ImageNet val: {flat} holds images but no class folders; expected a list of their classes, one of LOC_val"
+    )
     assert all(name in message for name in SPEC.synset_files)
     assert message.endswith("sort the images into class folders")
 
@@ -108,7 +110,7 @@ def test_another_number_of_lines_is_an_error(flat, tmp_path, names):
 def test_an_unknown_class_is_an_error(flat, tmp_path, name):
     lines = KAGGLE if name.endswith(".csv") else NAMES
     write(flat.parent / name, [line.replace(SPEC.classes[1], "n99999999") for line in lines])
-    assert f"{flat.parent / name} names 'n99999999', which is no class of it" in told(tmp_path, allow_incomplete=True)
+    assert f"{flat.parent / name} names 'n99999999', which is not one of its" in told(tmp_path, allow_incomplete=True)
 
 
 def test_an_image_that_kaggles_table_lacks_is_named(flat, tmp_path):

@@ -189,7 +189,7 @@ def test_on_a_network_a_listing_asks_for_no_file(look, monkeypatch):
 def drawn(root, look):
     """A root whose files are said to be those that were drawn."""
     tree = look()
-    whole = contents_digest(tree.telling.contents(tree.folder, tree.paths, ""))
+    whole = contents_digest(tree.file_identity.contents(tree.folder, tree.paths, ""))
     (root / DIGESTS).write_text(json.dumps({"imagenet_val": "of pixels"}))
     (root / CONTENTS).write_text(json.dumps({"imagenet_val": whole}))
     return root
@@ -223,7 +223,7 @@ def test_drawn_images_that_are_not_as_they_were_drawn_are_told_by_content(drawn,
     again = look(allow_incomplete=True)
     assert again.identity == "content"
     assert again.digest != tree.digest
-    assert ("are not those that were drawn there" in capsys.readouterr().err) == (change == "an image")
+    assert ("have changed since they were drawn" in capsys.readouterr().err) == (change == "an image")
 
 
 def test_mini_is_told_by_the_pixels_that_the_package_names(cache):

@@ -161,9 +161,9 @@ def test_paths_are_sorted_whatever_the_order_of_the_file_system(tmp_path, monkey
 def test_a_missing_dataset_is_told_with_the_place_where_it_should_be(tmp_path):
     spec = few("imagenet_r")
     message = told(spec, tmp_path)
-    assert f"expected the folder {tmp_path / 'imagenet-r'}, which is not there" in message
+    assert f"expected the folder {tmp_path / 'imagenet-r'}, which does not exist" in message
     assert message.endswith(
-        "unpack its archive there, give the right data.root, or go on without it with data.allow_incomplete=true"
+        "unpack its archive there, set the right data.root, or continue without it with data.allow_incomplete=true"
     )
     with pytest.raises(MissingDatasetError):
         scan(spec, tmp_path, allow_incomplete=True)
@@ -173,13 +173,13 @@ def test_a_root_one_level_too_deep_is_told_with_the_right_one(tmp_path):
     spec = few("imagenet_r")
     fill(tmp_path / "imagenet-r", spec.classes)
     message = told(spec, tmp_path / "imagenet-r")
-    assert message.endswith(f"data.root is one level too deep, give {tmp_path}")
+    assert message.endswith(f"data.root is one level too deep, use {tmp_path}")
 
 
 def test_a_root_one_level_too_high_is_told_with_the_right_one(tmp_path):
     spec = few("imagenet_r")
     fill(tmp_path / "data/imagenet-r", spec.classes)
-    assert told(spec, tmp_path).endswith(f"data.root is one level too high, give {tmp_path / 'data'}")
+    assert told(spec, tmp_path).endswith(f"data.root is one level too high, use {tmp_path / 'data'}")
 
 
 def test_a_root_that_is_only_named_like_a_dataset_is_not_called_too_deep(tmp_path):
@@ -228,7 +228,7 @@ def test_a_folder_that_is_no_class_is_named(tmp_path):
     spec = val(tmp_path)
     (tmp_path / "imagenet/val/n99999999").mkdir()
     message = told(spec, tmp_path)
-    assert f"{tmp_path / 'imagenet/val/n99999999'} is no class of it" in message
+    assert f"{tmp_path / 'imagenet/val/n99999999'} is not one of its classes" in message
     assert "move it away" in message
     assert len(scan(spec, tmp_path, allow_incomplete=True)) == 6
 

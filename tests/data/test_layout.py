@@ -116,7 +116,7 @@ def test_classes_of_different_sizes_are_not_a_complete_val(tmp_path):
     folder = fill(tmp_path / "imagenet/val", spec.classes)
     moved = next((folder / spec.classes[0]).iterdir())
     moved.rename(folder / spec.classes[1] / "moved.JPEG")
-    with pytest.raises(RibError, match=r"expected as many images in .* of each class, found 1 to 3"):
+    with pytest.raises(RibError, match=r"expected equally many images of each class in .*, found 1 to 3"):
         scan(spec, tmp_path)
     assert scan(spec, tmp_path, allow_incomplete=True).incomplete is not None
 
@@ -185,7 +185,9 @@ def test_severities_counted_from_zero_are_refused(tmp_path, archive):
     spec = few("imagenet_c", cells=tuple(f"fog/{severity}" for severity in range(1, 6)))
     for severity in range(5):
         fill(tmp_path / "imagenet-c" / f"{archive}fog/{severity}", spec.classes)
-    assert f"{tmp_path / 'imagenet-c' / archive / 'fog/0'} is there, severities run from 1" in refused(spec, tmp_path)
+    assert f"expected severities from 1, found {tmp_path / 'imagenet-c' / archive / 'fog/0'};" in refused(
+        spec, tmp_path
+    )
 
 
 def test_a_mapping_file_that_gives_two_classes_one_title_is_refused(tmp_path):
@@ -194,7 +196,7 @@ def test_a_mapping_file_that_gives_two_classes_one_title_is_refused(tmp_path):
     (tmp_path / "objectnet-1.0/mappings").mkdir()
     mapping = dict.fromkeys(spec.classes[:2], "Chair") | {"renamed": "Chair"}
     (tmp_path / "objectnet-1.0/mappings/folder_to_objectnet_label.json").write_text(json.dumps(mapping))
-    assert "gives two classes one title" in refused(spec, tmp_path)
+    assert "gives two classes the same title" in refused(spec, tmp_path)
 
 
 # Val's labels from a list
@@ -237,7 +239,7 @@ def test_a_list_in_vals_order_is_read(tmp_path):
 @pytest.mark.parametrize("order", [sorted, lambda lines: lines[1:] + lines[:1], lambda lines: lines[::-1]])
 def test_a_list_in_another_order_is_found_out_by_the_first_images(tmp_path, order):
     flat(tmp_path, order(in_order()))
-    assert "in another order: take those of the release" in refused(FOUR, tmp_path)
+    assert "in another order: use those of the release" in refused(FOUR, tmp_path)
 
 
 def test_a_list_that_gives_a_class_too_many_images_is_of_another_set(tmp_path):

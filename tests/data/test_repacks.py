@@ -59,12 +59,12 @@ def test_objectnets_mapping_file_knows_a_renamed_folder(tmp_path):
 
 def test_a_folder_that_objectnets_mapping_file_does_not_list_is_named(tmp_path):
     spec = objectnet(tmp_path, [*FOLDERS, "new_folder"], json.dumps(FOLDERS))
-    with pytest.raises(RibError, match=r"images/new_folder is no class of it \(1 such folders\); move it away"):
+    with pytest.raises(RibError, match=r"images/new_folder is not one of its classes \(1 such folders\); move it away"):
         scan(spec, tmp_path)
     assert len(scan(spec, tmp_path, allow_incomplete=True)) == 3
 
 
 def test_an_objectnet_mapping_file_cut_short_is_named(tmp_path):
     spec = objectnet(tmp_path, FOLDERS, '{"bench": ')
-    with pytest.raises(RibError, match=r"folder_to_objectnet_label\.json is no JSON file"):
+    with pytest.raises(RibError, match=r"folder_to_objectnet_label\.json is not a valid JSON file"):
         scan(spec, tmp_path)

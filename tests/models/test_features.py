@@ -9,7 +9,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from rib.errors import RibError
-from rib.models.features import class_tokens, feature_layers, head_input, listening, pooled, readout
+from rib.models.features import class_tokens, feature_hooks, feature_layers, head_input, pool_tokens, readout
 from rib.models.mini import build_mini
 from rib.models.zero_shot import ZeroShot
 from tests.support.nets import small_convnet
@@ -61,7 +61,7 @@ def test_layers_are_named_in_the_order_of_computation(name):
     make, side, reads, names = EXPECTED[name]
     net = make().eval()
     heard: dict[str, torch.Tensor] = {}
-    with torch.inference_mode(), listening(net, readout(net), heard.__setitem__):
+    with torch.inference_mode(), feature_hooks(net, readout(net), heard.__setitem__):
         net(torch.rand(3, 3, side, side))
     assert list(feature_layers(net)) == names
     assert list(heard) == names
@@ -72,7 +72,7 @@ def test_layers_are_named_in_the_order_of_computation(name):
 @pytest.mark.parametrize("make", [build_mini, tower, resnet])
 def test_hooks_are_gone_after_an_error(make):
     net = make()
-    with pytest.raises(RuntimeError, match="stop"), listening(net, "all", lambda *_: None):
+    with pytest.raises(RuntimeError, match="stop"), feature_hooks(net, "all", lambda *_: None):
         raise RuntimeError("stop")
     with pytest.raises(RuntimeError, match="stop"), head_input(net, lambda _: None):
         raise RuntimeError("stop")
@@ -84,7 +84,7 @@ def test_open_clips_projection_is_what_its_weights_compute():
     block = net.visual.transformer.resblocks[0]
     inputs, heard = [], {}
     handle = block.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    with torch.no_grad(), listening(net, "all", heard.__setitem__):
+    with torch.no_grad(), feature_hooks(net, "all", heard.__setitem__):
         net(torch.rand(2, 3, 32, 32))
     handle.remove()
     x = block.ln_1(inputs[0])
@@ -97,11 +97,11 @@ def test_open_clips_projection_is_what_its_weights_compute():
 
 def test_tokens():
     tokens, places = torch.arange(24.0).view(2, 4, 3), torch.arange(24.0).view(2, 3, 2, 2)
-    assert torch.equal(pooled(tokens, "cls", prefix=1), tokens[:, 0])
-    assert torch.equal(pooled(tokens, "mean", prefix=1), tokens[:, 1:].mean(dim=1))
-    assert torch.equal(pooled(tokens, "all"), tokens.flatten(1))
-    assert torch.equal(pooled(places, "mean"), places.mean(dim=(2, 3)))
-    assert torch.equal(pooled(places, "mean", channels_last=True), places.mean(dim=(1, 2)))
+    assert torch.equal(pool_tokens(tokens, "cls", prefix=1), tokens[:, 0])
+    assert torch.equal(pool_tokens(tokens, "mean", prefix=1), tokens[:, 1:].mean(dim=1))
+    assert torch.equal(pool_tokens(tokens, "all"), tokens.flatten(1))
+    assert torch.equal(pool_tokens(places, "mean"), places.mean(dim=(2, 3)))
+    assert torch.equal(pool_tokens(places, "mean", channels_last=True), places.mean(dim=(1, 2)))
     assert class_tokens(average_vit()) == 0
     with pytest.raises(RibError, match="tokens=cls: this model has no class token; expected tokens=mean or tokens=all"):
-        pooled(places, "cls")
+        pool_tokens(places, "cls")

@@ -247,7 +247,7 @@ def test_the_classifier_is_the_backbone_on_normalised_images(timm_weights):
         ({"name": "ViT-B16", "library": "open_clip", "tag": "openai"}, "did you mean ViT-B-16"),
         ({"name": "coca_ViT-B-32", "library": "open_clip", "tag": "laion2b_s13b_b90k"}, "not supported"),
         ({"name": TINY_TIMM, "library": "timm", "package": "no_such_package"}, "pip install no-such-package"),
-        ({"name": TINY_TIMM, "library": "timm", "weights": "none.pt"}, "there is no file none.pt"),
+        ({"name": TINY_TIMM, "library": "timm", "weights": "none.pt"}, "none.pt does not exist"),
         ({"name": TINY_TIMM, "library": "keras"}, "expected mini, timm or open_clip, got 'keras'"),
     ],
 )

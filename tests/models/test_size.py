@@ -45,7 +45,7 @@ def test_what_a_network_must_be_built_for(library, architecture, own, size, buil
 @pytest.mark.parametrize(
     ("library", "architecture", "own", "size", "sentence"),
     [
-        ("timm", VIT, 224, 225, "sees images on a grid of 16 pixels, so expected a multiple of 16, got 225"),
+        ("timm", VIT, 224, 225, "divides images into a grid of 16 pixels; expected a multiple of 16, got 225"),
         ("timm", VIT, 224, 8, "expected a multiple of 16, got 8"),
         ("timm", "swin_tiny_patch4_window7_224", 224, 225, "expected a multiple of 4, got 225"),
         ("timm", "tnt_s_patch16_224", 224, 225, "expected a multiple of 16, got 225"),
@@ -55,14 +55,14 @@ def test_what_a_network_must_be_built_for(library, architecture, own, size, buil
             "cait_xxs24_224",
             224,
             384,
-            "cannot be shown images of 384 pixels (its library does not resample pos_",
+            "cannot take images of 384 pixels (its library does not resample pos_",
         ),
-        ("timm", "vgg11", 224, 8, "cannot be shown images of 8 pixels"),
-        ("timm", "bat_resnext26ts", 256, 384, "cannot be shown images of 384 pixels"),
+        ("timm", "vgg11", 224, 8, "cannot take images of 8 pixels"),
+        ("timm", "bat_resnext26ts", 256, 384, "cannot take images of 384 pixels"),
         ("open_clip", "ViT-B-32", 224, 225, "expected a multiple of 32, got 225"),
         ("open_clip", "RN50", 224, 288, "does not resample visual.attnpool.positional_embedding"),
-        ("open_clip", "ViT-B-16-SigLIP", 224, 288, "cannot be shown images of 288 pixels"),
-        ("mini", "vit_mini", 48, 64, "mini's models take images of 48 pixels alone, got 64"),
+        ("open_clip", "ViT-B-16-SigLIP", 224, 288, "cannot take images of 288 pixels"),
+        ("mini", "vit_mini", 48, 64, "expected 48 pixels, the only size of mini's models, got 64"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(library, architecture, own, size, sentence):

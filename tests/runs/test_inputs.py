@@ -16,7 +16,7 @@ from rib.config import user_code
 from rib.config.command_schema import ReportConfig
 from rib.config.schema import PathsConfig
 from rib.errors import RibError
-from rib.models.weights import keep, kept, save_weights
+from rib.models.weights import load_cached, save_cached, save_weights
 from rib.pipeline import finetune
 from rib.reporting.report import report
 from rib.runs.fields import fisher_key
@@ -216,13 +216,13 @@ def test_weights_replaced_between_key_and_training_are_noticed(ask_for, store, t
 def test_tensors_that_were_kept_are_whole_or_not_there(tmp_path):
     file = tmp_path / "fisher.safetensors"
     state = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
-    assert kept(file) is None
-    keep(state, file)
-    assert all(torch.equal(tensor, kept(file)[name]) for name, tensor in state.items())
+    assert load_cached(file) is None
+    save_cached(state, file)
+    assert all(torch.equal(tensor, load_cached(file)[name]) for name, tensor in state.items())
     content = bytearray(file.read_bytes())
     content[-9] ^= 1
     file.write_bytes(content)
-    assert kept(file) is None
+    assert load_cached(file) is None
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""The built-in benchmark: a toy world drawn on first use, laid out on disk as the real datasets are.
+"""mini, the built-in benchmark: procedurally drawn images in the folder layout of the real datasets.
 
-Classes are real WordNet ids whose objects are told by outline, texture and colour (`patterns`). Val is clean, V2 a
-slight shift; A is small, half hidden, before confusing backgrounds; R shows renditions, Sketch contours, ObjectNet
-rotations before odd backgrounds; Cartoon, Drawing and C are made of val's images, as the real ones are.
+Classes are 40 real WordNet ids; their objects differ in outline, texture and colour (`rib.data.mini.patterns`). Val is
+clean and V2 slightly shifted. A has small, partly hidden objects on confusing backgrounds, R shows renditions, Sketch
+contours, and ObjectNet rotated objects on unusual backgrounds. Cartoon, Drawing and C are made from the images of val,
+as the real ones are. The images are drawn into the cache on first use.
 """
 
 from rib.data.mini.build import DRAWING_VERSION, digests, ensure

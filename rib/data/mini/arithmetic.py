@@ -1,8 +1,8 @@
-"""Dice that fall the same on every machine, and geometry in whole numbers.
+"""Random integers and integer geometry that give the same pixels on every machine.
 
-NumPy promises the same stream from a bit generator, not from the distributions on top of it; a cryptographic hash of
-a name promises everything. Angles are degrees, sines are Bhaskara's rational formula (within 0.2 %), so that no libm
-takes part and every pixel is the same everywhere.
+NumPy guarantees the stream of a bit generator but not that of its distributions, so random numbers are taken from a
+cryptographic hash of a name. Angles are in degrees and sines come from Bhaskara's rational formula (error below
+0.2 %), since libm's results differ between platforms.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Ints = NDArray[np.int32]
 T = TypeVar("T")
 
 SIDE = 48
-"""Height and width of every picture, in pixels."""
+"""Height and width of every image, pixels."""
 PIXEL = 16
-"""Sub-pixel units in a pixel: positions and radii count these."""
+"""Sub-pixel units per pixel, in which positions and radii are measured."""
 
 
 class Dice:
-    """Whole numbers drawn from a name.
+    """Random number generator seeded with a name, with the same stream on every machine.
 
     Args:
-        name: Every different name gives an independent stream.
+        name: Seed; different names give independent streams.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,25 +37,25 @@ class Dice:
         self._at = 0
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``, both included."""
+        """Draw an integer from ``low`` to ``high``, both included."""
         if self._at + 4 > len(self._bytes):
             self._bytes = self._stream.digest(2 * len(self._bytes))
         word = int.from_bytes(self._bytes[self._at : self._at + 4], "little")
         self._at += 4
-        return low + (word * (high - low + 1) >> 32)
+        return low + (word * (high - low + 1) >> 32)  # in Python's unbounded integers, so nothing overflows
 
     def chance(self, percent: int) -> bool:
-        """True in ``percent`` of 100 throws."""
+        """Return True with a probability of ``percent`` per cent."""
         return self.between(0, 99) < percent
 
     def pick(self, things: Sequence[T]) -> T:
-        """One of the things."""
+        """Return one of the things, each with the same probability."""
         return things[self.between(0, len(things) - 1)]
 
     def field(self, *shape: int, layers: int = 1) -> Ints:
-        """Sums of ``layers`` uniform bytes around zero, independent for each element: nearly Gaussian from 3 on.
+        """Draw an array of independent noise: sums of ``layers`` uniform bytes, centred at zero.
 
-        The standard deviation is 74 times the square root of ``layers``.
+        Nearly Gaussian from 3 layers on; the standard deviation is 74 times the square root of ``layers``.
         """
         size = layers * int(np.prod(shape))
         name = f"{self._name}#{self.between(0, 1 << 30)}"
@@ -65,36 +65,37 @@ class Dice:
 
 
 def sine(degrees: int) -> int:
-    """Sine in 1/16384, by Bhaskara I's formula."""
-    turned = degrees % 360
-    half = turned % 180
+    """Return the sine of an angle in 1/16384, by Bhaskara I's formula."""
+    angle = degrees % 360
+    half = angle % 180
     value = 16384 * 4 * half * (180 - half) // (40500 - half * (180 - half))
-    return value if turned < 180 else -value
+    return value if angle < 180 else -value
 
 
 def rotate(x: Ints, y: Ints, degrees: int) -> tuple[Ints, Ints]:
-    """Coordinates as seen from axes that are turned by an angle."""
+    """Return the coordinates of points in axes that are rotated by an angle."""
     s, c = sine(degrees), sine(degrees + 90)
     return (x * c + y * s) >> 14, (y * c - x * s) >> 14
 
 
 def pixel_grid() -> tuple[Ints, Ints]:
-    """Pixel centres (x, y) in sub-pixel units, each of shape (SIDE, SIDE)."""
+    """Return the pixel centres (x, y) in sub-pixel units, each of shape (SIDE, SIDE)."""
     axis = np.arange(SIDE, dtype=np.int32) * PIXEL + PIXEL // 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return x, y
 
 
+# NumPy's functions under types that keep integer arrays integer for mypy.
 size = cast("Callable[[Ints], Ints]", np.abs)
 lesser = cast("Callable[[Ints | int, Ints | int], Ints]", np.minimum)
 greater = cast("Callable[[Ints | int, Ints | int], Ints]", np.maximum)
 
 
 def between(x: Ints, low: int, high: int) -> Ints:
-    """Values below ``low`` or above ``high`` replaced by these."""
+    """Clip an array to the range from ``low`` to ``high``."""
     return lesser(greater(x, low), high)
 
 
 def blend(under: Ints, over: Ints, share: Ints | int) -> Ints:
-    """``over`` upon ``under``, its share in 1/256."""
+    """Blend ``over`` onto ``under`` with a share given in 1/256."""
     return under + ((over - under) * share >> 8)

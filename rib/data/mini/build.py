@@ -1,9 +1,8 @@
-"""Drawing mini into the cache, once: safe when two processes start together or one is killed midway.
+"""Draw mini into the cache on first use, safely if two processes start together or one is killed.
 
-Everything is drawn under a temporary name and published by one rename, so whoever finds the root finds it whole. A lock
-makes the second process wait rather than draw too. Where none can be written both draw, and the rename lets one win.
-The digests are of pixels before encoding, since JPEG encoders may differ between machines; `DIGESTS` says what they
-must be.
+All files are drawn into a temporary folder that is renamed at the end, so an existing root is always complete. A lock
+makes a second process wait; where no lock can be written, both draw and the first rename wins. Digests are of pixels
+before encoding, since JPEG encoders may differ between machines; ``digests.json`` holds the expected ones.
 """
 
 from __future__ import annotations
@@ -30,41 +29,45 @@ from rib.data.scan import scan
 from rib.runtime.locks import hold_while_making
 
 DRAWING_VERSION = 2
-"""Raised with every change that moves a pixel."""
+"""Version of the images, increased with every change to a pixel."""
 
 STALE_SECONDS = 3600
-"""Age at which an unfinished folder belongs to nobody, where no lock can tell."""
+"""Age above which an unfinished folder is taken as abandoned if there is no lock to say so, seconds."""
 
 
 def digests() -> dict[str, str]:
-    """What the SHA-256 of each dataset's paths and pixels must be."""
+    """Return the expected SHA-256 of each dataset's paths and pixels."""
     return cast("dict[str, str]", json.loads(files("rib.data.mini").joinpath("digests.json").read_text()))
 
 
 def ensure(cache: Path) -> Path:
-    """The root of mini's images under ``cache``, drawn now if it is not there (some 5,300 small files)."""
+    """Return the root of mini's images under a cache folder, drawing them (about 5,300 small files) if necessary.
+
+    Args:
+        cache: The cache folder, created if it does not exist.
+    """
     root = cache / f"mini-v{DRAWING_VERSION}"
-    if _whole(root):
+    if _is_complete(root):
         return root
     cache.mkdir(parents=True, exist_ok=True)
     with hold_while_making(root) as locked:
-        if not _whole(root):
+        if not _is_complete(root):  # else another process drew it while this one waited
             _clear(root, everything=locked)
             _publish(root)
     return root
 
 
-def _whole(root: Path) -> bool:
-    return drawn_digests(root) is not None
+def _is_complete(root: Path) -> bool:
+    return drawn_digests(root) is not None  # these two files are written last
 
 
 def _clear(root: Path, everything: bool) -> None:
-    """Remove what killed processes left: all of it under the lock, else what is old."""
+    """Remove the folders that killed processes left: all of them under the lock, else only old ones."""
     for folder in root.parent.glob(f"{root.name}.partial-*"):
         with suppress(OSError):
             if everything or time.time() - folder.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(folder)
-    if root.exists() and not _whole(root):
+    if root.exists() and not _is_complete(root):
         shutil.rmtree(root)
 
 
@@ -75,7 +78,7 @@ def _publish(root: Path) -> None:
         partial.rename(root)
     except OSError:
         shutil.rmtree(partial)
-        if not _whole(root):
+        if not _is_complete(root):  # else another process was faster, and its images are the same
             raise
 
 
@@ -84,15 +87,16 @@ def draw(root: Path, names: tuple[str, ...]) -> dict[str, str]:
 
     Args:
         root: The folder to fill.
-        names: Which datasets.
+        names: Names of the datasets.
 
     Returns:
-        Their digests, also written to `DIGESTS`; beside them those of the files, by which a change shows.
+        The SHA-256 of each dataset's paths and pixels, also written to `DIGESTS`. The digests of the encoded files
+        are written to `CONTENTS`, so that later changes to a file are noticed.
     """
-    found = {}
+    pixel_digests = {}
     total = sum(len(pictures(name)) for name in names)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"drawing mini, once, into {root.parent}", total=total)
+        task = progress.add_task(f"drawing mini into {root.parent} (first use only)", total=total)
         for name in names:
             hasher = hashlib.sha256()
             for picture in pictures(name):
@@ -100,16 +104,16 @@ def draw(root: Path, names: tuple[str, ...]) -> dict[str, str]:
                 hasher.update(picture.path.encode() + b"\n" + pixels.tobytes())
                 _save(root / picture.path, Image.fromarray(pixels))
                 progress.advance(task)
-            found[name] = hasher.hexdigest()
+            pixel_digests[name] = hasher.hexdigest()
     for path, content in documents().items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
     trees = {name: scan(catalog()[name], root) for name in names}
-    contents = {n: contents_digest(t.telling.contents(t.folder, t.paths, t.spec.title)) for n, t in trees.items()}
-    for name, digests_of in ((CONTENTS, contents), (DIGESTS, found)):
+    contents = {n: contents_digest(t.file_identity.contents(t.folder, t.paths, t.spec.title)) for n, t in trees.items()}
+    for name, digests_of in ((CONTENTS, contents), (DIGESTS, pixel_digests)):
         (root / name).write_text(json.dumps(digests_of, indent=1) + "\n")
-    return found
+    return pixel_digests
 
 
 def _save(path: Path, image: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""The classes of mini: real WordNet ids of ImageNet, in the real subsets of A and R and real ObjectNet folders."""
+"""The classes of mini: ImageNet's WordNet ids, with the real memberships in ImageNet-A, ImageNet-R and ObjectNet."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ n07873807 -R  pizza, pizza pie
 
 @dataclass(frozen=True)
 class Appearance:
-    """What objects of a class look like: places in `OUTLINES`, `TEXTURES` and `PALETTES` of the patterns."""
+    """Look of a class's objects, as indices into `OUTLINES`, `TEXTURES` and `PALETTES` of `rib.data.mini.patterns`."""
 
     outline: int
     texture: int
@@ -60,20 +60,20 @@ class Appearance:
 
     @classmethod
     def of(cls, outline: int, texture: int) -> Appearance:
-        """The palette follows from the other two, so that any two of the three tell the class."""
+        """Create an appearance; its palette follows from the others, so any two of the three determine the class."""
         return cls(outline, texture, (outline + texture) % 8)
 
 
 @dataclass(frozen=True)
 class MiniClass:
-    """One class of the mini world.
+    """One class of mini.
 
     Attributes:
-        wnid: Its WordNet id, one of ImageNet's 1000.
-        synset: Its name in ImageNet's list of labels.
-        in_a: Whether the real ImageNet-A has it.
-        in_r: Whether the real ImageNet-R has it.
-        appearance: How it is drawn.
+        wnid: WordNet id, one of ImageNet's 1000.
+        synset: Name in ImageNet's list of labels.
+        in_a: True if the real ImageNet-A has the class.
+        in_r: True if the real ImageNet-R has the class.
+        appearance: Look of its objects.
     """
 
     wnid: str
@@ -90,14 +90,14 @@ def _parse(index: int, line: str) -> MiniClass:
 
 
 CLASSES: tuple[MiniClass, ...] = tuple(_parse(i, line) for i, line in enumerate(_TABLE.strip().splitlines()))
-"""In the order of WordNet ids, which is the order of outputs."""
+"""All classes in the order of their WordNet ids, which is the order of a model's outputs."""
 
 BY_WNID: dict[str, MiniClass] = {c.wnid: c for c in CLASSES}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of ObjectNet: its label in ObjectNet's words and the WordNet ids that count as right."""
+    """A folder of ObjectNet: its name, its label in ObjectNet's mapping files, and the WordNet ids of its class."""
 
     name: str
     label: str
@@ -124,22 +124,22 @@ FOLDERS: tuple[Folder, ...] = (
     Folder("wine_bottle", "Wine bottle", ("n04591713",)),
     Folder("winter_glove", "Winter glove", ("n03775071",)),
 )
-"""As in the real set, a class may own several ids."""
+"""ObjectNet's class folders; as in the real dataset, a class may have several WordNet ids."""
 
 STRANGERS: dict[str, tuple[str, Appearance]] = {
     "air_freshener": ("Air freshener", Appearance.of(0, 6)),
     "coin_money": ("Coin (money)", Appearance.of(3, 1)),
 }
-"""Folders that are no class of ImageNet, as 200 of the real set's 313: a reader passes them over."""
+"""ObjectNet folders that are not a class of ImageNet (200 of the real dataset's 313); their images are ignored."""
 
 
 @cache
 def output_wnids() -> tuple[str, ...]:
-    """WordNet ids of ImageNet-1K's outputs, in their order."""
+    """Return the WordNet id of each of ImageNet-1K's outputs, in order."""
     return tuple(files("rib.data").joinpath("resources", "imagenet_wnids.txt").read_text().split())
 
 
 @cache
 def output_ids() -> dict[str, int]:
-    """Output of each WordNet id of ImageNet-1K."""
+    """Return the output index of each WordNet id of ImageNet-1K."""
     return {wnid: i for i, wnid in enumerate(output_wnids())}

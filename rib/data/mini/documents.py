@@ -1,4 +1,4 @@
-"""The mapping files of mini's ObjectNet, in the real formats."""
+"""Text files of mini: the READMEs, and ObjectNet's mapping files in their real formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rib.data.mini.classes import CLASSES, FOLDERS, STRANGERS
 
 
 def documents() -> dict[str, object]:
-    """The files beside the pictures, by path: text (a string) or JSON (anything else)."""
+    """Return the contents of mini's text files by path, as text (a string) or as JSON data (anything else)."""
     from rib.data.mini.specs import catalog
 
     synset = {c.wnid: c.synset for c in CLASSES}

@@ -1,10 +1,10 @@
-"""What an object and its surroundings are made of: outlines, textures, palettes, backgrounds.
+"""Outlines, textures, palettes and backgrounds that mini's scenes are drawn from.
 
-A class is one of eight outlines with one of eight textures in one of eight palettes, the palette fixed by the other
-two like the check digit of a code: any two of the three tell the class, no single one does. A rendition in wrong
-colours or a sketch without any can still be told, and a model that leans on colour alone cannot.
+A class is one of eight outlines with one of eight textures in one of eight palettes. The palette is fixed by the other
+two, like the check digit of a code: any two of the three determine the class, and no single one does. So a rendition
+in wrong colours or a sketch without colours can be classified, but not by a model that relies on colour alone.
 
-Object coordinates count 1024 from the centre to the rim, v downwards.
+Object coordinates (u, v) run from 0 at the centre to 1024 at the rim; v points down.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def _hourglass(u: Ints, v: Ints) -> Ints:
 OUTLINES: tuple[Callable[[Ints, Ints], Ints], ...] = (
     _disc, _square, _triangle, _ring, _cross, _star, _crescent, _hourglass,
 )  # fmt: skip
-"""Signed distance to the outline from object coordinates (u, v), positive inside."""
+"""Functions from object coordinates (u, v) to the signed distance to the outline, positive inside."""
 
 
 def _wave(x: Ints, period: int) -> Ints:
-    """Stripes: share of the second colour in 1/256, with soft borders."""
+    """Return soft-edged stripes, as the share of the second colour in 1/256."""
     return between(128 + 4 * (size(x % period - period // 2) - period // 4), 0, 256)
 
 
@@ -111,11 +111,11 @@ def _halves(u: Ints, v: Ints) -> Ints:
 TEXTURES: tuple[Callable[[Ints, Ints], Ints], ...] = (
     _plain, _lying, _standing, _slanted, _checks, _dots, _target, _halves,
 )  # fmt: skip
-"""Share of the palette's second colour, 0..256, from object coordinates (u, v)."""
+"""Functions from object coordinates (u, v) to the share of the palette's second colour, 0..256."""
 
 
 def mute(dice: Dice, greyness: int = 110) -> Ints:
-    """A random colour, shape (3,), drawn towards grey by ``greyness``/256."""
+    """Draw a random colour, shape (3,), and blend it with grey by ``greyness``/256."""
     colour = np.array([dice.between(20, 235) for _ in range(3)], dtype=np.int32)
     return blend(colour, np.full(3, colour.sum() // 3, dtype=np.int32), greyness)
 
@@ -131,7 +131,7 @@ def _horizon(x: Ints, y: Ints, dice: Dice) -> Ints:
 
 
 def _blobs(x: Ints, y: Ints, dice: Dice) -> Ints:
-    """A coarse random grid, stretched bilinearly over the picture."""
+    """Return a coarse random grid, interpolated bilinearly to the picture's size."""
     coarse = dice.field(7, 7) + 127
     step = SIDE * PIXEL // 6 + 1
     column, row = x[0] + SIDE * PIXEL // 2, y[:, 0] + SIDE * PIXEL // 2
@@ -171,11 +171,11 @@ BACKGROUNDS: dict[str, Callable[[Ints, Ints, Dice], Ints]] = {
     "stripes": _stripes,
     "tiles": _tiles,
 }
-"""Share of the second background colour, 0..256, from pixel centres (x, y) counted from the middle."""
+"""Functions from pixel centres (x, y), relative to the middle, to the share of the second background colour, 0..256."""
 
 
 def background(kind: str, dice: Dice) -> Ints:
-    """A picture without its object, shape (SIDE, SIDE, 3)."""
+    """Draw a background of one of the kinds in `BACKGROUNDS`, in two random colours, shape (SIDE, SIDE, 3)."""
     x, y = pixel_grid()
     middle = SIDE * PIXEL // 2
     share = BACKGROUNDS[kind](x - middle, y - middle, dice)

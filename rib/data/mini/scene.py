@@ -1,4 +1,4 @@
-"""A scene: one object somewhere in front of something, under some light; and its photograph."""
+"""Scenes of mini (an object on a background, with light and occlusion), and rendering them as a photograph."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rib.data.mini.patterns import OUTLINES, PALETTES, TEXTURES, background, mut
 
 @dataclass(frozen=True)
 class Look:
-    """How the scenes of a dataset are set up: ranges from which each picture draws.
+    """Ranges of the random parameters of a dataset's scenes.
 
     Attributes:
-        radius: Smallest and largest object radius, in pixels.
-        turn: Largest rotation either way, in degrees.
-        squeeze: Largest foreshortening, in percent.
-        drift: Largest distance of the object from the middle, in pixels.
-        backgrounds: Kinds of `rib.data.mini.patterns.BACKGROUNDS`.
+        radius: Smallest and largest radius of the object, pixels.
+        turn: Largest rotation either way, degrees.
+        squeeze: Largest foreshortening, percent.
+        drift: Largest distance of the object from the middle, pixels.
+        backgrounds: Kinds of background, keys of `rib.data.mini.patterns.BACKGROUNDS`.
         jitter: Largest change of a colour channel of the object, 0..255.
-        light: Largest fall or rise of the light across the picture, in 1/256.
-        occluded: Percent of objects with a bar in front of them.
-        decoys: Percent of backgrounds that wear another class's texture and colours.
-        noise: Largest sensor noise, as a standard deviation in 1/255.
+        light: Largest gradient of the light across the picture, in 1/256.
+        occluded: Percentage of objects with a bar in front of them.
+        decoys: Percentage of backgrounds with the texture and colours of another class.
+        noise: Largest standard deviation of the sensor noise, in 1/255.
     """
 
     radius: tuple[int, int] = (10, 17)
@@ -42,16 +42,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Layers:
-    """What a renderer is given; every array has the picture's height and width.
+    """Layers of a scene, from which a renderer makes a picture.
 
     Attributes:
-        cover: Share of the object in each pixel, 0..256, shape (SIDE, SIDE).
+        cover: Share of each pixel that the object covers, 0..256, shape (SIDE, SIDE).
         weave: Share of the palette's second colour, 0..256, shape (SIDE, SIDE).
         colours: Main and second colour, shape (2, 3).
-        behind: The background, shape (SIDE, SIDE, 3).
+        behind: Background, shape (SIDE, SIDE, 3).
         light: Brightness in 1/256, shape (SIDE, SIDE).
-        bar: Cover of an occluding bar, 0..256, shape (SIDE, SIDE).
-        noise: Standard deviation of the sensor, in 1/255.
+        bar: Share of each pixel that an occluding bar covers, 0..256, shape (SIDE, SIDE).
+        noise: Standard deviation of the sensor noise, in 1/255.
     """
 
     cover: Ints
@@ -64,7 +64,15 @@ class Layers:
 
 
 def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
-    """Set up one scene with an object of the given appearance."""
+    """Draw the random parameters of a scene with one object, and return the scene's layers.
+
+    The order of the draws is part of the images: a changed order changes every pixel of mini.
+
+    Args:
+        appearance: Outline, texture and palette of the object.
+        look: Ranges of the parameters.
+        dice: Source of random numbers.
+    """
     x, y = pixel_grid()
     middle = SIDE * PIXEL // 2
     radius = dice.between(look.radius[0] * PIXEL, look.radius[1] * PIXEL)
@@ -97,28 +105,28 @@ def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
 
 
 def _decoy(u: Ints, v: Ints, dice: Dice) -> Ints:
-    """A background in the texture and the faded colours of some class."""
+    """Draw a background in the texture and the faded colours of a random class."""
     colours = np.array(dice.pick(PALETTES), dtype=np.int32)
-    turned_u, turned_v = rotate(u, v, dice.between(20, 160))
-    weave = TEXTURES[dice.between(1, len(TEXTURES) - 1)](turned_u, turned_v)
+    u, v = rotate(u, v, dice.between(20, 160))
+    weave = TEXTURES[dice.between(1, len(TEXTURES) - 1)](u, v)
     return blend(blend(colours[0], colours[1], weave[:, :, None]), mute(dice), 110)
 
 
 def _bar(a: Ints, b: Ints, radius: int, dice: Dice) -> Ints:
-    """A bar across the object, off its centre, an eighth to a quarter of its width."""
+    """Draw a bar across the object, off its centre, an eighth to a quarter as wide as the object."""
     across, _ = rotate(a, b, dice.between(0, 359))
     width = radius * dice.between(12, 25) // 100
     return between(128 + 16 * (width - size(across - radius * dice.between(10, 60) // 100)), 0, 256)
 
 
 def flat(layers: Layers, colours: Ints | None = None) -> Ints:
-    """The object's own colours without light, shape (SIDE, SIDE, 3)."""
+    """Return the object's texture in its own or the given colours, without light, shape (SIDE, SIDE, 3)."""
     first, second = layers.colours if colours is None else colours
     return blend(first, second, layers.weave[:, :, None])
 
 
 def photograph(layers: Layers, dice: Dice) -> Ints:
-    """The scene in its own colours, lit, with sensor noise; shape (SIDE, SIDE, 3), not yet clipped to 0..255."""
+    """Render a scene with light and sensor noise; shape (SIDE, SIDE, 3), not yet clipped to 0..255."""
     picture = blend(layers.behind, flat(layers), layers.cover[:, :, None])
     picture = blend(picture, mute(dice, 200), layers.bar[:, :, None])
     tint = np.array([dice.between(238, 274) for _ in range(3)], dtype=np.int32)

@@ -1,9 +1,9 @@
-"""Which pictures make up mini, where they lie on disk, and how each is drawn.
+"""List of mini's pictures: the path of each and how it is drawn.
 
-Folders, file names and mapping files are those of the real data root. ObjectNet's mappings keep the real formats:
-``folder_to_objectnet_label.json`` {folder: label}; ``objectnet_to_imagenet_1k.json`` {label: "synset; synset"};
-``pytorch_to_imagenet_2012_id.json`` {output id: line in ``imagenet_to_label_2012_v2``}, the last a list of 1000 synsets
-(a wnid stands for those that mini does not have).
+Folders and file names have the form of the real datasets'. ObjectNet's mapping files (`rib.data.mini.documents`) keep
+their real formats: ``folder_to_objectnet_label.json`` is {folder: label}; ``objectnet_to_imagenet_1k.json`` is {label:
+"synset; synset"}; ``pytorch_to_imagenet_2012_id.json`` is {output id: line in ``imagenet_to_label_2012_v2``}; the last
+is a list of 1000 synsets, with the WordNet id in place of the synsets that mini does not have.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from rib.data.mini.scene import Layers, Look, compose, photograph
 from rib.data.mini.styles import CORRUPTIONS, RENDITIONS, sketch, to_cartoon, to_drawing
 
 VAL_EACH, TRAIN_EACH, V2_EACH, A_EACH, R_EACH, SKETCH_EACH, OBJECTNET_EACH, STRANGERS_EACH = 6, 50, 8, 13, 14, 8, 16, 10
-"""Pictures a class (a folder, in ObjectNet)."""
+"""Number of pictures per class (per folder in ObjectNet)."""
 
 SEVERITIES = (2, 4)
-"""Of the real set's five; with two of its fifteen corruptions."""
+"""Severities of mini's ImageNet-C, out of the real one's five."""
 
 BORDER = 2
-"""Width of ObjectNet's red frame, in pixels."""
+"""Width of ObjectNet's red frame, pixels."""
 
 COMMON = Look()
 
@@ -41,16 +41,16 @@ TURNED = Look(turn=180, squeeze=35, backgrounds=("stripes", "tiles", "horizon"),
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture to draw.
+    """Description of one picture.
 
     Attributes:
-        path: Where it goes, relative to the root.
-        appearance: Of the object.
-        look: How the scene is set up.
-        renderer: How the scene is shown.
-        filter: What is done to the picture of val that this one is made of; None for a scene of its own.
+        path: Path relative to the root, which seeds the picture.
+        appearance: Outline, texture and palette of the object.
+        look: Ranges of the scene's random parameters.
+        renderer: Function from the scene's layers to a picture.
+        filter: Function applied to a picture of val, for the datasets made from it; else None.
         original: Path of that picture of val.
-        border: Width of a red frame around it, in pixels.
+        border: Width of the red frame around the picture, pixels.
     """
 
     path: str
@@ -62,7 +62,7 @@ class Picture:
     border: int = 0
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, shape (H, W, 3); a function of its path alone."""
+        """Draw the picture, shape (H, W, 3)."""
         if self.filter is None:
             drawn = _scene(self.path, self.appearance, self.look, self.renderer)
         else:
@@ -79,13 +79,13 @@ class Picture:
 
 @lru_cache(maxsize=512)
 def _scene(path: str, appearance: Appearance, look: Look, renderer: Callable[[Layers, Dice], Ints]) -> Ints:
-    """A scene seen from its name; kept, since val's are the originals of six other sets."""
+    """Draw a scene with random numbers seeded by its path; cached, since six other sets are made from val's scenes."""
     dice = Dice(f"rib/mini/{path}")
     return np.clip(renderer(compose(appearance, look, dice), dice), 0, 255).astype(np.int32)
 
 
 def pictures(name: str) -> list[Picture]:
-    """All pictures of a dataset in the order of their paths."""
+    """Return all pictures of a dataset, sorted by path."""
     return sorted(_DATASETS[name](), key=lambda picture: picture.path)
 
 
@@ -120,7 +120,7 @@ def _a() -> Iterator[Picture]:
 
 
 def _a_name(c: MiniClass, n: int) -> str:
-    """As in the real set: a number, two wrong predictions with their spaces, a confidence."""
+    """Return a file name in ImageNet-A's form: a number, two wrong predictions with spaces, and a confidence."""
     dice = Dice(f"rib/mini/imagenet-a/{c.wnid}/{n}")
     first, second = (dice.pick(CLASSES).synset.split(",")[0] for _ in range(2))
     return f"0.{n:06d}_{first} _ {second}_0.{dice.between(300000, 999999)}.jpg"
@@ -141,7 +141,7 @@ def _sketch() -> Iterator[Picture]:
 
 
 def _objectnet() -> Iterator[Picture]:
-    """The pictures of a folder with several ids take turns between these."""
+    """Yield ObjectNet's pictures; in a folder with several WordNet ids their appearances take turns."""
     looks = {c.wnid: c.appearance for c in CLASSES}
     folders = [(f.name, [looks[w] for w in f.wnids], OBJECTNET_EACH) for f in FOLDERS]
     folders += [(name, [appearance], STRANGERS_EACH) for name, (_, appearance) in STRANGERS.items()]
@@ -159,13 +159,14 @@ def _from_val(folder: str, change: Callable[[Ints, Dice], Ints]) -> Iterator[Pic
 
 
 def _c() -> Iterator[Picture]:
-    for corruption, spoil in CORRUPTIONS.items():
+    for corruption, corrupt in CORRUPTIONS.items():
         for severity in SEVERITIES:
-            yield from _from_val(f"imagenet-c/{corruption}/{severity}", _at(spoil, severity))
+            yield from _from_val(f"imagenet-c/{corruption}/{severity}", _at_severity(corrupt, severity))
 
 
-def _at(spoil: Callable[[Ints, Dice, int], Ints], severity: int) -> Callable[[Ints, Dice], Ints]:
-    return lambda picture, dice: spoil(picture, dice, severity)
+def _at_severity(corrupt: Callable[[Ints, Dice, int], Ints], severity: int) -> Callable[[Ints, Dice], Ints]:
+    # A function of its own: a lambda in the loop above would see the loop's last severity.
+    return lambda picture, dice: corrupt(picture, dice, severity)
 
 
 _DATASETS: dict[str, Callable[[], Iterator[Picture]]] = {

@@ -1,4 +1,4 @@
-"""mini's catalog: the facts that its folders are checked against, as `rib.data.catalog` has the real ones."""
+"""Catalog of mini's datasets, with the names, rules and layouts of the real ones in `rib.data.catalog`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LICENCE = "drawn by rib; Apache-2.0"
 
 @cache
 def catalog() -> Catalog:
-    """The datasets of mini, with the names, rules and layouts of the real ones."""
+    """Return the catalog of mini's datasets."""
     all_ = tuple(c.wnid for c in CLASSES)
     in_a = tuple(c.wnid for c in CLASSES if c.in_a)
     in_r = tuple(c.wnid for c in CLASSES if c.in_r)

@@ -1,7 +1,7 @@
-"""Ways to show a scene that are no photograph, and ways to spoil one: the shifts of the benchmark.
+"""Distribution shifts of mini: renderers other than a photograph, and filters of finished pictures.
 
-Renderers take the layers of a scene; filters take a finished picture, as the real Cartoon, Drawing and C were made
-from the images of val. All take and return int32 pictures of shape (SIDE, SIDE, 3).
+Renderers take the layers of a scene. Filters take a picture of val, as the real Cartoon, Drawing and C were made from
+val's images. Pictures are int32 of shape (SIDE, SIDE, 3), 0..255 but not clipped.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from rib.data.mini.patterns import mute
 from rib.data.mini.scene import Layers, flat
 
 LUMA = np.array([77, 150, 29], dtype=np.int32)
-"""Weights of red, green and blue in brightness, in 1/256."""
+"""Weights of red, green and blue in the brightness, in 1/256."""
 
 
 def luma(picture: Ints) -> Ints:
-    """Brightness 0..255, shape (SIDE, SIDE)."""
+    """Return the brightness of a picture, 0..255, shape (SIDE, SIDE)."""
     return np.asarray((picture * LUMA).sum(2, dtype=np.int32) >> 8, dtype=np.int32)
 
 
 def edges(plane: Ints) -> Ints:
-    """Absolute differences across and down, shape as given."""
+    """Return the sum of absolute horizontal and vertical differences, same shape."""
     padded = np.pad(plane, 1, mode="edge")
     return size(padded[1:-1, 2:] - padded[1:-1, :-2]) + size(padded[2:, 1:-1] - padded[:-2, 1:-1])
 
 
 def smooth(picture: Ints) -> Ints:
-    """Mean over 3 x 3 pixels with binomial weights."""
+    """Smooth a picture with a 3 x 3 binomial filter."""
     p = np.pad(picture, ((1, 1), (0, 0), (0, 0)), mode="edge")
     p = p[:-2] + 2 * p[1:-1] + p[2:]
     p = np.pad(p, ((0, 0), (1, 1), (0, 0)), mode="edge")
@@ -38,29 +38,29 @@ def smooth(picture: Ints) -> Ints:
 
 
 def lines(layers: Layers) -> Ints:
-    """Outline and texture borders, 0..256, shape (SIDE, SIDE)."""
+    """Return the lines of the object's outline and texture, 0..256, shape (SIDE, SIDE)."""
     return between(edges((layers.cover + (layers.cover * layers.weave >> 8)) >> 1) * 3 >> 1, 0, 256)
 
 
 def grey(plane: Ints) -> Ints:
-    """A plane as a grey picture."""
+    """Repeat a plane, shape (SIDE, SIDE), into the three channels of a grey picture."""
     return np.repeat(plane[:, :, None], 3, axis=2)
 
 
 def vivid(dice: Dice) -> Ints:
-    """A random colour with one strong and one weak channel, shape (3,)."""
+    """Draw a random saturated colour, with one strong and one weak channel, shape (3,)."""
     channels = [dice.between(190, 250), dice.between(10, 80), dice.between(20, 230)]
     order = dice.pick(((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)))
     return np.array([channels[i] for i in order], dtype=np.int32)
 
 
 def own_or_wrong(layers: Layers, dice: Dice, wrong: int) -> Ints:
-    """The object's colours, or in ``wrong`` percent of pictures the artist's whim; shape (2, 3)."""
+    """Return the object's two colours, or two random ones in ``wrong`` per cent of pictures; shape (2, 3)."""
     return np.stack([vivid(dice), vivid(dice)]) if dice.chance(wrong) else layers.colours
 
 
 def sketch(layers: Layers, dice: Dice) -> Ints:
-    """Grey on paper: most are soft pencil in the object's own tones, the others contours alone."""
+    """Render a pencil sketch: 70 % with the object's own grey tones, the others as contours only."""
     toned = dice.chance(70)
     tone = 255 - luma(flat(layers))
     shade = layers.cover * tone * (dice.between(190, 250) if toned else dice.between(0, 30)) >> 16
@@ -70,21 +70,21 @@ def sketch(layers: Layers, dice: Dice) -> Ints:
 
 
 def _art(layers: Layers, dice: Dice) -> Ints:
-    """Thick paint, often in wrong colours, on a wash."""
+    """Render a painting with rough brush strokes, half of the time in wrong colours."""
     picture = blend(layers.behind // 2 + 110, flat(layers, own_or_wrong(layers, dice, 50)), layers.cover[:, :, None])
     rough = np.repeat(np.repeat(dice.field(SIDE // 3, SIDE // 3, 3), 3, axis=0), 3, axis=1)
     return picture + rough // 4
 
 
 def _cartoon(layers: Layers, dice: Dice) -> Ints:
-    """Flat bright colours with a black outline."""
+    """Render flat, bright colours with a black outline."""
     paper = np.broadcast_to(vivid(dice) // 2 + 120, layers.behind.shape)
     picture = blend(paper, flat(layers, own_or_wrong(layers, dice, 50)), layers.cover[:, :, None])
     return blend(picture, np.zeros(3, dtype=np.int32), between(edges(layers.cover), 0, 256)[:, :, None])
 
 
 def _graffiti(layers: Layers, dice: Dice) -> Ints:
-    """Spray paint on a dark wall: a glowing contour, a faint filling."""
+    """Render spray paint on a dark wall: a bright contour with a faint filling."""
     wall = layers.behind // 4 + dice.field(SIDE, SIDE, 1) // 12 + 20
     spray = smooth(grey(lines(layers)) * 2)
     filled = blend(wall, vivid(dice), layers.cover[:, :, None] * layers.weave[:, :, None] * 120 >> 16)
@@ -92,7 +92,7 @@ def _graffiti(layers: Layers, dice: Dice) -> Ints:
 
 
 def _sculpture(layers: Layers, dice: Dice) -> Ints:
-    """Carved from one stone: texture and outline are relief, lit from above left."""
+    """Render a stone relief of the outline and texture, lit from the upper left."""
     relief = (layers.cover + (layers.cover * layers.weave >> 8)) >> 1
     slope: Ints = np.roll(relief, (1, 1), (0, 1)) - relief
     stone = blend(layers.behind // 3 + 60, mute(dice, 180) // 2 + 90, layers.cover[:, :, None])
@@ -100,7 +100,7 @@ def _sculpture(layers: Layers, dice: Dice) -> Ints:
 
 
 def _tattoo(layers: Layers, dice: Dice) -> Ints:
-    """Dark ink on skin."""
+    """Render dark ink on skin."""
     tone = dice.between(0, 256)
     skin = blend(np.array([236, 196, 168], np.int32), np.array([120, 80, 58], np.int32), tone)
     picture = (np.broadcast_to(skin, layers.behind.shape) * layers.light[:, :, None]) >> 8
@@ -109,7 +109,7 @@ def _tattoo(layers: Layers, dice: Dice) -> Ints:
 
 
 def _videogame(layers: Layers, dice: Dice) -> Ints:
-    """Coarse pixels of few colours."""
+    """Render coarse pixels in few colours."""
     drawn = flat(layers, own_or_wrong(layers, dice, 50))
     picture = blend(layers.behind, drawn, layers.cover[:, :, None]) // 43 * 51
     return np.repeat(np.repeat(picture[1::2, 1::2], 2, axis=0), 2, axis=1)
@@ -125,11 +125,11 @@ RENDITIONS: dict[str, Renderer] = {
     "tattoo": _tattoo,
     "videogame": _videogame,
 }
-"""Kinds of ImageNet-R, by the prefix of its file names."""
+"""Renderers of ImageNet-R, by the prefix of its file names."""
 
 
 def to_cartoon(picture: Ints, dice: Dice) -> Ints:
-    """Flat areas of few colours with dark seams."""
+    """Filter a picture into flat areas of few colours with dark seams (ImageNet-Cartoon)."""
     calm = smooth(smooth(picture))
     flat_areas = calm // 52 * 52 + 34
     bright = blend(grey(luma(flat_areas)), flat_areas, 330)
@@ -138,7 +138,7 @@ def to_cartoon(picture: Ints, dice: Dice) -> Ints:
 
 
 def to_drawing(picture: Ints, dice: Dice) -> Ints:
-    """Pencil on paper: contours from brightness, tone as grain, a trace of the colours."""
+    """Filter a picture into a coloured pencil drawing, with contours from its brightness (ImageNet-Drawing)."""
     tone = luma(smooth(picture))
     stroke = between(edges(tone) * 2 - 12, 0, 190)
     grain = dice.field(SIDE, SIDE, layers=2) * (255 - between(tone, 0, 255)) // 700
@@ -147,12 +147,12 @@ def to_drawing(picture: Ints, dice: Dice) -> Ints:
 
 
 def gaussian_noise(picture: Ints, dice: Dice, severity: int) -> Ints:
-    """Noise with a standard deviation of 14 grey levels per step of severity."""
+    """Add noise with a standard deviation of 14 grey levels per step of severity (1..5)."""
     return picture + dice.field(SIDE, SIDE, 3, layers=4) * (14 * severity) // 148
 
 
 def defocus_blur(picture: Ints, dice: Dice, severity: int) -> Ints:
-    """Binomial smoothing, once and a half per step of severity squared."""
+    """Apply binomial smoothing, ``severity * severity * 3 // 4`` times."""
     for _ in range(severity * severity * 3 // 4):
         picture = smooth(picture)
     return picture
@@ -162,4 +162,4 @@ CORRUPTIONS: dict[str, Callable[[Ints, Dice, int], Ints]] = {
     "defocus_blur": defocus_blur,
     "gaussian_noise": gaussian_noise,
 }
-"""Corruptions of ImageNet-C by name; severities are 1..5."""
+"""Corruptions of ImageNet-C by name, as functions of (picture, dice, severity 1..5)."""

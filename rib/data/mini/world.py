@@ -1,9 +1,9 @@
-"""The procedural world that mini's models are pretrained on: sizes and kinds of looks, never the benchmark's pictures.
+"""Pretraining images of mini's models, in styles that none of the evaluation datasets uses.
 
-The ladder of pretraining scale grows in both: more images, and more looks, as web data has more of both than one
-photographer's collection. The looks are a family of their own: none is a renderer of ImageNet-R, Sketch, Cartoon,
-Drawing or C, though chalk on a board and grey photographs prepare for pencil on paper, as the web prepares for
-ImageNet-Sketch. Names of the dice differ from every evaluation set's, so no scene is shared.
+From ``mini_tiny`` to ``mini_large`` the models are pretrained on more images and on more styles ("looks"), as web data
+has more of both than a single photographer's collection. No look is a renderer of ImageNet-R, Sketch, Cartoon, Drawing
+or C; but chalk on a board and grey photographs help with pencil drawings, as web images help with ImageNet-Sketch. The
+seeds differ from those of the evaluation datasets, so no scene occurs in both.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _grey(layers: Layers, dice: Dice) -> Ints:
 
 
 def _wrong_colours(layers: Layers, dice: Dice) -> Ints:
-    """Channels exchanged."""
+    """Render a photograph with its colour channels permuted."""
     order = dice.pick(((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)))
     return photograph(layers, dice)[:, :, list(order)]
 
@@ -49,27 +49,27 @@ def _negative(layers: Layers, dice: Dice) -> Ints:
 
 
 def _chalk(layers: Layers, dice: Dice) -> Ints:
-    """Light lines on a dark, coloured board, with dust."""
+    """Render light lines on a dark, coloured board, with dust."""
     board = np.broadcast_to(mute(dice, 60) // 3, layers.behind.shape)
     dust = dice.field(SIDE, SIDE, 1) // dice.between(6, 14)
     return blend(board, 255 - mute(dice) // 5, lines(layers)[:, :, None]) + dust
 
 
 def _print(layers: Layers, dice: Dice) -> Ints:
-    """Two inks on one paper, no light."""
+    """Render a print in two inks on paper, without light."""
     paper = np.broadcast_to(mute(dice, 40), layers.behind.shape)
     return blend(paper, flat(layers, np.stack([vivid(dice), mute(dice)])), layers.cover[:, :, None])
 
 
 def _grainy(layers: Layers, dice: Dice) -> Ints:
-    """Dead and hot pixels of a poor sensor."""
+    """Render a photograph with the dead and hot pixels of a poor sensor."""
     picture = photograph(layers, dice)
     grain = dice.field(SIDE, SIDE, 1)
     return np.where(size(grain) > 127 - dice.between(4, 26), np.sign(grain) * 255 + 127, picture)
 
 
 def _soft(layers: Layers, dice: Dice) -> Ints:
-    """Enlarged from half the size."""
+    """Render a photograph enlarged from half the size."""
     small = smooth(photograph(layers, dice))[::2, ::2]
     return smooth(np.repeat(np.repeat(small, 2, axis=0), 2, axis=1))
 
@@ -86,22 +86,22 @@ LOOKS: dict[str, tuple[Look, Callable[[Layers, Dice], Ints]]] = {
     "grainy": (COMMON, _grainy),
     "soft": (COMMON, _soft),
 }
-"""What a pretraining picture may look like, by name: how its scene is set up and shown."""
+"""Styles of pretraining images by name: parameters of the scene, and renderer."""
 
 
 def pretraining_image(world: str, looks: Sequence[str], index: int) -> tuple[NDArray[np.uint8], int]:
-    """Picture ``index`` of a world and the index of its class in `CLASSES`; classes and looks take turns.
+    """Draw one pretraining image; classes and looks take turns as the index grows.
 
     Args:
-        world: Name of the world; every name is a world of its own.
+        world: Name of the set of images, which seeds them.
         looks: Keys of `LOOKS`.
-        index: 0 or more.
+        index: Index of the image, 0 or more.
 
     Returns:
-        Pixels of shape (SIDE, SIDE, 3), and the class.
+        Pixels, shape (SIDE, SIDE, 3), and the index of the class in `CLASSES`.
     """
     dice = Dice(f"rib/pretraining/{world}/{index}")
-    place = index % len(CLASSES)
+    label = index % len(CLASSES)
     look, renderer = LOOKS[looks[index // len(CLASSES) % len(looks)]]
-    picture = renderer(compose(CLASSES[place].appearance, look, dice), dice)
-    return np.clip(picture, 0, 255).astype(np.uint8), place
+    picture = renderer(compose(CLASSES[label].appearance, look, dice), dice)
+    return np.clip(picture, 0, 255).astype(np.uint8), label

@@ -1,21 +1,21 @@
-"""Weights of mini's models, made by ``python -m rib.pretrain pretrain=NAME`` (see ``conf/pretrain``)."""
+"""Shipped weights of mini's models, made by ``python -m rib.pretrain pretrain=NAME`` (see ``conf/pretrain``)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 NAMES = ("mini_tiny", "mini_small", "mini_medium", "mini_large")
-"""The ladder of pretraining scale, smallest first."""
+"""Names of the models, from the least to the most pretraining data."""
 
 SIDE = 48
-"""Of the images that they are made for, pixels."""
+"""Height and width of the models' images, pixels."""
 
 
 def weights_file(name: str) -> Path:
-    """The shipped file of a model, float16 safetensors with the timm module's own keys.
+    """Return the shipped file of a model, float16 safetensors with the timm module's own keys.
 
     Raises:
-        ValueError: If ``name`` is none of `NAMES`.
+        ValueError: If ``name`` is not one of `NAMES`.
     """
     if name not in NAMES:
         raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
