@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.composition import load_config, to_yaml
-from rib.config.launch import accept
+from rib.config.launch import normalise_arguments
 from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
@@ -29,7 +29,7 @@ def plan_of(store, cache):
     def plan(*overrides: str) -> Plan:
         given = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
         return make_plan(
-            check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(store)
+            check_config(compose_node("benchmark", *normalise_arguments(list(given))), BenchmarkConfig), RunStore(store)
         )
 
     return plan
@@ -178,7 +178,7 @@ def test_the_benchmark_takes_what_train_takes():
 def test_a_model_with_batch_norm_gets_its_control_once(plan_of, store, monkeypatch):
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,ewc]", "seeds=[0,1]")
     assert controls(plan, RunStore(store)).wanted == []
-    monkeypatch.setattr("rib.sweeps.plan.view_of", lambda run, spec: {"notes": {"batch_norm.layers": 20}})
+    monkeypatch.setattr("rib.sweeps.plan.find_metrics", lambda run, spec: {"notes": {"batch_norm.layers": 20}})
     lacking = controls(plan, RunStore(store)).wanted
     assert [(c.spec.method, c.spec.config.seed) for c in lacking] == [("finetune", 0), ("finetune", 1)]
     assert {str(c.spec.config.batch_norm) for c in lacking} == {"frozen"}
