@@ -113,7 +113,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
         make(spec, work, pretrained, ingredients, store)
         if lock is not None:
             store.publish(work, run, lock, force)
-            say(f"made {run.folder}")
+            say(f"saved {run.folder}")
     return run
 
 

@@ -78,6 +78,7 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
     """Check the options of a class: against rib's own files if one names the class, else against its signature."""
     where = where or group
     known: dict[str, Any] = {}
+    # Several files may name one class; then the options of all of them are valid, with the first file's types.
     for shipped in shipped_nodes(group).values():
         if shipped.get("_target_") == node.get("_target_"):
             known = {**shipped, **known}

@@ -43,7 +43,7 @@ def flat_changes(config: Config) -> dict[str, Any]:
     """Return a config's options that are not default, as in metrics.json: ``{"method.ewc.strength": 10.0}``."""
     changes: dict[str, Any] = {}
     for name, options_ in config.method.items():
-        default = shipped_nodes("method").get(name, {})
+        default = shipped_nodes("method").get(name, {})  # of a user's own method every option is listed
         changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
     default = {k: v for k, v in flat(default_options()).items() if not k.startswith("model.")}
     default |= flat(shipped_nodes("model").get(config.model.name, {}).get("transform") or {}, "model.transform.")

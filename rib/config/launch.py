@@ -55,7 +55,7 @@ def launch(main: Callable[[], None]) -> None:
         if not (interrupted or terminated):
             raise
         print("rib: interrupted; run the same command to resume from the last checkpoint", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        sys.exit(143 if terminated else 130)  # 128 + the signal's number, as from a shell
     except (Stop, RibError) as stop:
         error = stop.__cause__ if isinstance(stop, Stop) else stop
         if wants_traceback:
@@ -90,7 +90,7 @@ def one_sentence_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig
             return task(cfg)
         except (RibError, OSError) as error:
             if isinstance(error, OSError):
-                if error.errno not in CANNOT_WRITE:
+                if error.errno not in CANNOT_WRITE:  # a missing file and the like is a bug of rib: keep the traceback
                     raise
                 where = error.filename or "a file"
                 what = "open" if error.errno == errno.EACCES else "write"

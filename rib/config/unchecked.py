@@ -23,6 +23,7 @@ def compose_node(config_name: str, *overrides: str) -> DictConfig:
         config_name: File of ``conf/``, ``train``.
         overrides: As on the command line.
     """
+    # Hydra's state is global, and it refuses to be initialised a second time.
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

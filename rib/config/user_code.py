@@ -249,6 +249,7 @@ def _digest(file: Path) -> str:
             continue
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
+    # unparse, since a dump of the tree would hold line numbers.
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
@@ -270,6 +271,7 @@ def _drop_stale_bytecode(file: Path) -> None:
     try:
         cached = Path(importlib.util.cache_from_source(str(file)))
         content = cached.read_bytes()
+        # 16 bytes of header (PEP 552). Python would not notice an edit within one second that keeps the file's size.
         if marshal.loads(content[16:]) != compile(file.read_bytes(), str(file), "exec", dont_inherit=True):
             cached.unlink()
     except (OSError, ValueError, EOFError, TypeError, SyntaxError, NotImplementedError):

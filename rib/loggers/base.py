@@ -147,7 +147,7 @@ def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
     dashboard.open(spec, run)
     try:
         yield [dashboard.logger] if dashboard.logger else []
-    except BaseException:
+    except BaseException:  # an interrupt, too: the dashboard must not show the run as running for ever
         dashboard.close(failed=True)
         raise
     try:

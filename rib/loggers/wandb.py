@@ -59,7 +59,9 @@ class WandB(Dashboard):
             "config": describe_run(spec, run),
             "dir": str(run.folder),
         }
+        # The folder's final name, for the command to upload later: `RunStore.publish` renames it at the end.
         self.run = self._begin(run.folder.with_name(run.key))
+        # The history counts optimizer steps; W&B's own counter counts calls of `log`.
         self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self.logger = WandbLogger(experiment=self.run)
 
@@ -82,7 +84,7 @@ class WandB(Dashboard):
                 mode, reason = "offline", " ".join(str(error).split())
                 if self.offline is False:
                     raise RibError(f"logger.offline=false, but W&B cannot be used: {reason}") from error
-                if type(error) is wandb.errors.CommError:
+                if type(error) is wandb.errors.CommError:  # not its subclasses: a wrong key fails without waiting
                     WandB.unreachable = reason
             else:
                 say(f"W&B: {started.url}")

@@ -26,6 +26,7 @@ def environment() -> Environment:
             **{name: _version(name) for name in packages},
         },
         "platform": platform.platform(),
+        # platform.processor() is empty on some Linux distributions.
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }

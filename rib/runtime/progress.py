@@ -84,6 +84,7 @@ def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advanc
             last = now
             rate = (count - begun_at) / max(now - begun, 1e-9)
             speed = f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
+            # flush: a log file would otherwise show nothing for minutes.
             print(f"{what}: {count}/{total} {unit}, {speed} {note}".rstrip(), file=sys.stderr, flush=True)
 
     return advance

@@ -176,7 +176,7 @@ class Status(TypedDict):
 
 
 class PlannedCell(TypedDict):
-    """One run of a grid, as planned.
+    """One run in the plan of a grid.
 
     Attributes:
         id: Name of its folder under <store>/cells.

@@ -116,7 +116,7 @@ class Written:
 def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, cache, machine, capsys):
     config = ask_for(*SHORT, "+method=ewc", "logger=wandb", "logger.tags=[mine]", "logger.entity=us")
     run = finetune(config)
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("made ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("saved ")]
     assert len(said) == 2
     assert all(line.startswith("W&B: offline (No API key configured. Use `wandb login` to log in.); ") for line in said)
     assert said[1].endswith(f"upload later with: WANDB_PROGRAM=rib.train wandb sync {run.folder}/wandb/offline-run-*")
@@ -361,7 +361,7 @@ def check_what_was_sent(run: Run, *folders: Path) -> None:
 def test_online_the_service_gets_the_run_and_nothing_of_the_machine(ask_for, store, cache, service, capsys):
     finetune(ask_for(*SHORT, "+method=pretrained"))
     run = finetune(ask_for(*SHORT, "logger=wandb", "logger.offline=false"))
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("made ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("saved ")]
     assert len(said) == 1
     assert re.fullmatch(rf"W&B: {service}/us/rib/runs/\w+", said[0])
     check_what_was_sent(run, store, cache)

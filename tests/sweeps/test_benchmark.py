@@ -203,7 +203,7 @@ def test_cells_go_to_a_cluster_in_dependency_order(store, cache):
     assert done.returncode == 0, done.stderr
     assert len(RunStore(store).finished()) == 3
     logs = [log.read_text() for log in (store / "submitit").glob("*/*_log.err")]
-    assert sum("made " in log for log in logs) == 3
+    assert sum("saved " in log for log in logs) == 3
 
 
 @pytest.mark.slow
