@@ -1,7 +1,7 @@
-"""``python -m rib.benchmark``: a grid of runs, planned, made in dependency order, and tabled.
+"""``python -m rib.benchmark``: plan a grid of runs, execute those that are missing, and show a table of all.
 
-`rib.sweeps.plan` lays out the cells, `rib.sweeps.scheduler` runs those that are missing through `rib.sweeps.executors`,
-and `rib.reporting` shows the table.
+`rib.sweeps.plan` lists the runs and their dependencies, `rib.sweeps.scheduler` starts those that are missing through
+`rib.sweeps.executors`, and `rib.reporting` makes the table.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.composition import check_command
-from rib.config.launch import launch, quietly
+from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
-@quietly
+@one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_command(cfg, BenchmarkConfig)
     from rib.studies.benchmark import act
 
     launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)
-    assert isinstance(launcher, dict), "Hydra's launcher is a node"
+    assert isinstance(launcher, dict), "Hydra's launcher config is a mapping"
     act(config, {str(k): v for k, v in launcher.items()})
 
 

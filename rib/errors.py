@@ -1,4 +1,7 @@
-"""The one kind of error that is the user's to mend: a sentence that says what was expected, what came, what to do."""
+"""Errors that the user can fix.
+
+Each message is one sentence: what was expected, what was found, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,31 @@ from collections.abc import Iterable
 
 
 class RibError(Exception):
-    """Something the user can put right; mains print its message alone, without a traceback."""
+    """Error that the user can fix; commands print only its message, without a traceback."""
 
 
 class DamagedError(RibError):
-    """A file of the store does not hold what was written to it."""
+    """File of the run store that is truncated or was changed after it was written."""
 
 
 class OtherVersionError(RibError):
-    """A file of the store was written by a version of rib whose files this one cannot read; it stays as it is."""
+    """File of the run store in the format of another version of rib; the file is left as it is."""
 
 
 class DivergedError(RibError):
-    """Training that lost itself in numbers that are none: a setting to avoid, where several are tried."""
+    """Training diverged: loss or weights became NaN or infinite. `rib.search` then avoids the setting."""
 
 
 def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    """``; did you mean NAME?`` for the candidate most like a name, or nothing."""
+    """Suggest the most similar candidate for a misspelt name.
+
+    Args:
+        name: What the user wrote.
+        candidates: Valid names.
+        prefix: Put before the suggested name, ``"data."``.
+
+    Returns:
+        ``; did you mean NAME?``, to end a message with, or an empty string if no candidate is similar.
+    """
     close = difflib.get_close_matches(name, sorted({*candidates} - {name}), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""``python -m rib.evaluate``: score finished runs, or weights from elsewhere, without training anything."""
+"""``python -m rib.evaluate``: score finished runs, or weights that were trained outside rib; nothing is trained."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from omegaconf import DictConfig
 
 from rib.config.command_schema import EvaluateConfig
 from rib.config.composition import check_command
-from rib.config.launch import launch, quietly
+from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 from rib.runtime.console import rank
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
-@quietly
+@one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_command(cfg, EvaluateConfig)
     from rib.sweeps.rescore import evaluate

@@ -1,8 +1,8 @@
-"""The story of one run, top to bottom: ask, look it up, claim it, fine-tune, score, measure, draw.
+"""One run from config to metrics.json: resolve, look up, lock, fine-tune, score, measure, draw.
 
-What a kill leaves behind is enough to go on: last.ckpt while training, weights.safetensors and fit.json after it, one
-file of predictions a dataset; metrics.json comes last. A process that is one of several (DDP) tells the same story as
-the others; rank zero alone writes.
+A killed run leaves enough to resume from: last.ckpt during training, weights.safetensors and fit.json after it, and one
+file of predictions per dataset. metrics.json is written last. With several processes (DDP) all ranks run this code, and
+only rank zero writes.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 
 
 def finetune(config: Config) -> Run:
-    """Answer one question: from the store if it is there, else by fine-tuning and scoring.
+    """Return the finished run of a config: from the run store if it is there, else fine-tuned and scored now.
 
     Args:
-        config: From `rib.config.compose` or a main.
+        config: From `rib.config.compose` or a command.
 
     Returns:
-        The finished run; its ``metrics()`` is what metrics.json holds.
+        The finished run; `Run.metrics` returns the content of its metrics.json.
 
     Raises:
-        RibError: For whatever the user can mend.
+        RibError: For every error that the user can fix.
     """
     spec = resolve(config)
     store = RunStore(config.paths.runs)
     run = get_or_make(spec, store)
     if rank() == 0:
         metrics = find_metrics(run, spec)
-        assert metrics is not None, "an answered question has metrics"
+        assert metrics is not None, "a finished run has metrics"
         run_view.show_run(metrics, run.folder)
         if spec.source is None:
             show_published(metrics, config.model.published)
@@ -62,115 +62,129 @@ def finetune(config: Config) -> Run:
 
 
 def find_finished(config: Config) -> Run | None:
-    """The finished run that answers a question, if it is in the store and is not to be made again."""
+    """Return the finished run of a config, or None if it has to be made (missing, outdated or ``force=true``)."""
     spec = resolve(config)
-    place = RunStore(config.paths.runs).run_of(spec)
-    return None if config.force or find_metrics(place, spec) is None else place
+    run = RunStore(config.paths.runs).run_of(spec)
+    return None if config.force or find_metrics(run, spec) is None else run
 
 
 def get_or_make(spec: RunSpec, store: RunStore) -> Run:
-    """The finished run of a question, made if need be; its `pretrained` run is made before it."""
-    place = store.run_of(spec)
+    """Return a finished run; make it, and every run that it needs, if it is missing.
+
+    Args:
+        spec: The run.
+        store: Where runs are looked up and written.
+
+    Raises:
+        RibError: For every error that the user can fix.
+    """
+    run = store.run_of(spec)
     force = spec.config.force
 
-    def known() -> bool:
-        return not force and find_metrics(place, spec) is not None
+    def is_finished() -> bool:
+        return not force and find_metrics(run, spec) is not None
 
-    if not known():
+    if not is_finished():
         look_at_images(spec)  # before there are other processes, which would wait for it
-    if agree_if_finished(spec.config, known):
-        return place
+    if agree_if_finished(spec.config, is_finished):
+        return run
     if spec.source is not None:
         from rib.training.merge import check_methods
 
-        check_methods(spec)  # before hours go into what a misspelt option then throws away
+        check_methods(spec)  # a misspelt option must not surface after hours of training
         if spec.trains:
             check_batch(spec.config)
     if spec.source is None:
-        before = None
-    else:
-        before = (_get_intact if spec.ingredients else get_or_make)(spec.of_pretrained(), store)
-    parts = [_get_ingredient(spec, part, store) for part in spec.needs]
-    # Two checkpoints while one replaces the other, each weights and an optimizer's two moments, and the final weights.
+        pretrained = None
+    else:  # a merge loads the pretrained weights, training only compares with the predictions
+        pretrained = (_get_intact if spec.ingredients else get_or_make)(spec.of_pretrained(), store)
+    ingredients = [_get_ingredient(spec, ingredient, store) for ingredient in spec.needs]
+    # Seven copies of the weights (two checkpoints while one replaces the other, each with weights and the optimizer's
+    # two moments, and the final weights), at twice the file's size, which may be float16; and predictions per image.
     needed = 14 * spec.start.num_bytes + 30 * sum(map(len, spec.images.values()))
-    with store.lock(place, needed) as lock:
+    with store.lock(run, needed) as lock:
         if lock is not None:
-            store.recover(place)
-        force = force or agree(spec.config, lambda: _is_outdated(spec, place))
+            store.recover(run)
+        force = force or agree(spec.config, lambda: _is_outdated(spec, run))
         # Another process may have made it while this one waited.
-        if agree(spec.config, lambda: find_metrics(place, spec) is not None) and not force:
-            return place
-        work = agree(spec.config, lambda: store.begin(place, lock, force) if lock is not None else place)
-        make(spec, work, before, parts, store)
+        if agree(spec.config, lambda: find_metrics(run, spec) is not None) and not force:
+            return run
+        work = agree(spec.config, lambda: store.begin(run, lock, force) if lock is not None else run)
+        make(spec, work, pretrained, ingredients, store)
         if lock is not None:
-            store.publish(work, place, lock, force)
-            say(f"made {place.folder}")
-    return place
+            store.publish(work, run, lock, force)
+            say(f"saved {run.folder}")
+    return run
 
 
 def _is_outdated(spec: RunSpec, run: Run) -> bool:
-    """Whether a finished run was made from others that hold other weights by now, which is said."""
+    """Return True, and say so, if the weights of the runs that a finished run was made from have changed since."""
     views = run.views() if run.metrics() is not None else []
-    changed = next(filter(None, (out_of_date(view, spec, run) for view in views)), None)
+    changed = next(filter(None, (out_of_date(metrics, spec, run) for metrics in views)), None)
     if changed is not None:
-        say(f"{run.folder} is out of date: {changed} has other weights than those that it was made from; made again")
+        say(f"{run.folder} is out of date, an ingredient has other weights now ({changed}); making it again")
     return changed is not None
 
 
-def _get_ingredient(spec: RunSpec, part: Ingredient, store: RunStore) -> Run:
-    """A run that another needs, made if need be; two processes that need the same one make it once."""
-    if part.folder is not None:
-        run = Run(part.folder)
+def _get_ingredient(spec: RunSpec, ingredient: Ingredient, store: RunStore) -> Run:
+    """Return a finished run that another one needs; make it if it is missing."""
+    if ingredient.folder is not None:
+        run = Run(ingredient.folder)
         if not run.is_intact:
             again = f"make that run again with {command_of(run, force=True)}"
-            raise RibError(f"{run.weights_file} is damaged: it is not what was written; {again}")
+            raise RibError(f"{run.weights_file} is damaged: its checksum does not match; {again}")
         return run
-    assert part.spec is not None, "an ingredient is a folder or a question"
-    asked = part.spec
-    if rank() == 0 and store.run_of(asked).metrics() is None:
-        known = store.seconds(asked.start.name, asked.method)
-        about = f", about {max(1, known):.0f} s" if known is not None else ""
-        say(f"{spec.method} needs {part.label} (source {asked.source_name}, seed {asked.config.seed}){about}")
+    assert ingredient.spec is not None, "an ingredient is a folder or a run spec"
+    needed = ingredient.spec
+    if rank() == 0 and store.run_of(needed).metrics() is None:
+        seconds = store.seconds(needed.start.name, needed.method)
+        about = f", about {max(1, seconds):.0f} s" if seconds is not None else ""
+        say(f"{spec.method} needs {ingredient.label} (source {needed.source_name}, seed {needed.config.seed}){about}")
     try:
-        return _get_intact(asked, store)
+        return _get_intact(needed, store)
     except RibError as error:
-        raise type(error)(f"{spec.method} needs {part.label}, which failed: {error}") from error
+        # The same class: `rib.search` treats a diverged ingredient like a diverged run.
+        raise type(error)(f"{spec.method} needs {ingredient.label}, which failed: {error}") from error
 
 
 def _get_intact(spec: RunSpec, store: RunStore) -> Run:
-    """A run whose weights are about to be used; made again where its file is not what was written."""
+    """Return a finished run, making it again if its weights file fails the checksum."""
     run = get_or_make(spec, store)
     if agree(spec.config, lambda: run.is_intact):
         return run
-    say(f"{run.weights_file} is damaged: it is not what was written; this run is made again")
+    say(f"{run.weights_file} is damaged: its checksum does not match; making this run again")
     return get_or_make(replace(spec, config=replace(spec.config, force=True)), store)
 
 
-def make(spec: RunSpec, run: Run, before: Run | None, parts: Sequence[Run], store: RunStore) -> None:
-    """Everything between a claim and metrics.json; picks up where a killed process left off.
+def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[Run], store: RunStore) -> None:
+    """Train or merge, score, and write metrics.json; resumes what a killed process left in the folder.
 
     Args:
-        spec: What is asked.
-        run: Where it goes.
-        before: The finished `pretrained` run; None if this is it.
-        parts: Finished runs that this one is made from or starts from.
-        store: The store, for what is shared between runs.
+        spec: The run.
+        run: Folder to work in, locked by the caller.
+        pretrained: The finished `pretrained` run, to compare with; None if this run is the pretrained one.
+        ingredients: Finished runs that this one is made from or starts from.
+        store: The run store, for what runs share.
+
+    Raises:
+        RibError: For every error that the user can fix.
     """
     fabric = launch_processes(spec.config)
     watch = Watch(spec, run) if fabric.is_global_zero else None
-    if fabric.is_global_zero and run.metrics() is None:  # else its weights are there, and what they were made with
-        begin_record(spec, run, parts)
+    # With metrics there already (a further suite), the weights stay, and so does the record of how they were made.
+    if fabric.is_global_zero and run.metrics() is None:
+        begin_record(spec, run, ingredients)
     merging = None
     if spec.ingredients:
         from rib.training.merge import Merging
 
-        assert before is not None, "merged weights have a start"
-        merging = Merging(spec, before, parts, data_of(spec), fabric)
+        assert pretrained is not None, "a merge starts from pretrained weights"
+        merging = Merging(spec, pretrained, ingredients, data_of(spec), fabric)
     with log_run(spec, run) as loggers, _discard_if_inputs_changed(watch):
         fitted = fabric.broadcast(run.read_json("fit.json") is not None)
         if fitted and not fabric.broadcast(run.is_intact):
             raise RibError(
-                f"{run.weights_file} is damaged: it is not what was written; say force=true to make it again"
+                f"{run.weights_file} is damaged: its checksum does not match; add force=true to make the run again"
             )
         if not fitted:
             if merging is not None:
@@ -178,32 +192,32 @@ def make(spec: RunSpec, run: Run, before: Run | None, parts: Sequence[Run], stor
 
                 save_merged(merging, run)
             else:
-                fit(spec, run, store, loggers, *parts)
+                fit(spec, run, store, loggers, *ingredients)
         fabric.barrier()
         _score_missing(spec, run, fabric, merging)
         if watch is not None:
             watch.check()
-            publish(spec, run, before or run, parts, store)
+            publish(spec, run, pretrained or run, ingredients, store)
     fabric.barrier()
 
 
 @contextmanager
 def _discard_if_inputs_changed(watch: Watch | None) -> Iterator[None]:
-    """Leave nothing of an attempt that failed after the files that it read were changed: it would be gone on with."""
+    """Delete a failed attempt if its input files changed meanwhile; the next attempt must not resume from it."""
     try:
         yield
     except BaseException:
         if watch is not None and watch.run.metrics() is None:
-            with suppress(RibError, OSError):
+            with suppress(RibError, OSError):  # the error that ended the attempt is the one to show
                 watch.check()
         raise
 
 
 def _score_missing(spec: RunSpec, run: Run, fabric: Fabric, merging: Merging | None) -> None:
-    """Score every dataset that this run has no predictions for: its own model, and those of a curve beside it."""
-    missing = fabric.broadcast(unscored(spec, run))  # rank zero's look decides for all
+    """Score the run's model, and those of its interpolation curve, on every dataset without predictions."""
+    missing = fabric.broadcast(unscored(spec, run))  # ranks must not look for themselves: rank zero is writing
     if missing:
         from rib.scoring.one_pass import LoadedRun, score_together
 
-        entry = LoadedRun.load(spec, run, missing, data_of(spec), fabric, merging)
-        score_together([entry], fabric, f"{spec.start.name}: scoring {spec.method}")
+        loaded = LoadedRun.load(spec, run, missing, data_of(spec), fabric, merging)
+        score_together([loaded], fabric, f"{spec.start.name}: scoring {spec.method}")

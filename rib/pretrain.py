@@ -1,7 +1,8 @@
-"""``python -m rib.pretrain pretrain=mini_large``: remake the weights of one of mini's models.
+"""``python -m rib.pretrain pretrain=mini_large``: pretrain one of the small models for the built-in data again.
 
-The ladder of pretraining scale is one architecture, one recipe (AdamW, cosine, flips and shifts) and one seed; what
-differs is the world: how many pictures, how many looks. The files in ``conf/pretrain`` say what each costs and gives.
+The four models share one architecture, one recipe (AdamW, cosine schedule, random flips and shifts) and one seed. They
+differ only in their pretraining data: how many images, and how many visual styles. The files in ``conf/pretrain`` list
+the cost and the accuracy of each.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from omegaconf import DictConfig
 
 from rib.config.check import check_config
 from rib.config.command_schema import PretrainConfig
-from rib.config.launch import launch, quietly
+from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 from rib.models.pretraining import pretrain
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="pretrain")
-@quietly
+@one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     print(pretrain(check_config(cfg, PretrainConfig)).resolve())
 

@@ -1,6 +1,6 @@
-"""``python -m rib.report``: the table, mRI and figures of everything in the run store.
+"""``python -m rib.report``: write tables, mRI and figures for all finished runs in the run store.
 
-Results made on other data, suites or protocols never share a table: each kind gets its own, and what differs is said.
+Runs with different data, suites or protocols never share a table: each group gets its own, with a note of what differs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 
 from rib.config.check import check_config
 from rib.config.command_schema import ReportConfig
-from rib.config.launch import launch, quietly
+from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 from rib.reporting.report import report
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="report")
-@quietly
+@one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     report(check_config(cfg, ReportConfig))
 

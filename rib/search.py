@@ -1,4 +1,4 @@
-"""``python -m rib.search``: choose a learning rate and a strength on images held out of the source."""
+"""``python -m rib.search``: choose the learning rate and a method's strength on held-out images of the source."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from omegaconf import DictConfig
 
 from rib.config.command_schema import SearchConfig
 from rib.config.composition import check_command
-from rib.config.launch import launch, quietly
+from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 from rib.runtime.console import rank
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
-@quietly
+@one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_command(cfg, SearchConfig)
     from rib.sweeps.search import search

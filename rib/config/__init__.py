@@ -1,8 +1,8 @@
-"""What a command can say: schemas, and the only place besides the commands that knows Hydra and OmegaConf.
+"""Schemas of the commands' options, and everything that needs Hydra or OmegaConf.
 
-`rib.config.schema` imports nothing of rib and may be imported by every package; the rest is for `rib.runs` and above.
-What needs Hydra is reached as ``rib.config.NAME`` and imported when it is used, so that no import of another package
-waits for Hydra.
+`rib.config.schema` imports nothing of rib and may be imported by every package; the other modules are for `rib.runs`
+and above. Functions that need Hydra are called as ``rib.config.NAME`` and imported at their first use, so that other
+packages can be imported without waiting for Hydra.
 """
 
 from importlib import import_module

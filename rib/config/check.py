@@ -1,8 +1,8 @@
-"""Check a composed config against the closed schema, and return it as a plain dataclass.
+"""Check a composed config against the schema, and return it as a plain dataclass.
 
-Hydra lets ``+methd=ewc`` pass (a ``+`` opens any node), and a misspelt key inside a yaml file surfaces late as a
-traceback. So the composed config is checked against `rib.config.schema`; a node that names a class (``_target_``) may
-hold what rib's own files hold for that class, and beyond that what the class's signature takes.
+Hydra accepts ``+methd=ewc`` (``+`` may add any key), and a misspelt key inside a yaml file surfaces late, as a
+traceback. So the composed config is checked against `rib.config.schema`. A node that names a class (``_target_``) may
+have the options that rib's own file for that class has; for other classes, those of the class's signature.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from rib.errors import RibError, nearest
 C = TypeVar("C")
 
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
-"""Nodes whose keys belong to a class that is named in them, not to the schema."""
+"""Nodes whose keys are the options of the class that they name, and not in the schema."""
 
 
 RECORDED = {"external": {"name", "digest"}}
-"""What `rib.evaluate` records in the place of a method, for weights that were made elsewhere."""
+"""Keys that `rib.evaluate` records in place of a method's options, for weights that were trained outside rib."""
 
 
 def check_config(cfg: DictConfig, schema: type[C]) -> C:
-    """The composed config as an instance of its dataclass (of `rib.config.schema`).
+    """Convert a composed config to an instance of its dataclass.
+
+    Args:
+        cfg: From Hydra.
+        schema: Dataclass of `rib.config.schema` or `rib.config.command_schema`.
 
     Raises:
-        RibError: For a key that does not exist or a value of the wrong type, named in one sentence.
+        RibError: For a key that does not exist or a value of the wrong type.
     """
+    # Interpolations such as ${oc.env:RIB_DATA,null} are resolved first; the result is plain data.
     plain = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
     try:
         result = cast("C", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain)))
@@ -49,7 +54,7 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
 
 
 def to_plain(config: object) -> Any:
-    """Return a config, a dataclass or a node, as nested dictionaries and lists with enums as text."""
+    """Convert a config (a dataclass or an OmegaConf node) to nested dictionaries and lists, enums to text."""
     node = config if isinstance(config, DictConfig) else OmegaConf.structured(config)
     return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
 
@@ -70,9 +75,10 @@ def _check_method(name: str, node: object) -> None:
 
 
 def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> None:
-    """A class that rib's own files name takes what they hold, typed as there; any other, what its signature takes."""
+    """Check the options of a class: against rib's own files if one names the class, else against its signature."""
     where = where or group
     known: dict[str, Any] = {}
+    # Several files may name one class; then the options of all of them are valid, with the first file's types.
     for shipped in shipped_nodes(group).values():
         if shipped.get("_target_") == node.get("_target_"):
             known = {**shipped, **known}
@@ -89,11 +95,11 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
         elif key in known and not _same_kind(value, known[key]):
             raise RibError(f"{where}.{key}: expected a value like {known[key]!r}, got {value!r}")
         if isinstance(known.get(key), float):
-            node[key] = float(value)  # 1 and 1.0 are one question
+            node[key] = float(value)  # 1 and 1.0 must give the same key
 
 
 def _check_rate(value: object, where: str) -> None:
-    """A method's own learning rate: one number, or one for each kind of data; null leaves it to the recipe."""
+    """Check a method's own learning rate: a number, or one for each kind of data; null leaves it to the recipe."""
     rates = list(value.values()) if isinstance(value, dict) else [value]
     kinds = value.keys() if isinstance(value, dict) else ()
     numbers = all(r is None or (isinstance(r, int | float) and not isinstance(r, bool)) for r in rates)
@@ -102,19 +108,23 @@ def _check_rate(value: object, where: str) -> None:
 
 
 def _same_kind(value: object, shipped: object) -> bool:
-    """Whether a value may stand where rib's own file has ``shipped``; null there allows any, a float an int."""
+    """Return True if a value has the type of rib's own default; a default of null or text allows other types too."""
     if shipped is None or (isinstance(shipped, str) and value is not None):
         return True
-    if isinstance(shipped, bool) or isinstance(value, bool):
+    if isinstance(shipped, bool) or isinstance(value, bool):  # before int, of which bool is a subclass
         return isinstance(shipped, bool) and isinstance(value, bool)
     return isinstance(value, int | float if isinstance(shipped, float) else type(shipped))
 
 
 def arguments(target: str, where: str) -> set[str]:
-    """Names that a user's own class takes.
+    """Return the names of the arguments of a user's own class, which is imported.
+
+    Args:
+        target: Its dotted name.
+        where: Option that names it, to begin an error message with.
 
     Raises:
-        RibError: If it cannot be imported.
+        RibError: If it cannot be imported, or its file was changed after this process imported it.
     """
     from hydra.utils import get_object
 
@@ -126,5 +136,5 @@ def arguments(target: str, where: str) -> set[str]:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise RibError(f"{where}._target_: cannot import {target!r} ({reason})") from error
-    user_code(target)  # from now on a change of its file would go unnoticed by Python, and is refused
+    user_code(target)  # Python does not notice later changes of its file; they are refused from now on
     return set(parameters)

@@ -1,4 +1,4 @@
-"""Schemas of the commands besides `rib.train`: what each can be asked, as plain dataclasses."""
+"""Options of the commands other than `rib.train`, as plain dataclasses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,25 @@ from rib.config.schema import Config, DataConfig, PathsConfig
 
 @dataclass
 class BenchmarkConfig(Config):
-    """One question to `rib.benchmark`: a grid, each of whose cells is a question to `rib.train`."""
+    """Options of `rib.benchmark`: a grid of runs; the options of `rib.train` hold for every cell.
+
+    Attributes:
+        models: Names of files in ``conf/model``.
+        sources: Datasets to fine-tune on; null: those of the suite.
+        methods: Names of files in ``conf/method``; ``lwf+wise_ft`` is a stack.
+        seeds: Random seeds.
+        axes: Lists of values by option.
+        grids: Several grids in one; each entry lists which of the five above differ in it.
+        action: ``run``, ``status``, ``prune``, ``export`` or ``import``.
+        plan_only: Show the plan and stop.
+        retry: Run cells again that have failed.
+        jobs: Number of cells to run at the same time; null: one per GPU, else one per ``threads`` cores.
+        threads: CPU threads of a cell.
+        file: Archive that is exported or imported.
+        format: ``table`` or ``json``, for status and plan.
+        study: Name of the study, set by the files in ``conf/study``.
+        draw: Class that draws the study's figures.
+    """
 
     models: list[str]
     sources: list[str] | None
@@ -31,7 +49,12 @@ class BenchmarkConfig(Config):
 
 @dataclass
 class SpaceConfig:
-    """What a search tries: lowest and highest, on a log scale; null is not searched."""
+    """Ranges of a search: lowest and highest value, on a log scale; null is not searched.
+
+    Attributes:
+        lr: Peak learning rate.
+        strength: The method's strength.
+    """
 
     lr: list[float] | None
     strength: list[float] | None
@@ -39,7 +62,13 @@ class SpaceConfig:
 
 @dataclass
 class SearchConfig(Config):
-    """One question to `rib.search`."""
+    """Options of `rib.search`, besides those of `rib.train`.
+
+    Attributes:
+        search: Ranges to search in.
+        trials: Number of trials, those already in the study included.
+        objective: ``held_out``, the only one.
+    """
 
     search: SpaceConfig
     trials: int
@@ -48,13 +77,13 @@ class SearchConfig(Config):
 
 @dataclass
 class EvaluateConfig(Config):
-    """One question to `rib.evaluate`.
+    """Options of `rib.evaluate`, besides those of `rib.train`.
 
     Attributes:
-        runs: Finished runs to score, a folder or a pattern.
-        weights: A file of weights from elsewhere to score, of ``model`` after fine-tuning on ``dataset``.
-        name: What such weights are called in tables; null: as the file.
-        models_at_a_time: Models in memory at once; null: as many as fit.
+        runs: Folder of a finished run to score, or a glob pattern for several.
+        weights: File of weights to score, of ``model`` after fine-tuning on ``dataset`` outside rib.
+        name: Name of these weights in tables; null: the file's name.
+        models_at_a_time: Number of models in memory at the same time; null: as many as fit.
     """
 
     runs: str | None
@@ -65,12 +94,14 @@ class EvaluateConfig(Config):
 
 @dataclass
 class ReportConfig:
-    """One question to `rib.report`.
+    """Options of `rib.report`.
 
     Attributes:
-        out: Folder to write into; null: ``<paths.runs>/report``.
-        sources: Only runs on these; null: all.
-        search_trials: Show what `rib.search` made to choose a setting, too.
+        paths: The run store.
+        logger: Dashboard that shows the report, too.
+        out: Output folder; null: ``<paths.runs>/report``.
+        sources: Show only runs fine-tuned on these datasets; null: all.
+        search_trials: Include the trials of `rib.search`.
     """
 
     paths: PathsConfig
@@ -82,7 +113,12 @@ class ReportConfig:
 
 @dataclass
 class ShownConfig:
-    """Where the images of an analysis come from; root null: where the run's own came from."""
+    """Images of an analysis.
+
+    Attributes:
+        root: Folder with the datasets; null: the one that the run used.
+        workers: Processes that load images; null: chosen by rib.
+    """
 
     root: str | None = None
     workers: int | None = None
@@ -90,14 +126,17 @@ class ShownConfig:
 
 @dataclass
 class AnalyzeConfig:
-    """One question to `rib.analyze`: what every analysis reads.
+    """Options of `rib.analyze` that all analyses share.
 
     Attributes:
         run: Folder of a finished run.
-        analysis: Its name.
-        against: Folder of another run; null: the `pretrained` run behind it.
-        device: torch's name for it; null: a GPU where there is one.
-        force: Make it again although it is there.
+        analysis: Name of the analysis, ``cka`` or ``drift``.
+        against: Folder of the run to compare with; null: the `pretrained` run of the same model.
+        device: Device as torch names it; null: a GPU if there is one.
+        force: Repeat the analysis even if its result is there.
+        data: Images to analyse on.
+        paths: Run store and cache.
+        logger: Dashboard that shows the result, too.
     """
 
     run: str
@@ -112,7 +151,13 @@ class AnalyzeConfig:
 
 @dataclass
 class InversionConfig:
-    """How images are found that a model cannot tell from given ones (`rib.analysis.stir`)."""
+    """Settings of representation inversion, for STIR (`rib.analysis.stir`).
+
+    Attributes:
+        images: Number of images to invert.
+        steps: Optimizer steps.
+        lr: Learning rate of the pixels.
+    """
 
     images: int = 64
     steps: int = 200
@@ -121,7 +166,7 @@ class InversionConfig:
 
 @dataclass
 class CKAConfig(AnalyzeConfig):
-    """CKA layer by layer; the values are explained in ``conf/analysis/cka.yaml``."""
+    """Options of ``analysis=cka``; ``conf/analysis/cka.yaml`` explains them."""
 
     analysis: str = "cka"
     datasets: list[str] = field(default_factory=lambda: ["imagenet_val"])
@@ -137,7 +182,14 @@ class CKAConfig(AnalyzeConfig):
 
 @dataclass
 class DataCommandConfig:
-    """One question to `rib.data`."""
+    """Options of `rib.data`.
+
+    Attributes:
+        action: ``check``, ``look`` or ``sheet``.
+        data: Which images.
+        paths: The cache.
+        out: File of the contact sheet; null: contact_sheet.png.
+    """
 
     action: str
     data: DataConfig
@@ -147,7 +199,14 @@ class DataCommandConfig:
 
 @dataclass
 class WorldConfig:
-    """One of the worlds that mini's models are pretrained on."""
+    """Pretraining data of one of the mini models, which are drawn and not downloaded.
+
+    Attributes:
+        name: Name of the model.
+        images: Number of images.
+        epochs: Passes over them.
+        looks: Visual styles, keys of `rib.data.mini.world.LOOKS`.
+    """
 
     name: str
     images: int
@@ -157,7 +216,17 @@ class WorldConfig:
 
 @dataclass
 class PretrainConfig:
-    """One question to `rib.pretrain`."""
+    """Options of `rib.pretrain`.
+
+    Attributes:
+        pretrain: Pretraining data of the model.
+        out: File to write; null: the file that is part of rib.
+        threads: CPU threads; the last digits of the result depend on their number.
+        seed: Random seed.
+        batch_size: Images of a step.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Of AdamW.
+    """
 
     pretrain: WorldConfig
     out: str | None

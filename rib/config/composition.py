@@ -1,4 +1,4 @@
-"""Compose a config from ``conf/`` and overrides, read a stored one, and instantiate its classes."""
+"""Compose a config from ``conf/`` and overrides, load a saved one, and instantiate its classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rib.config.check import OPEN_NODES, C, check_config, to_plain
 from rib.config.defaults import default_options
-from rib.config.launch import accept
+from rib.config.launch import normalise_arguments
 from rib.config.messages import explain
 from rib.config.schema import Config, flat
 from rib.config.shipped import conf_dir, shipped_nodes
@@ -23,52 +23,59 @@ from rib.errors import RibError
 
 
 def compose(*overrides: str) -> Config:
-    """The config that ``python -m rib.train OVERRIDES`` would use, for notebooks and tests.
+    """Compose the config that ``python -m rib.train OVERRIDES`` would use, for notebooks and tests.
 
     Args:
         overrides: As on the command line, ``"+method=ewc"``, ``"model=mini_small"``.
 
     Raises:
-        RibError: For anything misspelt, with the nearest right spelling.
+        RibError: For an option or value that does not exist, with the most similar one.
     """
     try:
-        return _with_given(check_config(compose_node("train", *accept(list(overrides))), Config), overrides)
+        cfg = compose_node("train", *normalise_arguments(list(overrides)))
+        return _with_given(check_config(cfg, Config), overrides)
     except CONFIG_ERRORS as error:
         raise RibError(explain(error)) from error
 
 
 def check_command(cfg: DictConfig, schema: type[C]) -> C:
-    """The checked config of a running main, with the names of what its command line says in ``given``.
+    """Check the config of the running command, and list the options of its command line in ``given``.
+
+    Args:
+        cfg: From Hydra.
+        schema: Dataclass of the command's options.
 
     Raises:
-        RibError: As `checked`.
+        RibError: As `check_config`.
     """
     return _with_given(check_config(cfg, schema), HydraConfig.get().overrides.task)
 
 
 def _with_given(config: C, overrides: Iterable[str]) -> C:
+    """Return the config with the names of overridden options added to ``given``."""
     names = [override.partition("=")[0].lstrip("+") for override in overrides]
-    kept: list[str] = getattr(config, "given")  # noqa: B009 - every schema that a run is made from has it
-    return cast("C", replace(cast("Any", config), given=sorted({*kept, *names})))
+    given: list[str] = getattr(config, "given")  # noqa: B009 - all schemas of commands that make runs have it
+    return cast("C", replace(cast("Any", config), given=sorted({*given, *names})))
 
 
 def changed_options(config: object, config_name: str) -> list[str]:
-    """Dotted names of what a command says otherwise than its yaml file: ``["suite.name", "seed"]``."""
+    """Return the dotted names of options that differ from a command's yaml file, ``["suite.name", "seed"]``."""
     default = flat(check_config(compose_node(config_name), type(config)))
     return [key for key, value in flat(config).items() if value != default.get(key) and key != "given"]
 
 
 def override(config: Config, overrides: list[str], where: str) -> Config:
-    """A config with some of its values said otherwise, as on the command line, relative to what it is.
+    """Return a copy of a config with some options changed, as on the command line.
 
     Args:
-        config: Whose method nodes stay open to ``method.NAME.option=``.
+        config: The config to start from; the options of its methods may be changed too.
         overrides: ``seed=1``, ``dataset=imagenet_a``, ``method.ewc.strength=3``.
-        where: Begins the sentence if they cannot be understood.
+        where: Option that the overrides come from, to begin an error message with.
 
     Raises:
-        RibError: For anything misspelt.
+        RibError: For an option or value that does not exist.
     """
+    # Groups (dataset=...) are composed by Hydra; single options are set in the config, which keeps its other values.
     groups = {key for key in (o.partition("=")[0] for o in overrides) if Path(conf_dir(), key).is_dir()}
     try:
         plain = cast("DictConfig", OmegaConf.create(to_plain(config)))
@@ -87,10 +94,14 @@ def override(config: Config, overrides: list[str], where: str) -> Config:
 
 
 def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
-    """The object that a node with ``_target_`` describes (`hydra.utils.instantiate`).
+    """Build the object that a node with ``_target_`` describes (`hydra.utils.instantiate`).
+
+    Args:
+        node: Dotted name of a class, and its arguments.
+        extra: Further arguments.
 
     Raises:
-        RibError: If its class does not take these values.
+        RibError: If the class does not accept these values.
     """
     from hydra.utils import instantiate as build
 
@@ -99,35 +110,42 @@ def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, RibError):
             raise error.__cause__ from None
-        raise RibError(f"cannot make a {node['_target_']}: {error.__cause__ or error}") from error
+        raise RibError(f"cannot build {node['_target_']} from its options: {error.__cause__ or error}") from error
 
 
 def load_config(file: Path) -> Config:
-    """The config that a run was made with, from its config.yaml; options that came later have their defaults.
+    """Load the config of a run from its config.yaml; options added to rib since then take their defaults.
 
     Raises:
-        RibError: If the file is damaged, or of a version of rib that knew other options.
+        RibError: If the file is damaged, or of a version of rib with other options.
     """
-    # Not of the model, whose defaults are another one's.
-    later = {key: node for key, node in default_options().items() if key not in (*OPEN_NODES, "model")}
+    # Without the nodes of the default model and classes: their options are not those of the run's.
+    defaults = {key: node for key, node in default_options().items() if key not in (*OPEN_NODES, "model")}
     try:
-        return check_config(cast("DictConfig", OmegaConf.merge(later, OmegaConf.load(file))), Config)
-    except Exception as error:  # whatever yaml makes of a damaged file
+        return check_config(cast("DictConfig", OmegaConf.merge(defaults, OmegaConf.load(file))), Config)
+    except Exception as error:  # yaml raises errors of many kinds for a damaged file
         raise RibError(f"{file} cannot be read by this version of rib ({error})") from error
 
 
 def to_yaml(config: object) -> str:
-    """A config as yaml text, as kept in a run's folder."""
+    """Format a config as yaml, as in a run's config.yaml."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def method_node(name: str) -> dict[str, Any] | None:
-    """A method's options as its file has them, rib's own or one on the running command's ``hydra.searchpath``."""
+    """Return the options in a method's file, rib's own or one on the running command's ``hydra.searchpath``.
+
+    Args:
+        name: Name of the method, ``ewc``.
+
+    Returns:
+        The options, ``_target_`` among them; None if there is no such file.
+    """
     if name in shipped_nodes("method"):
         return dict(shipped_nodes("method")[name])
-    if places := search_path():
+    if folders := search_path():
         try:
-            composed = compose_node("train", f"+method={name}", f"hydra.searchpath=[{','.join(places)}]")
+            composed = compose_node("train", f"+method={name}", f"hydra.searchpath=[{','.join(folders)}]")
         except HydraException:
             return None
         return cast("dict[str, Any]", OmegaConf.to_container(composed.method[name], resolve=True))

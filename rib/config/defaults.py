@@ -22,10 +22,10 @@ OPTIONS = (
     "batch_norm",
     "evaluation",
 )
-"""What counts as an option of a run in metrics.json, besides the methods' own."""
+"""Nodes whose options are listed in metrics.json if they are not default, besides the methods' own."""
 
 ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
-"""What else changes a run's numbers under the names of its model and its devices."""
+"""Prefixes of further such options, of the model and the devices: they change a run's numbers, too."""
 
 NOT_OPTIONS = {
     "data.root",
@@ -36,14 +36,14 @@ NOT_OPTIONS = {
     "data.allow_incomplete",
     "evaluation.batch_size",
 }
-"""Of these, what changes no number."""
+"""Options in `OPTIONS` that change no number, and are not listed."""
 
 
 def flat_changes(config: Config) -> dict[str, Any]:
-    """Options that are not default, as flat overrides: ``{"method.ewc.strength": 10.0}``."""
+    """Return a config's options that are not default, as in metrics.json: ``{"method.ewc.strength": 10.0}``."""
     changes: dict[str, Any] = {}
     for name, options_ in config.method.items():
-        default = shipped_nodes("method").get(name, {})
+        default = shipped_nodes("method").get(name, {})  # of a user's own method every option is listed
         changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
     default = {k: v for k, v in flat(default_options()).items() if not k.startswith("model.")}
     default |= flat(shipped_nodes("model").get(config.model.name, {}).get("transform") or {}, "model.transform.")
@@ -55,7 +55,7 @@ def flat_changes(config: Config) -> dict[str, Any]:
 
 
 def shipped_recipes() -> dict[str, RecipeConfig]:
-    """What null means as rib ships it, whatever a command says."""
+    """Return the recipes of ``conf/train.yaml`` by kind of data, without the command's overrides."""
     return {kind: RecipeConfig(**node) for kind, node in default_options()["recipe"].items()}
 
 

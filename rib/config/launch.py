@@ -1,4 +1,4 @@
-"""What every command does around its work: arguments before Hydra, one-sentence errors, interrupts."""
+"""Start of every command: prepare its arguments for Hydra, and report errors and interrupts in one sentence."""
 
 from __future__ import annotations
 
@@ -23,21 +23,27 @@ from rib.errors import RibError
 T = TypeVar("T")
 
 ONE_SENTENCE = "RIB_ONE_SENTENCE"
-"""Says that HYDRA_FULL_ERROR is ours and not the user's, to the processes started from here as well."""
+"""Environment variable: rib has set HYDRA_FULL_ERROR, not the user. Processes started from here inherit both."""
 
 CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
-"""Of what the system says, what the user can mend by making room or choosing another folder."""
+"""System errors that the user can fix, by making room or choosing another folder."""
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a Hydra main; a user's mistake is one sentence on stderr and exit code 1.
+    """Run a Hydra main function; an error that the user can fix ends it with one sentence on stderr and exit code 1.
 
-    ``HYDRA_FULL_ERROR=1`` makes Hydra raise instead of printing its own long messages; where the user has set it
-    already, they see the traceback.
+    ``HYDRA_FULL_ERROR=1`` is set here, so that Hydra raises errors instead of printing its own long messages. If the
+    user has set it already, errors end with their traceback.
+
+    Args:
+        main: Function decorated with ``hydra.main``.
+
+    Raises:
+        SystemExit: With code 1 after an error, 130 after an interrupt, 143 after SIGTERM.
     """
     # On a busy machine OpenMP's spinning threads wait for one another: a mini run of 6 s took 65 s beside two others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.argv[1:] = accept(sys.argv[1:])
+    sys.argv[1:] = normalise_arguments(sys.argv[1:])
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}
     try:
@@ -48,8 +54,8 @@ def launch(main: Callable[[], None]) -> None:
         interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
         if not (interrupted or terminated):
             raise
-        print("rib: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        print("rib: interrupted; run the same command to resume from the last checkpoint", file=sys.stderr)
+        sys.exit(143 if terminated else 130)  # 128 + the signal's number, as from a shell
     except (Stop, RibError) as stop:
         error = stop.__cause__ if isinstance(stop, Stop) else stop
         if wants_traceback:
@@ -58,17 +64,25 @@ def launch(main: Callable[[], None]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        sys.exit(f"rib: {_misread(error) or explain(error)}")
+        sys.exit(f"rib: {_explain_syntax(error) or explain(error)}")
     except Exception as error:
+        # Hydra 1.3 has no error class for this one (model=null).
         if not wants_traceback and str(error).startswith("Config group override must be"):
-            sys.exit("rib: an option that names a file of conf/ (study, model, dataset, ...) takes a name, got null")
+            sys.exit("rib: expected a name for an option that selects a file of conf/ (study, model, ...), got null")
+        # By its name, since submitit, which raises it, may not be installed.
         if wants_traceback or type(error).__name__ != "UncompletedJobError":
             raise
-        sys.exit("rib: a job was killed before it could end (out of memory, a time limit); what else runs goes on")
+        sys.exit("rib: a job was killed before it finished (out of memory or time limit); other jobs continue")
 
 
-def quietly(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Let a user's mistake leave a Hydra job without Hydra's own line about it; in a sweep the next job goes on."""
+def one_sentence_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """Decorate a Hydra task so that errors that the user can fix are reported by `launch` and not by Hydra.
+
+    In a multirun the error is raised as it is: the job fails, and the next one starts.
+
+    Args:
+        task: Function that does the work of a command.
+    """
 
     @functools.wraps(task)
     def run(cfg: DictConfig) -> T:
@@ -76,11 +90,11 @@ def quietly(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
             return task(cfg)
         except (RibError, OSError) as error:
             if isinstance(error, OSError):
-                if error.errno not in CANNOT_WRITE:
+                if error.errno not in CANNOT_WRITE:  # a missing file and the like is a bug of rib: keep the traceback
                     raise
                 where = error.filename or "a file"
                 what = "open" if error.errno == errno.EACCES else "write"
-                error = RibError(f"cannot {what} {where}: {error.strerror}; nothing that was finished is lost")
+                error = RibError(f"cannot {what} {where}: {error.strerror}; finished results are not affected")
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise error from None
             raise Stop(error) from error
@@ -88,8 +102,8 @@ def quietly(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     return run
 
 
-def _misread(error: Exception) -> str | None:
-    """One sentence for an argument that Hydra's lexer reads otherwise than it was meant, with one that it would not."""
+def _explain_syntax(error: Exception) -> str | None:
+    """Return one sentence for an argument that Hydra's parser refuses, with its quoted form; None for other errors."""
     from rib.config.messages import spell_override
 
     several = re.search(r"Ambiguous value for argument '(.*?)'\n", str(error))
@@ -101,24 +115,27 @@ def _misread(error: Exception) -> str | None:
         return f"{argument}: expected NAME=VALUE"
     as_text = shlex.quote(spell_override(key, value))
     if several:
-        return f"{argument}: several values are a sweep, given with -m; a list is {key}=[{value}], and a text {as_text}"
-    return f"{argument}: Hydra reads quotes, brackets, commas and = itself; for a text of these give {as_text}"
+        return f"{argument}: several values need -m (a sweep); write a list as {key}=[{value}], a text as {as_text}"
+    return f"{argument}: quotes, brackets, commas and = have a meaning in Hydra; write this text as {as_text}"
 
 
 class Stop(BaseException):
-    """Carries a `RibError` past Hydra, which reports only exceptions."""
+    """Carrier of a `RibError` through Hydra, which catches every `Exception` and prints a line of its own."""
 
 
-def accept(arguments: list[str]) -> list[str]:
-    """Arguments as Hydra wants them.
+def normalise_arguments(arguments: list[str]) -> list[str]:
+    """Rewrite command-line arguments into the form that Hydra needs.
 
-    ``method=ewc`` means ``+method=ewc``: the group is not in the defaults list, so that ``+`` is Hydra's way. A grid's
-    ``axes={...}`` takes the place of a study's, which Hydra would add to it.
+    ``method=ewc`` becomes ``+method=ewc``, since the group ``method`` is not in the defaults list. ``axes={...}`` gets
+    ``axes=null`` before it, so that a grid's axes replace those of a study; Hydra would merge them.
+
+    Args:
+        arguments: As the user gave them.
     """
-    accepted: list[str] = []
+    normalised: list[str] = []
     for argument in arguments:
         if re.match(r"axes=", argument):
-            accepted += ["axes=null", argument]
+            normalised += ["axes=null", argument]
         else:
-            accepted.append(f"+{argument}" if re.match(r"method=", argument) else argument)
-    return accepted
+            normalised.append(f"+{argument}" if re.match(r"method=", argument) else argument)
+    return normalised

@@ -1,4 +1,4 @@
-"""Turn errors of Hydra and OmegaConf into one sentence with the nearest right spelling."""
+"""Translate errors of Hydra and OmegaConf into one sentence that names the option and suggests a valid one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from rib.errors import nearest
 
 
 def explain(error: Exception) -> str:
-    """One sentence for an error of Hydra or OmegaConf: what came, and the nearest that would do."""
+    """Translate an error of Hydra or OmegaConf into one sentence: what was given, and the most similar valid name.
+
+    Args:
+        error: As raised by composing or checking a config.
+    """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group:
@@ -34,7 +38,7 @@ def explain(error: Exception) -> str:
         key = str(found[1]).lstrip("+")
         methods = {f"method.{name}.{k}": name for name, node in shipped_nodes("method").items() for k in node}
         if key in methods:
-            return f"{key}: no method {methods[key]} was chosen; give +method={methods[key]} with it"
+            return f"{key}: method {methods[key]} is not selected; add +method={methods[key]}"
         named = [f"logger.{k}" for node in shipped_nodes("logger").values() for k in node if k != "_target_"]
         candidates = [*_all_keys(), *methods, *named, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
         return f"{key}: there is no such option{nearest(key, candidates)}"
@@ -44,7 +48,12 @@ def explain(error: Exception) -> str:
 
 
 def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
-    """Return one sentence for an error of OmegaConf, with the nearest field of the schema."""
+    """Translate an error of OmegaConf into one sentence, with the most similar field of the schema.
+
+    Args:
+        error: As raised by OmegaConf.
+        schema: Dataclass of the command's options.
+    """
     where = str(error.full_key or error.key or "")
     if isinstance(error, ConfigKeyError):
         parent, _, key = where.rpartition(".")
@@ -54,12 +63,12 @@ def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
     if "not a ListConfig" in message:
         return f"{where}: expected a list, {where}=[..]"
     if "missing mandatory value" in message:
-        return f"{where}: it has no default; give {where}=VALUE"
+        return f"{where}: this option has no default; add {where}=VALUE"
     return f"{where}: {message[:1].lower()}{message[1:]}" if where else message
 
 
 def _fields(schema: Any, path: str) -> list[str]:
-    """Names under a dotted path of a schema."""
+    """Return the field names of the dataclass at a dotted path of a schema."""
     for part in filter(None, path.split(".")):
         schema = get_type_hints(schema).get(part)
     return [field.name for field in fields(schema)] if is_dataclass(schema) else []
@@ -67,7 +76,7 @@ def _fields(schema: Any, path: str) -> list[str]:
 
 @cache
 def _all_keys() -> tuple[str, ...]:
-    """Every dotted key of the default train config, and what an analysis has beside it."""
+    """Return every dotted key of the default train config, and the options of an analysis."""
     cfg = compose_node("train")
 
     def walk(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -81,11 +90,11 @@ def _all_keys() -> tuple[str, ...]:
 
 
 def spell_override(key: str, value: object) -> str:
-    """``key=value`` as Hydra's lexer reads it back; a shell's quotes go around it.
+    """Format ``key=value`` so that Hydra parses the same value; the caller adds the quotes for a shell.
 
     Args:
-        key: A dotted name, perhaps behind ``+``.
-        value: Of a config: numbers, texts, null, lists and blocks of them.
+        key: Dotted name of an option, with or without a leading ``+``.
+        value: Number, text, None, or nested lists and dictionaries of them.
     """
     return f"{key}={_value(value)}"
 
@@ -99,7 +108,7 @@ def _value(value: object) -> str:
         return "null" if value is None else str(value).lower()
     if not isinstance(value, str):
         return repr(value)
-    try:  # bare where Hydra reads it back as it is: not 7, null, [a], a=b
+    try:  # without quotes if Hydra parses it to the same text, which excludes 7, null, [a] and a=b
         if value.strip() and OverridesParser.create().parse_override(f"key=[{value}]").value() == [value]:
             return value
     except HydraException:

@@ -1,9 +1,9 @@
-"""What a command can say: the closed schema behind every config, as plain dataclasses.
+"""Options of `rib.train`, as plain dataclasses.
 
-Hydra composes yaml files and the command line; `rib.config` checks the result against these classes (so that
-``+methd=ewc`` is an error, with the nearest right name) and hands on a `Config`, which is never changed. The values
-``null`` in ``epochs``, ``optimizer.lr``, ``optimizer.warmup_steps`` and ``precision`` are settled by `rib.runs.recipe`
-from the kind of data and the machine.
+Hydra composes yaml files and the command line; `rib.config.check` checks the result against these classes (so that
+``+methd=ewc`` is an error that suggests ``method``) and returns a `Config`, which is never modified. Where ``epochs``,
+``optimizer.lr``, ``optimizer.warmup_steps`` or ``precision`` is null, `rib.runs.recipe` chooses the value by the kind
+of data and the machine.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 
 
 class BatchNorm(StrEnum):
-    """What fine-tuning does to BatchNorm's running statistics."""
+    """BatchNorm's running statistics during fine-tuning: updated, or frozen at the pretrained ones."""
 
     update = "update"
     frozen = "frozen"
 
 
 class ImageBackend(StrEnum):
-    """Who decodes and resizes: torchvision on uint8 (fast), or PIL exactly as timm does it."""
+    """Library that decodes and resizes images: torchvision on uint8 (fast), or PIL exactly as timm uses it."""
 
     torchvision = "torchvision"
     pil = "pil"
 
 
 class Damaged(StrEnum):
-    """What happens where a JPEG file can be read although it is damaged (`rib.data.damage`)."""
+    """Reaction to damaged JPEG files that libjpeg still decodes, making up a part (`rib.data.damage`)."""
 
     warn = "warn"
     refuse = "refuse"
@@ -36,7 +36,7 @@ class Damaged(StrEnum):
 
 
 class Augment(StrEnum):
-    """What happens to training images besides the checkpoint's own evaluation transform."""
+    """Augmentation of training images; ``none`` is the checkpoint's evaluation transform, as in the paper."""
 
     none = "none"
     flip = "flip"
@@ -44,7 +44,7 @@ class Augment(StrEnum):
 
 
 class LabelRule(StrEnum):
-    """How ObjectNet's classes are read off ImageNet outputs (facts in `rib.data.catalog`)."""
+    """Rule that maps ImageNet outputs to ObjectNet classes, some of which have several (`rib.data.catalog`)."""
 
     max = "max"
     first = "first"
@@ -52,7 +52,7 @@ class LabelRule(StrEnum):
 
 
 class Identity(StrEnum):
-    """By what images are told in keys: path, size and content, or path and size alone."""
+    """Properties that identify images in keys: path, size and content, or path and size only."""
 
     content = "content"
     listing = "listing"
@@ -60,7 +60,15 @@ class Identity(StrEnum):
 
 @dataclass
 class TransformConfig:
-    """A checkpoint's evaluation transform; null means: ask the checkpoint."""
+    """Evaluation transform of a checkpoint; null takes the value recorded with the checkpoint.
+
+    Attributes:
+        size: Height and width in pixels of the images given to the model.
+        crop_pct: Size of the centre crop as a fraction of the resized image.
+        interpolation: ``bicubic`` or ``bilinear``.
+        mean: Per channel, subtracted from pixels in 0 to 1.
+        std: Per channel, pixels are divided by it.
+    """
 
     size: int | None = None
     crop_pct: float | None = None
@@ -71,11 +79,11 @@ class TransformConfig:
 
 @dataclass
 class PretrainingConfig:
-    """What a model had seen, for the studies that ask whether that matters; it changes no number of a run.
+    """Pretraining data of a model, for studies of pretraining scale; it changes no number of a run.
 
     Attributes:
-        images: How many images or image-text pairs, before any fine-tuning on ImageNet-1k; of DataComp its pool.
-        objective: ``supervised``, ``contrastive``; ``contrastive, then supervised``.
+        images: Number of images or image-text pairs, before any fine-tuning on ImageNet-1k; for DataComp, of its pool.
+        objective: ``supervised``, ``contrastive``, or ``contrastive, then supervised``.
     """
 
     images: int | None = None
@@ -84,22 +92,22 @@ class PretrainingConfig:
 
 @dataclass
 class ModelConfig:
-    """Which pretrained model, from which library.
+    """The pretrained model and the source of its weights.
 
     Attributes:
-        name: As in tables and the store's folders; also the library's own name where ``architecture`` is null.
+        name: Name in tables and the store's folders; the library's own name if ``architecture`` is null.
         library: ``mini``, ``timm``, or ``open_clip`` (an image tower with a zero-shot head).
-        architecture: The library's name for the network.
-        tag: The library's name for the checkpoint of that architecture.
-        hub: Repository on the Hugging Face hub; null means: ask the library.
-        file: File in that repository or package; null means: ask the library.
-        package: Installed Python package that holds the weights.
-        weights: Local file that takes the place of all of these.
-        activation: ``gelu`` or ``quickgelu``, what a CLIP model's weights were trained with; null means: as the tag or
-            the name says, and weights without either are refused.
-        transform: What differs from the checkpoint's own.
-        published: Top-1 in percent by dataset, to compare an evaluation with.
-        pretraining: What it had seen.
+        architecture: The library's name of the network.
+        tag: The library's name of the checkpoint.
+        hub: Repository on the Hugging Face hub; null: the library's default.
+        file: File in that repository or package; null: the library's default.
+        package: Installed Python package that contains the weights.
+        weights: Local file, used instead of hub or package.
+        activation: ``gelu`` or ``quickgelu``, the activation that a CLIP model was trained with; null: derived from tag
+            or name, and weights without either are refused.
+        transform: Values that replace the checkpoint's own.
+        published: Published top-1 in percent by dataset, to compare an evaluation with.
+        pretraining: Pretraining data.
     """
 
     name: str
@@ -118,14 +126,21 @@ class ModelConfig:
 
 @dataclass
 class DatasetConfig:
-    """The source: the dataset that is fine-tuned on."""
+    """The source, the dataset that is fine-tuned on."""
 
     name: str
 
 
 @dataclass
 class SuiteConfig:
-    """Which datasets are sources, which are targets, and which are only reported."""
+    """A suite: which datasets are sources, targets, or only reported.
+
+    Attributes:
+        name: Name in tables and file names.
+        sources: Datasets that a grid fine-tunes on.
+        targets: Datasets whose mean change in accuracy is RI; the source is left out of its own.
+        reported: Datasets that are scored but not part of RI.
+    """
 
     name: str
     sources: list[str]
@@ -135,7 +150,13 @@ class SuiteConfig:
 
 @dataclass
 class RecipeConfig:
-    """What null means for one kind of data."""
+    """Default recipe for one kind of data, for options that are null.
+
+    Attributes:
+        epochs: Passes over the source.
+        lr: Peak learning rate.
+        warmup_steps: Optimizer steps of linear warm-up; null: a tenth of all.
+    """
 
     epochs: int
     lr: float
@@ -144,7 +165,7 @@ class RecipeConfig:
 
 @dataclass
 class DataConfig:
-    """Where images come from and which of them take part."""
+    """Images to train and score on; ``conf/data/default.yaml`` explains the options."""
 
     root: str | None
     limit: int | None
@@ -165,7 +186,7 @@ class DataConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How models are scored; precision is in the score key, batch size is in no key."""
+    """Scoring; the precision is part of the score key, the batch size of no key."""
 
     batch_size: int
     precision: str
@@ -173,14 +194,23 @@ class EvaluationConfig:
 
 @dataclass
 class PredictionsConfig:
-    """What is kept for each image."""
+    """Values saved per image.
+
+    Attributes:
+        logits: Save all outputs, besides the prediction.
+    """
 
     logits: bool
 
 
 @dataclass
 class CheckpointConfig:
-    """How often an unfinished run is saved, and whether the weights of every epoch stay; in no key."""
+    """Checkpoints; part of no key.
+
+    Attributes:
+        every_minutes: Minutes between two writes of last.ckpt, which is also written after every epoch.
+        keep_epochs: Keep the weights of every epoch in the run's folder.
+    """
 
     every_minutes: float
     keep_epochs: bool
@@ -188,7 +218,7 @@ class CheckpointConfig:
 
 @dataclass
 class PaperConfig:
-    """Errors and choices of the ImageNet-RIB authors' code, each switched on by its name; null is right."""
+    """Switches for errors and choices of the ImageNet-RIB authors' code (`rib.runs.errata`); null is correct."""
 
     linear_probe: str | None
     ewc: str | None
@@ -202,7 +232,12 @@ class PaperConfig:
 
 @dataclass
 class PathsConfig:
-    """Where results and re-creatable files go."""
+    """Output folders.
+
+    Attributes:
+        runs: The run store.
+        cache: Files that rib can make again (drawn images, decoded crops); null: ``RIB_CACHE`` or ~/.cache/rib.
+    """
 
     runs: str
     cache: str | None
@@ -210,11 +245,11 @@ class PathsConfig:
 
 @dataclass
 class Config:
-    """One question to `rib.train`, as composed; read-only by convention.
+    """All options of `rib.train`; read-only by convention. ``conf/train.yaml`` explains them.
 
     Attributes:
-        given: Names of what the command line says (filled in by `rib.config`): a switch of ``paper`` changes defaults,
-            and what was said is none, whatever its value.
+        given: Names of the options on the command line, filled in by `rib.config`. A switch of ``paper`` changes
+            defaults, and an option that the user has set is no default, even if it has the default value.
     """
 
     model: ModelConfig
@@ -247,11 +282,16 @@ class Config:
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a dataclass or of nested dictionaries by dotted names, enums as their values."""
-    found: dict[str, Any] = {}
+    """Flatten a dataclass or nested dictionaries to one dictionary with dotted keys; enums become their values.
+
+    Args:
+        node: Dataclass instance or dictionary.
+        prefix: Put before every key.
+    """
+    leaves: dict[str, Any] = {}
     for key, value in (node if isinstance(node, dict) else asdict(node)).items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            leaves |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
-    return found
+            leaves[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
+    return leaves

@@ -1,7 +1,7 @@
-"""Read the files of ``conf/`` as rib ships them, by PyYAML alone.
+"""Read the files of ``conf/`` with PyYAML, without Hydra.
 
-What only looks a default up does not wait for Hydra. ``tests/config/test_shipped.py`` compares every file with what
-OmegaConf reads.
+Looking up a default then does not wait for importing Hydra. ``tests/config/test_shipped.py`` checks that OmegaConf
+reads the same from every file.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ READ_BY_RIB = {
     "optimizer": frozenset({"lr", "warmup_steps"}),
     "method": frozenset({"ingredients", "lr", "reestimate", "version"}),
 }
-"""Keys that any class in a node may have beside its arguments, since rib reads them itself."""
+"""Options that rib reads itself; a node may have them besides the arguments of its class."""
 
 
 WITHOUT_TARGET = ("finetune", "pretrained")
-"""Methods that are no class: nothing is added, or nothing is trained."""
+"""Methods without a class: plain fine-tuning, and no training at all."""
 
 UNSET = "???"
-"""Value of an option in a file that has no default."""
+"""Value, in a file, of an option that has no default."""
 
 
 @cache
 def conf_dir() -> str:
-    """Absolute path of ``conf/``: inside the package (a wheel) or beside it (a checkout, an editable install).
+    """Return the absolute path of ``conf/``: inside the package (a wheel) or beside it (a checkout).
 
     Raises:
-        FileNotFoundError: If neither is there.
+        FileNotFoundError: If neither folder exists.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
@@ -41,13 +41,21 @@ def conf_dir() -> str:
 
 
 def options(group: str) -> list[str]:
-    """Names of a config group's files, ``options("model")``."""
+    """Return the names of a config group's files, without their ending.
+
+    Args:
+        group: Folder of ``conf/``, ``model``.
+    """
     return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml"))
 
 
 @cache
 def shipped_nodes(group: str) -> dict[str, dict[str, Any]]:
-    """What rib's own files of a group hold, by file name (a method's one entry unwrapped)."""
+    """Return the content of a config group's files by name; a method's file is unwrapped to the method's options.
+
+    Args:
+        group: Folder of ``conf/``, ``method``.
+    """
     nodes = {}
     for name in options(group):
         node = yaml.safe_load(Path(conf_dir(), group, f"{name}.yaml").read_text()) or {}

@@ -1,4 +1,4 @@
-"""Compose a config with Hydra, before it is checked."""
+"""Compose a config with Hydra, without checking it against a schema."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 from rib.config.shipped import conf_dir
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
-"""What composing or checking a config raises."""
+"""Exceptions that composing or checking a config may raise."""
 
 
 def compose_node(config_name: str, *overrides: str) -> DictConfig:
-    """Hydra's compose, which also works inside a Hydra main (whose global state is put back)."""
+    """Compose a config with Hydra, also from inside a running Hydra command, whose global state is restored.
+
+    Args:
+        config_name: File of ``conf/``, ``train``.
+        overrides: As on the command line.
+    """
+    # Hydra's state is global, and it refuses to be initialised a second time.
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -28,12 +34,12 @@ def compose_node(config_name: str, *overrides: str) -> DictConfig:
 
 
 def has_key(cfg: DictConfig, key: str) -> bool:
-    """Return whether Hydra takes a dotted name without ``++``."""
+    """Return True if a config has a dotted key, so that Hydra accepts an override of it without ``++``."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     return isinstance(node, DictConfig) and last in node
 
 
 def search_path() -> list[str]:
-    """Return the running command's ``hydra.searchpath``; empty outside a command."""
+    """Return the folders in the running command's ``hydra.searchpath``; none outside a command."""
     return list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []

@@ -1,11 +1,11 @@
-"""The user's own code behind a config: which files it is, a digest of what they do, and a copy for the run's folder.
+"""The user's own code that a config names: its files, their digest, and a copy for the run's folder.
 
-A class that a node names in ``_target_`` is the user's where its file belongs to no installed distribution; what is
-installed in editable mode is the user's, too. Its digest is of its file and of every file of the user's that it
-imports, directly or not, as syntax trees without docstrings: a comment changes nothing. Imports whose name is computed
-while the code runs are not seen; ``method.NAME.version=`` is there to tell such versions apart.
+A class named in ``_target_`` is user code if its file belongs to no installed distribution; packages installed in
+editable mode are user code, too. The digest covers its file and all user files that it imports, directly or not, as
+syntax trees without docstrings, so that comments do not matter. Imports whose name is computed at run time are not
+found; the option ``method.NAME.version`` distinguishes such versions.
 
-Nothing is imported here but the packages that a module lies in, as finding it demands.
+The code itself is not imported here, only the packages that contain it, which finding a module requires.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from rib.runtime.files import digest_of, write_atomically
 OURS = "rib"
 
 INTERACTIVE = ("__main__", "__mp_main__")
-"""Modules that no other process can find."""
+"""Modules that other processes cannot import."""
 
 _seen: dict[str, tuple[bool, str]] = {}
-"""By module of the user's: whether it was imported when this process last looked, and the digest of its file then."""
+"""For each user module, whether it was imported at the last check, and the digest of its file at that time."""
 
 
 @dataclass(frozen=True)
 class UserCode:
-    """Files of the user's behind one class.
+    """Source files behind a user's class.
 
     Attributes:
-        target: The class, ``my_methods.L1SP``.
-        files: By module name.
-        digest: Of what they do, 16 hex digits.
+        target: Dotted name of the class, ``my_methods.L1SP``.
+        files: Path of each file by module name.
+        digest: Digest of the code, 16 hex digits.
     """
 
     target: str
@@ -53,7 +53,11 @@ class UserCode:
 
 
 def targets(node: object) -> Iterator[str]:
-    """Every dotted name that a config node has Hydra import, at any depth."""
+    """Yield every dotted name that a config node makes Hydra import, at any depth.
+
+    Args:
+        node: Nested dictionaries and lists.
+    """
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str):
@@ -68,20 +72,26 @@ def targets(node: object) -> Iterator[str]:
 
 
 def user_code(target: str) -> UserCode | None:
-    """The user's files behind a dotted name; None where it is of an installed distribution, or of rib itself.
+    """Find the user's files behind a dotted name.
+
+    Args:
+        target: Dotted name of a class or function.
+
+    Returns:
+        The files and their digest; None if the name belongs to rib or to an installed distribution.
 
     Raises:
-        RibError: If it was defined in a script or a notebook, or its file was changed after this process imported it.
+        RibError: If it is defined in a script or notebook, or its file was changed after this process imported it.
     """
     if target.partition(".")[0] in INTERACTIVE:
         raise RibError(
-            f"_target_={target}: expected a class in a file of its own, got one of a script or notebook, which no "
-            "other process can find; save it in a .py file and name it FILE.CLASS"
+            f"_target_={target}: expected a class in a file of its own, got one defined in a script or notebook, which "
+            "other processes cannot import; save it in a .py file and name it as FILE.CLASS"
         )
-    found = _module_of(target)
-    if found is None or not _is_users(found[1]):
+    module = _module_of(target)
+    if module is None or not _is_users(module[1]):
         return None
-    files = dict(sorted(_with_imports(*found)))
+    files = dict(sorted(_with_imports(*module)))
     digests = {name: _digest(file) for name, file in files.items()}
     for name, digest in digests.items():
         _check_unchanged(name, digest, files[name])
@@ -91,17 +101,22 @@ def user_code(target: str) -> UserCode | None:
 
 
 def copy_code(node: object, folder: Path) -> None:
-    """Copy the user's files behind a config into a folder, by the names of their modules."""
+    """Copy the user's files that a config names into a folder, under the names of their modules.
+
+    Args:
+        node: Nested dictionaries and lists.
+        folder: Destination.
+    """
     for target in targets(node):
         code = user_code(target)
         for name, file in code.files.items() if code is not None else ():
             package = "/__init__" if file.name == "__init__.py" else ""
-            place = folder / f"{name.replace('.', '/')}{package}{file.suffix}"
-            write_atomically(place, file.read_bytes())
+            copy = folder / f"{name.replace('.', '/')}{package}{file.suffix}"
+            write_atomically(copy, file.read_bytes())
 
 
 def installed_versions(node: object) -> dict[str, str]:
-    """Versions of the distributions that a config names classes of, rib apart."""
+    """Return the versions of the distributions whose classes a config names, except rib's."""
     known = packages_distributions()
     tops = {target.partition(".")[0] for target in targets(node)} - {OURS}
     versions = {}
@@ -114,26 +129,26 @@ def installed_versions(node: object) -> dict[str, str]:
 
 
 def _module_of(target: str) -> tuple[str, Path] | None:
-    """The longest beginning of a dotted name that is a module with a file, and that file."""
+    """Return the longest prefix of a dotted name that is a module with a file, and that file."""
     parts = target.split(".")
     if parts[0] == OURS:
         return None
-    found = None
+    module = None
     for length in range(1, len(parts) + 1):
-        spec = _find(".".join(parts[:length]))
+        spec = _find_spec(".".join(parts[:length]))
         if spec is None:
             break
         if spec.origin is not None and spec.has_location:
-            found = spec.name, Path(spec.origin)
-    return found
+            module = spec.name, Path(spec.origin)
+    return module
 
 
-def _find(name: str) -> ModuleSpec | None:
-    """A module's spec, found without importing anything."""
+def _find_spec(name: str) -> ModuleSpec | None:
+    """Return a module's spec without importing its parents, as `importlib.util.find_spec` would."""
     top, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # ValueError: a module that was put together by hand has no spec
+    except (ImportError, ValueError):  # ValueError: a module created at run time has no spec
         return None
     for i in range(len(rest)):
         if spec is None or spec.submodule_search_locations is None:
@@ -143,7 +158,7 @@ def _find(name: str) -> ModuleSpec | None:
 
 
 @lru_cache
-def _installed_places() -> tuple[Path, ...]:
+def _site_folders() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     names = [*site.getsitepackages(), site.getusersitepackages(), paths["purelib"], paths["platlib"]]
     return tuple(Path(name).resolve() for name in names)
@@ -156,35 +171,37 @@ def _standard_library() -> tuple[Path, ...]:
 
 
 def _is_users(file: Path) -> bool:
-    """Whether a file lies in no folder that installers write to, and not in the standard library."""
+    """Return True if a file is outside the standard library and the folders that packages are installed to."""
     file = file.resolve()
-    installed = any(place in file.parents for place in (*_installed_places(), *_standard_library()))
+    installed = any(folder in file.parents for folder in (*_site_folders(), *_standard_library()))
     return not installed and not {"site-packages", "dist-packages"} & set(file.parts)
 
 
 def _with_imports(name: str, file: Path) -> Iterator[tuple[str, Path]]:
-    """A module of the user's and all that it imports of theirs, each once, with the packages that they lie in."""
-    waiting, known = [(name, file)], set()
-    while waiting:
-        name, file = waiting.pop()
-        if name in known:
+    """Yield a user module and all user modules that it imports, each once, with their parent packages."""
+    pending, visited = [(name, file)], set()
+    while pending:
+        name, file = pending.pop()
+        if name in visited:
             continue
-        known.add(name)
+        visited.add(name)
         yield name, file
-        wanted = [*_parents(name), *(_imports(name, file) if file.suffix == ".py" else ())]
-        for other in (n for imported in wanted for n in (*_parents(imported), imported)):
-            spec = None if other in known or other.partition(".")[0] == OURS else _find(other)
+        imported = [*_parents(name), *(_imports(name, file) if file.suffix == ".py" else ())]
+        # `import a.b` also runs a/__init__.py.
+        for other in (n for module in imported for n in (*_parents(module), module)):
+            spec = None if other in visited or other.partition(".")[0] == OURS else _find_spec(other)
             if spec is not None and spec.origin is not None and spec.has_location and _is_users(Path(spec.origin)):
-                waiting.append((other, Path(spec.origin)))
+                pending.append((other, Path(spec.origin)))
 
 
 def _parents(name: str) -> list[str]:
+    """Return the packages that contain a module, outermost first."""
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
-    """Dotted names that a file may import: modules, and names in them that may be modules."""
+    """Yield the dotted names that a file may import: modules, and names in them that may be modules."""
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     nodes = list(ast.walk(_tree(file)))
     by_name = {"import_module", "__import__"}
@@ -202,28 +219,28 @@ def _imports(name: str, file: Path) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in by_name:
-                yield from _named(node, ".".join(package))
+                yield from _constant_import(node, ".".join(package))
 
 
-def _named(call: ast.Call, package: str) -> Iterator[str]:
-    """The module that ``import_module("..x", package="y")`` names, where it is written out."""
-    given = {"name": call.args[0] if call.args else None, "package": call.args[1] if len(call.args) > 1 else None}
-    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg in given}
-    name, of = (node.value if isinstance(node, ast.Constant) else None for node in given.values())
+def _constant_import(call: ast.Call, package: str) -> Iterator[str]:
+    """Yield the module that ``import_module("..x", package="y")`` imports, if its arguments are constants."""
+    nodes = {"name": call.args[0] if call.args else None, "package": call.args[1] if len(call.args) > 1 else None}
+    nodes |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg in nodes}
+    name, anchor = (node.value if isinstance(node, ast.Constant) else None for node in nodes.values())
     if isinstance(name, str):
-        with suppress(ImportError):  # beyond the top of the package
-            yield importlib.util.resolve_name(name, of if isinstance(of, str) else package)
+        with suppress(ImportError):  # more dots than packages around it
+            yield importlib.util.resolve_name(name, anchor if isinstance(anchor, str) else package)
 
 
 def _tree(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_bytes(), str(file))
     except (SyntaxError, ValueError) as error:
-        raise RibError(f"{file} cannot be read as Python ({error})") from error
+        raise RibError(f"{file} is not valid Python ({error}); correct it and run the command again") from error
 
 
 def _digest(file: Path) -> str:
-    """Of a file's syntax tree without docstrings, or of its bytes where it is no source."""
+    """Return the digest of a file's syntax tree without docstrings, or of its bytes if it is not Python source."""
     if file.suffix != ".py":
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     tree = _tree(file)
@@ -232,27 +249,29 @@ def _digest(file: Path) -> str:
             continue
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
+    # unparse, since a dump of the tree would hold line numbers.
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def _check_unchanged(name: str, digest: str, file: Path) -> None:
-    """A module that was edited after it was imported would run as it was, under the key of what it is now."""
+    """Refuse a module that was edited after its import: the old code would run under the key of the new one."""
     module = sys.modules.get(name)
     imported, first = _seen.get(name, (False, digest))
     if module is not None and imported and first != digest:
         raise RibError(
-            f"{file} was changed after this process had imported it, and would run as it was; start a new process "
-            "(restart the notebook's kernel; a reload would leave what others imported from it)"
+            f"{file} was changed after this process had imported it, and the old code would run; start a new process "
+            "(restart the notebook's kernel; reloading the module leaves old copies in modules that imported from it)"
         )
-    # A first import comes between two looks: `rib.config.check.arguments` looks again after it.
+    # `rib.config.check.arguments` checks before and after the first import; the second check records what was imported.
     _seen[name] = (module is not None, digest)
 
 
 def _drop_stale_bytecode(file: Path) -> None:
-    """Python trusts a .pyc by time and size alone; one that is of another text of the same time and size is removed."""
+    """Delete a file's .pyc if it is not of the file's present text; Python compares only time and size."""
     try:
         cached = Path(importlib.util.cache_from_source(str(file)))
         content = cached.read_bytes()
+        # 16 bytes of header (PEP 552). Python would not notice an edit within one second that keeps the file's size.
         if marshal.loads(content[16:]) != compile(file.read_bytes(), str(file), "exec", dont_inherit=True):
             cached.unlink()
     except (OSError, ValueError, EOFError, TypeError, SyntaxError, NotImplementedError):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from rib.config.check import check_config
 from rib.config.command_schema import DataCommandConfig
-from rib.config.launch import launch, quietly
+from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 from rib.errors import RibError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="data")
-@quietly
+@one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_config(cfg, DataCommandConfig)
     actions = {"check": check, "look": look, "sheet": sheet}

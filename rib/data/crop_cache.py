@@ -24,7 +24,7 @@ from rib.data.transform import Transform, read_image
 from rib.data.tree import ImageTree
 from rib.errors import RibError
 from rib.runtime.content import file_digest_of
-from rib.runtime.files import digest_of, file_digest, unfinished, write_atomically
+from rib.runtime.files import digest_of, file_digest, temporary_path, write_atomically
 from rib.runtime.memory import cores
 from rib.runtime.progress import progress
 
@@ -102,7 +102,7 @@ def _publish(crops: Pixels, file: Path) -> None:
     for leftover in file.parent.glob("*.tmp"):
         if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
             leftover.unlink(missing_ok=True)
-    temporary = unfinished(file)
+    temporary = temporary_path(file)
     try:
         with temporary.open("wb") as stream:
             np.save(stream, crops)

@@ -18,7 +18,7 @@ import numpy as np
 
 from rib.data.catalog import DatasetSpec
 from rib.errors import RibError
-from rib.runtime.content import INODE, RACY_NS, Ints, joined
+from rib.runtime.content import INODE, RACY_NS, Ints, join_names
 from rib.runtime.files import digest_of, write_atomically
 from rib.runtime.progress import progress
 
@@ -151,10 +151,10 @@ def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
     # Names as one block of bytes: NumPy's string arrays pad every name to the longest, at 4 bytes a character.
     np.savez(
         buffer,
-        folders=np.frombuffer(joined(listing.folders), dtype=np.uint8),
+        folders=np.frombuffer(join_names(listing.folders), dtype=np.uint8),
         states=np.array(list(states.values()), dtype=np.int64),
         counts=listing.counts,
-        names=np.frombuffer(joined(listing.names), dtype=np.uint8),
+        names=np.frombuffer(join_names(listing.names), dtype=np.uint8),
         sizes=listing.sizes,
     )
     write_atomically(record, buffer.getvalue())

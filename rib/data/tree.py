@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rib.data.catalog import DatasetSpec
 from rib.data.identity import FileIdentity, contents_digest
 from rib.errors import RibError
-from rib.runtime.content import Ints, columns_digest, file_states, joined
+from rib.runtime.content import Ints, columns_digest, file_states, join_names
 from rib.runtime.files import digest_of
 
 
@@ -85,7 +85,7 @@ class ImageTree:
 
     def _files_digest(self) -> str:
         column = self.file_identity.column(self.folder, self.paths, self.sizes, self.spec.title)
-        columns = columns_digest(joined(self.paths), column, self.labels.astype("<i8").tobytes())
+        columns = columns_digest(join_names(self.paths), column, self.labels.astype("<i8").tobytes())
         return digest_of([self.spec.name, self.identity, columns])
 
     def limit(self, count: int) -> ImageTree:

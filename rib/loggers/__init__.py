@@ -1,6 +1,6 @@
-"""Dashboards that show runs while they are made: Weights & Biases, TensorBoard.
+"""Dashboards that show runs during training and their results: Weights & Biases, TensorBoard.
 
-Imports runs and what stands below it; reporting and everything above may import it.
+Imports `rib.runs` and the packages below it; `rib.reporting` and everything above may import it.
 """
 
 from rib.loggers.base import Dashboard

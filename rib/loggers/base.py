@@ -1,8 +1,9 @@
-"""Where a run is shown besides its own folder, which always keeps log/metrics.csv: Weights & Biases, TensorBoard.
+"""Base class of dashboards (Weights & Biases, TensorBoard), which show runs; log/metrics.csv is always written too.
 
-A dashboard is a view. It is in no key, a run answered from the store is not shown again, and one that fails at the end
-takes nothing from a finished run. What leaves the machine are the question without its places, the results, and what
-env.json lists; whatever W&B would collect by itself (host, user, git, packages, program, console) is switched off.
+A dashboard is part of no key. A run that is already in the store is not shown again, and a dashboard that fails at the
+end does not make the run fail. Only these leave the machine: the config without local paths, the results, and the
+content of env.json. Everything that W&B collects by itself (host, user, git, packages, program, console) is switched
+off.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ PRIVATE: dict[str, Any] = {
     "host": "",
     "program": "rib.train",
 }
-"""W&B's settings (0.31); ``tests/loggers/test_loggers.py`` looks at what is written and sent under them."""
+"""Settings of W&B (0.31) for privacy; ``tests/loggers/test_loggers.py`` checks what is written and sent with them."""
 
 
 @dataclass(frozen=True)
 class DashboardPage:
-    """What is shown of finished runs besides themselves: a grid's table, an analysis.
+    """Content of a dashboard's page about several finished runs: a grid's table, or an analysis.
 
     Attributes:
-        kind: ``report``, ``cka``: W&B's job type.
+        kind: ``report`` or ``cka``; W&B's job type.
         group: W&B's group.
-        name: For people.
-        tags: Besides the dashboard's own.
-        metadata: Key fields and settings that it is of.
-        tables: Rows by name.
+        name: Title.
+        tags: Tags besides those of ``logger.tags``.
+        metadata: Settings behind the results.
+        tables: Tables by name.
         figures: PNG files.
-        numbers: Those that are compared.
-        folder: Where the dashboard's own files go.
+        numbers: Main numbers by name, as W&B's summary shows them.
+        folder: Folder for the dashboard's own files.
         cache: ``paths.cache``.
     """
 
@@ -65,75 +66,123 @@ class DashboardPage:
     cache: str | None
 
 
-def show_page(logger: Mapping[str, Any], exhibit: DashboardPage) -> None:
-    """Show an exhibit where a config's ``logger`` asks; a dashboard that fails takes nothing from what is finished."""
+def show_page(logger: Mapping[str, Any], page: DashboardPage) -> None:
+    """Show a page on the dashboard of a config's ``logger``, if it names one.
+
+    Args:
+        logger: The config's node; a dashboard if it has a ``_target_``.
+        page: What to show.
+
+    Raises:
+        RibError: If the dashboard's options are wrong. Other errors are only printed: the results are on disk.
+    """
     if "_target_" not in logger:
         return
     try:
-        rib.config.instantiate(logger).show(exhibit)
+        rib.config.instantiate(logger).show(page)
     except RibError:
         raise
     except Exception as error:
-        say(f"the {exhibit.kind} is finished, but the dashboard does not show all of it: {error}")
+        say(f"the {page.kind} is finished, but the dashboard does not show all of it: {error}")
 
 
 class Dashboard:
-    """Shows one run; the base of what ``logger._target_`` may name, and itself shows nothing. On rank zero alone.
+    """Base class of dashboards; ``logger._target_`` names a subclass. Its methods are called on rank zero only.
+
+    The base class itself shows nothing.
 
     Attributes:
-        logger: What training metrics go to while fitting; None for nowhere.
+        logger: Lightning logger that gets the training metrics; None for no logging.
     """
 
     logger: Logger | None = None
 
     def open(self, spec: RunSpec, run: Run) -> None:
-        """Begin, before training; the run's folder has its env.json."""
+        """Start showing a run, before training.
+
+        Args:
+            spec: The run.
+            run: Its folder, which has env.json already.
+        """
 
     def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
-        """Show what metrics.json holds, and the figures."""
+        """Show the results of a finished run.
+
+        Args:
+            metrics: Content of metrics.json.
+            figures: PNG files.
+        """
 
     def close(self, failed: bool) -> None:
-        """End; ``failed`` where the run was not finished."""
+        """Stop showing a run.
 
-    def show(self, exhibit: DashboardPage) -> None:
-        """Show something about finished runs, from its beginning to its end."""
+        Args:
+            failed: True if the run did not finish.
+        """
+
+    def show(self, page: DashboardPage) -> None:
+        """Show a page about finished runs; opens and closes the dashboard itself.
+
+        Args:
+            page: What to show.
+        """
 
 
 @contextmanager
 def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
-    """Show a run while it is being made, and its results when it is; yields loggers for the Trainer."""
+    """Show a run on its dashboard: training as it goes, and the results at the end of the block.
+
+    Args:
+        spec: The run; its config names the dashboard.
+        run: Its folder.
+
+    Yields:
+        Loggers for the Trainer, one or none.
+
+    Raises:
+        RibError: If the dashboard's options are wrong.
+    """
     node = spec.config.logger
     dashboard = rib.config.instantiate(node) if rank() == 0 and "_target_" in node else Dashboard()
     dashboard.open(spec, run)
     try:
         yield [dashboard.logger] if dashboard.logger else []
-    except BaseException:
+    except BaseException:  # an interrupt, too: the dashboard must not show the run as running for ever
         dashboard.close(failed=True)
         raise
     try:
         if metrics := find_metrics(run, spec):
             dashboard.publish(metrics, sorted((run.folder / "figures").glob("*.png")))
         dashboard.close(failed=False)
-    except Exception as error:  # of whatever kind: the run is finished, its view is not worth losing that
+    except Exception as error:  # of any kind: a dashboard must not make a finished run fail
         say(f"the run is finished, but {type(dashboard).__name__} does not show all of it: {error}")
 
 
 def describe_run(spec: RunSpec, run: Run) -> dict[str, Any]:
-    """What is asked, what its nulls came to, and what env.json lists, as a dashboard may know it."""
+    """Describe a run for a dashboard: its config without local paths, its protocol, key and environment.
+
+    Args:
+        spec: The run.
+        run: Its folder, which has env.json.
+    """
     config = asdict(spec.config)
     for name in ("paths", "logger", "recipe", "force"):
         del config[name]
     del config["data"]["root"]
-    settled = {"protocol": spec.protocol, "fingerprint": run.key, "environment": run.read_json("env.json")}
-    return {name: shareable(value) for name, value in {**config, **settled}.items()}
+    resolved = {"protocol": spec.protocol, "fingerprint": run.key, "environment": run.read_json("env.json")}
+    return {name: shorten_paths(value) for name, value in {**config, **resolved}.items()}
 
 
-def shareable(value: Any) -> Any:
-    """The same without this machine's places: of an absolute path the last part is left."""
+def shorten_paths(value: Any) -> Any:
+    """Replace every absolute path in nested values by its last part, so that no local folder name is sent.
+
+    Args:
+        value: Dictionaries, lists, texts, numbers.
+    """
     if isinstance(value, Mapping):
-        return {key: shareable(child) for key, child in value.items()}
+        return {key: shorten_paths(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [shareable(child) for child in value]
+        return [shorten_paths(child) for child in value]
     if not isinstance(value, str):
         return value
     absolute = value.startswith("~") or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
@@ -141,7 +190,11 @@ def shareable(value: Any) -> Any:
 
 
 def summary(metrics: Metrics) -> dict[str, float]:
-    """A run's main numbers as metrics.json has them: RI and changes in percentage points, accuracies as fractions."""
+    """Return a run's main numbers: RI and changes in percentage points, accuracies as fractions.
+
+    Args:
+        metrics: Content of metrics.json.
+    """
     improvement = metrics["robustness_improvement"]
     numbers: dict[str, float] = {}
     if improvement:

@@ -1,4 +1,4 @@
-"""Show runs on TensorBoard."""
+"""TensorBoard as a dashboard."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rib.schemas.metrics import Metrics
 
 
 class TensorBoard(Dashboard):
-    """TensorBoard's event files in the run's own folder; ``tensorboard --logdir runs`` shows all runs."""
+    """TensorBoard event files in the run's folder; ``tensorboard --logdir runs`` shows all runs."""
 
     def open(self, spec: RunSpec, run: Run) -> None:
-        """Begin, or go on where a killed process stopped."""
+        """Open event files in the run's folder; those of a killed process are continued."""
         self._begin(run.folder)
-        self.logger, self.facts = self.board, describe_run(spec, run)
+        self.logger, self.metadata = self.board, describe_run(spec, run)
 
     def _begin(self, folder: Path) -> None:
         from lightning.pytorch.loggers import TensorBoardLogger
@@ -26,11 +26,11 @@ class TensorBoard(Dashboard):
         try:
             self.board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
         except ModuleNotFoundError as error:
-            raise RibError("logger=tensorboard needs a package that is not there: pip install tensorboard") from error
+            raise RibError("logger=tensorboard needs the package tensorboard: pip install tensorboard") from error
 
     def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
-        """RI and accuracies as scalars beside the config (HPARAMS); the figures as images."""
-        self.board.log_hyperparams(self.facts, summary(metrics))
+        """Write RI and accuracies as scalars with the config (the HPARAMS tab), and the figures as images."""
+        self.board.log_hyperparams(self.metadata, summary(metrics))
         self._add_images(figures)
 
     def _add_images(self, figures: Sequence[Path]) -> None:
@@ -41,12 +41,12 @@ class TensorBoard(Dashboard):
             self.board.experiment.add_image(f"figures/{file.stem}", np.asarray(Image.open(file)), dataformats="HWC")
 
     def close(self, failed: bool) -> None:
-        """Write what is left."""
+        """Flush and close the event files."""
         self.board.finalize("failed" if failed else "success")
 
-    def show(self, exhibit: DashboardPage) -> None:
-        """Figures and main numbers, in ``tensorboard`` in the exhibit's folder."""
-        self._begin(exhibit.folder)
-        self.board.log_metrics(dict(exhibit.numbers))
-        self._add_images(exhibit.figures)
+    def show(self, page: DashboardPage) -> None:
+        """Write a page's figures and main numbers to ``tensorboard`` in the page's folder."""
+        self._begin(page.folder)
+        self.board.log_metrics(dict(page.numbers))
+        self._add_images(page.figures)
         self.close(failed=False)

@@ -16,7 +16,7 @@ from rib.runs.metrics_file import AGAIN, MetricsKey, check, is_older
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runs.trials import TRIALS
-from rib.runtime.files import unfinished, write_atomically
+from rib.runtime.files import temporary_path, write_atomically
 from rib.runtime.progress import progress
 from rib.schemas.metrics import Metrics
 
@@ -60,7 +60,7 @@ def pack(store: RunStore, file: Path) -> int:
     if not (runs := store.finished()):
         there = "found none" if store.root.is_dir() else "which is not there"
         raise RibError(f"paths.runs: expected finished runs in {store.root}, {there}")
-    temporary = unfinished(file)
+    temporary = temporary_path(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(temporary, "w:gz" if file.name.endswith("gz") else "w") as tar:

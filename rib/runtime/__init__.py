@@ -1,4 +1,4 @@
-"""The process and the disk: output, progress, files, locks, processes, memory.
+"""Console output, progress, files, locks, processes and memory.
 
-Imports nothing of rib but `rib.errors`; every other package may import it.
+Imports only `rib.errors` and `rib.schemas` of rib; every other package may import it.
 """

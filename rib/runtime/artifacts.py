@@ -14,22 +14,30 @@ from rib.runtime.locks import Locks
 
 @dataclass(frozen=True)
 class ArtifactCache:
-    """A folder of files named by what determines their content.
+    """Folder of cached files, each named by a digest of the values that determine its content.
 
-    Attributes:
-        folder: In the run store, beside the runs.
-        facts: What holds for everything kept here: digests of start weights and source images, transform, decoder.
-        locks: Of the store, so that two runs that need the same thing find it once; None where there is no other.
+    Args:
+        folder: Folder of the files, in the run store.
+        key_fields: Values that all files here depend on: digests of the pretrained weights and the source images,
+            transform, image decoder.
+        locks: Locks of the run store, so that of several runs that need the same file only one computes it; None
+            locks nothing.
     """
 
     folder: Path
-    facts: Mapping[str, object]
+    key_fields: Mapping[str, object]
     locks: Locks | None = None
 
-    def file(self, kind: str, **facts: object) -> Path:
-        """Path for one thing: ``<kind>-<digest>.safetensors``, made or not."""
-        return self.folder / f"{kind}-{digest_of({**self.facts, **facts, 'kind': kind})}.safetensors"
+    def file(self, kind: str, **key_fields: object) -> Path:
+        """Return the path ``<kind>-<digest>.safetensors`` of a cached file, which may not exist yet.
+
+        Args:
+            kind: Name of what is cached, ``fisher``.
+            key_fields: Further values that determine the content.
+        """
+        digest = digest_of({**self.key_fields, **key_fields, "kind": kind})
+        return self.folder / f"{kind}-{digest}.safetensors"
 
     def making(self, file: Path) -> AbstractContextManager[object]:
-        """Hold a thing while looking for it and, if it is not there, making it; rank zero holds it for all."""
+        """Hold the lock of a cached file while looking for it and computing it; rank zero locks for all ranks."""
         return nullcontext() if self.locks is None or rank() > 0 else self.locks.hold(file.stem)

@@ -1,4 +1,4 @@
-"""Print lines for the user, from rank zero alone."""
+"""Print messages for the user, on rank zero only."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import sys
 
 
 def rank() -> int:
-    """0 in the one process of a run that writes, more in the others, as its launcher says (Lightning, torchrun, SLURM).
+    """Return this process's global rank, or a positive number if it is not the first one of its run.
 
-    Where Lightning starts a node's processes itself, SLURM's variables are those of the shell it was started from, and
-    the first process of the second node is number zero of its node alone.
+    Read from the variables of the launcher (torchrun, Lightning, SLURM), so that it is known before torch is imported.
     """
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
+    # Before SLURM's variables, which are those of the surrounding shell where Lightning starts a node's processes
+    # itself. The sum is not the exact rank, but is zero only for the first process of the first node.
     if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:
         return int(os.environ.get("NODE_RANK", 0)) + int(os.environ.get("LOCAL_RANK", 0))
     return int(os.environ.get("SLURM_PROCID", 0))
 
 
 def say(text: str = "") -> None:
-    """A line for the user, on stderr and from rank zero alone; stdout is for results."""
+    """Print a line to stderr, on rank zero only; stdout is kept for results."""
     if rank() == 0:
         print(text, file=sys.stderr, flush=True)
 
 
 @functools.cache
 def say_once(text: str) -> None:
-    """`say`, once in a process: for what several parts of one command find out."""
+    """Print a line like `say`, but each text only once per process."""
     say(text)

@@ -1,4 +1,4 @@
-"""What env.json lists: versions and the kind of machine, no name and no path."""
+"""Software versions and kind of machine, as recorded in env.json."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import rib
 from rib.schemas.files import Environment
 
 PACKAGE = Path(rib.__file__).resolve().parent
-"""Folder of this code."""
+"""Folder of the package ``rib``."""
 
 
 def environment() -> Environment:
-    """What env.json lists: versions and the kind of machine, no name and no path."""
+    """Return the content of env.json; it holds no host or user name and no path."""
     import torch
 
     packages = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
@@ -26,18 +26,19 @@ def environment() -> Environment:
             **{name: _version(name) for name in packages},
         },
         "platform": platform.platform(),
+        # platform.processor() is empty on some Linux distributions.
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
 
 
 def _is_checkout() -> bool:
-    """Whether this code lies in a folder that anybody may have changed, on PYTHONPATH or installed with ``-e``."""
+    """Return True if rib runs from a checkout (on PYTHONPATH or installed with ``-e``), whose code may be edited."""
     return not (PACKAGE / "conf").is_dir()  # a wheel holds it, a checkout has it beside the package
 
 
 def _version(distribution: str) -> str:
-    """Of an installed distribution; of one that was put on the path without its metadata nothing is known."""
+    """Return a distribution's version; "unknown" if its code is on the path without metadata."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, whatever kills the process or fills the disk."""
+"""Atomic writes (a file is complete or absent, even after a kill or on a full disk), and digests."""
 
 from __future__ import annotations
 
@@ -10,37 +10,46 @@ from pathlib import Path
 from rib.errors import RibError
 
 
-def unfinished(file: Path) -> Path:
-    """A name beside ``file`` that no other writer has, on this machine or another: a cluster's nodes share numbers."""
+def temporary_path(file: Path) -> Path:
+    """Return a path beside a file that no other process writes to, on this machine or another."""
+    # Random digits, since processes on two nodes of a cluster may have the same id.
     return file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Put a file in its place by a rename, making its folder.
+    """Write a file under a temporary name and rename it; its folder is created if needed.
+
+    Args:
+        file: Path to write.
+        content: All of its bytes.
 
     Raises:
-        RibError: If it cannot be written; an older file of that name is as it was.
+        RibError: If it cannot be written; an existing file of that name is then unchanged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished(file)
+    temporary = temporary_path(file)
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(stream.fileno())  # else a power cut may leave the name with an empty file
         os.replace(temporary, file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RibError(f"cannot write {file}: {error.strerror}; nothing that was finished is lost") from error
+        raise RibError(f"cannot write {file}: {error.strerror}; finished results are not affected") from error
 
 
 def file_digest(file: Path) -> str:
-    """SHA-256 of a file's content, 64 hex digits."""
+    """Return the SHA-256 of a file's content, 64 hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def digest_of(facts: object) -> str:
-    """Sixteen hex digits that change when any of the facts does (JSON with sorted keys, SHA-256)."""
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
+def digest_of(value: object) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a value's JSON.
+
+    Args:
+        value: Dictionaries, lists, numbers and texts; anything else counts as its `str`. The order of keys is ignored.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -42,7 +42,7 @@ class Lock:
     """A key that this process holds.
 
     Attributes:
-        file: Removed by a process that takes the key over.
+        file: The lock file; another process that takes the key over removes it.
     """
 
     file: Path
@@ -63,7 +63,7 @@ class Locks:
     """The locks in one folder.
 
     Args:
-        folder: In the run store.
+        folder: Folder of the lock files, ``claims`` of a run store or ``locks`` beside a cached file.
         beat: Seconds between two heartbeats.
         silence: Seconds without a heartbeat after which a holder counts as dead.
     """
@@ -75,7 +75,17 @@ class Locks:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[Lock]:
-        """Hold a key; waits while another live process holds it."""
+        """Hold a key, waiting while another live process holds it.
+
+        Args:
+            key: Name of the lock, part of its file's name.
+
+        Yields:
+            The lock; ask `Lock.held` before publishing what was made under it.
+
+        Raises:
+            RibError: If the folder cannot be written.
+        """
         lock = Lock(self._acquire(key))
         released = threading.Event()
         threading.Thread(target=_keep_beating, args=(lock.file, self.beat, released), daemon=True).start()
@@ -86,7 +96,15 @@ class Locks:
             lock.file.unlink(missing_ok=True)
 
     def holder(self, key: str, besides: Path | None = None) -> dict[str, Any] | None:
-        """Return the live process that holds a key, or None; lock files of dead processes are removed."""
+        """Return the live process that holds a key, or None; lock files of dead processes are removed.
+
+        Args:
+            key: Name of the lock.
+            besides: Lock file to ignore, the caller's own.
+
+        Returns:
+            ``host``, ``pid`` and ``started`` (time of its start, as the system gives it) of the process.
+        """
         for file in self.folder.glob(f"{glob.escape(key)}.*"):
             if file == besides:
                 continue
@@ -114,12 +132,13 @@ class Locks:
                     return mine
                 mine.unlink(missing_ok=True)
             if not waiting:
-                say(f"another process ({holder['pid']} on {holder['host']}) is making this; waiting for it")
+                say(f"waiting for another process that makes the same ({holder['pid']} on {holder['host']})")
                 waiting = True
+            # Random, so that two processes that withdrew for each other do not meet again.
             time.sleep(min(self.beat, 0.2 + 0.3 * random.random()))
 
     def _is_silent(self, name: str, size: int) -> bool:
-        """True if a lock file has not grown for `silence` seconds of this process's own clock."""
+        """Return True if a lock file has not grown for `silence` seconds of this process's own clock."""
         now = time.monotonic()
         known, since = self._heard.get(name, (-1, now))
         if size != known:
@@ -130,13 +149,13 @@ class Locks:
 
 @contextmanager
 def hold_while_making(file: Path) -> Iterator[bool]:
-    """Let one process make a cached file while the others wait for it.
+    """Let one process make a cached file or folder while others wait for it.
 
     Args:
-        file: What is made, a file or a folder; its lock lies in the folder ``locks`` beside it.
+        file: File or folder to make; its lock is in the folder ``locks`` beside it.
 
     Yields:
-        False where the lock's folder cannot be written: nobody waits there, and every process makes the file.
+        True if the lock is held; False if its folder cannot be written, and every process makes its own.
     """
     with ExitStack() as stack:
         locked = False
@@ -147,14 +166,14 @@ def hold_while_making(file: Path) -> Iterator[bool]:
 
 
 def _keep_beating(file: Path, seconds: float, released: threading.Event) -> None:
-    """Add a byte every few seconds; never creates the file again once it is gone."""
+    """Append a byte to a lock file every few seconds, until the lock is released or the file is gone."""
     while not released.wait(seconds):
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)  # no O_CREAT: a lock taken over stays lost
         except FileNotFoundError:
             return
         except OSError:
-            continue  # a shared folder that does not answer just now
+            continue  # a shared folder that is unreachable for the moment
         try:
             os.write(descriptor, b".")
         except OSError:
@@ -164,7 +183,7 @@ def _keep_beating(file: Path, seconds: float, released: threading.Event) -> None
 
 
 def _holder_of(line: str) -> dict[str, Any]:
-    """Read the holder from a lock file's first line; a damaged one belongs to an unknown process until it is silent."""
+    """Parse the first line of a lock file; a damaged one counts as held by an unknown process until it falls silent."""
     try:
         holder = json.loads(line)
         return {"host": str(holder["host"]), "pid": int(holder["pid"]), "started": holder["started"]}
@@ -173,22 +192,23 @@ def _holder_of(line: str) -> dict[str, Any]:
 
 
 def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """True if a holder is known to be dead; never for a process of another host."""
+    """Return True if a holder is known to be dead; never known for a process of another host."""
     if holder["host"] != socket.gethostname():
         return False
     return bool(_started(holder["pid"]) != holder["started"])
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process of this host began (a reused pid has another time), or None if it is gone."""
+    """Return the start time of a process on this host, or None if it is gone; a reused pid has another time."""
     try:
+        # Fields behind the name, which may hold blanks and brackets: the state (Z: zombie), the start in clock ticks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except OSError:
         pass
     if Path("/proc/self/stat").exists():
         return None
-    try:  # no /proc (macOS): alive is all that can be told
+    try:  # no /proc (macOS): a reused pid cannot be recognised
         os.kill(pid, 0)
     except OSError:
         return None

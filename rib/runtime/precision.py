@@ -1,4 +1,4 @@
-"""Numerical precision of matrix products and convolutions."""
+"""Floating-point precision of matrix products and convolutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute matrix products and convolutions in full float32 inside (no TF32), and restore the settings after."""
+    """Compute matrix products and convolutions in full float32 (no TF32) within a block, then restore the settings."""
+    # TF32 keeps 10 bits of the mantissa, and cuDNN uses it for convolutions by default.
     matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

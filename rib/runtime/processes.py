@@ -1,4 +1,4 @@
-"""The processes of one run: start them, count them, and let them agree on what rank zero finds."""
+"""The processes of a multi-process run (DDP): start them, count them, and broadcast rank zero's decisions."""
 
 from __future__ import annotations
 
@@ -22,34 +22,43 @@ T = TypeVar("T")
 
 NOT_FOR_USERS = (
     ".*does not have many workers.*",  # cached crops need none
-    ".*in eval mode at the start of training.*",  # frozen BatchNorm is meant to be
+    ".*in eval mode at the start of training.*",  # frozen BatchNorm is in eval mode on purpose
     ".*your dataloader is not resumable.*",  # it is, through the sampler (rib.data.sampler)
-    ".*decoding and encoding capabilities of TorchVision are deprecated.*",  # PIL takes over where they are gone
+    ".*decoding and encoding capabilities of TorchVision are deprecated.*",  # rib falls back to PIL without them
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 on torch 2.15
 )
-"""Warnings of libraries about what is so on purpose, or theirs to mend."""
+"""Warnings of libraries, as regular expressions, that the user can do nothing about."""
 
 
 def launch_processes(config: Config) -> Fabric:
-    """The devices and, for several, their processes: those of the Trainer, which joins them later."""
-    import lightning.pytorch  # noqa: F401 - its loggers must exist before they are quieted
+    """Start the processes that ``trainer`` asks for, and return this process's Fabric.
+
+    Lightning's Trainer, built later, joins the same processes.
+
+    Args:
+        config: Its ``trainer`` gives accelerator, devices, nodes and strategy.
+
+    Raises:
+        RibError: If Lightning refuses these values, or the launcher has started another number of processes.
+    """
+    import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
     from lightning.fabric import Fabric
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    given = {k: config.trainer[k] for k in ("accelerator", "devices", "num_nodes", "strategy") if k in config.trainer}
+    names = ("accelerator", "devices", "num_nodes", "strategy")
     try:
-        fabric = Fabric(**given)
+        fabric = Fabric(**{name: config.trainer[name] for name in names if name in config.trainer})
         fabric.launch()
     except Exception as error:
         raise RibError(f"trainer: {' '.join(str(error).split())}") from error
     started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) if processes_exist() else 1
     if fabric.world_size < started:
         raise RibError(
-            f"trainer: expected {fabric.world_size} processes (trainer.devices x trainer.num_nodes), {started} were "
-            "started; say trainer=ddp with trainer.devices= a node, or start one"
+            f"trainer: expected {fabric.world_size} processes (trainer.devices x trainer.num_nodes), got {started}; "
+            "use trainer=ddp with trainer.devices=N (processes per node), or start a single process"
         )
     if config.keep_memory and fabric.device.type == "cpu":
         keep_memory()
@@ -57,19 +66,19 @@ def launch_processes(config: Config) -> Fabric:
 
 
 def several_processes(config: Config) -> bool:
-    """Whether a run's Trainer asks for more than one process (or for as many as there are devices)."""
+    """Return True if ``trainer`` asks for more than one process, or for all devices."""
     return config.trainer.get("devices", 1) not in (1, "1") or config.trainer.get("num_nodes", 1) != 1
 
 
 def num_processes(config: Config) -> int:
-    """Processes that a run's Trainer asks for on all nodes; what says "all devices" is counted here."""
+    """Return the number of processes that ``trainer`` asks for, over all nodes; "all devices" are counted here."""
     if not several_processes(config):
         return 1
     devices = config.trainer.get("devices", 1)
     if isinstance(devices, list):
         each = len(devices)
     elif isinstance(devices, str) and "," in devices:
-        each = len([place for place in devices.split(",") if place.strip()])
+        each = len([index for index in devices.split(",") if index.strip()])
     else:
         each = -1 if devices == "auto" else int(devices)
     if each < 0:
@@ -81,7 +90,7 @@ def num_processes(config: Config) -> int:
 
 
 def count_devices(config: Config) -> dict[str, Any]:
-    """A Trainer's arguments with a number where they say all devices, so that another machine reads the same."""
+    """Return the ``trainer`` options with "all devices" replaced by their number, which holds on other machines too."""
     devices = config.trainer.get("devices", 1)
     if devices not in ("auto", -1, "-1"):
         return config.trainer
@@ -89,13 +98,24 @@ def count_devices(config: Config) -> dict[str, Any]:
 
 
 def processes_exist() -> bool:
-    """Whether this run's processes were started already, by torchrun, by srun, or by Lightning."""
+    """Return True if torchrun, srun or Lightning has already started the processes of this run."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning's own rule
     return "LOCAL_RANK" in os.environ or ("SLURM_NTASKS" in os.environ and not interactive)
 
 
 def agree(config: Config, look: Callable[[], T]) -> T:
-    """What rank zero sees or does in the store: the processes of one run must never decide for themselves."""
+    """Call a function and broadcast rank zero's result, so that all ranks take the same branch.
+
+    Each rank looking for itself could see another state of the run store, and ranks that disagree wait for each other
+    for ever.
+
+    Args:
+        config: Its ``trainer`` says how many processes there are; they are started if need be.
+        look: Looks something up, or does something that only rank zero does.
+
+    Returns:
+        Rank zero's result, on every rank.
+    """
     if not processes_exist() and not several_processes(config):
         return look()
     agreed_on: T = launch_processes(config).broadcast(look())
@@ -103,7 +123,13 @@ def agree(config: Config, look: Callable[[], T]) -> T:
 
 
 def agree_if_finished(config: Config, look: Callable[[], bool]) -> bool:
-    """The same for what may make all further work needless: then the other processes are not even started."""
+    """Return rank zero's answer to "is the run finished?", without starting other processes if it is.
+
+    Args:
+        config: As for `agree`.
+        look: Returns True if nothing is left to do.
+    """
+    # On several nodes every node runs the command, and one of them may not see the run yet: they have to agree.
     if not processes_exist() and config.trainer.get("num_nodes", 1) == 1 and look():
         return True
     return agree(config, look)
@@ -112,18 +138,22 @@ def agree_if_finished(config: Config, look: Callable[[], bool]) -> bool:
 def check_share(batch_size: int, world: int) -> None:
     """Check that a global batch can be split evenly.
 
+    Args:
+        batch_size: Images of a global batch.
+        world: Number of processes.
+
     Raises:
-        ValueError: If not, with both numbers.
+        ValueError: If it cannot, with both numbers.
     """
     if batch_size % world:
         raise ValueError(f"expected a batch size that {world} processes can share evenly, got {batch_size}")
 
 
 def check_batch(config: Config) -> None:
-    """See, before anything is trained, that the processes can share a batch.
+    """Check before training that ``batch_size`` can be split evenly among the processes.
 
     Raises:
-        RibError: If not, with both numbers.
+        RibError: If it cannot, with both numbers.
     """
     try:
         check_share(config.batch_size, launch_processes(config).world_size)
@@ -132,14 +162,20 @@ def check_batch(config: Config) -> None:
 
 
 def trainer_plugins() -> list[Any]:
-    """Under SLURM, no requeueing by Lightning: it saves within a step and goes on from there, with other weights."""
+    """Return the Trainer's plugins: under SLURM, one that switches Lightning's own requeueing off."""
+    # Lightning's signal handler saves in the middle of a step; a run resumed from there ends with other weights.
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def has_gpu(accelerator: str) -> bool:
-    """Whether training will run on a CUDA GPU; torch is asked only where there may be one."""
+    """Return True if training will run on a CUDA GPU.
+
+    Args:
+        accelerator: ``trainer.accelerator``: ``auto``, ``cpu``, ``gpu``.
+    """
+    # Without the device file there is no GPU, and torch, which takes seconds to import, is not needed to know it.
     if accelerator == "cpu" or (sys.platform == "linux" and not Path("/dev/nvidiactl").exists()):
         return False
     import torch

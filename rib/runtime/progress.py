@@ -1,4 +1,4 @@
-"""How far long work is: a bar in a terminal, a line now and then in a log file."""
+"""Progress of long tasks: a bar in a terminal, a line every 30 seconds in a log file, or a JSON file."""
 
 from __future__ import annotations
 
@@ -20,36 +20,40 @@ from rib.schemas.files import ProgressInfo
 SECONDS_BETWEEN_LINES = 30.0
 
 _report: Path | None = None
-"""File that says how far this process is, for whoever watches it from outside."""
+"""JSON file that progress is written to instead of stderr; None for stderr."""
 
 
 def report_to(file: Path) -> None:
-    """Let all progress from here on be written to a file as well, at most once a second."""
+    """Write all further progress of this process to a JSON file instead of stderr, at most once a second.
+
+    Args:
+        file: Path of the file; `rib.schemas.files.ProgressInfo` describes its content.
+    """
     global _report
     _report = file
 
 
 Advance = Callable[[int, str], object]
-"""Told the units done since the last call and a short note (may be empty)."""
+"""Function to call with the number of units done since the last call and a short note, which may be empty."""
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> Iterator[Advance]:
-    """Show progress on stderr, from rank zero alone.
+    """Show the progress of a task, on rank zero only.
 
     Args:
-        what: "fine-tuning on ImageNet-R".
-        total: Units of the whole.
-        unit: Their name.
-        begun_at: Units done before, which count as done but not as speed.
+        what: Title of the task, "fine-tuning on ImageNet-R".
+        total: Number of units in the whole task.
+        unit: Name of the units.
+        begun_at: Units done before a resume; they count as done, but not for the speed.
 
     Yields:
-        What to call as work gets done.
+        Function to call as work gets done.
     """
     if rank() > 0:
         yield lambda done, note: None
     elif _report is not None:
-        yield _reports(_report, what, total, unit, begun_at)
+        yield _json_reporter(_report, what, total, unit, begun_at)
     elif sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -63,11 +67,11 @@ def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> 
             task = bar.add_task(what, total=total, completed=begun_at, note="")
             yield lambda done, note: bar.update(task, advance=done, note=note)
     else:
-        yield _lines(what, total, unit, begun_at)
+        yield _line_printer(what, total, unit, begun_at)
 
 
-def _lines(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Progress for a log file: a line every 30 seconds, and one at the end of what took more than a second."""
+def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
+    """Print a line every 30 seconds, and one at the end of a task that took more than a second."""
     begun = last = time.monotonic()
     count = begun_at
 
@@ -75,18 +79,19 @@ def _lines(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
         nonlocal count, last
         count += done
         now = time.monotonic()
-        complete = count - done < total <= count
+        complete = count - done < total <= count  # reached with this call: a task that overshoots prints one last line
         if now - last > SECONDS_BETWEEN_LINES or (complete and now - begun > 1):
             last = now
             rate = (count - begun_at) / max(now - begun, 1e-9)
             speed = f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
+            # flush: a log file would otherwise show nothing for minutes.
             print(f"{what}: {count}/{total} {unit}, {speed} {note}".rstrip(), file=sys.stderr, flush=True)
 
     return advance
 
 
-def _reports(file: Path, what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Progress as JSON: what, done, total, unit, note, rate a second and seconds left."""
+def _json_reporter(file: Path, what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
+    """Write progress to a JSON file (`rib.schemas.files.ProgressInfo`)."""
     begun, last, count = time.monotonic(), 0.0, begun_at
 
     def advance(done: int, note: str = "") -> None:
@@ -105,7 +110,7 @@ def _reports(file: Path, what: str, total: int, unit: str, begun_at: int = 0) ->
                 "rate": rate,
                 "seconds_left": (total - count) / rate if rate else None,
             }
-            with suppress(RibError):  # a full disk must not end what it tells of
+            with suppress(RibError):  # a full disk must not end the task
                 write_atomically(file, json.dumps(report).encode())
 
     return advance

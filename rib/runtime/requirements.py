@@ -1,4 +1,4 @@
-"""What has to be installed before a command can begin: a checkout brings its code and none of what that needs."""
+"""Check that all required packages are installed; a checkout on PYTHONPATH comes without them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ REQUIRED = {
     "safetensors": "safetensors",
     "scipy": "scipy",
 }
-"""Distributions, and what they are imported as."""
+"""Module that each required distribution is imported as."""
 
 
 def check() -> None:
-    """See that everything is there; nothing is imported.
+    """Check the Python version and the required packages, without importing them.
 
     Raises:
-        SystemExit: If something is not, with one sentence.
+        SystemExit: If Python is too old or a package is missing, with one sentence that says what to do.
     """
     if sys.version_info < PYTHON:
         sys.exit(f"rib: expected Python {'.'.join(map(str, PYTHON))} or later, this is {sys.version.split()[0]}")
     absent = [name for name, module in REQUIRED.items() if find_spec(module) is None]
     if absent:
         checkout = Path(__file__).resolve().parents[2]
-        how = "pip install it again"
+        how = "install rib again with pip"
         if (checkout / "pyproject.toml").is_file():
-            how = f"give `make .venv/.installed` in {checkout}, or `pip install -e {checkout}`"
+            how = f"run `make .venv/.installed` in {checkout}, or `pip install -e {checkout}`"
         sys.exit(f"rib: {sys.executable} has no {', '.join(absent)}, which rib needs; {how}")

@@ -1,7 +1,7 @@
-"""Types and JSON Schemas of the JSON that rib writes; imports nothing else of rib.
+"""Types and JSON Schemas of the JSON files that rib writes; imports nothing else of rib.
 
-``rib.schemas.load("metrics")`` gives the schema of metrics.json to any program that reads it. The ``.json`` files are
-made from the types: after a change of a type run ``python -m rib.schemas``.
+``rib.schemas.load("metrics")`` returns the schema of metrics.json, for any program that reads it. The ``.json`` files
+are generated from the types: run ``python -m rib.schemas`` after changing a type.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TYPES: dict[str, Any] = {
 """Type of each kind of JSON; status and plan are printed, the others are files."""
 
 FILES = {"metrics": r"metrics(\..+)?", "job": r"job\.\d+"}
-"""Names of files, without their ending, of kinds that have several."""
+"""Regular expression of the file names, without their ending, of kinds whose name is not fixed."""
 
 
 def kind_of(file: Path) -> str | None:
-    """The kind of JSON that a file's name promises, ``metrics``; None for files of other kinds."""
+    """Return the kind of JSON in a file, ``metrics``, judging by its name; None for other files."""
     if file.suffix != ".json":
         return None
     return next((kind for kind in TYPES if re.fullmatch(FILES.get(kind, kind), file.stem)), None)
@@ -43,10 +43,13 @@ def kind_of(file: Path) -> str | None:
 
 @cache
 def load(kind: str) -> dict[str, Any]:
-    """The JSON Schema of a kind of JSON.
+    """Return the JSON Schema of a kind of JSON.
 
     Args:
-        kind: ``metrics``, ``status``, ... (`TYPES`).
+        kind: Key of `TYPES`: ``metrics``, ``status``, ...
+
+    Raises:
+        FileNotFoundError: If there is no such kind.
     """
     schema: dict[str, Any] = json.loads((resources("rib.schemas") / f"{kind}.json").read_text())
     return schema

@@ -1,4 +1,4 @@
-"""``python -m rib.schemas``: write the JSON Schemas again, after a change of a type."""
+"""``python -m rib.schemas``: generate the JSON Schemas again, after a change of a type."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rib.schemas.build import json_schema
 
 
 def write_schemas(folder: Path) -> None:
-    """Write ``<kind>.json`` for every kind of JSON."""
-    for kind, of in TYPES.items():
-        (folder / f"{kind}.json").write_text(json.dumps(json_schema(of), indent=1) + "\n")
+    """Write ``<kind>.json`` to a folder for every kind of JSON."""
+    for kind, type_ in TYPES.items():
+        (folder / f"{kind}.json").write_text(json.dumps(json_schema(type_), indent=1) + "\n")
 
 
 if __name__ == "__main__":

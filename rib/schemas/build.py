@@ -1,4 +1,4 @@
-"""Make a JSON Schema (draft 2020-12) from a `TypedDict`; descriptions come from its docstring."""
+"""Generate a JSON Schema (draft 2020-12) from a `TypedDict`; its docstring gives the descriptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ Schema = dict[str, Any]
 
 
 def json_schema(kind: Any) -> Schema:
-    """The JSON Schema of a `TypedDict`; other `TypedDict`s that it holds are in ``$defs``."""
+    """Return the JSON Schema of a `TypedDict`; nested `TypedDict`s are in its ``$defs``.
+
+    Args:
+        kind: A `TypedDict` whose docstring describes every key under ``Attributes``.
+
+    Raises:
+        KeyError: If the docstring lacks a key.
+    """
     definitions: dict[str, Schema] = {}
     schema = _object(kind, definitions)
     return {
@@ -27,6 +34,7 @@ def json_schema(kind: Any) -> Schema:
 
 
 def _object(kind: Any, definitions: dict[str, Schema]) -> Schema:
+    """Return the schema of a `TypedDict`, adding nested ones to the definitions."""
     text, described = _descriptions(getdoc(kind) or "")
     properties = {
         name: {"description": described[name], **_schema(field.type, definitions)}
@@ -37,12 +45,12 @@ def _object(kind: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _schema(kind: Any, definitions: dict[str, Schema]) -> Schema:
-    """The schema of one value."""
+    """Return the schema of one value, adding nested `TypedDict`s to the definitions."""
     arguments = get_args(kind)
     if kind is Any:
         return {}
     if is_typeddict(kind):
-        if kind.__name__ not in definitions:
+        if kind.__name__ not in definitions:  # two types of one name would share a definition; rib has none
             definitions[kind.__name__] = _object(kind, definitions)
         return {"$ref": f"#/$defs/{kind.__name__}"}
     if get_origin(kind) in (Union, UnionType):
@@ -55,7 +63,7 @@ def _schema(kind: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _descriptions(docstring: str) -> tuple[str, dict[str, str]]:
-    """A docstring's text, and its ``Attributes`` by name."""
+    """Split a docstring into its text and the descriptions under ``Attributes``, by name."""
     text, _, attributes = docstring.partition("\n\nAttributes:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
-    return " ".join(text.split()), {name: " ".join(said.split()) for name, said in entries}
+    return " ".join(text.split()), {name: " ".join(description.split()) for name, description in entries}

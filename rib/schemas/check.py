@@ -1,4 +1,4 @@
-"""Compare JSON with a `TypedDict` at run time, fault by fault."""
+"""Check JSON against a `TypedDict` at run time, and describe every difference."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 
 class Field:
-    """One key of a `TypedDict`.
+    """Type of one key of a `TypedDict`.
+
+    Args:
+        hint: The key's annotation.
 
     Attributes:
-        type: Of its value.
+        type: Type of the value.
         required: False for `NotRequired`.
     """
 
@@ -24,15 +27,15 @@ class Field:
 
 @cache
 def fields_of(kind: Any) -> dict[str, Field]:
-    """Keys of a `TypedDict`, those that it inherits first."""
+    """Return the keys of a `TypedDict` with their types, inherited keys first."""
     return {name: Field(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
 
 
 def faults(value: object, kind: Any, name: str = "") -> Iterator[str]:
-    """Describe where a value departs from a type; keys that the type does not have are ignored.
+    """Describe every difference between a value and its type; keys that are not in the type are ignored.
 
     Args:
-        value: As `json.loads` gives it.
+        value: As `json.loads` returns it.
         kind: A `TypedDict`, ``dict[str, X]``, ``list[X]``, ``X | None``, ``int``, ``float``, ``str``, ``bool`` or
             `Any`. An ``int`` is a ``float``, and a ``bool`` is neither.
         name: Dotted name of the value.
@@ -46,6 +49,7 @@ def faults(value: object, kind: Any, name: str = "") -> Iterator[str]:
     if get_origin(kind) in (Union, UnionType):
         if value is not None or NoneType not in get_args(kind):
             others = [option for option in get_args(kind) if option is not NoneType]
+            # Of several types, the one with the fewest differences is the one that was meant.
             yield from min((list(faults(value, option, name)) for option in others), key=len)
     elif not _is_instance(value, kind):
         yield f"{name} is {shorten(value)}"
@@ -60,18 +64,18 @@ def faults(value: object, kind: Any, name: str = "") -> Iterator[str]:
         for key, entry in value.items():
             yield from faults(entry, get_args(kind)[1], f"{prefix}{key}")
     elif isinstance(value, list):
-        for place, entry in enumerate(value):
-            yield from faults(entry, get_args(kind)[0], f"{name}[{place}]")
+        for index, entry in enumerate(value):
+            yield from faults(entry, get_args(kind)[0], f"{name}[{index}]")
 
 
 def shorten(value: object) -> str:
-    """A value as JSON, at most 40 characters."""
+    """Format a value as JSON, cut to at most 40 characters."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _is_instance(value: object, kind: Any) -> bool:
     outer: type = dict if is_typeddict(kind) else get_origin(kind) or kind
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # bool is a subclass of int, but true is no number in JSON
         return outer is bool
     return isinstance(value, (int, float) if outer is float else outer)

@@ -1,4 +1,4 @@
-"""Types of the other JSON that rib writes: files of a run, a grid and a sweep, and what status and plan print."""
+"""Types of all JSON except metrics.json: files of a run, a grid and a sweep, and the output of status and plan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rib.schemas.metrics import RobustnessImprovement
 
 
 class Fit(TypedDict):
-    """Result of training or merging: fit.json, written with the weights.
+    """Result of training or merging weights: fit.json, written with the weights.
 
     Attributes:
         seconds: Wall time.
-        num_parameters: Parameters of the model.
+        num_parameters: Number of the model's parameters.
         notes: Numbers that the methods report, by "method.name".
         weights: SHA-256 of weights.safetensors; null for an ensemble of outputs, which has none.
     """
@@ -34,20 +34,20 @@ class Scoring(TypedDict):
 
 
 class MadeFrom(TypedDict):
-    """Weights that a run is made from, as they were when it was begun: made_from.json.
+    """Weights of other runs that a run is made from, recorded at its start: made_from.json.
 
     Attributes:
-        weights: SHA-256 of the weights of each run that it needs, in order.
+        weights: SHA-256 of the weights of each of these runs, in order.
     """
 
     weights: list[str | None]
 
 
 class Environment(TypedDict):
-    """Software and kind of machine that made a run: env.json. It holds no name and no path.
+    """Software and kind of machine that made a run: env.json. It holds no host or user name and no path.
 
     Attributes:
-        versions: Of Python, rib and packages.
+        versions: Versions of Python, rib and packages.
         platform: Operating system.
         device: Name of the GPU, or kind of CPU.
         threads: CPU threads that torch used.
@@ -64,7 +64,7 @@ class Failure(TypedDict):
 
     Attributes:
         error: One sentence.
-        last_lines: The end of the cell's log.
+        last_lines: Last lines of the cell's log.
     """
 
     error: str
@@ -75,13 +75,13 @@ class ProgressInfo(TypedDict):
     """Progress of a grid's cell while it is made: progress.json.
 
     Attributes:
-        what: Present task, "fine-tuning on ImageNet-R".
+        what: Current task, "fine-tuning on ImageNet-R".
         done: Units done.
         total: Units of the whole task.
         unit: "images", "steps".
-        note: Short remark, may be empty.
+        note: Short remark; may be empty.
         rate: Units per second.
-        seconds_left: Of this task; null before there is a rate.
+        seconds_left: Expected remaining time of this task; null before there is a rate.
     """
 
     what: str
@@ -97,13 +97,13 @@ class Job(TypedDict):
     """One job of a Hydra multirun: job.<number>.json in the sweep's folder.
 
     Attributes:
-        overrides: The job's overrides, separated by blanks.
+        overrides: The job's overrides, separated by spaces.
         model: Name of the model.
         source: Dataset that is fine-tuned on; "none" for a pretrained model.
         method: "finetune", "ewc", "lwf+wise_ft".
-        seed: Null where nothing is random.
+        seed: Random seed; null if nothing is random.
         robustness_improvement: RI of a finished job; null if the suite leaves no target.
-        folder: The run's folder; only a finished job has one.
+        folder: The run's folder; absent unless the job finished.
         error: One sentence, if the job failed.
     """
 
@@ -118,19 +118,19 @@ class Job(TypedDict):
 
 
 class RunningCell(TypedDict):
-    """A cell that a process is making now. The keys of progress.json are absent until it reports for the first time.
+    """A cell that is running now. The keys of progress.json are absent until its first report.
 
     Attributes:
         label: "mini_small, ewc on imagenet_r, seed 0".
-        host: Machine that makes it.
-        pid: Process there.
-        what: Present task.
+        host: Machine that it runs on.
+        pid: Process id on that machine.
+        what: Current task.
         done: Units done.
         total: Units of the whole task.
         unit: "images", "steps".
-        note: Short remark, may be empty.
+        note: Short remark; may be empty.
         rate: Units per second.
-        seconds_left: Of this task; null before there is a rate.
+        seconds_left: Expected remaining time of this task; null before there is a rate.
     """
 
     label: str
@@ -146,7 +146,7 @@ class RunningCell(TypedDict):
 
 
 class CellReason(TypedDict):
-    """A cell without a result.
+    """A cell that has no result, and the reason.
 
     Attributes:
         label: "mini_small, ewc on imagenet_r, seed 0".
@@ -161,11 +161,11 @@ class Status(TypedDict):
     """State of a grid: action=status format=json.
 
     Attributes:
-        counts: Cells asked for, by state: done, running, failed, refused, missing.
-        running: Cells that are made now.
+        counts: Number of the grid's cells by state: done, running, failed, refused, missing.
+        running: Cells that are running now.
         failed: Cells that failed.
         refused: Cells whose source must not be trained on.
-        seconds_left: Of all that is missing, one after another; null if nothing like it was measured.
+        seconds_left: Expected time of all missing cells, one after another; null if no similar cell was measured.
     """
 
     counts: dict[str, int]
@@ -176,16 +176,16 @@ class Status(TypedDict):
 
 
 class PlannedCell(TypedDict):
-    """One run of a grid, as planned.
+    """One run in the plan of a grid.
 
     Attributes:
         id: Name of its folder under <store>/cells.
         label: "mini_small, ewc on imagenet_r, seed 0".
         state: done, failed, refused or missing.
-        wanted: True if the grid asks for it, false if only other cells need it.
-        needs: Ids of the cells that come before it.
+        wanted: True if the cell is in the grid, false if only other cells need it.
+        needs: Ids of the cells that must finish before it starts.
         axes: Values of the grid's axes, by option.
-        folder: The run's folder, there or not; null if the cell cannot be resolved.
+        folder: The run's folder, which may not exist yet; null if the cell's config is invalid.
     """
 
     id: str
@@ -201,12 +201,12 @@ class PlanReport(TypedDict):
     """Plan of a grid: plan_only=true format=json.
 
     Attributes:
-        cells: Each after those that it needs.
-        shared: Number of runs that other cells need, by method, and of Fishers.
+        cells: Planned cells; each comes after those that it needs.
+        shared: Number of runs that other cells need, by method, and number of Fisher matrices.
         failed: Cells that failed.
         refused: Cells whose source must not be trained on.
-        seconds: Expected time of what is missing, with as many jobs side by side as were asked for; null if unknown.
-        num_bytes: Expected disk space of what is missing.
+        seconds: Expected time of the missing cells with the requested number of parallel jobs; null if unknown.
+        num_bytes: Expected disk space of the missing cells, in bytes.
     """
 
     cells: list[PlannedCell]

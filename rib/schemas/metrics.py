@@ -1,7 +1,7 @@
 """Types of metrics.json, the results of one run on one suite.
 
-Keys marked `NotRequired` came with a later version of rib, or belong to some runs only. Readers ignore keys that they
-do not know.
+Keys marked `NotRequired` were added by a later version of rib, or exist for some runs only. Readers must ignore keys
+that they do not know.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class IntervalInPoints(TypedDict):
 
 
 class Improvement(IntervalInPoints):
-    """Mean change in accuracy over some targets, in percentage points; the interval is over images only.
+    """Mean change in accuracy over several targets, in percentage points; the interval is over images only.
 
     Attributes:
         value: Point estimate.
@@ -44,7 +44,7 @@ class RobustnessImprovement(Improvement):
         low: Lower end.
         high: Upper end.
         targets: Datasets that the mean is over.
-        without_derived: RI without the targets that are made of the source's own images; null if none is left.
+        without_derived: RI without the targets that are made from the source's own images; null if none is left.
     """
 
     without_derived: NotRequired[Improvement | None]
@@ -56,7 +56,7 @@ class CellAccuracy(TypedDict):
     Attributes:
         before: Top-1 of the pretrained model, a fraction.
         after: Top-1 of the run's model, a fraction.
-        num_images: Images scored.
+        num_images: Number of images scored.
     """
 
     before: float
@@ -68,11 +68,11 @@ class DatasetAccuracy(TypedDict):
     """Accuracy on one dataset.
 
     Attributes:
-        num_images: Images scored.
+        num_images: Number of images scored.
         before: Top-1 of the pretrained model, a fraction; the mean over cells where the dataset has cells.
         after: Top-1 of the run's model, likewise.
         cells: Accuracy by "corruption/severity", for ImageNet-C.
-        change: After minus before, in percentage points.
+        change: Accuracy after minus accuracy before, in percentage points.
     """
 
     num_images: int
@@ -83,10 +83,10 @@ class DatasetAccuracy(TypedDict):
 
 
 class Measures(TypedDict):
-    """Numbers of one model on one suite.
+    """Accuracies and RI of one model on one suite.
 
     Attributes:
-        accuracy: By dataset.
+        accuracy: Accuracy by dataset.
         robustness_improvement: RI; null if the suite leaves no target.
     """
 
@@ -95,10 +95,10 @@ class Measures(TypedDict):
 
 
 class CurvePoint(Measures):
-    """Numbers of one model on an interpolation curve.
+    """Accuracies and RI of one model on an interpolation curve.
 
     Attributes:
-        accuracy: By dataset.
+        accuracy: Accuracy by dataset.
         robustness_improvement: RI; null if the suite leaves no target.
         label: The point's alpha, as text.
     """
@@ -107,12 +107,12 @@ class CurvePoint(Measures):
 
 
 class DataInfo(TypedDict):
-    """Data behind the numbers.
+    """Data that a run was trained and scored on.
 
     Attributes:
         kind: "mini" for the built-in data, "user" for data.root.
-        digest: Of all datasets scored.
-        found: Images on disk, by dataset, of those whose releases differ in their number.
+        digest: Digest of all datasets scored.
+        found: Number of images on disk by dataset, for datasets whose releases differ in it.
     """
 
     kind: str
@@ -121,25 +121,25 @@ class DataInfo(TypedDict):
 
 
 class Protocol(TypedDict):
-    """How the numbers were made. Null marks what a run that trains nothing does not have.
+    """Training and scoring settings; those of training are null for a run that trains nothing.
 
     Attributes:
-        numerics: Version of rib's numbers; 1 if absent.
+        numerics: Version of rib's numerical results; 1 if absent.
         experiment: Name of the experiment file, or null.
-        precision: Of training, in Lightning's words.
-        evaluation_precision: Of scoring.
+        precision: Precision of training, as Lightning names it.
+        evaluation_precision: Precision of scoring.
         epochs: Passes over the source.
-        lr: Learning rate.
+        lr: Peak learning rate.
         warmup_steps: Optimizer steps of linear warm-up.
-        batch_size: Images of an optimizer step.
+        batch_size: Images per optimizer step.
         batch_norm: "update" or "frozen".
-        label_rule: How ObjectNet's classes are read from 1000 outputs.
-        image_backend: Decoder of the images.
-        limit: Most images scored of a dataset; null for all.
-        identity: How images are told apart: "content", "listing" or "pixels".
-        processes: Processes that trained.
+        label_rule: Rule that maps 1000 outputs to ObjectNet's classes.
+        image_backend: Library that decodes the images.
+        limit: Largest number of images scored per dataset; null for all.
+        identity: Property that identifies images in keys: "content", "listing" or "pixels".
+        processes: Number of processes that trained.
         targets: The suite's targets.
-        reported: Datasets scored and not in RI.
+        reported: Datasets that are scored but not part of RI.
         holdout: Fraction of the source kept from training.
         switches: Departures from the benchmark: errata, permissions, incomplete datasets.
     """
@@ -165,11 +165,11 @@ class Protocol(TypedDict):
 
 
 class TrainedOn(TypedDict):
-    """Images that trained the weights.
+    """Images that the weights were trained on.
 
     Attributes:
-        num_images: Their number.
-        digest: Of just these, not of the whole dataset.
+        num_images: Number of images.
+        digest: Digest of these images, not of the whole dataset.
     """
 
     num_images: int
@@ -177,11 +177,11 @@ class TrainedOn(TypedDict):
 
 
 class ScoreInfo(TypedDict):
-    """Predictions behind one accuracy.
+    """Predictions that an accuracy was computed from.
 
     Attributes:
-        key: Score key, part of the predictions' file name.
-        images: Digest of the images, under which the store keeps their paths.
+        key: Score key, part of the name of the predictions' file.
+        images: Digest of the images; the store keeps their paths under it.
     """
 
     key: str
@@ -194,8 +194,8 @@ class HeldOut(TypedDict):
     Attributes:
         before: Top-1 of the pretrained model, a fraction.
         after: Top-1 of the run's model, a fraction.
-        num_images: Images held out.
-        images: Digest under which the store keeps their paths.
+        num_images: Number of images held out.
+        images: Digest of these images; the store keeps their paths under it.
     """
 
     before: float
@@ -208,8 +208,8 @@ class UsedRun(TypedDict):
     """A finished run that this one was made from.
 
     Attributes:
-        label: For people, "finetune seed=1".
-        source: Dataset it was fine-tuned on, or "none".
+        label: Short description, "finetune seed=1".
+        source: Dataset that it was fine-tuned on, or "none".
         fingerprint: Its training key.
         weights: SHA-256 of the weights that were used; null for a run without weights.
     """
@@ -221,12 +221,12 @@ class UsedRun(TypedDict):
 
 
 class BestIngredient(TypedDict):
-    """The ingredient with the best accuracy on a dataset, of those not fine-tuned on it.
+    """The ingredient with the best accuracy on a dataset, among those not fine-tuned on it.
 
     Attributes:
-        label: Its label.
-        accuracy: Its top-1, a fraction.
-        gain: Accuracy of the merged model minus that, in percentage points.
+        label: Label of the ingredient.
+        accuracy: Top-1 of the ingredient, a fraction.
+        gain: Accuracy of the merged model minus that of the ingredient, in percentage points.
     """
 
     label: str
@@ -250,28 +250,28 @@ class Metrics(Measures):
     """Results of one run on one suite: metrics.json, or metrics.<suite>.json beside it.
 
     Attributes:
-        schema: Version of this format.
+        schema: Version of the format of this file.
         model: Name of the pretrained model.
         source: Dataset that was fine-tuned on; "none" for a pretrained model.
         method: "finetune", "ewc", "lwf+wise_ft".
-        options: Flat overrides that are not default.
-        seed: Null where nothing is random.
+        options: Options that differ from the defaults, by dotted name.
+        seed: Random seed; null if nothing is random.
         suite: The suite's name; with a star if its datasets are not those of rib's suite of that name.
         fingerprint: Training key, 16 hex digits.
-        data: Data behind the numbers.
-        protocol: How the numbers were made.
-        trained_on: Images that trained the weights; null if nothing was trained.
-        accuracy: By dataset.
+        data: Data that the run was trained and scored on.
+        protocol: Training and scoring settings.
+        trained_on: Images that the weights were trained on; null if nothing was trained.
+        accuracy: Accuracy by dataset.
         robustness_improvement: RI; null if the suite leaves no target.
         seconds: Wall time.
-        num_parameters: Parameters of the model.
+        num_parameters: Number of the model's parameters.
         notes: Numbers that the methods report, by "method.name".
         before: Training key of the pretrained run.
-        scores: Predictions behind each accuracy, by dataset.
+        scores: Predictions that the accuracies were computed from, by dataset.
         held_out: Accuracy on the held-out part of the source, with data.holdout.
-        curve: Other models on the curve of an interpolation.
-        ingredients: Runs that a merged one is made from.
-        best_ingredient: The best ingredient with hindsight, by dataset.
+        curve: Results of the other models on an interpolation curve.
+        ingredients: Runs that a merged run is made from.
+        best_ingredient: The best ingredient on each dataset, chosen with hindsight.
         probe: The linear probe that training started from.
     """
 

@@ -364,4 +364,4 @@ def test_every_analysis_of_conf_has_the_defaults_of_its_schema(name):
 def test_a_run_is_named_or_it_is_one_sentence():
     done = subprocess.run([sys.executable, "-m", "rib.analyze"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "rib: run: it has no default; give run=VALUE\n"
+    assert done.stderr == "rib: run: this option has no default; add run=VALUE\n"

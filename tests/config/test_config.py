@@ -34,7 +34,7 @@ WRONG = [
     (("method=ewcc",), "method=ewcc: there is no such method; did you mean ewc?"),
     (("method=ewc", "method.ewc.strenght=3"), "did you mean method.ewc.strength?"),
     (("method=ewc", "+method.ewc.strenght=3"), "did you mean method.ewc.strength?"),
-    (("method.ewc.strength=3",), "no method ewc was chosen; give +method=ewc"),
+    (("method.ewc.strength=3",), "method ewc is not selected; add +method=ewc"),
     (("method=ewc", "method.ewc.strength=much"), "method.ewc.strength: expected a value like 1.0, got 'much'"),
     (("+data.lmit=3",), "data.lmit: there is no such option; did you mean data.limit?"),
     (("+trainer.max_epochs=3",), "trainer.max_epochs: there is no such option"),

@@ -32,7 +32,7 @@ from rib.config.command_schema import AnalyzeConfig, ReportConfig
 from rib.config.schema import PathsConfig
 from rib.errors import RibError
 from rib.loggers import Dashboard, WandB
-from rib.loggers.base import shareable
+from rib.loggers.base import shorten_paths
 from rib.pipeline import finetune
 from rib.reporting.report import report
 from rib.runs.run import Run
@@ -116,10 +116,10 @@ class Written:
 def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, cache, machine, capsys):
     config = ask_for(*SHORT, "+method=ewc", "logger=wandb", "logger.tags=[mine]", "logger.entity=us")
     run = finetune(config)
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("made ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("saved ")]
     assert len(said) == 2
     assert all(line.startswith("W&B: offline (No API key configured. Use `wandb login` to log in.); ") for line in said)
-    assert said[1].endswith(f"to send it: WANDB_PROGRAM=rib.train wandb sync {run.folder}/wandb/offline-run-*")
+    assert said[1].endswith(f"upload later with: WANDB_PROGRAM=rib.train wandb sync {run.folder}/wandb/offline-run-*")
 
     written, metrics = Written(run), run.metrics()
     assert (written.run.project, written.run.entity) == ("rib", "us")
@@ -361,7 +361,7 @@ def check_what_was_sent(run: Run, *folders: Path) -> None:
 def test_online_the_service_gets_the_run_and_nothing_of_the_machine(ask_for, store, cache, service, capsys):
     finetune(ask_for(*SHORT, "+method=pretrained"))
     run = finetune(ask_for(*SHORT, "logger=wandb", "logger.offline=false"))
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("made ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("saved ")]
     assert len(said) == 1
     assert re.fullmatch(rf"W&B: {service}/us/rib/runs/\w+", said[0])
     check_what_was_sent(run, store, cache)
@@ -370,8 +370,8 @@ def test_online_the_service_gets_the_run_and_nothing_of_the_machine(ask_for, sto
 @pytest.mark.slow
 def test_the_command_that_is_told_sends_an_offline_run(ask_for, store, cache, tmp_path, service, monkeypatch, capsys):
     run = finetune(ask_for(*SHORT, "logger=wandb", "logger.offline=true"))
-    said = [line for line in capsys.readouterr().err.splitlines() if "to send it: " in line]
-    command = said[-1].partition("to send it: ")[2]
+    said = [line for line in capsys.readouterr().err.splitlines() if "upload later with: " in line]
+    command = said[-1].partition("upload later with: ")[2]
     assert str(run.folder) in command
     assert Service.got == []
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
@@ -439,7 +439,7 @@ def test_of_an_absolute_path_only_the_name_is_shared():
         "n": 3,
         "no": None,
     }
-    assert shareable(given) == {
+    assert shorten_paths(given) == {
         "weights": "w.pt",
         "own": ["t.pt", "a.pt"],
         "hub": "timm/vit_base",
@@ -455,7 +455,7 @@ def test_of_two_processes_one_shows_the_run(tmp_path, cache):
     more = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "logger=wandb", "logger.offline=true"]
     done = subprocess.run([*line, *more, "data.root=null"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("W&B: offline (as told)") == 2
+    assert done.stderr.count("W&B: offline (as requested)") == 2
     run = RunStore(tmp_path / "runs").one(method="finetune")
     assert [row["loss"] for row in Written(run).history if "loss" in row] == losses(run)
 

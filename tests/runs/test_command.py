@@ -241,11 +241,11 @@ def test_the_report_prints_how_a_lost_pretrained_run_comes_back(tmp_path, cache)
 @pytest.mark.parametrize(
     ("argument", "text"),
     [
-        ("data.root=st[3]x", "for a text of these give 'data.root=\"st[3]x\"'"),
-        ("data.root=/ä", "for a text of these give 'data.root=\"/ä\"'"),
+        ("data.root=st[3]x", "write this text as 'data.root=\"st[3]x\"'"),
+        ("data.root=/ä", "write this text as 'data.root=\"/ä\"'"),
         (
             "data.root=a,b",
-            "several values are a sweep, given with -m; a list is data.root=[a,b], and a text 'data.root=",
+            "several values need -m (a sweep); write a list as data.root=[a,b], a text as 'data.root=",
         ),
         ("data.limit", "data.limit: expected NAME=VALUE"),
         ("experiment=papr", "experiment=papr: there is no such experiment; did you mean paper?"),

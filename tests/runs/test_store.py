@@ -184,7 +184,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RibError, match="No space left on device; nothing that was finished is lost"):
+    with pytest.raises(RibError, match="No space left on device; finished results are not affected"):
         finish(run, seed=5)
     assert run.metrics() == old
     assert [p.name for p in run.folder.iterdir()] == ["metrics.json"]

@@ -59,11 +59,11 @@ def clock(monkeypatch):
 
 
 def test_the_rate_is_of_what_was_done_since(clock, capsys, tmp_path):
-    advance = progress._lines("toy", 480, "batches", 470)
+    advance = progress._line_printer("toy", 480, "batches", 470)
     for _ in range(10):
         advance(1, "")
     assert capsys.readouterr().err == "toy: 480/480 batches, 60/min\n"
-    advance = progress._reports(tmp_path / "progress.json", "toy", 480, "batches", 470)
+    advance = progress._json_reporter(tmp_path / "progress.json", "toy", 480, "batches", 470)
     for _ in range(5):
         advance(1, "")
     facts = json.loads((tmp_path / "progress.json").read_text())
@@ -71,7 +71,7 @@ def test_the_rate_is_of_what_was_done_since(clock, capsys, tmp_path):
 
 
 def test_a_total_that_was_too_low_prints_no_line_for_each_step_beyond(clock, capsys):
-    advance = progress._lines("toy", 3, "batches")
+    advance = progress._line_printer("toy", 3, "batches")
     for _ in range(20):
         advance(1, "")
     assert capsys.readouterr().err.count("\n") == 1

@@ -27,7 +27,7 @@ def test_every_dependency_is_looked_for():
 
 def test_only_what_is_absent_is_named(monkeypatch):
     monkeypatch.setattr(requirements, "find_spec", lambda name: None if name in ("hydra", "PIL") else name)
-    with pytest.raises(SystemExit, match=r"has no hydra-core, pillow, which rib needs; give `make .venv/.installed`"):
+    with pytest.raises(SystemExit, match=r"has no hydra-core, pillow, which rib needs; run `make .venv/.installed`"):
         requirements.check()
     monkeypatch.setattr(requirements, "PYTHON", (99, 0))
     with pytest.raises(SystemExit, match=r"expected Python 99.0 or later, this is "):
@@ -41,7 +41,7 @@ def test_without_its_dependencies_a_command_is_one_sentence(module):
         line, capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY)}, cwd=REPOSITORY, timeout=60
     )
     assert done.returncode == 1
-    assert re.fullmatch(r"rib: .* has no torch, .*scipy, which rib needs; give .*\n", done.stderr)
+    assert re.fullmatch(r"rib: .* has no torch, .*scipy, which rib needs; run .*\n", done.stderr)
 
 
 def test_a_checkout_that_is_not_installed_says_what_it_is(monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ from rib.analysis.cka import layer_cka
 from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig, CKAConfig
 from rib.config.composition import instantiate
-from rib.config.launch import accept
+from rib.config.launch import normalise_arguments
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
 from rib.data import mini
@@ -45,7 +45,8 @@ def make(tmp_path_factory, cache):
 
     def made(*overrides: str) -> tuple[BenchmarkConfig, RunStore, list[Made]]:
         given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *QUICK, *overrides)
-        config, store = check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(root)
+        config = check_config(compose_node("benchmark", *normalise_arguments(list(given))), BenchmarkConfig)
+        store = RunStore(root)
         plan = make_plan(config, store)
         for cell in plan.cells.values():
             assert cell.spec is not None
@@ -64,7 +65,7 @@ def plan(tmp_path_factory, cache):
 
     def planned(*overrides: str) -> tuple[BenchmarkConfig, list[Cell]]:
         given = (f"paths.runs={root}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
-        config = check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig)
+        config = check_config(compose_node("benchmark", *normalise_arguments(list(given))), BenchmarkConfig)
         return config, [cell for cell in make_plan(config, RunStore(root)).asked if cell.spec is not None]
 
     return planned

@@ -113,7 +113,7 @@ def srun(monkeypatch: pytest.MonkeyPatch, tasks: int, task: int) -> None:
 
 def test_processes_that_nobody_asked_for_are_refused_with_both_numbers(monkeypatch, ask_for):
     srun(monkeypatch, tasks=4, task=1)
-    with pytest.raises(RibError, match=r"expected 1 processes .*, 4 were started"):
+    with pytest.raises(RibError, match=r"expected 1 processes .*, got 4"):
         launch_processes(ask_for())
 
 

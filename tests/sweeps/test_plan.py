@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.composition import load_config, to_yaml
-from rib.config.launch import accept
+from rib.config.launch import normalise_arguments
 from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
@@ -29,7 +29,7 @@ def plan_of(store, cache):
     def plan(*overrides: str) -> Plan:
         given = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
         return make_plan(
-            check_config(compose_node("benchmark", *accept(list(given))), BenchmarkConfig), RunStore(store)
+            check_config(compose_node("benchmark", *normalise_arguments(list(given))), BenchmarkConfig), RunStore(store)
         )
 
     return plan

@@ -16,7 +16,7 @@ import torch
 
 from rib.config.check import check_config
 from rib.config.command_schema import ReportConfig, SearchConfig
-from rib.config.launch import accept
+from rib.config.launch import normalise_arguments
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
 from rib.data.transform import read_image
@@ -55,7 +55,7 @@ def searched(store, cache):
     """Searches as the command line would, in this test's own store; gives the rows of trials.csv."""
 
     def run(*overrides: str) -> list[dict[str, str]]:
-        given = accept([*overrides, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu"])
+        given = normalise_arguments([*overrides, f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu"])
         config = check_config(compose_node("search", *given, "data.root=null"), SearchConfig)
         folder = search.search(config, given)
         assert (folder / "trials.png").is_file()
