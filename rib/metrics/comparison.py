@@ -55,7 +55,7 @@ def mean_robustness_difference(
     if _set_sizes(first) != _set_sizes(second):
         raise ValueError("expected two methods scored on the same images after the same sources and seeds")
     families = weighted_by_family(first)
-    # The same families, so that an image is resampled once for both methods.
+    # Joined by family, so that a photograph varies together under both methods.
     for family, members in weighted_by_family(second).items():
         families[family] += [(-weight, changes) for weight, changes in members]
     patterns = [Patterns.of(members) for _, members in sorted(families.items())]

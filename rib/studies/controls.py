@@ -22,7 +22,7 @@ from rib.sweeps.study import Made, Study
 Row = Mapping[Any, Any]
 
 CONTROLS: Mapping[str, tuple[str, Callable[[Row, Row], bool]]] = {
-    "pretrained": ("mRI exactly 0: nothing was done", lambda row, plain: row["mri"] == 0 == row["low"] == row["high"]),
+    "pretrained": ("mRI exactly 0: no training", lambda row, plain: row["mri"] == 0 == row["low"] == row["high"]),
     "lr 0": ("mRI exactly 0: no weight moves", lambda row, plain: row["mri"] == 0 == row["low"] == row["high"]),
     "shuffled labels": (
         "worse than plain fine-tuning, and nothing learnt on the source",
