@@ -20,7 +20,7 @@ from rib.reporting.publish import publish
 from rib.reporting.published import show_published
 from rib.runs.command import command_of
 from rib.runs.freshness import find_metrics, out_of_date
-from rib.runs.images import data_of, look_at_images
+from rib.runs.images import check_images, data_of
 from rib.runs.inputs import Watch
 from rib.runs.provenance import begin_record
 from rib.runs.resolve import resolve
@@ -77,7 +77,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
         return not force and find_metrics(place, spec) is not None
 
     if not known():
-        look_at_images(spec)  # before there are other processes, which would wait for it
+        check_images(spec)  # before there are other processes, which would wait for it
     if agree_if_finished(spec.config, known):
         return place
     if spec.source is not None:
@@ -110,7 +110,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
 
 def _is_outdated(spec: RunSpec, run: Run) -> bool:
     """Whether a finished run was made from others that hold other weights by now, which is said."""
-    views = run.views() if run.metrics() is not None else []
+    views = run.all_metrics() if run.metrics() is not None else []
     changed = next(filter(None, (out_of_date(view, spec, run) for view in views)), None)
     if changed is not None:
         say(f"{run.folder} is out of date: {changed} has other weights than those that it was made from; made again")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rib.metrics import family_of
 from rib.reporting import run_view
-from rib.runs.measure import Scored, held_out_accuracy, keep_paths, measure
+from rib.runs.measure import PairedPredictions, held_out_accuracy, keep_paths, measure
 from rib.runs.metrics_file import write
 from rib.runs.provenance import MADE_FROM
 from rib.runs.run import Run
@@ -24,10 +24,10 @@ def publish(spec: RunSpec, run: Run, before: Run, parts: Sequence[Run], store: R
 
     def measured(variant: str | None = None) -> Measures:
         scored = [
-            Scored.of(
+            PairedPredictions.of(
                 name,
-                before.scored(name, spec.score_keys[name]),
-                run.scored(name, spec.score_keys[name], variant),
+                before.load_predictions(name, spec.score_keys[name]),
+                run.load_predictions(name, spec.score_keys[name], variant),
                 tree.paths,
                 spec.catalog,
             )
@@ -57,10 +57,10 @@ def publish(spec: RunSpec, run: Run, before: Run, parts: Sequence[Run], store: R
         "scores": spec.scores,
     }
     if spec.source is not None and spec.held_out is not None:
-        name = str(spec.choosing)
-        start, end = (r.scored(name, spec.score_keys[name]) for r in (before, run))
+        name = str(spec.held_out_name)
+        start, end = (r.load_predictions(name, spec.score_keys[name]) for r in (before, run))
         metrics["held_out"] = held_out_accuracy(start, end, spec.images[name].paths, spec.held_out)
-    if labels := run.variants(spec.score_keys):
+    if labels := run.curve_points(spec.score_keys):
         metrics["curve"] = [{"label": label, **measured(label)} for label in labels]
         run_view.write_curve(metrics, run.folder / "curve.csv")
     if spec.ingredients:
@@ -69,7 +69,7 @@ def publish(spec: RunSpec, run: Run, before: Run, parts: Sequence[Run], store: R
     if spec.probe is not None:
         metrics["probe"] = _used(spec, run)[0]
     run_figures.draw_run(metrics, run.folder)
-    write(run.view_file(metrics), metrics)
+    write(run.metrics_file_for(metrics), metrics)
 
 
 def _used(spec: RunSpec, run: Run) -> list[UsedRun]:

@@ -117,7 +117,7 @@ def _trained(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]
 def _views(run: Run) -> list[Metrics]:
     """What was measured of a run; a view that cannot be read is said, and the run left out."""
     try:
-        return run.views()
+        return run.all_metrics()
     except RibError as error:
         say(f"left out: {error}")
         return []

@@ -25,7 +25,7 @@ from rib.metrics import (
 )
 from rib.reporting.comparability import row_of, settings
 from rib.runs.command import command_of, scoring_command_of
-from rib.runs.measure import Scored, read_paths
+from rib.runs.measure import PairedPredictions, read_paths
 from rib.runs.metrics_file import AGAIN, improvement_of
 from rib.runs.predictions import Predictions
 from rib.runs.run import Result, Run
@@ -299,12 +299,12 @@ class _Reader:
             if images not in self._paths:
                 self._paths[images] = _or_how(partial(read_paths, self.store.root, images), run, metrics)
             before, after = self._before[start, name, key], _scored(run, name, key, metrics)
-            found += Scored.of(name, before, after, self._paths[images], self.catalog).changes(derived_from)
+            found += PairedPredictions.of(name, before, after, self._paths[images], self.catalog).changes(derived_from)
         return found
 
 
 def _scored(run: Run, name: str, key: str, metrics: Metrics | None = None) -> Predictions:
-    return _or_how(lambda: run.scored(name, key), run, metrics)
+    return _or_how(lambda: run.load_predictions(name, key), run, metrics)
 
 
 def _or_how(read: Callable[[], T], run: Run, metrics: Metrics | None) -> T:

@@ -94,7 +94,7 @@ def status(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Remove what is unfinished and nobody is making."""
-    found, size = archive.sweep(RunStore(config.paths.runs), only_say=config.plan_only)
+    found, size = archive.prune(RunStore(config.paths.runs), dry_run=config.plan_only)
     for place in found:
         print(place)
     done = "would be removed" if config.plan_only else "removed"
@@ -104,14 +104,14 @@ def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
 def export(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Pack the store's results, without weights, into a tar."""
     file = _file(config)
-    count = archive.pack(RunStore(config.paths.runs), file)
+    count = archive.export_runs(RunStore(config.paths.runs), file)
     say(f"{count} runs, {file.stat().st_size / 1e6:.1f} MB")
     print(file.resolve())
 
 
 def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Take the runs of a tar into the store; exit code 1 if one is there with other numbers."""
-    taken = archive.take_in(RunStore(config.paths.runs), _file(config))
+    taken = archive.import_runs(RunStore(config.paths.runs), _file(config))
     say(f"{len(taken.new)} runs taken in, {len(taken.known)} were there already")
     if taken.older:
         say(

@@ -23,7 +23,7 @@ from rib.reporting import run_view
 from rib.reporting.publish import publish
 from rib.runs.command import command_of
 from rib.runs.freshness import find_metrics, out_of_date
-from rib.runs.images import data_of, look_at_images
+from rib.runs.images import check_images, data_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.resolve import resolve
 from rib.runs.run import Run
@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     tasks = {task.run.folder: task for task in in_order(asked)}
     for task in tasks.values():
         if task.is_open:
-            look_at_images(task.spec)
+            check_images(task.spec)
     if agree(config, lambda: any(task.is_open for task in tasks.values())):
         _score(config, tasks, failed)
     if failed:

@@ -83,7 +83,7 @@ def _train(
     # By class attribute, then by name: the order of the command decides nothing.
     start = probe and str(probe.weights_file)
     named = [
-        method_stack.method_of(config, name, probe=start) for name in sorted(method_stack.training_methods(config))
+        method_stack.build_method(config, name, probe=start) for name in sorted(method_stack.training_methods(config))
     ]
     methods = sorted(named, key=lambda method: method.order)
     module = _fine_tuner(spec, model, methods, store, probe)

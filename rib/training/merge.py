@@ -58,7 +58,7 @@ class Merging:
         self.parts = parts
         self.data = data
         self.fabric = fabric
-        self.method: Merge = method_stack.method_of(spec.config, spec.merged, probe=None)
+        self.method: Merge = method_stack.build_method(spec.config, spec.merged, probe=None)
         self._before = before
 
     @cached_property
@@ -194,7 +194,7 @@ def check_methods(spec: RunSpec) -> None:
     for name in spec.config.method:
         if not spec.config.method[name]:
             continue
-        method = method_stack.method_of(spec.config, name, probe=None)
+        method = method_stack.build_method(spec.config, name, probe=None)
         if getattr(method, "chooses", False) and spec.held_out is None:
             raise RibError(
                 f"method.{name}: nothing may be chosen on images that were trained on, and targets never choose; keep "

@@ -306,8 +306,8 @@ def test_another_way_of_scoring_stands_beside_the_first(ask_for):
     for rule in ("first", "authors"):
         assert finetune(ask_for(*quick, f"data.label_rule={rule}")).folder == run.folder
     assert (run.folder / "metrics.json").read_bytes() == first
-    assert [view["protocol"]["label_rule"] for view in run.views()].count("max") == 1
-    assert {view["protocol"]["label_rule"] for view in run.views()} == {"max", "first", "authors"}
+    assert [view["protocol"]["label_rule"] for view in run.all_metrics()].count("max") == 1
+    assert {view["protocol"]["label_rule"] for view in run.all_metrics()} == {"max", "first", "authors"}
 
 
 def test_one_question_has_one_key_however_it_is_spelt(ask_for):
