@@ -56,8 +56,8 @@ class Ingredients:
         """
         if self.accuracy is None:
             raise RibError(
-                "nothing may be chosen on images that were trained on, and targets never choose; keep a part of the "
-                "source out of training with data.holdout=0.1"
+                "expected held-out images to choose on, since neither training images nor targets may be used for "
+                "that; hold out a part of the source with data.holdout=0.1"
             )
         return self.accuracy
 

@@ -55,7 +55,7 @@ class OutputEnsemble(Merge):
         """
         raise RibError("method.output_ensemble: it has no weights of its own; run it with python -m rib.train")
 
-    def together(self, logits: Sequence[Tensor]) -> Tensor:
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """Combine the logits of several models.
 
         Args:

@@ -225,7 +225,7 @@ def test_another_suite_scores_only_what_is_missing(ask_for, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_remedy(ask_for):
-    with pytest.raises(RibError, match=r"the loss was no finite number at step \d+ \(lr .*try a smaller optimizer\.lr"):
+    with pytest.raises(RibError, match=r"became NaN or infinite at step \d+ \(lr .*try a smaller optimizer\.lr"):
         finetune(ask_for(*SHORT, "epochs=20", "optimizer.lr=1e6", "optimizer.warmup_steps=0"))
 
 
