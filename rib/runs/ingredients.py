@@ -35,8 +35,8 @@ def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Pa
     rest = training_methods(config)
     if rest and not any(text.split()[:1] == ["finetune"] for text in texts):
         raise RibError(
-            f"method: {name} stacked with {', '.join(rest)} expects an ingredient finetune, in whose place it uses the "
-            f"run {'+'.join(rest)}; got {texts}"
+            f"{where}: expected an ingredient finetune, which stands for the rest of the stack ({'+'.join(rest)}), "
+            f"got {texts}"
         )
     found: list[tuple[str, Config | Path]] = []
     for text in texts:
