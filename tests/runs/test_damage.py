@@ -47,7 +47,12 @@ def test_metrics_that_are_none_are_one_sentence_wherever_they_are_met(tmp_path, 
     store = RunStore(tmp_path)
     run = place(store)
     (run.folder / "metrics.json").write_text(text)
-    for look in (run.metrics, run.all_metrics, lambda: run.metrics("paper"), lambda: run.metrics_file_for(whole.metrics())):
+    for look in (
+        run.metrics,
+        run.all_metrics,
+        lambda: run.metrics("paper"),
+        lambda: run.metrics_file_for(whole.metrics()),
+    ):
         with pytest.raises(DamagedError, match=r"metrics.json .*; delete it and run the same command again"):
             look()
     assert store.finished() == []

@@ -303,7 +303,10 @@ WRONG = [
     (("+method=wise_ft", "method.wise_ft.ingredients=[finetune,ewc]"), "expected one run, got 2"),
     (("+method=wise_ft", "method.wise_ft.ingredients=[visual_prompt]"), "cannot be averaged .* its prompt"),
     (("+method=soup", "method.soup.ingredients=[output_ensemble]"), "cannot be averaged .* no weights"),
-    (("+method=[ewc,output_ensemble]", "method.output_ensemble.ingredients=[lwf]"), "expected an ingredient finetune, which stands for the rest"),
+    (
+        ("+method=[ewc,output_ensemble]", "method.output_ensemble.ingredients=[lwf]"),
+        "expected an ingredient finetune, which stands for the rest",
+    ),
     (("+method=lp_ft", "+method.lp_ft.probe.stength=1"), "method.lp_ft.probe"),
     (("+method=wise_ft", "method.wise_ft.alpha=1.5"), "method.wise_ft.alpha: expected a number from 0"),
     (("+method=[ewc,wise_ft]", "method.ewc.strength=-1"), "ewc.strength"),
