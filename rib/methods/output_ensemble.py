@@ -17,8 +17,9 @@ class OutputEnsemble(Merge):
 
     The plain mean is what weight averaging is compared with (Wortsman et al. 2022, arXiv 2203.05482, section 4); the
     entropy form gives a more confident model more weight for each image, with the coefficient of DaWin (Oh et al. 2025,
-    arXiv 2410.03782, eq. 4) applied to outputs instead of weights. Probabilities are over the dataset's own classes. In
-    a config::
+    arXiv 2410.03782, eq. 4) applied to outputs instead of weights. Probabilities are over the dataset's own classes.
+
+    In a config::
 
         output_ensemble:
           _target_: rib.methods.output_ensemble.OutputEnsemble

@@ -198,8 +198,9 @@ class _Command:
         chosen = []
         for group in (group for group in GROUPS if read.get(group, True)):
             node = dict(_leaves(plain[group]))
-            under = dict(_leaves(shipped_nodes(group)["auto"])) if group == "trainer" else {}
-            files = {name: {**under, **dict(_leaves(file))} for name, file in shipped_nodes(group).items()}
+            # Files of `trainer` hold only what differs from trainer/auto.yaml.
+            base = dict(_leaves(shipped_nodes(group)["auto"])) if group == "trainer" else {}
+            files = {name: {**base, **dict(_leaves(file))} for name, file in shipped_nodes(group).items()}
             default_node = dict(_leaves(rib.config.to_plain(default[group])))
             distance, name = min((_distance(file, node), name) for name, file in files.items())
             if distance < _distance(default_node, node):
@@ -251,7 +252,7 @@ def _from_metrics(metrics: Metrics) -> Config:
         **({"+method": methods} if methods else {}),
         **({"seed": metrics["seed"]} if metrics["seed"] is not None else {}),
         **({f"suite.{name}": protocol[name] for name in ("targets", "reported")} if changed else {}),
-        # Digests of the user's code and files are recorded beside the options, but are not options themselves.
+        # Digests of the user's code and files are recorded with the options, but are not options themselves.
         **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
     return rib.config.compose(*(rib.config.spell_override(key, value) for key, value in words.items()))

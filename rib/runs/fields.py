@@ -83,9 +83,8 @@ def fisher_key(spec: RunSpec, probe: str | None) -> str:
         probe: Digest of the weights of the linear probe that training starts from; None without a probe.
     """
     # A method of the user's may change the start weights by any option of the run, so that nothing can be left out.
-    has_own = any(
-        method_stack.registered_name(node) is None for node in method_stack.training_methods(spec.config).values()
-    )
+    nodes = method_stack.training_methods(spec.config).values()
+    has_own = any(method_stack.registered_name(node) is None for node in nodes)
     surgery = spec.training_key if has_own else method_fields(spec, surgery=True)
     return key_of({**spec.fields, "surgery": surgery, "probe": probe}, "fisher")
 
@@ -185,12 +184,12 @@ def _varies(start: Start, batch_norm_moves: bool) -> bool:
     from rib.models.backbone import build_backbone
     from rib.models.randomness import depends_on_processes
 
-    with torch.device("meta"):
+    with torch.device("meta"):  # the layers without their weights: no memory, no time
         return depends_on_processes(build_backbone(start), batch_norm_moves)
 
 
 def _by_content(registered: str | None, key: str, value: Any, records: Path | None) -> Any:
-    """Return an option's value with digests of content in the place of files and folders.
+    """Return an option's value, with files and folders replaced by digests of their content.
 
     Args:
         registered: Name of a method of rib's, of which the options of `READS_FILES` may name files; None for the
@@ -220,6 +219,7 @@ def _path(registered: str | None, key: str, value: object) -> Path | list[Path] 
     try:
         if path.exists():
             return path
+        # Path.glob takes no absolute pattern.
         return [Path(f) for f in sorted(glob(str(path), recursive=True)) if Path(f).is_file()] or None  # noqa: PTH207
     except OSError:  # the text is too long for a file name
         return None

@@ -29,7 +29,7 @@ def find_metrics(run: Run, spec: RunSpec) -> Metrics | None:
     targets, reported = protocol["targets"], protocol["reported"]
     try:
         metrics = run.metrics(MetricsKey(spec.suite, targets, reported, protocol["experiment"], spec.scores))
-    except DamagedError:
+    except DamagedError:  # `RunStore.recover` moves the file aside, and the metrics are computed again
         return None
     if metrics is None or out_of_date(metrics, spec, run) is not None:
         return None

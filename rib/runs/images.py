@@ -18,8 +18,9 @@ def check_images(spec: RunSpec) -> None:
     Raises:
         RibError: If a file is damaged and ``data.damaged`` is ``refuse``.
     """
-    if spec.catalog.kind == "mini":  # drawn by rib itself, and told by their pixels
+    if spec.catalog.kind == "mini":  # drawn by rib itself and identified by pixels
         return
+    # Imported here, as everything is that brings torch along: a finished run is found without it.
     from rib.data.damage import report_damage
 
     config, source = spec.config, [] if spec.source is None else [spec.source]

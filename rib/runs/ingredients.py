@@ -63,6 +63,7 @@ def _parse(
 ) -> Iterable[tuple[str, Config]]:
     """Return the labels and configs of the runs that one text means."""
     names, *overrides = shlex.split(text)
+    # force=true makes the merged run again, not its ingredients.
     base = replace(config, method=dict(rest) if names == "finetune" else nodes_of(names, where, text), force=False)
     sources = [config.dataset.name]
     given = []

@@ -36,7 +36,7 @@ LEAVE_THE_START = ("ewc", "l2sp", "lwf", "ldifs", "spd", "ftp", "surgical", "lay
 """Methods of rib that change neither the start model nor the choice of trained weights (their ``order`` is above 0)."""
 
 BY_TARGET = {
-    "rib_soup": "it scores each target with a model of its own, and its stored weights are none of these",
+    "rib_soup": "it scores each target with a model of its own, none of which has the stored weights",
 }
 """Methods whose runs cannot be an ingredient, with the reason."""
 

@@ -1,6 +1,6 @@
 """Read and write the JSON files of a store, validated against their types in `rib.schemas`.
 
-A file that does not match its type is damaged, unless another version of rib wrote it: such a file is left alone.
+A file that does not match its type is damaged, unless another version of rib wrote it: such a file is kept unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCHEMA = 1
 """Schema version of metrics.json that this version of rib writes and reads."""
 
 AGAIN = "delete it and run the same command again"
-"""End of a message about a damaged file that the next command writes anew."""
+"""End of messages about a damaged file that the next command replaces."""
 
 
 class MetricsKey(NamedTuple):

@@ -29,7 +29,7 @@ def begin_record(spec: RunSpec, run: Run, ingredients: Sequence[Run]) -> None:
     """
     made_from: MadeFrom = {"weights": [weights_digest(ingredient) for ingredient in ingredients]}
     if ingredients and run.read_json(MADE_FROM) not in (None, made_from):
-        shutil.rmtree(run.folder)
+        shutil.rmtree(run.folder)  # its checkpoint continues from weights that no longer exist
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
     record_code(spec, run)

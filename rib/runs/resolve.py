@@ -99,6 +99,7 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
                 raise
             say(f"left out: {error}")
     digests = cache / "digests"
+    # Nothing is trained, so neither the licence of the source nor a recipe matters.
     if PRETRAINED in config.method or EXTERNAL in config.method:
         return RunSpec(config, catalog, start, None, scored, None, records=digests)
     name = config.dataset.name

@@ -87,10 +87,11 @@ class Run:
             return same[0]
         if not files:
             return self.folder / "metrics.json"
+        # A star is not allowed in file names on Windows, and a pattern in shells.
         suite = metrics["suite"].replace("*", "_changed")
-        beside = self.folder / f"metrics.{suite}.json"
-        if beside not in files and all(other["suite"] != metrics["suite"] for other in files.values()):
-            return beside
+        short = self.folder / f"metrics.{suite}.json"
+        if short not in files and all(other["suite"] != metrics["suite"] for other in files.values()):
+            return short
         return self.folder / f"metrics.{suite}.{digest_of(key)}.json"
 
     def _find(self, wanted: str | MetricsKey) -> tuple[Path, Metrics] | None:

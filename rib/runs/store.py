@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rib.errors import DamagedError, RibError
+from rib.runs.metrics_file import AGAIN, read_metrics
 from rib.runs.metrics_file import read as _read_json
-from rib.runs.metrics_file import read_metrics
 from rib.runs.run import Run
 from rib.runtime.console import rank, say
 from rib.runtime.locks import Lock, Locks
@@ -50,13 +50,13 @@ class RunStore:
 
     def run_of(self, spec: RunSpec) -> Run:
         """Return the folder of a resolved run, whether it exists or not."""
-        key = spec.training_key
-        return self.run(spec.catalog.kind, spec.start.name, spec.source_name, spec.method, key)
+        return self.run(spec.catalog.kind, spec.start.name, spec.source_name, spec.method, spec.training_key)
 
     def finished(self, **where: object) -> list[Run]:
-        """Return the finished runs whose metrics.json has all given values, as in ``finished(method="ewc", seed=0)``.
+        """Return the finished runs whose metrics.json has all given values; damaged ones are left out with a message.
 
-        Runs whose metrics.json is damaged or from an unreadable version are left out with a message.
+        Args:
+            **where: Top-level keys of metrics.json with their values, ``method="ewc", seed=0``.
         """
         found = []
         for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
@@ -89,7 +89,7 @@ class RunStore:
     @property
     def locks(self) -> Locks:
         """Locks on the keys of runs that are being made."""
-        # The folder's name is older than the class: two versions of rib that share a store must use the same one.
+        # The name of the folder is older than the class; versions of rib that share a store must agree on it.
         return Locks(self.root / "claims")
 
     @contextmanager
@@ -116,16 +116,13 @@ class RunStore:
             except Exception as error:
                 if lock.held:
                     raise
-                # The work failed since its folder was renamed: that is the reason to give.
+                # The work failed because its folder was renamed.
                 raise _taken_over(run) from error
 
     def recover(self, run: Run) -> None:
         """Repair what a killed process left of a run: publish a complete one, and move damaged metrics aside.
 
-        Metrics that were moved aside are computed again from the predictions.
-
-        Args:
-            run: A run whose lock this process holds.
+        Metrics that were moved aside are computed again from the predictions. The caller holds the run's lock.
 
         Raises:
             OtherVersionError: If a version of rib whose files this one cannot read wrote the metrics.
@@ -134,7 +131,7 @@ class RunStore:
             try:
                 _read_json(file)
             except DamagedError as error:
-                say(f"{error}: moved aside and computed again from the predictions")
+                say(f"{str(error).removesuffix(AGAIN)}moved aside and computed again from the predictions")
                 os.replace(file, file.with_suffix(".damaged"))
         if run.folder.exists():
             return
@@ -169,7 +166,7 @@ class RunStore:
         return Run(work)
 
     def publish(self, work: Run, run: Run, lock: Lock, again: bool = False) -> None:
-        """Move a complete run from its working folder to its final one, by a rename.
+        """Move a complete run from its working folder to its final one by a rename.
 
         Args:
             work: The complete run, in the folder from `begin`.
@@ -208,7 +205,7 @@ class RunStore:
         return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
     def _check_writable(self, run: Run, needed_bytes: int) -> None:
-        # A file that is written tells more than os.access, which network file systems and containers answer wrongly.
+        # os.access is wrong on some network file systems, so write a file.
         probe = self.root / "claims" / f".probe.{os.getpid()}"
         try:
             run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -216,9 +213,8 @@ class RunStore:
             probe.write_bytes(b"rib")
             probe.unlink()
         except OSError as error:
-            raise RibError(
-                f"paths.runs: cannot write to {self.root} ({error.strerror}); choose another folder"
-            ) from error
+            reason = error.strerror
+            raise RibError(f"paths.runs: cannot write to {self.root} ({reason}); choose another folder") from error
         free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
             raise RibError(

@@ -70,6 +70,7 @@ def score_all(
     with torch.inference_mode(), exact_float32(), _autocast(device, precision):
         for images, labels, index in batches:
             images, labels = images.to(device, non_blocking=True), labels.to(device)
+            # float32 before the softmax: under autocast logits come in half precision.
             outputs = [space.project(model(images)).float() for model in models]
             combined = outputs if combine is None else [combine(outputs)]
             batch_columns.append([{"index": index, **_columns(logits, labels, keep_logits)} for logits in combined])
@@ -103,6 +104,7 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Ten
     """Return the columns of `Predictions` for one batch, from logits (B, C) and labels (B,)."""
     log_probs = logits.log_softmax(dim=1)
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    # int16 is enough for class numbers, and predictions of a million images stay at 20 MB.
     top5 = torch.full((len(labels), 5), -1, dtype=torch.int16, device=logits.device)
     top5[:, : best.shape[1]] = best.to(torch.int16)
     columns = {

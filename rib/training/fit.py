@@ -101,6 +101,7 @@ def _train(
         key=lambda method: method.order,
     )
     module = _fine_tuner(spec, model, methods, store, probe)
+    # A log folder per attempt: CSVLogger would overwrite the rows of the interrupted one.
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     keep_epochs = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
     title = f"{spec.start.name}: {spec.method} on {source.spec.title}"
@@ -120,10 +121,10 @@ def _train(
         "plugins": trainer_plugins(),
         "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
         "default_root_dir": run.folder,
-        "log_every_n_steps": 1,
-        # rib's own samplers share batches among processes; Lightning's would shuffle anew and pad (repeat images).
+        "log_every_n_steps": 1,  # Lightning's default of 50 would log nothing on mini
+        # rib's own samplers share batches among processes; Lightning's would shuffle again and repeat images.
         "use_distributed_sampler": False,
-        "enable_checkpointing": False,
+        "enable_checkpointing": False,  # `Resume` does it
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -139,7 +140,7 @@ def _train(
         )
     if resumed:
         say(f"resuming from {resumed}")
-    module.train()
+    module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
     trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 

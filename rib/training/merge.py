@@ -110,7 +110,7 @@ class Merging:
         if not self._needs_statistics or self.spec.source is None:
             return 0
         count = min(STATISTICS_IMAGES, len(self.spec.source))
-        return count - (count % SOURCE_BATCH == 1)
+        return count - (count % SOURCE_BATCH == 1)  # a last batch of one image is left out, see `_reestimate`
 
     @cached_property
     def _model(self) -> Classifier:
@@ -206,7 +206,7 @@ def check_methods(spec: RunSpec) -> None:
         RibError: If a method refuses an option, or has nothing held out to choose on.
     """
     for name in spec.config.method:
-        if not spec.config.method[name]:
+        if not spec.config.method[name]:  # `finetune` and `pretrained` have no class
             continue
         method = method_stack.build_method(spec.config, name, probe=None)
         if getattr(method, "chooses", False) and spec.held_out is None:

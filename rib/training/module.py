@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -28,25 +27,7 @@ from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.training.callbacks import total_steps
-
-
-def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Return the factor of the learning rate at a step: linear warm-up, then half a cosine down to 0.
-
-    The schedule of the ImageNet-RIB authors' code: (step + 1) / warmup, then
-    0.5 * (1 + cos(pi * (step - warmup) / (total - warmup))).
-
-    Args:
-        step: Number of optimizer steps taken, from 0.
-        warmup: Number of steps of linear warm-up.
-        total: Number of steps of the whole fit.
-
-    Returns:
-        A factor from 0 to 1.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+from rib.training.schedule import warmup_cosine
 
 
 class FineTuner(L.LightningModule):
@@ -60,7 +41,7 @@ class FineTuner(L.LightningModule):
         warmup_steps: Number of optimizer steps of linear warm-up.
         seed: Seeds dropout and other random draws, at every step again, so that a resumed fit draws the same.
         freeze_batch_norm: Keep BatchNorm's running statistics unchanged.
-        memo: Cache for what methods compute from the pretrained model alone; None caches nothing.
+        memo: Cache for what methods compute from the pretrained model and the data; None caches nothing.
 
     Attributes:
         gathered: After a fit under FSDP, the backbone's whole weights on rank zero; None under any other strategy.
