@@ -20,7 +20,7 @@ from rib.reporting.publish import publish
 from rib.reporting.published import show_published
 from rib.runs.command import command_of
 from rib.runs.freshness import find_metrics, out_of_date
-from rib.runs.images import data_of, look_at_images
+from rib.runs.images import check_images, data_of
 from rib.runs.inputs import Watch
 from rib.runs.provenance import begin_record
 from rib.runs.resolve import resolve
@@ -85,7 +85,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
         return not force and find_metrics(run, spec) is not None
 
     if not is_finished():
-        look_at_images(spec)  # before there are other processes, which would wait for it
+        check_images(spec)  # before there are other processes, which would wait for it
     if agree_if_finished(spec.config, is_finished):
         return run
     if spec.source is not None:
@@ -119,7 +119,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
 
 def _is_outdated(spec: RunSpec, run: Run) -> bool:
     """Return True, and say so, if the weights of the runs that a finished run was made from have changed since."""
-    views = run.views() if run.metrics() is not None else []
+    views = run.all_metrics() if run.metrics() is not None else []
     changed = next(filter(None, (out_of_date(metrics, spec, run) for metrics in views)), None)
     if changed is not None:
         say(f"{run.folder} is out of date, an ingredient has other weights now ({changed}); making it again")

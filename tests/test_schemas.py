@@ -96,9 +96,9 @@ def test_reader_writer_and_schema_refuse_the_same(tmp_path, name, value):
     metrics = changed(name, value)
     with pytest.raises(ValidationError):
         validate(metrics, "metrics")
-    with pytest.raises(DamagedError, match=r"metrics.json is damaged: .*delete it and give the command again"):
+    with pytest.raises(DamagedError, match=r"metrics.json is damaged: .*delete it and run the same command again"):
         check(tmp_path / "metrics.json", metrics)
-    with pytest.raises(TypeError, match=r"metrics.json: .*; expected what rib/schemas/metrics.json describes"):
+    with pytest.raises(TypeError, match=r"metrics.json: .*; expected content as in rib/schemas/metrics.json"):
         Run(tmp_path).write_json("metrics.json", metrics)
     assert not any(tmp_path.iterdir())
 

@@ -1,7 +1,7 @@
 """The contract of a method: a Lightning callback with up to seven moments, in rib's commands or in your own Trainer.
 
 **Writing a method for rib's commands.** Subclass `Method` and override what you need; a class that overrides nothing is
-plain fine-tuning. Each moment is handed a `Tuned`, which is all that a method sees of the model, the data and the
+plain fine-tuning. Each moment is handed a `Tuned`, through which a method accesses the model, the data and the
 trainer. In their order:
 
 1. ``prepare(module)`` changes the model, freezes parts of it, or keeps the start weights. It runs before a checkpoint
@@ -78,7 +78,7 @@ from torch.optim import Optimizer
 from rib.methods import foreign
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Images (B, 3, H, W), labels (B,), and places of the images in a selection, (B,)."""
+"""Images (B, 3, H, W), labels (B,), and positions of the images in a selection, (B,)."""
 
 
 class Space(Protocol):
@@ -102,7 +102,7 @@ class Cache(Protocol):
 
 
 class Tuned(Protocol):
-    """What a method sees of a fine-tuning: the model, its label space, the data and the trainer.
+    """The part of a fine-tuning that a method can access: model, label space, data and trainer.
 
     rib's `FineTuner` is one; a LightningModule of your own is seen through `rib.methods.foreign.Foreign`.
     """
@@ -113,7 +113,7 @@ class Tuned(Protocol):
 
     @property
     def backbone(self) -> nn.Module:
-        """The network inside the model whose names of parameters tell its layers."""
+        """The network inside the model, whose parameter names tell its layers."""
 
     @property
     def head(self) -> set[str]:
@@ -143,31 +143,31 @@ class Tuned(Protocol):
         """Select source images by a seed; in a foreign Trainer from ``begin`` on.
 
         Args:
-            count: How many; all, if there are fewer.
-            seed: Chooses them.
+            count: Number of images; all, if there are fewer.
+            seed: Seed of the choice.
             rank: This process takes every ``world``-th image, beginning here.
             world: Number of processes.
 
         Returns:
-            Batches of images, labels and places in the selection; and how many images the selection has.
+            Batches of images, labels and positions in the selection; and the number of images in the selection.
         """
 
     def read_image(self, file: Path) -> Tensor:
-        """Read an image as the source's are read, (3, H, W)."""
+        """Read an image file like the source's images, (3, H, W)."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training batch on its way through the model.
+    """One training batch with the model's outputs.
 
     Attributes:
         images: Shape (B, 3, H, W); in rib uint8 before normalisation, in your own Trainer your own tensors.
         labels: Classes of the source, shape (B,).
         outputs: All outputs of the model, shape (B, K).
         logits: Logits of the source's classes, shape (B, C).
-        places: Numbers of the images in the source, shape (B,). With seed and epoch they decide random draws for an
-            image, so that these do not depend on batches or processes. In a foreign Trainer they number the images by
-            batch, process and row.
+        places: Positions of the images in the source, shape (B,). Random draws for an image are seeded by them, the
+            seed and the epoch, so that they do not depend on batches or processes. In a foreign Trainer images are
+            numbered by batch, process and row.
     """
 
     images: Tensor
@@ -188,7 +188,7 @@ class Method(L.Callback):
     """Base of every fine-tuning method; the module's docstring has the contract.
 
     Attributes:
-        name: As in logs and metrics.json; by default the class's name in lower case.
+        name: Name in logs and metrics.json; by default the class's name in lower case.
         order: Position in a stack, low first: -1 changes the start weights, 0 the network or which of its weights train
             (adapters), 1 regularizes, 2 averages. Methods of one order follow one another by name.
         rib_only: Why the method runs in rib's commands only; empty for one that runs in any Trainer.
@@ -207,7 +207,7 @@ class Method(L.Callback):
         """Change the model or keep its start weights, before a checkpoint is restored and optimizers exist."""
 
     def parameter_groups(self, module: Tuned) -> list[dict[str, Any]] | None:
-        """Return optimizer parameter groups in the place of one group of everything, or None."""
+        """Return optimizer parameter groups that replace the single group of all parameters, or None."""
         return None
 
     def begin(self, module: Tuned) -> None:
@@ -217,7 +217,7 @@ class Method(L.Callback):
         """Run before each batch."""
 
     def penalty(self, module: Tuned, step: Step) -> Tensor | None:
-        """Return a scalar to add to the cross-entropy, in nats an image, or None."""
+        """Return a scalar to add to the cross-entropy, in nats per image, or None."""
         return None
 
     def before_step(self, module: Tuned) -> None:
@@ -227,7 +227,7 @@ class Method(L.Callback):
         """Change the weights right after the optimizer step."""
 
     def finish(self, module: Tuned) -> None:
-        """Leave plain weights behind at the end of the fit."""
+        """Turn the model's weights into plain ones at the end of the fit, such as LoRA's."""
 
     def report(self) -> dict[str, float]:
         """Return numbers about this fit for metrics.json, known once it has begun."""
@@ -263,7 +263,7 @@ class Method(L.Callback):
         """Check in a foreign Trainer that the resumed fit began from the weights that the module has.
 
         Raises:
-            RibError: If it began from others.
+            RibError: If it began from other weights.
         """
         if self._start_digest is not None:
             foreign.check_resumed(self, checkpoint, self._start_digest)
@@ -282,13 +282,13 @@ class Method(L.Callback):
             hook_steps(trainer.optimizers[0], [self], own)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin."""
+        """Call `begin`."""
         self.begin(tuned(pl_module))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Announce a batch."""
+        """Call `before_batch`."""
         self.before_batch(tuned(pl_module))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
@@ -301,7 +301,7 @@ class Method(L.Callback):
             raise foreign.nobody_asked(self)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Announce the optimizer step."""
+        """Call `before_step`."""
         self.before_step(tuned(pl_module))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -313,7 +313,7 @@ class Method(L.Callback):
 
 
 def tuned(pl_module: L.LightningModule) -> Tuned:
-    """Return what a method sees of a LightningModule: rib's own as it is, anybody else's through `foreign.Foreign`."""
+    """Return a LightningModule as methods access it: rib's own unchanged, any other wrapped in `foreign.Foreign`."""
     return cast("Tuned", pl_module) if hasattr(type(pl_module), "source_images") else foreign.Foreign(pl_module)
 
 

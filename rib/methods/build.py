@@ -1,4 +1,4 @@
-"""The factory of methods: from the node of a config to the object that it describes.
+"""The factory of methods: build the object that a config node describes.
 
 A node is a plain dictionary whose ``_target_`` is the dotted name of a class; the rest are its arguments. Classes are
 imported by name, rib's own and the user's alike, without Hydra. Nested nodes, lists of them and ``_partial_`` mean what

@@ -1,4 +1,4 @@
-"""Pairs of methods that cannot be used together, by name and with the reason; no torch."""
+"""Pairs of methods that cannot be combined, with the reason; torch is not imported."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ ADAPTERS = ("lora", "visual_prompt")
 """Methods that add trainable parts to the network."""
 
 HOLDING = ("ewc", "l2sp", "spd", "ftp")
-"""Methods that hold each trained weight near its start."""
+"""Methods that keep each trained weight near its pretrained value."""
 
 CLASHES: Mapping[frozenset[str], str] = {
     frozenset(pair): why
     for *pair, why in (
-        ("linear_probe", "lora", "a linear probe freezes everything but the head, LoRA trains what is beside it"),
-        ("linear_probe", "visual_prompt", "a linear probe trains the head alone, a visual prompt the frame alone"),
+        (
+            "linear_probe",
+            "lora",
+            "a linear probe freezes everything but the head, LoRA trains adapters in other layers",
+        ),
+        ("linear_probe", "visual_prompt", "a linear probe trains only the head, a visual prompt only the frame"),
         ("linear_probe", "lp_ft", "lp_ft begins with a linear probe of its own"),
         ("other_start", "lp_ft", "the probe's head would take the place of the shuffled one"),
         ("linear_probe", "freeze_embed", "a linear probe freezes the embedding already"),
@@ -25,4 +29,4 @@ CLASHES: Mapping[frozenset[str], str] = {
         *((adapter, other, "it would hold the adapter, not the weights") for adapter in ADAPTERS for other in HOLDING),
     )
 }
-"""Pairs that make no sense together, and why."""
+"""Pairs of methods that cannot be combined, with the reason."""

@@ -1,4 +1,4 @@
-"""EMA: an exponential moving average of the weights in the place of the last ones."""
+"""EMA: end the fit with an exponential moving average of the weights instead of the last ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class EMA(EMAWeightAveraging, Method):
           decay: 0.99
 
     There is no official code for it in fine-tuning. The rule is that of timm's and BEiT's ``ModelEma``, without
-    warm-up; their decay of .9999 is for runs of many thousand steps.
+    warm-up; their decay of .9999 is meant for many thousands of steps.
 
-    Costs a copy of the weights and a pass over them a step. It stacks with every method that trains; those act on the
-    weights that train, not on their average. In your own Trainer validation sees the average, as Lightning has it, and
-    checkpoints hold both.
+    Costs a copy of the weights, and one pass over them per step. It stacks with every method that trains; those act on
+    the weights that train, not on their average. In your own Trainer validation sees the average, as Lightning has it,
+    and checkpoints hold both.
 
     Args:
         decay: From 0 (plain fine-tuning bit for bit) to below 1; an average over about 1 / (1 - decay) steps.
 
     Raises:
-        RibError: For a decay outside.
+        RibError: For a decay outside this range.
     """
 
     def __init__(self, decay: float = 0.99) -> None:

@@ -1,4 +1,4 @@
-r"""Elastic weight consolidation: a penalty that holds the weights that mattered near their start.
+r"""Elastic weight consolidation (EWC): a penalty that keeps important weights near their pretrained values.
 
     L(theta) = L_task(theta) + strength/2 * sum_i min(F_i, 1 / (lr * strength)) (theta_i - theta0_i)^2
 
@@ -6,9 +6,10 @@ Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks"
 diagonal Fisher at the start weights theta0, divided by its mean over weights: their lambda is strength over that mean,
 and both are in the run's metrics.json.
 
-Differs from the paper (there is no official code): its Fisher is of the *old* task's images. A pretrained model's are
-rarely at hand, so this one is of the source's, the new task's: what the start model's answers there depend on. The same
-strength is another lambda on another source (191, 140 and 331 for mini_small on R, Sketch and V2).
+Differs from the paper (there is no official code): its Fisher is estimated on images of the *old* task. Those of a
+pretrained model are rarely available, so this one uses the source's images, those of the new task: it measures what the
+pretrained model's predictions there depend on. The same strength therefore means another lambda on another source (191,
+140 and 331 for mini_small on R, Sketch and V2).
 
 Why the cap: a real Fisher has a heavy tail (mean 1, median 0.06, largest 6,100 on an EfficientNet). On a parabola of
 curvature h, SGD of step lr is stable only for h below 2 / lr; with momentum m below 2 (1 + m) / lr; with Nesterov's
@@ -16,11 +17,11 @@ below 2 (1 + m) / (1 + 2 m) / lr, which is 1.36 / lr at m = .9 and never less th
 strength 1 makes the loss infinite in a dozen steps even at a small lr. The cap, strength * F = 1 / lr at the peak rate,
 is below all of them and leaves a quarter of the tightest to the loss's own curvature and weight decay. At the cap one
 step without momentum undoes a weight's whole displacement, and two steps with Nesterov's, which is all that a larger F
-could do; with plain momentum the weight swings to the other side, and the swing shrinks by sqrt(m) a step. AdamW, whose
-steps are about lr whatever the gradient, needs no cap but has the same one. The share of capped weights is in the run's
-metrics.json; at 1, the cap has turned every Fisher into the identity.
+could do; with plain momentum the weight swings to the other side, and the swing shrinks by sqrt(m) per step. AdamW,
+whose steps are about lr whatever the gradient, needs no cap but has the same one. The share of capped weights is in the
+run's metrics.json; at 1, the cap has turned every Fisher into the identity.
 
-The other way out is a proximal step after the optimizer's, stable for any strength without a cap:
+The alternative is a proximal step after the optimizer's, which is stable for any strength without a cap:
 
     theta <- theta0 + (theta - theta0) / (1 + lr / (1 - momentum) * strength * F)
 
@@ -81,19 +82,19 @@ class EWC(Method):
     In your own Trainer the Fisher is of ``images``, estimated before the first step; lr is the optimizer's peak rate.
 
     Cost: a backward pass for each of `samples` images before training (K of them, one for each output, with
-    ``labels=expected``), kept in the store; then a pass over the weights a step, and two more copies of them. Does not
-    stack with lora or visual_prompt, which train something else than weights; beside l2sp the two penalties add up.
+    ``labels=expected``), kept in the store; then one pass over the weights per step, and two more copies of them. Does
+    not stack with lora or visual_prompt, which do not train the weights themselves; with l2sp the two penalties add up.
 
     Args:
         strength: Weight of the penalty, 0 or more; 0 is plain fine-tuning bit for bit.
         fisher: ``diagonal`` of the start model on source images, or ``identity``, which with strength 2 is the L2-SP
             that the ImageNet-RIB paper's code calls EWC.
-        samples: Source images behind the Fisher (all, if there are fewer); see above whose images those are.
-        seed: Which images, and the labels drawn.
-        labels: Behind the Fisher: ``sampled`` from the model's softmax over all outputs; the ``dataset``'s own (of a
-            class with several outputs the likeliest; the gradient is still that of log p over all outputs);
-            ``expected``, exactly over all K outputs, which costs K backward passes an image.
-        normalise: Mean 1 over ``all`` weights, or within each ``tensor``.
+        samples: Number of source images for the Fisher (all, if there are fewer).
+        seed: Seed of the choice of images and of sampled labels.
+        labels: Labels for the Fisher: ``sampled`` from the model's softmax over all outputs; the ``dataset``'s own (of
+            a class with several outputs the likeliest; the gradient is still that of log p over all outputs);
+            ``expected``, exactly over all K outputs, which costs K backward passes per image.
+        normalise: Divide the Fisher by its mean over ``all`` weights, or each ``tensor`` by its own.
         form: ``penalty`` in the loss, with the cap, or ``proximal`` step, without.
         images: In your own Trainer: a loader of the Fisher's images, with batches (images, labels, ...). Of a
             DataLoader over a dataset with a length a seeded selection is taken, of anything else the first `samples`
@@ -185,7 +186,7 @@ class EWC(Method):
             for p in group["params"]
         }
         for p, anchor, importance in zip(trained_parameters(module), self._anchor, self._importance, strict=True):
-            # x / (1 + x) of the way back to the anchor, written so that 0 and infinity are right.
+            # A share x / (1 + x) of the way back to the anchor, in a form that is exact at 0 and at infinity.
             p.lerp_(anchor, 1 / (1 + 1 / (steps.get(p, 0.0) * importance)))
 
     def report(self) -> dict[str, float]:
@@ -213,7 +214,8 @@ class EWC(Method):
             file = memo.file("fisher", **facts)
             with memo.making(file):
                 found = load_cached(file)
-                if trainer.strategy.broadcast(found is not None):  # rank zero's look decides for all
+                # Rank zero decides for all: on a network disk another rank may see the file later.
+                if trainer.strategy.broadcast(found is not None):
                     if found is None:
                         raise RibError(f"method.ewc: this process cannot read {file}, which another one can")
                     fisher = found
@@ -221,7 +223,7 @@ class EWC(Method):
                     fisher = self._estimate(module, device)
                     if trainer.is_global_zero:
                         save_cached(fisher, file)
-        # A file of an older version may lack one.
+        # A file of an older version may lack an entry.
         self.fisher_error, self.fisher_mean = (float(fisher.pop(key, math.nan)) for key in (ERROR, MEAN))
         return normalise_tensors(fisher) if self.normalise == "tensor" else fisher
 
@@ -230,7 +232,7 @@ class EWC(Method):
         model = self._start_model(module, device)
         rank, world = rank_and_world()
         loader, number = self._selection(module, rank, world)
-        # One number an image, drawn for all of them by every rank: the labels do not depend on who computes.
+        # One number per image, drawn for all images on every rank, so that labels do not depend on the processes.
         uniforms = torch.rand(number, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:

@@ -5,10 +5,10 @@ arXiv 1412.1193, section 9.2): the gradient of each image is squared *before* av
 batch's mean, as several libraries do, shrinks F by about the batch size, so that the penalty's strength would depend
 on it. y comes from (`Labels`):
 
-- ``sampled``: one label an image, drawn from the model's own softmax; unbiased.
+- ``sampled``: one label per image, drawn from the model's own softmax; unbiased.
 - ``expected``: every label, weighted by p(y|x): exact for these images, in K backward passes each.
 - ``dataset``: the image's own label, which is the "empirical" Fisher and not an estimate of F (section 11 there): it
-  vanishes where the model is right and sure.
+  vanishes where the model is right and confident.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def squared_gradients(
         model: In eval mode (no BatchNorm batch statistics, no dropout).
         images: Shape (B, 3, H, W).
         labels: Output ids, shape (B,).
-        way: ``loop``, a backward pass an image (as fast as any way on a CPU), or ``vmap``, all at once in B times the
-            memory of the gradients (for GPUs).
-        weights: What the squares of each image count, shape (B,); None counts each once.
+        way: ``loop``, one backward pass per image (as fast as any way on a CPU), or ``vmap``, all at once in B times
+            the memory of the gradients (for GPUs).
+        weights: Weight of each image's squares, shape (B,); None for 1.
 
     Returns:
         The sum over images, a tensor for each trainable parameter, by name, of its shape; and the sum over all weights

@@ -34,8 +34,8 @@ class FisherMerge(Merge):
     Differs from the official code (mmatena/model_merging, ``merging.py``, ``fisher.py``): there each Fisher is divided
     by its Euclidean norm over all weights (``normalise=norm``), is of images of the model's own task and exact over all
     labels, and has a floor of 1e-6 for the first model alone; alpha is chosen on held-out images. Here eq. 2 is taken
-    as written, since the size of a Fisher tells how sure its model is of the source; all are of the source's images,
-    labels are sampled, and every model has the floor, that of wise-ft's code.
+    as written, since the size of a Fisher tells how confident its model is on the source; all are of the source's
+    images, labels are sampled, and every model has the floor, that of wise-ft's code.
 
     Costs one backward pass for each of ``samples`` images and each model. Does not stack with ingredients of
     `visual_prompt`. In rib's commands only. At alpha 0 and 1 (with one ingredient) the result is the endpoint bit for
@@ -43,13 +43,13 @@ class FisherMerge(Merge):
 
     Args:
         alpha: Weight of the ingredients against the start, 0 to 1.
-        samples: Source images behind each Fisher.
-        seed: Which images, and the labels drawn.
+        samples: Number of source images for each Fisher.
+        seed: Seed of the choice of images and of sampled labels.
         normalise: ``none``, or ``norm``: each Fisher divided by its Euclidean norm over all weights.
 
     Raises:
-        RibError: For an alpha outside 0..1, no samples, another normalisation, or where there are no images (in a
-            Trainer of one's own).
+        RibError: For an alpha outside 0..1, no samples, another normalisation, or where there are no images (in your
+            own Trainer).
     """
 
     name: ClassVar[str] = "fisher_merge"

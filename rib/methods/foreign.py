@@ -1,4 +1,4 @@
-"""Methods in somebody else's Lightning Trainer: how they see its module, and what is refused.
+"""Adapter and checks for methods in a Lightning Trainer that is not rib's.
 
 The rules are in `rib.methods.base`.
 """
@@ -49,7 +49,7 @@ class EveryOutput:
 
 
 class Foreign:
-    """A LightningModule of the user's, as methods see it (`rib.methods.base.Tuned`); it keeps nothing of its own.
+    """A LightningModule of the user's, as methods see it (`rib.methods.base.Tuned`); it has no state.
 
     Args:
         module: Attached to its trainer.
@@ -94,7 +94,7 @@ class Foreign:
 
     @property
     def trainer(self) -> L.Trainer:
-        """The user's."""
+        """Trainer of the user's module."""
         return self.model.trainer
 
     def source_images(
@@ -103,13 +103,13 @@ class Foreign:
         """Select images of the Trainer's own training loader by a seed, on this process's device.
 
         Args:
-            count: How many; all, if there are fewer.
-            seed: Chooses them.
+            count: Number of images; all, if there are fewer.
+            seed: Seed of the choice.
             rank: This process takes every ``world``-th image, beginning here.
             world: Number of processes.
 
         Returns:
-            Batches of images, labels and places in the selection; and how many images the selection has.
+            Batches of images, labels and positions in the selection; and the number of images in the selection.
 
         Raises:
             RibError: If the loader's images cannot be known without iterating it.
@@ -134,7 +134,7 @@ class Foreign:
         Raises:
             RibError: Always.
         """
-        raise RibError("lwf: a folder of images is read in rib's commands alone; say inputs=source or augmented here")
+        raise RibError("lwf: a folder of images works only in rib's commands; set inputs to source or augmented")
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
@@ -152,13 +152,13 @@ def check_before(method: Method, methods: Sequence[Method], own: Foreign, rib_on
     """Check before a fit that a method can run in this Trainer, and give all processes rank zero's weights.
 
     Args:
-        method: One of them.
+        method: The method to check.
         methods: All methods of the Trainer, in stack order.
         own: The user's module.
-        rib_only: Why it runs in rib's commands only; empty if it does not.
+        rib_only: Reason why it runs in rib's commands only; empty if it runs in any Trainer.
 
     Raises:
-        RibError: If it cannot, with the reason.
+        RibError: If it cannot run; the message gives the reason.
     """
     module, trainer, name = own.model, own.trainer, method.name
     if rib_only:
@@ -224,10 +224,10 @@ def check_resumed(method: Method, checkpoint: dict[str, Any], start: str) -> Non
 
 
 def check_start(method: Method, own: Foreign, start: str | None) -> None:
-    """Check when a fit starts that the weights are those that methods were shown, and say when they will change.
+    """Check when a fit starts that the weights are those that methods prepared for; announce a change at its end.
 
     Args:
-        method: Which one looks.
+        method: The method that checks.
         own: The user's module.
         start: Digest of the parameters when methods were prepared; None where that is not known.
 
@@ -266,7 +266,8 @@ def final_checkpoint(trainer: L.Trainer) -> str | None:
 def save_final(method: Method, changing: Sequence[Method], trainer: L.Trainer) -> None:
     """Write final.ckpt after the last method that changes the weights at the end of a fit.
 
-    Weights alone: what other callbacks would add to a checkpoint is about the weights before.
+    It holds weights only, since the states of other callbacks and the optimizer belong to the weights before the
+    change.
     """
     file = final_checkpoint(trainer)
     if file is not None and changing and method is changing[-1]:

@@ -16,10 +16,10 @@ class FreezeEmbed(Method):
     Kumar et al. 2022, "How to fine-tune vision models with SGD", section 4, arXiv 2211.09359: the first layer has by
     far the largest gradients; with it frozen, SGD does as well as AdamW out of distribution, in less memory.
 
-    The embedding is what comes before the first numbered layer (`rib.models.layers.depths`): a ViT's patch embedding,
+    The embedding is everything before the first numbered layer (`rib.models.layers.depths`): a ViT's patch embedding,
     tokens and positions and the norm behind them, a ResNet's ``conv1`` and ``bn1``. A network that has nothing there
-    (an `nn.Sequential`) has its first numbered layer with parameters frozen instead. BatchNorm's statistics are no
-    parameters: they stay only under ``batch_norm=frozen``.
+    (an `nn.Sequential`) has its first numbered layer with parameters frozen instead. BatchNorm's statistics are not
+    parameters: they are fixed only with ``batch_norm=frozen``.
 
     In a config::
 
@@ -38,7 +38,7 @@ class FreezeEmbed(Method):
         tokens: Learned tokens and positions: ``frozen`` like the rest of the embedding, or ``trained``.
 
     Raises:
-        RibError: For another value.
+        RibError: For another value of ``tokens``.
     """
 
     name: ClassVar[str] = "freeze_embed"

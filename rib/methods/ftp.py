@@ -31,21 +31,21 @@ class FTP(Method):
           anneal: 1.0
           exclude_head: true
 
-    Differs from the official code (GT-RIPL/FTP, ``util/FTP.py``): not in its steps, which are these for SGD and AdamW
-    alike (Adam counts the first, in which no radius moves, too). There it is an optimizer of its own; here it follows
-    the run's. A fixed ``radius`` is rib's addition, and a row inside its ball keeps its bits.
+    Differs from the official code (GT-RIPL/FTP, ``util/FTP.py``): there it is an optimizer of its own; here it follows
+    the run's optimizer. The steps are the same, for SGD and AdamW alike (Adam counts the first one, in which no radius
+    moves, as well). A fixed ``radius`` is rib's addition, and a row inside its ball keeps its bits.
 
-    Costs three copies of the weights and three passes over them a step; what it has learned is kept in checkpoints.
-    Does not stack with `lora` or `visual_prompt`, which train something else than weights.
+    Costs three copies of the weights, and three passes over them per step. The radii are saved in checkpoints.
+    Does not stack with `lora` or `visual_prompt`, which do not train the weights themselves.
 
     Args:
         radius: null: learned, from 1e-8 on; a number fixes it for all tensors; inf is plain fine-tuning bit for bit.
         rate: Adam's learning rate for the radii, in units of row norms.
-        anneal: Factor of a gradient that would shrink a radius, 0 to 1: less than 1 lets radii grow more easily.
-        exclude_head: Leave the head free, as the paper does.
+        anneal: Factor of gradients that would shrink a radius, 0 to 1; below 1 radii grow more easily.
+        exclude_head: Do not project the head, as in the paper.
 
     Raises:
-        RibError: For a value outside.
+        RibError: For a value outside its range.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FTP(Method):
         self.exclude_head = exclude_head
         self._start: list[Tensor] = []
         self._names: list[str] = []
-        # One row a tensor: radius, Adam's first and second moment; and the steps taken.
+        # One row per tensor: radius, Adam's first and second moment; and the number of steps.
         self._state = torch.zeros(0, 3)
         self._steps = 0
         # d theta / d gamma. Not read off the projected weights: 1 + 1e-8 is 1 in float32, and a radius would be stuck.
@@ -97,7 +97,7 @@ class FTP(Method):
             self._move_radii(held, torch.stack([norm.max() for norm in norms]))
         for p, start, d, norm, (radius, *_) in zip(held, self._start, moved, norms, self._state, strict=True):
             inside = (radius / norm).clamp(max=1.0)
-            # Rows inside are left as they are, to the last bit.
+            # A row inside the radius keeps its bits: start + d would round.
             p.copy_(torch.where(inside < 1, _rows(start) + inside * d, _rows(p)).view_as(p))
         self._directions = [d.div_(norm) for d, norm in zip(moved, norms, strict=True)] if self.radius is None else []
 

@@ -19,12 +19,12 @@ class L2SP(Method):
           _target_: rib.methods.l2sp.L2SP
           strength: 1.0
 
-    Differs from the official code (holyseven/TransferLearningClassification, ``model/network_base.py``): there biases
-    and the parameters of norms are not held (but in its mode 101), and a new head decays to zero at a rate of its own;
-    here the head is pretrained and is held like the rest.
+    Differs from the official code (holyseven/TransferLearningClassification, ``model/network_base.py``): there the
+    penalty leaves out biases and the parameters of norms (except in its mode 101), and a new head decays to zero at a
+    rate of its own; here the head is pretrained and is penalized like the rest.
 
-    Costs a copy of the weights and a pass over them a step. Beside `ewc` the two penalties add up. Does not stack with
-    `lora` or `visual_prompt`, which train something else than weights.
+    Costs a copy of the weights, and one pass over them per step. With `ewc` the two penalties add up. Does not stack
+    with `lora` or `visual_prompt`, which do not train the weights themselves.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit. SGD with momentum m is unstable from 2 (1 + m) / lr on,
@@ -32,7 +32,7 @@ class L2SP(Method):
             of the loss's own curvature. `ewc` caps such a pull, this method refuses it.
 
     Raises:
-        RibError: If it is negative or no finite number.
+        RibError: If it is negative or not finite.
         DivergedError: Before the first step, if SGD cannot be stable at it.
     """
 
@@ -68,7 +68,7 @@ def check_strength(method: str, strength: float) -> float:
         strength: The value.
 
     Raises:
-        RibError: If it is negative or no finite number.
+        RibError: If it is negative or not finite.
     """
     if not 0 <= strength < float("inf"):
         raise RibError(f"method.{method}.strength: expected a finite number of 0 or more, got {strength}")

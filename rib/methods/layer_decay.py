@@ -22,10 +22,10 @@ class LayerDecay(Method):
           _target_: rib.methods.layer_decay.LayerDecay
           decay: 0.65
 
-    Differs from the official code (microsoft/unilm, ``beit/optim_factory.py``): not in depths and rates. There biases,
-    norms, tokens and positions have no weight decay; here it is the optimizer's, the same for all. ELECTRA's code
-    (google-research/electra, ``model/optimization.py``) is off by one: its head is at depth L + 2, its last block
-    learns at decay^2.
+    Differs from the official code (microsoft/unilm, ``beit/optim_factory.py``): there biases, norms, tokens and
+    positions have no weight decay; here it is the optimizer's, the same for all. Depths and rates are the same.
+    ELECTRA's code (google-research/electra, ``model/optimization.py``) is off by one: its head is at depth L + 2, its
+    last block learns at decay^2.
 
     Depths go by names and not by timm's ``param_groups_layer_decay``, which does not know open_clip's towers. Costs
     nothing. Does not stack with `surgical`, which sets the same rates, or `visual_prompt`, which has no layers. In
@@ -35,7 +35,7 @@ class LayerDecay(Method):
         decay: Above 0 to 1; 1 is plain fine-tuning bit for bit.
 
     Raises:
-        RibError: For a value outside.
+        RibError: For a value outside this range.
     """
 
     name: ClassVar[str] = "layer_decay"

@@ -35,23 +35,22 @@ class LDIFS(Method):
           strength: 10.0
           scaling: official
 
-    Differs from the official code (omegafragger/ldifs_code, ``loss/ldifs.py``, ``model/modeling.py``): not for the
-    ViT-B of CLIP, the one network it knows, whose places are ``ln_pre`` and blocks 3, 6, 9 and 12. Its weight is 10 by
-    default, its start model the pretrained one, and AdamW and gradients clipped at 1 belong to its recipe, not to this
-    method.
+    Differs from the official code (omegafragger/ldifs_code, ``loss/ldifs.py``, ``model/modeling.py``) in that it takes
+    any network; for the ViT-B of CLIP, the only one there, it is the same: the places are ``ln_pre`` and blocks 3, 6, 9
+    and 12, the default weight is 10. AdamW and gradients clipped at 1 belong to the authors' recipe, not to the method.
 
     ``scaling=flattened`` is eq. 4 to the letter, mean_l || f_l/||f_l|| - f0_l/||f0_l|| ||^2 over every block, the
     features of an image being one vector: 50 to 200 times as strong at the same ``strength``.
 
-    Costs a forward of the start model a step, a copy of its weights, and those features of one batch. It stacks with
-    any method that trains; with `linear_probe` nothing is left for it to hold.
+    Costs one forward pass of the pretrained model per step, a copy of its weights, and those features of one batch. It
+    stacks with any method that trains; with `linear_probe`, whose features cannot change, it has no effect.
 
     Args:
-        strength: 0 or more; 0 is plain fine-tuning bit for bit. Theirs is 10, in units of ``scaling=official``.
+        strength: 0 or more; 0 is plain fine-tuning bit for bit. The authors' value for ``scaling=official`` is 10.
         scaling: ``official`` or ``flattened``.
 
     Raises:
-        RibError: If the strength is negative or no finite number, for another scaling, or for a network without
+        RibError: If the strength is negative or not finite, for another scaling, or for a network without
             numbered blocks.
     """
 
@@ -91,7 +90,9 @@ class LDIFS(Method):
         """
         assert self._teacher is not None, "prepare keeps the start model"
         if not self._now:
-            raise RibError("ldifs: expected the outputs to come from self(images) in this very step; no block was used")
+            raise RibError(
+                "ldifs: expected outputs computed by self(images) in this step, but no block of the network was used"
+            )
         now = dict(self._now)
         with torch.no_grad():
             self._teacher(step.images)

@@ -10,7 +10,7 @@ from rib.models.adapters import outer_norm_names, token_names
 
 
 class LinearProbe(Method):
-    """Train the head w of w^T f(x; theta0) alone; the features f stay those of the start model.
+    """Train only the head w of w^T f(x; theta0); the features f stay those of the pretrained model.
 
     Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", section 3,
     arXiv 2202.10054. Frozen weights are not enough for that: the network is in eval mode while the head trains, so that
@@ -37,7 +37,7 @@ class LinearProbe(Method):
             unless ``batch_norm=frozen``.
 
     Raises:
-        RibError: For another value.
+        RibError: For another value of ``train``.
     """
 
     name: ClassVar[str] = "linear_probe"

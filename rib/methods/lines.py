@@ -25,10 +25,10 @@ class LiNeS(Merge):
           rise: 0.9
           behind: last
 
-    Differs from the official code (wang-kee/LiNeS, ``src/eval/eval.py``): the paper scales blocks alone, the code all
-    else, in front and behind, by a (``behind=first``). Here the head and the norm before it have the factor of the last
-    block: they were fine-tuned with it, and the head of the paper's CLIP does not train. For one task b is 1 - a there,
-    and a is chosen on held-out images, those of the old tasks too.
+    Differs from the official code (wang-kee/LiNeS, ``src/eval/eval.py``): the paper scales only blocks, the code all
+    other layers, before and behind them, by a (``behind=first``). Here the head and the norm before it have the factor
+    of the last block: they were fine-tuned with it, and the head of the paper's CLIP does not train. For one task b is
+    1 - a there, and a is chosen on held-out images, those of the old tasks too.
 
     Costs nothing after its ingredient. Does not stack with `visual_prompt`, which has no weights. In your own Trainer
     it scales the change of that fit.
@@ -39,7 +39,7 @@ class LiNeS(Merge):
         behind: Layers behind the last block have the factor of the ``last`` block, or of the ``first``.
 
     Raises:
-        RibError: If a factor is negative or no finite number, or for another place.
+        RibError: If a factor is negative or not finite, or for another value of ``behind``.
     """
 
     def __init__(self, first: float = 0.1, rise: float = 0.9, behind: Literal["last", "first"] = "last") -> None:

@@ -35,16 +35,16 @@ class LoRA(Method):
           train: []
           seed: 0
 
-    Differs from the official code (microsoft/LoRA, ``loralib/layers.py``): not in A, B, how they begin, or their scale.
-    There a new task's head trains too (here with ``train=[head]``), and dropout before A is an option.
+    Differs from the official code (microsoft/LoRA, ``loralib/layers.py``): there a new task's head trains too (here
+    with ``train=[head]``), and dropout before A is an option. A and B, their initial values and scale are the same.
 
     In your own Trainer ``configure_optimizers`` must take ``self.parameters()`` when Lightning calls it, so that A and
     B are among them. Checkpoints in between hold W0, A and B; final.ckpt holds plain weights.
 
     Cost: that of fine-tuning in time (weights are composed anew at each forward pass), less memory: gradients and
-    optimizer state of the adapters alone. BatchNorm's statistics move unless ``batch_norm=frozen``. Does not stack with
-    linear_probe, visual_prompt or freeze_embed, nor with ewc, l2sp, spd or ftp, which would hold A and B near their
-    start.
+    optimizer state of the adapters only. BatchNorm's statistics change unless ``batch_norm=frozen``. Does not stack
+    with linear_probe, visual_prompt or freeze_embed, nor with ewc, l2sp, spd or ftp, which would hold A and B near
+    their start.
 
     Args:
         rank: r of the update of each target in each block, 1 or more.
@@ -53,7 +53,7 @@ class LoRA(Method):
             ``linear`` (all but the head) in a ConvNet.
         train: Other parts that train: ``head``, ``tokens`` (and positions), ``norms`` (LayerNorms outside the blocks,
             as in the ImageNet-RIB authors' code).
-        seed: Of A.
+        seed: Seed of A's random values.
 
     Raises:
         RibError: For a wrong rank or alpha, for a target that the model does not have (with those that it has), for a

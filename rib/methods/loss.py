@@ -1,4 +1,4 @@
-"""The one line of a `training_step` of your own: what the Trainer's methods add to the loss."""
+"""The function to call in a `training_step` of your own: the sum of the methods' penalties."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def penalties(module: L.LightningModule, images: Tensor, outputs: Tensor, labels
         labels: Classes, shape (B,).
 
     Returns:
-        A scalar in nats an image, zero without a method that has a penalty. Penalties are means over this batch or
+        A scalar in nats per image, zero without a method that has a penalty. Penalties are means over this batch or
         functions of the weights, so they belong to a loss that is a mean over the batch.
 
     Raises:

@@ -24,12 +24,12 @@ class LPFT(Method):
     probe: there w_lp is a minimum, argmin_w L_task(w, theta0) up to a weight decay that held-out images choose; here it
     is the run +method=linear_probe, a few epochs of SGD from the pretrained head. Give it more with ``probe.epochs``.
 
-    Costs a linear probe more than fine-tuning; rib makes it first, or finds it in the store. For other methods of the
-    stack the start (EWC's anchor, LwF's teacher) is the probe. Does not stack with `linear_probe`, which trains the
-    head alone, or `other_start`, whose shuffled head the probe's would replace.
+    Costs a linear probe in addition to fine-tuning; rib makes it first, or finds it in the store. For other methods of
+    the stack the probe is the start model (EWC's anchor, LwF's teacher). Does not stack with `linear_probe`, which
+    trains only the head, or `other_start`, whose shuffled head the probe's would replace.
 
     Args:
-        probe: The probe's weights.safetensors. None, if none was given, is refused when the fit begins.
+        probe: File of the probe's weights; None is refused when the fit begins.
 
     Raises:
         RibError: If there is no probe, or it does not fit the model.

@@ -29,7 +29,7 @@ class LwF(Method):
 
     Li & Hoiem 2017, "Learning without forgetting", arXiv 1606.09282, eq. 2 and 3: their cross-entropy with the start
     model's tempered outputs is this KL plus a constant. The old task is to be kept, so all K outputs are distilled; the
-    ImageNet-RIB authors' code distils the source's classes alone (``logits=restricted``). In a config::
+    ImageNet-RIB authors' code distils only the source's classes (``logits=restricted``). In a config::
 
         lwf:
           _target_: rib.methods.lwf.LwF
@@ -39,12 +39,12 @@ class LwF(Method):
           logits: all
           inputs: source
 
-    Differs from the official code (lizhitwo/LearningWithoutForgetting, ``vl_nnsoftmaxdiff.m``): not in the loss, which
-    is summed over a batch there. Old and new task have heads of their own there, and the new one is trained alone
-    first; here both are read off the same K outputs, and all that is pretrained trains at once.
+    Differs from the official code (lizhitwo/LearningWithoutForgetting, ``vl_nnsoftmaxdiff.m``): there the loss is
+    summed over a batch, old and new task have separate heads, and the new head is first trained alone; here the loss is
+    a mean, both tasks use the same K outputs, and the whole network trains from the first step.
 
-    Costs a forward of the start model a step and a copy of its weights; with other inputs another forward and backward
-    of the trained model. It stacks with every method that trains.
+    Costs one forward pass of the pretrained model per step and a copy of its weights; with other inputs another forward
+    and backward pass of the trained model. It stacks with every method that trains.
 
     In your own Trainer ``inputs`` may be source or augmented (tensors (3, H, W), cropped and flipped); BatchNorm's
     statistics do not move with the augmented images. A user's ``forward`` is called for them a second time.
@@ -58,7 +58,7 @@ class LwF(Method):
             flipped), or a folder of unlabelled images.
 
     Raises:
-        RibError: For a value outside, or a folder without images.
+        RibError: For a value outside its range, or a folder without images.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class LwF(Method):
         device = module.trainer.strategy.root_device
         self._teacher = copy.deepcopy(module.model).to(device).eval().requires_grad_(False)
         if self._files and isinstance(module, Foreign):
-            module.read_image(self._files[0])  # refuses
+            module.read_image(self._files[0])  # in a foreign Trainer this raises, before training rather than in it
         if self.inputs == "augmented":
             from torchvision.transforms import v2
 
@@ -132,7 +132,7 @@ class LwF(Method):
     def _augmented(self, image: Tensor, seed: int) -> Tensor:
         """Crop and flip an image at random."""
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone draws crops and flips; the GPU's belong to the step.
+            # Forks only the CPU's generator, which draws crops and flips; the GPU's is seeded by the step.
             torch.default_generator.manual_seed(seed)
             changed: Tensor = self._augment(self._crop(image.shape[-1], antialias=True)(image))
             return changed

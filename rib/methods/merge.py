@@ -23,18 +23,18 @@ from rib.models.weights import StateDict
 
 @dataclass(frozen=True)
 class Ingredients:
-    """Weights and facts that a merged model is made from.
+    """Weights and metadata of the runs that a merged model is made from.
 
     Attributes:
         start: The pretrained weights theta0.
         parts: Weights of each ingredient, in the order of ``ingredients``.
-        labels: Their names for people.
-        sources: The dataset that each was fine-tuned on.
-        depth: How deep each tensor lies, 0 (embedding) to L + 1 (head), by name.
-        accuracy: Of weights on the part of the source that nothing was trained on, a fraction; None without one.
-        fisher: The Fisher's diagonal at given weights, by parameter name; None where there are no images.
-        parameters: Names of the tensors that are trained, not counted or measured like BatchNorm's statistics.
-        family: By dataset, the dataset whose photographs it is made of.
+        labels: Names of the ingredients in tables and messages.
+        sources: Dataset that each ingredient was fine-tuned on.
+        depth: Depth of each tensor by name, 0 (embedding) to L + 1 (head).
+        accuracy: Returns the accuracy of weights on held-out images, a fraction; None where nothing was held out.
+        fisher: Returns the diagonal of the Fisher at given weights, by parameter name; None without images.
+        parameters: Names of trained tensors, in contrast to BatchNorm's counters and statistics.
+        family: By dataset, the dataset whose photographs it was made from.
     """
 
     start: StateDict
@@ -49,15 +49,15 @@ class Ingredients:
 
     @cached_property
     def held_out_accuracy(self) -> Callable[[StateDict], float]:
-        """The accuracy of weights on held-out images, by which methods choose.
+        """Function that returns the accuracy of weights on held-out images, by which methods choose.
 
         Raises:
             RibError: If every image of the source was trained on.
         """
         if self.accuracy is None:
             raise RibError(
-                "nothing may be chosen on images that were trained on, and targets never choose; keep a part of the "
-                "source out of training with data.holdout=0.1"
+                "expected held-out images to choose on, since neither training images nor targets may be used for "
+                "that; hold out a part of the source with data.holdout=0.1"
             )
         return self.accuracy
 
@@ -66,8 +66,8 @@ class Merge(Method):
     """Base of every method that combines finished runs.
 
     Attributes:
-        chooses: The method chooses something on a part of the source that nothing was trained on.
-        by_depth: The method reads ``depth`` of its ingredients.
+        chooses: The method chooses something by the accuracy on held-out images.
+        by_depth: The method needs the ``depth`` of tensors.
     """
 
     order: ClassVar[int] = 2
@@ -84,7 +84,7 @@ class Merge(Method):
         return None
 
     def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
-        """Return further weights to be scored in the same pass, by label; a curve."""
+        """Return the weights of further points to score in the same pass, by label: a curve."""
         return {}
 
     def prepare(self, module: Tuned) -> None:
@@ -112,7 +112,7 @@ class Merge(Method):
 
 
 def _plain(network: nn.Module) -> StateDict:
-    """Return a network's weights, with LoRA's updates folded in: they are when the fit has ended."""
+    """Return a network's weights, with LoRA's updates folded in as they are at the end of a fit."""
     adapted = any(isinstance(child, LowRank) for child in network.modules())
     return plain_weights(network) if adapted else network.state_dict()
 
@@ -121,7 +121,7 @@ def check_coefficient(name: str, value: float, extrapolate: bool) -> float:
     """Return a coefficient if it lies between the start (0) and the fine-tuned end (1).
 
     Args:
-        name: Of the option, ``method.wise_ft.alpha``.
+        name: Name of the option, such as ``method.wise_ft.alpha``.
         value: The coefficient.
         extrapolate: Allow any finite number.
 

@@ -27,7 +27,7 @@ class ModelStock(Merge):
 
     Differs from the official code (naver-ai/model-stock, a notebook; read in public copies of it): there t is negative
     for opposed displacements, which leads beyond the start, and tensors that CLIP's image side does not train are
-    averaged plainly. It is written for two fine-tunes; the formula for N is the paper's.
+    simply averaged. It is written for two fine-tunes; the formula for N is the paper's.
 
     Costs its ingredients. Does not stack with `visual_prompt`, which has no weights. A tensor that no ingredient moved
     stays; opposed displacements (c < 0) give the start. In rib's commands only.
@@ -40,7 +40,7 @@ class ModelStock(Merge):
     rib_only: ClassVar[str] = "it combines several finished runs"
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the point nearest to the centre, tensor by tensor."""
+        """Return the point nearest to the centre, for each tensor."""
         count = len(given.parts)
         if count < 2:
             raise RibError(f"method.model_stock.ingredients: expected two runs or more, got {count}")

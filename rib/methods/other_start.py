@@ -24,8 +24,8 @@ class OtherStart(Method):
           shuffled: head
           seed: 0
 
-    There is no official code for these controls: Adebayo et al. draw layers anew to test saliency maps; here entries
-    are permuted, so that each tensor keeps its values.
+    There is no official code for these controls: Adebayo et al. re-initialize layers to test saliency maps; here
+    entries are permuted, so that each tensor keeps its values.
 
     Cost: none. Does not stack with lp_ft, whose probe would replace the shuffled head.
 
@@ -34,7 +34,7 @@ class OtherStart(Method):
         seed: Seed of the permutations.
 
     Raises:
-        RibError: For any other part.
+        RibError: For another value of ``shuffled``.
     """
 
     name: ClassVar[str] = "other_start"
@@ -48,7 +48,7 @@ class OtherStart(Method):
 
     @torch.no_grad()
     def prepare(self, module: Tuned) -> None:
-        """Shuffle, the same on every process."""
+        """Shuffle the weights, with the same permutation on every process."""
         backbone, head = module.backbone, module.head
         for name, p in backbone.named_parameters():
             generator = torch.Generator().manual_seed(int(digest_of([self.seed, name])[:15], 16))

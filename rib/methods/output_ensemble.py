@@ -16,8 +16,10 @@ class OutputEnsemble(Merge):
     """Mean of probabilities, p(y|x) = sum_i w_i(x) p_i(y|x), equal or with w_i proportional to exp(-H(p_i(.|x))).
 
     The plain mean is what weight averaging is compared with (Wortsman et al. 2022, arXiv 2203.05482, section 4); the
-    entropy form gives a sure model more say for each image, the coefficient of DaWin (Oh et al. 2025, arXiv 2410.03782,
-    eq. 4) applied to outputs in the place of weights. Probabilities are over the dataset's own classes. In a config::
+    entropy form gives a more confident model more weight for each image, with the coefficient of DaWin (Oh et al. 2025,
+    arXiv 2410.03782, eq. 4) applied to outputs instead of weights. Probabilities are over the dataset's own classes.
+
+    In a config::
 
         output_ensemble:
           _target_: rib.methods.output_ensemble.OutputEnsemble
@@ -29,14 +31,14 @@ class OutputEnsemble(Merge):
     whole test set. Here the output for an image depends on that image alone. Wortsman et al. average logits, not
     probabilities.
 
-    Costs N forwards an image, or none where every ingredient was run with ``predictions.logits=true``. It has no
+    Costs N forward passes per image, or none where every ingredient was run with ``predictions.logits=true``. It has no
     weights, so it is refused where weights are averaged. In rib's commands only.
 
     Args:
         weights: ``equal`` or ``entropy``.
 
     Raises:
-        RibError: For other weights.
+        RibError: For another value of ``weights``.
     """
 
     name: ClassVar[str] = "output_ensemble"
@@ -55,11 +57,11 @@ class OutputEnsemble(Merge):
         """
         raise RibError("method.output_ensemble: it has no weights of its own; run it with python -m rib.train")
 
-    def together(self, logits: Sequence[Tensor]) -> Tensor:
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """Combine the logits of several models.
 
         Args:
-            logits: Of each model over a dataset's classes, (B, C).
+            logits: Logits of each model over a dataset's classes, (B, C).
 
         Returns:
             The logarithm of the averaged probabilities, (B, C).

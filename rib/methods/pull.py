@@ -1,4 +1,4 @@
-"""The quadratic penalty that holds weights near their start, and the strength at which SGD becomes unstable."""
+"""Quadratic penalty on the distance from the start weights, and the strength at which SGD becomes unstable with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: l
 
 
 def stability_bound(optimizer: Optimizer) -> float:
-    """Return the curvature below which SGD comes to rest on a parabola, at the largest peak rate of its groups.
+    """Return the curvature below which SGD converges on a parabola, at the largest peak rate of its groups.
 
     2 (1 + m) / lr with momentum m, 2 (1 + m) / (1 + 2 m) / lr with Nesterov's, 2 / lr without; infinity for any other
     optimizer, whose steps are not in proportion to gradients.

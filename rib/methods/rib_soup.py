@@ -14,7 +14,7 @@ from rib.models.weights import average
 class RibSoup(Merge):
     """Mean of the fine-tunes on the other sources; each target is scored without its own fine-tune.
 
-    It asks whether an average of models, each fine-tuned on one shift, does better than the best of them on a shift
+    It tests whether an average of models, each fine-tuned on one shift, does better than the best of them on a shift
     that none was trained on. With source X the soup is of every other source that may be trained on, and target T is
     scored by the soup without T's fine-tune either: leave-one-out. In a config::
 
@@ -33,7 +33,7 @@ class RibSoup(Merge):
             photographs (Cartoon, Drawing and C are all made from val).
 
     Raises:
-        RibError: For another value, or if nothing is left to average.
+        RibError: For another value of ``leave_out``, or if nothing is left to average.
     """
 
     name: ClassVar[str] = "rib_soup"
@@ -58,7 +58,7 @@ class RibSoup(Merge):
         return average([given.parts[i] for i in kept])
 
     def unseen(self, dataset: str, given: Ingredients) -> list[int]:
-        """Return the places of the ingredients that were not trained on a dataset."""
+        """Return the positions of the ingredients that were not trained on a dataset."""
 
         def kin(name: str) -> str:
             return given.family.get(name, name) if self.leave_out == "family" else name

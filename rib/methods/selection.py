@@ -1,4 +1,4 @@
-"""A seeded selection of the images behind somebody's DataLoader, which leaves that loader's random state alone."""
+"""Seeded selection of images from a user's DataLoader, without a change to any random state."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from torch.utils.data import (
 from rib.errors import RibError
 
 BATCH = 64
-"""Images in a batch of a selection."""
+"""Number of images in a batch of a selection."""
 
 WHOLE = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
-"""Samplers that serve the whole dataset, in some order."""
+"""Samplers that serve the whole dataset, in any order."""
 
 
 def select_images(
     loader: object, count: int, seed: int, rank: int = 0, world: int = 1, *, any_iterable: bool = False
 ) -> tuple[Iterator[Any], int]:
-    """Select images of a loader's dataset by a seed, without its order and without moving any random state.
+    """Select images of a loader's dataset by a seed, independently of its order and without a change to random states.
 
     A loader with a dataset that can be indexed is not iterated: the chosen items are read by a loader beside it, with
     its ``collate_fn`` and workers. While the batches are read, the random states of torch, NumPy and Python start from
-    ``seed``, so that random augmentations of the dataset are the same each time, and are put back afterwards. A
-    generator that a dataset keeps to itself is out of reach.
+    ``seed``, so that random augmentations of the dataset are the same each time, and they are restored afterwards. A
+    dataset's own generator is not covered.
 
     Args:
         loader: A `DataLoader`, or with ``any_iterable`` anything that can be iterated over batches.
-        count: How many images; all, if there are fewer.
-        seed: Chooses the images.
+        count: Number of images; all, if there are fewer.
+        seed: Seed of the choice.
         rank: This process takes every ``world``-th image of the selection, beginning here.
         world: Number of processes.
         any_iterable: Take the first ``count`` images of a loader whose dataset cannot be indexed, by iterating it.
 
     Returns:
-        Batches as the loader's ``collate_fn`` makes them, each with the images' places in the selection (shape (B,),
-        int64), to be iterated to their end; and how many images the whole selection has.
+        Batches as the loader's ``collate_fn`` makes them, each with the images' positions in the selection (shape (B,),
+        int64), to be iterated to their end; and the number of images in the whole selection.
 
     Raises:
-        RibError: If there is no way to know the loader's images without iterating it, and ``any_iterable`` is false.
+        RibError: If the loader's images cannot be known without iterating it, and ``any_iterable`` is false.
     """
     indices = _indices(loader)
     if indices is None:
         if not any_iterable or not isinstance(loader, Iterable):
             raise RibError(
-                f"expected a DataLoader over a dataset with a length, in a usual order, got {_described(loader)}; name "
-                "the images, like EWC(images=DataLoader(dataset, batch_size=64))"
+                f"expected a DataLoader over a dataset with a length, in a usual order, got {_describe(loader)}; pass "
+                "the images, as in EWC(images=DataLoader(dataset, batch_size=64))"
             )
         batches = _first(loader, count, seed)
         mine = [(_rows(batch, keep), places[keep]) for batch, places, keep in _shares(batches, rank, world)]
@@ -82,7 +82,7 @@ def select_images(
 
 
 def _indices(loader: object) -> Sequence[int] | None:
-    """Items of the dataset that a loader serves, where that can be known without iterating it."""
+    """Return the dataset indices that a loader serves; None where they cannot be known without iterating it."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
     if type(loader.batch_sampler) is not BatchSampler or not hasattr(loader.dataset, "__len__"):
@@ -94,7 +94,7 @@ def _indices(loader: object) -> Sequence[int] | None:
     return None
 
 
-def _described(loader: object) -> str:
+def _describe(loader: object) -> str:
     if not isinstance(loader, DataLoader):
         return f"a {type(loader).__name__}"
     if isinstance(loader.dataset, IterableDataset):
@@ -104,7 +104,7 @@ def _described(loader: object) -> str:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Start the random states of torch, NumPy and Python from a seed inside, and put them back afterwards."""
+    """Seed torch, NumPy and Python inside the context, and restore their random states afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  datasets draw from the global state
     with torch.random.fork_rng(devices=devices):
@@ -124,7 +124,7 @@ def _seeded(loader: Iterable[Any], places: Sequence[Tensor], seed: int) -> Itera
 
 
 def _first(loader: Iterable[Any], count: int, seed: int) -> list[tuple[Any, Tensor]]:
-    """The first images of a loader, whole batches of them, with their places."""
+    """Return the first images of a loader in batches, with their positions."""
     found: list[tuple[Any, Tensor]] = []
     seen = 0
     with seeded(seed):
@@ -138,12 +138,12 @@ def _first(loader: Iterable[Any], count: int, seed: int) -> list[tuple[Any, Tens
 
 
 def _rows(batch: Any, rows: Tensor) -> list[Any]:
-    """Images and labels of some rows of a batch."""
-    return [part[rows] for part in batch[:2]]
+    """Return images and labels of some rows of a batch."""
+    return [tensor[rows] for tensor in batch[:2]]
 
 
 def _shares(batches: Iterable[tuple[Any, Tensor]], rank: int, world: int) -> Iterator[tuple[Any, Tensor, Tensor]]:
-    """One process's rows of each batch."""
+    """Yield the rows of each batch that belong to one process."""
     for batch, places in batches:
         keep = torch.nonzero(places % world == rank)[:, 0]
         if len(keep):

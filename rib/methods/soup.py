@@ -32,11 +32,11 @@ class Soup(Merge):
 
     Args:
         choice: ``uniform``, or ``greedy``: sort by accuracy on the part of the source that ``data.holdout`` kept from
-            training, then add each unless the soup gets worse there.
-        strict: Greedy as in the authors' code: an ingredient that leaves the accuracy as it is stays out.
+            training, then add each one unless it lowers the soup's accuracy there.
+        strict: Greedy as in the authors' code: an ingredient that leaves the accuracy unchanged is not taken.
 
     Raises:
-        RibError: For another choice, or a greedy one where nothing was held out.
+        RibError: For another value of ``choice``, or a greedy choice where nothing was held out.
     """
 
     rib_only: ClassVar[str] = "it combines several finished runs"

@@ -21,18 +21,18 @@ class SPD(Method):
           _target_: rib.methods.spd.SPD
           strength: 1.0
 
-    Differs from the official code (GT-RIPL/Selective-Projection-Decay, ``adamSPD.py``): not in its rule, tensor by
-    tensor over all that train. There it is part of Adam and stands in the place of weight decay; here it follows any
-    optimizer, whose own weight decay should be 0 to match. Adapters, which theirs pulls to zero, are refused.
+    Differs from the official code (GT-RIPL/Selective-Projection-Decay, ``adamSPD.py``): there it is part of Adam and
+    replaces weight decay; here it follows any optimizer, whose own weight decay should be 0 to match. Adapters, which
+    the official code pulls to zero, are refused. The rule is the same, for each trained tensor.
 
-    Costs a copy of the weights and a pass over them a step. It has no state between steps. Does not stack with `lora`
-    or `visual_prompt`, which train something else than weights.
+    Costs a copy of the weights, and two passes over them per step. It has no state between steps. Does not stack with
+    `lora` or `visual_prompt`, which do not train the weights themselves.
 
     Args:
         strength: 0 or more; 0 is plain fine-tuning bit for bit.
 
     Raises:
-        RibError: If it is negative or no finite number.
+        RibError: If it is negative or not finite.
     """
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -47,7 +47,7 @@ class SPD(Method):
 
     @torch.no_grad()
     def before_step(self, module: Tuned) -> None:
-        """Measure each tensor's distance, and its gradient along the displacement, while the weights are the old."""
+        """Measure each tensor's distance, and its gradient along the displacement, before the weights change."""
         self._before = []
         for p, p0 in zip(trained_parameters(module), self._anchor, strict=True):
             moved = p - p0
@@ -56,7 +56,7 @@ class SPD(Method):
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
-        """Project tensors whose gradient pointed back, without copying any number to the host."""
+        """Project tensors whose gradient pointed back, without a copy from the GPU to the CPU."""
         if self.strength == 0:
             return
         for p, p0, (along, distance) in zip(trained_parameters(module), self._anchor, self._before, strict=True):

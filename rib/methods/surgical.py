@@ -35,22 +35,22 @@ class Surgical(Method):
 
     Differs from the official code (anniesch/surgical-finetuning, ``main.py``): there a layer is one parameter tensor
     (``per=tensor``; here a block), the ratio is the mean over five batches of ||g|| / ||theta|| in train mode, measured
-    anew each epoch with a new Adam, and what has "bn" in its name does not train. Here the gradient is that of all
-    `samples` images together in eval mode, measured once at the start model, so that a killed run goes on exactly, and
-    BatchNorm's scales train like the rest. Weights that are all zero, where theirs divides by zero, have the full rate
-    and do not count for max RGN.
+    again in each epoch with a new Adam, and what has "bn" in its name does not train. Here the gradient is that of all
+    `samples` images together in eval mode, measured once at the start model, so that a killed run resumes exactly, and
+    BatchNorm's scales train like the rest. A layer of zeros, for which the official code divides by zero, has the full
+    rate and does not count for max RGN.
 
-    Costs a forward and backward of ``samples`` images before training. Does not stack with `layer_decay`, which sets
-    the same rates, or `visual_prompt`, which has no layers. In rib's commands only.
+    Costs a forward and a backward pass of ``samples`` images before training. Does not stack with `layer_decay`, which
+    sets the same rates, or `visual_prompt`, which has no layers. In rib's commands only.
 
     Args:
-        samples: Source images behind the gradient (all, if there are fewer).
-        seed: Which images.
+        samples: Number of source images for the gradient (all, if there are fewer).
+        seed: Seed of the choice of images.
         power: 0 makes all rates equal: plain fine-tuning bit for bit.
-        per: The unit with a rate of its own: a ``layer`` (block), or a ``tensor``.
+        per: Unit with a learning rate of its own: ``layer`` (block) or ``tensor``.
 
     Raises:
-        RibError: For no samples, a negative power, another unit, or a gradient that is zero everywhere.
+        RibError: For no samples, a negative power, another value of ``per``, or a gradient that is zero everywhere.
     """
 
     def __init__(

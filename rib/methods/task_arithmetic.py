@@ -23,18 +23,18 @@ class TaskArithmetic(Merge):
           ingredients: [finetune]
           strength: 0.4
 
-    Differs from the official code (mlfoundations/task_vectors, ``src/task_vectors.py``): not in the sum. There it is of
-    image encoders, each task keeps a frozen head of its own, and the strength is chosen on held-out images; here the
-    one head moves like the rest.
+    Differs from the official code (mlfoundations/task_vectors, ``src/task_vectors.py``): there the sum is over image
+    encoders, each task keeps a frozen head of its own, and the strength is chosen on held-out images; here the single
+    head is part of the sum.
 
     Costs its ingredients. Does not stack with `visual_prompt`, which has no weights. In your own Trainer it scales the
     displacement of that fit.
 
     Args:
-        strength: Their scaling coefficient, 0 or more; 0 is the start, 1 with one ingredient that ingredient.
+        strength: The paper's scaling coefficient, 0 or more; 0 is the start, 1 with one ingredient that ingredient.
 
     Raises:
-        RibError: If it is negative or no finite number.
+        RibError: If it is negative or not finite.
     """
 
     name: ClassVar[str] = "task_arithmetic"
@@ -66,7 +66,8 @@ class Ties(Merge):
     Differs from the official code (prateeky2806/ties-merging, ``src/utils/merge_utils.py``): where trimmed
     displacements sum to exactly zero, a weight has there the sign that most weights of the model have, so that one side
     is taken; here it stays at the start, as sgn(0) = 0 says. There one entry more than ``keep`` survives, and the
-    strength is chosen on held-out images. BatchNorm's statistics, which its T5 has not, are elected and never trimmed.
+    strength is chosen on held-out images. BatchNorm's statistics, which the paper's T5 does not have, are elected and
+    never trimmed.
 
     Costs its ingredients, and a copy of one model's weights for each while their thresholds are found. Does not stack
     with `visual_prompt`, which has no weights. In your own Trainer it trims the displacement of that fit.
@@ -76,7 +77,7 @@ class Ties(Merge):
         keep: Share of a displacement's entries that is kept, above 0 to 1.
 
     Raises:
-        RibError: For a value outside.
+        RibError: For a value outside its range.
     """
 
     by_depth: ClassVar[bool] = False

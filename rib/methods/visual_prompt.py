@@ -17,7 +17,7 @@ class VisualPrompt(Method):
 
     Bahng et al. 2022, "Exploring Visual Prompts for Adapting Large-Scale Models", eq. 3, arXiv 2203.17274. The frame is
     added to the *normalised* image, as in the paper's code; inside it nothing changes. The frame is saved beside the
-    weights of the run (`rib.models.classifier.Classifier.stored_weights`), which are the start's.
+    weights of the run (`rib.models.classifier.Classifier.stored_weights`), which are the pretrained ones.
 
     In a config::
 
@@ -29,8 +29,8 @@ class VisualPrompt(Method):
           seed: 0
 
     Differs from the official code (hjbahng/visual_prompting, ``models/prompters.py``, ``main_clip.py``): there the
-    frame begins as noise (``init=randn``), the rate is 40 with SGD for 1000 epochs, and the epoch that is best on the
-    images that are scored is kept; here it begins as nothing, and the last step counts.
+    frame starts as noise (``init=randn``), the rate is 40 with SGD for 1000 epochs, and the epoch with the best
+    accuracy on the test images is kept; here the frame starts at zero, and the last step counts.
 
     Cost: a forward and a backward pass through the whole network; memory of activations, none for weights. Its
     gradients are small: the paper trains 1000 epochs at learning rate 40. Does not stack with lora or linear_probe,
@@ -41,10 +41,10 @@ class VisualPrompt(Method):
         border: Width of the frame, pixels; null is the paper's 30 of 224, scaled with the image's side.
         init: ``zeros`` (the pretrained model exactly) or ``randn``, the paper's unit noise, which covers the frame.
         lr: Peak learning rate of the frame; null is ``optimizer.lr``.
-        seed: Of the noise.
+        seed: Seed of the noise.
 
     Raises:
-        RibError: For a border that leaves no image inside, an unknown init, or a learning rate that is none.
+        RibError: For a border that leaves no image inside, an unknown init, or an invalid learning rate.
     """
 
     name: ClassVar[str] = "visual_prompt"

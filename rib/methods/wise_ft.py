@@ -26,27 +26,27 @@ class WiseFT(Merge):
           alpha: 0.5
           curve: [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
-    Differs from the official code (mlfoundations/wise-ft, ``src/wise_ft.py``): not in the weights. There the start is
-    CLIP with a zero-shot head, and buffers are interpolated like weights; here counters are not, and rib's commands
-    estimate BatchNorm's statistics anew.
+    Differs from the official code (mlfoundations/wise-ft, ``src/wise_ft.py``): there the start is CLIP with a zero-shot
+    head, and buffers are interpolated like weights; here counters are not, and rib's commands estimate BatchNorm's
+    statistics on source images. Weights are interpolated in the same way.
 
     In your own Trainer ``WiseFT(alpha=0.5)`` interpolates between the start and the end of that fit. Checkpoints in
     between hold the fine-tuned weights, final.ckpt the interpolated ones. BatchNorm's statistics are interpolated, as
-    in the official code; ``torch.optim.swa_utils.update_bn`` estimates them anew.
+    in the official code; ``torch.optim.swa_utils.update_bn`` estimates them.
 
-    Costs nothing after its ingredient; each alpha of the curve is one more forward of every image. Does not stack with
-    `visual_prompt`, whose weights are the start's.
+    Costs nothing after its ingredient; each alpha of the curve is one more forward pass per image. Does not stack with
+    `visual_prompt`, whose weights are the pretrained ones.
 
     Args:
         alpha: 0 (the start) to 1 (the fine-tuned end).
         curve: Alphas scored in the same pass, saved as curve.csv and a figure. With a held-out part the figure marks
             the one that is best there.
-        choose: Take the alpha of the curve (or of 0, .1, ..., 1) with the best accuracy on the part of the source that
-            ``data.holdout`` kept from training, of equals the smallest, in the place of ``alpha``.
+        choose: Use the alpha of the curve (or of 0, .1, ..., 1) with the best accuracy on the held-out images, the
+            smallest of several, instead of ``alpha``.
         extrapolate: Allow alphas outside 0..1.
 
     Raises:
-        RibError: For an alpha outside 0..1, or where something is to be chosen and nothing was held out.
+        RibError: For an alpha outside 0..1, or with ``choose`` where nothing was held out.
     """
 
     name: ClassVar[str] = "wise_ft"

@@ -11,7 +11,7 @@ from rib.data.catalog import Catalog
 from rib.errors import DamagedError, RibError
 from rib.metrics import Changes
 from rib.runs.command import command_of, scoring_command_of
-from rib.runs.measure import Scored, read_paths
+from rib.runs.measure import PairedPredictions, read_paths
 from rib.runs.metrics_file import AGAIN, improvement_of
 from rib.runs.predictions import Predictions
 from rib.runs.run import Result, Run
@@ -40,7 +40,7 @@ def changes_of(
         results: Runs of one model with one method and settings.
         store: The store that holds them.
         catalog: Catalog of their datasets.
-        datasets: Scored datasets to use instead of the targets.
+        datasets: PairedPredictions datasets to use instead of the targets.
 
     Returns:
         For each source and seed, the changes per dataset (per corruption and severity for ImageNet-C): 1 for an image
@@ -62,7 +62,7 @@ class ChangesReader:
     Attributes:
         store: The store that holds the runs.
         catalog: Catalog of their datasets.
-        datasets: Scored datasets to use instead of each run's targets.
+        datasets: PairedPredictions datasets to use instead of each run's targets.
     """
 
     store: RunStore
@@ -92,12 +92,14 @@ class ChangesReader:
             if images not in self._paths:
                 self._paths[images] = _read_or_advise(partial(read_paths, self.store.root, images), run, metrics)
             before, after = self._pretrained[start, name, key], _read_predictions(run, name, key, metrics)
-            changes += Scored.of(name, before, after, self._paths[images], self.catalog).changes(derived_from)
+            changes += PairedPredictions.of(name, before, after, self._paths[images], self.catalog).changes(
+                derived_from
+            )
         return changes
 
 
 def _read_predictions(run: Run, name: str, key: str, metrics: Metrics | None = None) -> Predictions:
-    return _read_or_advise(lambda: run.scored(name, key), run, metrics)
+    return _read_or_advise(lambda: run.load_predictions(name, key), run, metrics)
 
 
 def _read_or_advise(read: Callable[[], T], run: Run, metrics: Metrics | None) -> T:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rib.metrics import family_of
 from rib.reporting import run_view
-from rib.runs.measure import Scored, held_out_accuracy, keep_paths, measure
+from rib.runs.measure import PairedPredictions, held_out_accuracy, keep_paths, measure
 from rib.runs.metrics_file import write
 from rib.runs.provenance import MADE_FROM
 from rib.runs.run import Run
@@ -37,7 +37,7 @@ def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]
         run_view.write_curve(metrics, run.folder / "curve.csv")
     run_figures.draw_run(metrics, run.folder)
     # Last: a process that dies before this line leaves an unfinished run, never one with numbers and no figures.
-    write(run.view_file(metrics), metrics)
+    write(run.metrics_file_for(metrics), metrics)
 
 
 def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]) -> Metrics:
@@ -64,10 +64,10 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
         "scores": spec.scores,
     }
     if spec.source is not None and spec.held_out is not None:
-        name = str(spec.choosing)
-        start, end = (r.scored(name, spec.score_keys[name]) for r in (pretrained, run))
+        name = str(spec.held_out_name)
+        start, end = (r.load_predictions(name, spec.score_keys[name]) for r in (pretrained, run))
         metrics["held_out"] = held_out_accuracy(start, end, spec.images[name].paths, spec.held_out)
-    if labels := run.variants(spec.score_keys):
+    if labels := run.curve_points(spec.score_keys):
         metrics["curve"] = [{"label": label, **_measure(spec, run, pretrained, label)} for label in labels]
     if spec.ingredients:
         metrics["ingredients"] = _used_runs(spec, run)
@@ -80,10 +80,10 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
 def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None) -> Measures:
     """Compute accuracies and RI of the run's own weights, or of a point of its curve."""
     scored = [
-        Scored.of(
+        PairedPredictions.of(
             name,
-            pretrained.scored(name, spec.score_keys[name]),
-            run.scored(name, spec.score_keys[name], point),
+            pretrained.load_predictions(name, spec.score_keys[name]),
+            run.load_predictions(name, spec.score_keys[name], point),
             tree.paths,
             spec.catalog,
         )

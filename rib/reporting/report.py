@@ -134,7 +134,7 @@ def _training_command(store: RunStore) -> str:
 def _metrics_files(run: Run) -> list[Metrics]:
     """Return a run's metrics for each suite; if a file is unreadable, print why and leave the run out."""
     try:
-        return run.views()
+        return run.all_metrics()
     except RibError as error:
         say(f"left out: {error}")
         return []

@@ -1,4 +1,4 @@
-"""What a run is, the keys that name it, where it lies, and how it is measured.
+"""Runs: their specs and hash keys, the store that holds them, and the computation of their metrics.
 
-Imports config, data, models, metrics and methods; everything above may import it.
+Imports config, data, models, metrics and methods; every layer above may import it.
 """

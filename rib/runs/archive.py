@@ -1,4 +1,4 @@
-"""A store without its weights: packed into a tar, taken in elsewhere, and swept of what nobody will go on with."""
+"""Export the runs of a store to a tar file without weights, import them elsewhere, and delete unfinished runs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rib.runtime.progress import progress
 from rib.schemas.metrics import Metrics
 
 LEFT_OUT = ("weights.safetensors", "last.ckpt", "epochs", "log", "wandb", "tensorboard")
-"""What of a run's folder stays where it was made."""
+"""Files and folders of a run that are not exported: weights, checkpoints and logs."""
 
 NOT_COMPARED = ("seconds", "trained_on")
-"""What of metrics.json differs between two makings of one run, or is newer than some: the fingerprint covers it."""
+"""Keys of metrics.json that two executions of one run may differ in: run time, and a field that older files lack."""
 
 
 @dataclass
 class ImportResult:
-    """What an import did.
+    """Result of an import: folders of runs, relative to the store.
 
     Attributes:
-        new: Runs taken in.
-        known: Runs that were there already, with the same numbers.
-        clashes: Runs that were there with other numbers; theirs were not taken.
-        older: Those of ``new`` that an older version of rib has made.
+        new: Runs that were added.
+        known: Runs that the store already had, with the same numbers.
+        clashes: Runs that the store already had with other numbers; its own were kept.
+        older: Runs among ``new`` that an older version of rib made.
     """
 
     new: list[str] = field(default_factory=list)
@@ -44,22 +44,22 @@ class ImportResult:
     older: list[str] = field(default_factory=list)
 
 
-def pack(store: RunStore, file: Path) -> int:
-    """Write metrics, configs, predictions and figures of every finished run, and the paths they stand on, into a tar.
+def export_runs(store: RunStore, file: Path) -> int:
+    """Write metrics, configs, predictions and figures of all finished runs, and their lists of images, to a tar file.
 
     Args:
-        store: Whose runs.
-        file: ``.tar`` or ``.tar.gz``, whole or not at all.
+        store: The store to export.
+        file: ``.tar`` or ``.tar.gz``; it appears only when it is complete.
 
     Returns:
-        How many runs.
+        Number of exported runs.
 
     Raises:
-        RibError: If there is none, or the file cannot be written.
+        RibError: If the store has no finished run, or the file cannot be written.
     """
     if not (runs := store.finished()):
-        there = "found none" if store.root.is_dir() else "which is not there"
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, {there}")
+        got = "found none" if store.root.is_dir() else "but there is no such folder"
+        raise RibError(f"paths.runs: expected finished runs in {store.root}, {got}")
     temporary = temporary_path(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,7 @@ def pack(store: RunStore, file: Path) -> int:
                 for run in runs:
                     tar.add(run.folder, run.folder.relative_to(store.root), filter=_without_weights)
                     advance(1, "")
+            # Predictions are columns in the order of these lists: without them nothing could be measured again.
             if (paths := store.root / "datasets" / "paths").is_dir():
                 tar.add(paths, "datasets/paths")
             for trial in sorted(store.root.glob(TRIALS)):
@@ -80,64 +81,74 @@ def pack(store: RunStore, file: Path) -> int:
     return len(runs)
 
 
-def take_in(store: RunStore, file: Path) -> ImportResult:
-    """Take the runs of a tar into a store. A run that is there with other numbers is told of and stays as it is.
+def import_runs(store: RunStore, file: Path) -> ImportResult:
+    """Add the runs of an exported tar file to a store; runs that the store already has stay as they are.
+
+    Args:
+        store: The store to add to.
+        file: Written by `export_runs`.
+
+    Returns:
+        What was added, and what was there already with the same or other numbers.
 
     Raises:
-        RibError: If the file is no export of rib.
+        RibError: If the file was not written by `export_runs`.
     """
-    taken = ImportResult()
+    result = ImportResult()
     try:
         with tarfile.open(file) as tar:
             members = {m.name: m for m in tar if m.isfile()}
             runs = sorted(str(PurePosixPath(n).parent) for n in members if PurePosixPath(n).name == "metrics.json")
             if not runs:
-                raise RibError(f"file: {file} holds no run; expected what action=export wrote")
+                raise RibError(f"file: {file} holds no run; expected a file written by action=export")
             for name in (n for n in members if n.startswith("datasets/paths/") and not (store.root / n).exists()):
                 write_atomically(_inside(store.root, name), _content(tar, members[name]))
             new = {PurePosixPath(run).name for run in runs if Run(_inside(store.root, run)).metrics() is None}
+            # A mark for a run that is here already would hide it from tables, though it was not made for a search.
             for name in (n for n in members if PurePosixPath(n).match(TRIALS) and PurePosixPath(n).name in new):
                 write_atomically(_inside(store.root, name), b"")
             with progress("importing", len(runs), "runs") as advance:
                 for run in runs:
-                    _take_run(store, tar, run, members, taken)
+                    _import_run(store, tar, run, members, result)
                     advance(1, "")
     except (tarfile.TarError, EOFError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise RibError(f"file: cannot read {file} as what action=export wrote ({reason})") from error
-    return taken
+        raise RibError(f"file: expected a file written by action=export, cannot read {file} ({reason})") from error
+    return result
 
 
-def sweep(store: RunStore, only_say: bool) -> tuple[list[Path], int]:
-    """Remove what is unfinished and nobody is making: half-made runs, replaced ones, old temporary files.
+def prune(store: RunStore, dry_run: bool) -> tuple[list[Path], int]:
+    """Delete unfinished runs that no process is working on, replaced runs, and old temporary files.
 
-    The next command that asks for such a run begins it anew. Finished runs, failures and what is shared stay.
+    The next command for such a run starts it from the beginning. Finished runs, records of failures and files shared
+    between runs stay.
 
     Args:
-        store: To sweep.
-        only_say: Remove nothing.
+        store: The store to clean up.
+        dry_run: Delete nothing, only list.
 
     Returns:
-        What was removed, and its bytes.
+        The deleted files and folders, and their total size in bytes.
     """
     found, size = [], 0
     for folder in _unfinished(store):
         size += sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
         found.append(folder)
-        if not only_say:
+        if not dry_run:
             shutil.rmtree(folder, ignore_errors=True)
-    for left in store.root.rglob(".*.tmp"):
-        if time.time() - left.stat().st_mtime > 86_400:
-            size += left.stat().st_size
-            found.append(left)
-            if not only_say:
-                left.unlink(missing_ok=True)
+    for leftover in store.root.rglob(".*.tmp"):
+        # A younger file may be one that a live process is still writing.
+        if time.time() - leftover.stat().st_mtime > 86_400:
+            size += leftover.stat().st_size
+            found.append(leftover)
+            if not dry_run:
+                leftover.unlink(missing_ok=True)
     return found, size
 
 
 def _unfinished(store: RunStore) -> Iterator[Path]:
     locks = store.locks
-    for folder in sorted(store.root.glob("*/*/*/*/*/")):
+    for folder in sorted(store.root.glob("*/*/*/*/*/")):  # <data>/<model>/<source>/<method>/<key>[.<token>]
         run = Run(folder)
         is_run = len(run.key) == 16 and not folder.is_relative_to(store.root / "multirun")
         finished = folder.name == run.key and (folder / "metrics.json").is_file()
@@ -149,33 +160,37 @@ def _without_weights(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = PurePosixPath(member.name)
     if name.name in LEFT_OUT or name.name.startswith("."):
         return None
+    # User names of the exporting machine do not belong in a file that is passed on.
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
-def _take_run(store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], taken: ImportResult) -> None:
+def _import_run(
+    store: RunStore, tar: tarfile.TarFile, name: str, members: dict[str, Any], result: ImportResult
+) -> None:
     run = Run(_inside(store.root, name))
     theirs = _metrics(_content(tar, members[f"{name}/metrics.json"]), name)
     with store.lock(run) as lock:
         ours = run.metrics(MetricsKey.of(theirs))
         if run.metrics() is not None:
             same = ours is None or _numbers(ours) == _numbers(theirs)
-            (taken.known if same else taken.clashes).append(name)
+            (result.known if same else result.clashes).append(name)
             return
         assert lock is not None, "an import is one process"
         work = store.begin(run, lock)
         for member in (m for m in members if m.startswith(f"{name}/") and not m.endswith("/metrics.json")):
             write_atomically(_inside(work.folder, member.removeprefix(f"{name}/")), _content(tar, members[member]))
+        # Last, as in a run that is made here: the file's presence means that the run is finished.
         write_atomically(work.folder / "metrics.json", _content(tar, members[f"{name}/metrics.json"]))
         store.publish(work, run, lock)
-        taken.new.append(name)
+        result.new.append(name)
         if is_older(theirs):
-            taken.older.append(name)
+            result.older.append(name)
 
 
 def _metrics(content: bytes, name: str) -> Metrics:
-    """What a tar's metrics.json says, which is what one has to say."""
+    """Parse and validate the metrics.json of an exported run."""
     try:
         metrics = json.loads(content)
     except ValueError:
@@ -194,9 +209,9 @@ def _numbers(metrics: Metrics) -> dict[str, Any]:
 
 
 def _inside(root: Path, name: str) -> Path:
-    """A member's place, which must not lead out of the folder."""
+    """Return the path of a tar member below a folder; refuse one that points outside."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise RibError(f"file: the tar's entry {name} leads out of the store; it is no export of rib")
+        raise RibError(f"file: its entry {name} points outside the store; expected a file written by action=export")
     return root / name
 
 

@@ -1,23 +1,23 @@
-"""What the ImageNet-RIB authors' code does differently, each on a switch of its own (``paper.NAME``).
+"""Switches (``paper.NAME``) for everything that the ImageNet-RIB authors' code does differently from their paper.
 
-Errata of their release (github.com/FieteLab/ImageNet-RIB, one commit) that change numbers without crashing:
+Errors in their release (github.com/FieteLab/ImageNet-RIB, one commit) that change numbers without crashing:
 
 - ``paper.linear_probe=unfrozen_norms``: class token, position embedding and norms train with the head, and BatchNorm's
-  statistics move.
-- ``paper.ewc=identity``: no Fisher and no 1/2, so + 1.0 * ||theta - theta0||^2: it is L2-SP.
-- ``paper.lwf=restricted``: distils the source's classes alone.
-- ``paper.lora=tokens_and_norms``: tokens and norms train beside the adapters; alpha 1.
-- ``paper.visual_prompt=random``: a frame of unit noise at first, learning rate 1e-3. (In their release it never reaches
-  a ViT's forward pass at all.)
-- ``paper.objectnet=authors``: where no synonym matched, the previous folder's class is kept: 8 of 113 are wrong, 105
-  remain.
-- ``paper.objectnet_loss=unrestricted``: fine-tuning on ObjectNet trains labels 0..104 as if they were output ids, over
+  statistics are updated.
+- ``paper.ewc=identity``: no Fisher and no 1/2: the penalty is 1.0 * ||theta - theta0||^2, which is L2-SP.
+- ``paper.lwf=restricted``: distils only the outputs of the source's classes.
+- ``paper.lora=tokens_and_norms``: tokens and norms train in addition to the adapters; alpha is 1.
+- ``paper.visual_prompt=random``: the frame starts as unit-variance noise, and the learning rate is 1e-3. (In their
+  release the prompt never reaches a ViT's forward pass at all.)
+- ``paper.objectnet=authors``: where no synonym matches, a folder gets the previous folder's class: 8 of 113 classes
+  are wrong, 105 remain.
+- ``paper.objectnet_loss=unrestricted``: fine-tuning on ObjectNet takes labels 0..104 for output ids, with a loss over
   all outputs.
 - ``paper.resize_imagenet_c=true``: images that are 224 px already are resized and cropped again.
 
-Their other errors are crashes or do nothing to a number that was reported: resuming restarts at epoch 0 with the
-half-tuned model as the anchor; an unknown method runs plain fine-tuning; a cached severity drops out of ImageNet-C's
-mean. A switch changes a method's *default*: what is given on the command line holds.
+Their other errors crash, or do not affect a reported number: resuming restarts at epoch 0 with the half-tuned model as
+the anchor; an unknown method runs plain fine-tuning; a cached severity drops out of ImageNet-C's mean. A switch changes
+a method's *default*: options given on the command line take precedence.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "lora": {"tokens_and_norms": {"alpha": 1.0, "train": ["tokens", "norms"]}},
     "visual_prompt": {"random": {"init": "randn", "lr": 1e-3}},
 }
-"""Options of a method by switch and value."""
+"""Options of a method that a switch sets, by the switch's name and value."""
 
 DATA = {"objectnet": "authors", "objectnet_loss": "unrestricted"}
-"""The one value of each other switch."""
+"""The only value of each other switch."""
 
 
 def switches(config: Config) -> dict[str, Any]:
-    """The switches that are on and matter to a run, ``{"paper.ewc": "identity"}``."""
+    """Return the active switches that matter to a run, ``{"paper.ewc": "identity"}``."""
     reads = {name: name in config.method for name in METHODS}
+    # LP-FT trains a linear probe first, which the probe's switch changes as well.
     reads["linear_probe"] |= any(node and "probe" in node for node in config.method.values())
     reads["objectnet_loss"] = config.dataset.name == "objectnet"
     on = {name: value for name, value in vars(config.paper).items() if value}
@@ -53,10 +54,13 @@ def switches(config: Config) -> dict[str, Any]:
 
 
 def apply_switches(config: Config) -> Config:
-    """A config with the paper's choices in the place of defaults, as far as they are switched on.
+    """Return a config in which active switches have replaced the defaults of methods and data.
+
+    Args:
+        config: A composed config.
 
     Raises:
-        RibError: If a switch has a value that it does not know.
+        RibError: If a switch has an unknown value.
     """
     method = dict(config.method)
     for name, known in METHODS.items():
@@ -66,8 +70,9 @@ def apply_switches(config: Config) -> Config:
         if value is not None and method.get(name):
             default = shipped_nodes("method")[name]
             untouched = {k: v for k, v in known[value].items() if method[name].get(k) == default.get(k)}
-            said = {k for k in untouched if f"method.{name}.{k}" in config.given}
-            method[name] = {**method[name], **{k: v for k, v in untouched.items() if k not in said}}
+            # An option given at its default value is given all the same: `method.ewc.strength=1` keeps 1.
+            given = {k for k in untouched if f"method.{name}.{k}" in config.given}
+            method[name] = {**method[name], **{k: v for k, v in untouched.items() if k not in given}}
     for name, only in DATA.items():
         if getattr(config.paper, name) not in (None, only):
             raise RibError(f"paper.{name}: expected {only} or null, got {getattr(config.paper, name)!r}")
@@ -79,9 +84,9 @@ def apply_switches(config: Config) -> Config:
 
 
 def options_kept_from_switches(config: Config) -> dict[str, Any]:
-    """Options that the command line holds at their defaults against a switch, by flat name.
+    """Return options that the command line keeps at their defaults although a switch would change them, by flat name.
 
-    To say of a run only what is not default would leave these out, and the switch would seem to have been followed.
+    They have to be recorded with the options that differ from the defaults, or the switch would seem to have applied.
     """
     found: dict[str, Any] = {}
     for name, known in METHODS.items():
@@ -94,12 +99,18 @@ def options_kept_from_switches(config: Config) -> dict[str, Any]:
 
 
 def read_dataset(config: Config, spec: DatasetSpec) -> DatasetSpec:
-    """A dataset as their code reads it, as far as that is switched on."""
+    """Return a dataset's spec, changed to what the authors' code reads if that switch is on."""
     return replace(spec, precropped=False) if config.paper.resize_imagenet_c else spec
 
 
 def loss_groups(config: Config, spec: DatasetSpec, outputs: int) -> tuple[tuple[int, ...], ...]:
-    """The source's classes in the loss: its own, or every output by its number."""
+    """Return the classes of the loss, as groups of output ids: the source's own, or one per output (erratum).
+
+    Args:
+        config: Holds the switch.
+        spec: The source dataset.
+        outputs: Number K of the model's outputs.
+    """
     if config.paper.objectnet_loss is not None and spec.name == "objectnet":
         return tuple((i,) for i in range(outputs))
     return spec.groups

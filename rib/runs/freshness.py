@@ -1,4 +1,4 @@
-"""Decide whether a finished run still answers: same images, same scoring, same weights of its ingredients."""
+"""Check whether a finished run is up to date: same images, same scoring, same weights of its ingredients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rib.errors import DamagedError
 from rib.runs.metrics_file import MetricsKey
 from rib.runs.run import Run, made_from, weights_digest
-from rib.runs.store import RunStore, part_of
+from rib.runs.store import RunStore, ingredient_run
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -15,60 +15,69 @@ if TYPE_CHECKING:
 
 
 def find_metrics(run: Run, spec: RunSpec) -> Metrics | None:
-    """A run's metrics for the suite, if they stand on exactly the images and the way of scoring that are asked for.
+    """Return a run's metrics if they were measured on the images and in the way of scoring that a spec has.
 
-    None where it has none, or they are damaged, or what the run was made from has other weights by now. Of weights
-    from elsewhere also where they go by another name or precision now: these are written anew, nothing is scored.
+    Args:
+        run: The run's folder.
+        spec: The resolved run.
+
+    Returns:
+        None if there are no such metrics, if they are damaged, or if an ingredient's weights have changed since. For
+        external weights also if their name or precision has changed: metrics are then rewritten without scoring.
     """
     protocol = spec.protocol
     targets, reported = protocol["targets"], protocol["reported"]
     try:
-        view = run.metrics(MetricsKey(spec.suite, targets, reported, protocol["experiment"], spec.scores))
-    except DamagedError:
+        metrics = run.metrics(MetricsKey(spec.suite, targets, reported, protocol["experiment"], spec.scores))
+    except DamagedError:  # `RunStore.recover` moves the file aside, and the metrics are computed again
         return None
-    if view is None or out_of_date(view, spec, run) is not None:
+    if metrics is None or out_of_date(metrics, spec, run) is not None:
         return None
     if spec.external is not None:
-        said = (spec.options, protocol["precision"])
-        return view if (view["options"], view["protocol"]["precision"]) == said else None
-    return view
+        # Neither is in the key of external weights, which is that of their content.
+        described = (spec.options, protocol["precision"])
+        return metrics if (metrics["options"], metrics["protocol"]["precision"]) == described else None
+    return metrics
 
 
-def out_of_date(view: Metrics, spec: RunSpec, run: Run) -> str | None:
-    """The first run that another was made from and that holds other weights by now; one that is gone is none.
+def out_of_date(metrics: Metrics, spec: RunSpec, run: Run) -> str | None:
+    """Return the label of the first ingredient whose weights have changed since a run was made, or None.
+
+    Ingredients of ingredients count as well. An ingredient that is no longer in the store counts as unchanged.
 
     Args:
-        view: What the metrics of the run say.
-        spec: What it answers.
-        run: Its folder, in the store of those that it was made from.
+        metrics: Of the run.
+        spec: The resolved run.
+        run: Its folder, in the same store as its ingredients.
     """
-    for part, then in zip(spec.needs, made_from(view), strict=True):
-        place = part_of(part, RunStore(run.folder.parents[4]))
-        now = weights_digest(place)
-        if now is None:
+    for ingredient, recorded in zip(spec.needs, made_from(metrics), strict=True):
+        used = ingredient_run(ingredient, RunStore(run.folder.parents[4]))
+        digest = weights_digest(used)
+        if digest is None:
             continue
-        if now != then["weights"]:
-            return part.label
-        if part.spec is not None and (own := place.metrics()) is not None:
-            deeper = out_of_date(own, part.spec, place)
+        if digest != recorded["weights"]:
+            return ingredient.label
+        if ingredient.spec is not None and (own := used.metrics()) is not None:
+            deeper = out_of_date(own, ingredient.spec, used)
             if deeper is not None:
-                return f"{part.label} is out of date itself: {deeper}"
+                return f"{ingredient.label} is out of date itself: {deeper}"
     return None
 
 
 def out_of_date_in(store: RunStore) -> set[str]:
-    """Keys of finished runs that were made from others which hold other weights by now, or are such themselves."""
+    """Return the keys of finished runs with an ingredient whose weights have changed, directly or further down."""
     runs = store.finished()
     weights = {run.key: weights_digest(run) for run in runs}
     used = {run.key: made_from(metrics) for run in runs if (metrics := run.metrics()) is not None}
     old: set[str] = set()
+    # Repeated, since a merge of an outdated merge is outdated too, whatever the order of folders.
     while more := {
         key
-        for key, parts in used.items()
+        for key, ingredients in used.items()
         if key not in old
         and any(
-            part["fingerprint"] in old or weights.get(part["fingerprint"], part.get("weights")) != part.get("weights")
-            for part in parts
+            i["fingerprint"] in old or weights.get(i["fingerprint"], i.get("weights")) != i.get("weights")
+            for i in ingredients
         )
     }:
         old |= more

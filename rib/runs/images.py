@@ -1,4 +1,4 @@
-"""The images of a run as a data module, and the check of damaged files before training."""
+"""The data module of a run, and a check for damaged image files before it begins."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from rib.data.datamodule import RIBDataModule
 
 
-def look_at_images(spec: RunSpec) -> None:
-    """Say which images are damaged before anything is made of them; mini's are drawn here.
+def check_images(spec: RunSpec) -> None:
+    """Report damaged image files of a run before it begins.
 
     Raises:
-        RibError: If there are any and ``data.damaged`` is ``refuse``.
+        RibError: If a file is damaged and ``data.damaged`` is ``refuse``.
     """
-    if spec.catalog.kind == "mini":
+    if spec.catalog.kind == "mini":  # drawn by rib itself and identified by pixels
         return
+    # Imported here, as everything is that brings torch along: a finished run is found without it.
     from rib.data.damage import report_damage
 
     config, source = spec.config, [] if spec.source is None else [spec.source]
@@ -28,7 +29,7 @@ def look_at_images(spec: RunSpec) -> None:
 
 
 def data_of(spec: RunSpec) -> RIBDataModule:
-    """What serves a question's images."""
+    """Return the data module that serves a run's training and evaluation images."""
     from rib.data.datamodule import RIBDataModule
 
     config = spec.config

@@ -1,4 +1,4 @@
-"""The configs of the runs that a merged run is made from, and of the probe that LP-FT starts from."""
+"""Configs of the ingredients of a merged run, and of the linear probe that LP-FT starts from."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from rib.runs.method_stack import BY_TARGET, NO_WEIGHTS, classes_of, merging_met
 
 
 def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Path]]:
-    """What the merged method of a config is made from: texts for people, each with a config to answer or a folder.
+    """Return the ingredients of a merged run: a label for each, with the config of a run or a finished run's folder.
+
+    Args:
+        config: Of the merged run; ``method.NAME.ingredients`` lists its ingredients (`rib.runs.method_stack`).
+        catalog: Of its datasets, for ``dataset=others``.
 
     Raises:
-        RibError: If there is none, or a text cannot be understood.
+        RibError: If the list is empty, or an entry cannot be parsed or cannot be an ingredient.
     """
     name = merging_method(config)
     assert name is not None, "only a merged method has ingredients"
@@ -31,31 +35,36 @@ def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Pa
     rest = training_methods(config)
     if rest and not any(text.split()[:1] == ["finetune"] for text in texts):
         raise RibError(
-            f"method: {name} beside {', '.join(rest)} is made from the run {'+'.join(rest)}, but no ingredient is "
-            f"finetune, whose place it would take: {texts}"
+            f"{where}: expected an ingredient finetune, which stands for the rest of the stack ({'+'.join(rest)}), "
+            f"got {texts}"
         )
     found: list[tuple[str, Config | Path]] = []
     for text in texts:
         if Path(text).expanduser().is_dir():
             found.append((Path(text).name, Path(text).expanduser()))
         else:
-            found += _asked(config, text, where, rest, catalog)
-    for label, part in found:
-        of = classes_of(part) if isinstance(part, Config) else set(part.resolve().parent.name.split("+"))
-        for method in of & BY_TARGET.keys():
+            found += _parse(config, text, where, rest, catalog)
+    for label, ingredient in found:
+        if isinstance(ingredient, Config):
+            methods = classes_of(ingredient)
+        else:
+            # Run folders end in <method>/<key>.
+            methods = set(ingredient.resolve().parent.name.split("+"))
+        for method in methods & BY_TARGET.keys():
             raise RibError(f"{where}: {label} cannot be an ingredient: {BY_TARGET[method]}")
-        for method in of & NO_WEIGHTS.keys():
+        for method in methods & NO_WEIGHTS.keys():
             if name != "output_ensemble":
                 raise RibError(f"{where}: {label} cannot be averaged with others: {NO_WEIGHTS[method]}")
     return found
 
 
-def _asked(
+def _parse(
     config: Config, text: str, where: str, rest: Mapping[str, Any], catalog: Catalog
 ) -> Iterable[tuple[str, Config]]:
-    """The configs that one text means."""
+    """Return the labels and configs of the runs that one text means."""
     names, *overrides = shlex.split(text)
-    plain = replace(config, method=dict(rest) if names == "finetune" else nodes_of(names, where, text), force=False)
+    # force=true makes the merged run again, not its ingredients.
+    base = replace(config, method=dict(rest) if names == "finetune" else nodes_of(names, where, text), force=False)
     sources = [config.dataset.name]
     given = []
     for override in overrides:
@@ -64,42 +73,49 @@ def _asked(
             allowed = config.data.objectnet_training is not None
             sources = [s for s in config.suite.sources if s != sources[0] and (catalog[s].may_train or allowed)]
         elif key == "seed" and value[:1] in "+-" and value[1:].isdecimal():
-            plain = replace(plain, seed=plain.seed + int(value))
+            base = replace(base, seed=base.seed + int(value))  # seed=+1: relative to the merged run's own
         else:
             given.append(override)
     if given:
-        plain = rib.config.override(plain, given, where)
+        base = rib.config.override(base, given, where)
     if len(sources) == 1 and "dataset=others" not in overrides:
-        return [(text if names != "finetune" or not rest else f"{'+'.join(rest)} {' '.join(overrides)}".strip(), plain)]
-    return [(f"{stack_name(plain)} on {s}", replace(plain, dataset=replace(plain.dataset, name=s))) for s in sources]
+        return [(text if names != "finetune" or not rest else f"{'+'.join(rest)} {' '.join(overrides)}".strip(), base)]
+    return [(f"{stack_name(base)} on {s}", replace(base, dataset=replace(base.dataset, name=s))) for s in sources]
 
 
 def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:
-    """The nodes of the methods of a stack spelt ``lwf+wise_ft``, with their defaults.
+    """Return the config nodes of a stack of methods, with their defaults.
 
     Args:
-        names: Of files in conf/method, or in a folder of the user's on ``hydra.searchpath``.
-        where: Begins the sentence if there is no such method.
-        text: What the user said.
+        names: File names in conf/method, or in a folder of the user's on ``hydra.searchpath``, joined by ``+``
+            (``lwf+wise_ft``).
+        where: The option that names them, for the error message.
+        text: The option's value, for the error message.
 
     Raises:
-        RibError: If there is none.
+        RibError: If there is no method of such a name.
     """
     nodes: dict[str, Any] = {}
     for name in names.split("+"):
         node = rib.config.method_node(name)
         if node is None:
-            meant = nearest(name, options("method"))
+            suggestion = nearest(name, options("method"))
             raise RibError(
-                f"{where}: {text!r} is no folder of a run, and {name} no method of rib"
-                f"{meant}; known: {', '.join(options('method'))}"
+                f"{where}: expected a run folder or a method, got {text!r}; there is no method {name}"
+                f"{suggestion}; known: {', '.join(options('method'))}"
             )
         nodes[name] = node
     return nodes
 
 
 def probe(config: Config) -> Config | None:
-    """The linear probe that a method of the stack starts from; exactly ``+method=linear_probe`` unless it says more."""
+    """Return the config of the linear probe that a method of the stack starts from, or None.
+
+    Options left null are the run's own, so that the probe is the run ``+method=linear_probe`` of the same command.
+
+    Raises:
+        RibError: If the method's ``probe`` has an unknown option.
+    """
     name = next((name for name, node in config.method.items() if node and "probe" in node), None)
     if name is None:
         return None

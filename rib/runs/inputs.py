@@ -1,8 +1,8 @@
-"""Whether the files that a run is made from stayed as they were when its key was taken.
+"""Check that the input files of a run did not change while it was made.
 
-A key tells files by their content, once, at the beginning; a run reads them for hours. So it is resolved again before
-it begins, and what it reads is looked at before and after: size, times and inode of each file. Times that changed are
-enough to refuse a result, since what was read in between may have been anything.
+The key covers the content of input files at the start of the command, but a run reads them for hours. So it is resolved
+again right before it begins, and size, times and inode of every input file are compared before and after. A changed
+time is enough to refuse a result, since nobody can tell what was read in between.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from rib.runtime.files import digest_of
 
 
 class Watch:
-    """Looks at what a run reads, before and after; what was made of files that changed is thrown away.
+    """Record the state of a run's input files, to discard the result if any of them changes.
 
     Args:
-        spec: What is made.
-        run: Where; an unfinished one is removed whole, of a finished one only what is scored now.
+        spec: The resolved run.
+        run: Its folder. If inputs change, an unfinished run is deleted as a whole; a finished one loses only the
+            predictions that were being made.
 
     Raises:
-        RibError: If something has changed since the key was taken.
+        RibError: If an input has changed since the run was resolved.
     """
 
     def __init__(self, spec: RunSpec, run: Run) -> None:
@@ -43,10 +44,10 @@ class Watch:
         self._before = states_of(spec)
 
     def check(self) -> None:
-        """See that nothing was changed meanwhile.
+        """Check that no input has changed since this object was made.
 
         Raises:
-            RibError: If something was; nothing is left then of what was made of it.
+            RibError: If one has; what was made meanwhile has been deleted.
         """
         if states_of(self.spec) == self._before:
             return
@@ -56,40 +57,40 @@ class Watch:
         else:
             shutil.rmtree(self.run.folder, ignore_errors=True)
         raise RibError(
-            "files that this run is made from were changed while it was made; what came of it is thrown away, give the "
-            "command again"
+            "input files of this run changed while it was made, so its result was deleted; run the same command again"
         )
 
 
 def check_unchanged(spec: RunSpec) -> None:
-    """See that a question, asked again, still has the keys that it had.
+    """Check that a run still resolves to the same keys.
 
     Raises:
-        RibError: If weights, images, other files or the user's code were changed since.
+        RibError: If weights, images, other input files or the user's code have changed.
     """
-    with contextlib.redirect_stderr(io.StringIO()):  # what it says was said the first time
-        data = replace(spec.config.data, rescan=False)  # all was read for the first key
+    with contextlib.redirect_stderr(io.StringIO()):  # its messages were shown the first time
+        data = replace(spec.config.data, rescan=False)  # the first key has read every file already
         again = resolve(replace(spec.config, data=data))
     same = all(again.score_keys.get(name, key) == key for name, key in spec.score_keys.items())
     if again.training_key != spec.training_key or not same:
-        raise RibError("files that this run is made from were changed after the command began; give it again")
+        raise RibError("input files of this run changed after the command began; run the same command again")
 
 
 def states_of(spec: RunSpec) -> str:
-    """A digest that changes when any file that a run reads may have changed; drawn images are told by their pixels."""
+    """Return a digest that changes whenever an input file of a run may have changed."""
+    # mini's images are drawn from code: their files may be rewritten at any time, their pixels cannot change.
     trees = [*spec.images.values(), *filter(None, (spec.source, spec.held_out))]
     images = [tree.states() for tree in trees if tree.identity != "pixels"]
     files = [_states(file) for file in (spec.start.weights, *files_of(spec))]
     return digest_of([images, files])
 
 
-def _states(place: Path) -> list[list[int]]:
-    found = sorted(_files(place))
-    return [file_states(file.parent, [file.name]).tolist()[0] for file in found if file.is_file()]
+def _states(path: Path) -> list[list[int]]:
+    files = sorted(_files(path))
+    return [file_states(file.parent, [file.name]).tolist()[0] for file in files if file.is_file()]
 
 
-def _files(place: Path) -> Iterator[Path]:
-    if place.is_dir():
-        yield from (file for file in place.rglob("*") if file.is_file())
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (file for file in path.rglob("*") if file.is_file())
     else:
-        yield place
+        yield path

@@ -1,14 +1,14 @@
-"""The hash keys of runs and predictions: everything that a run was resolved to, less what is named here.
+"""Hash keys of runs and predictions: digests of all resolved fields, except those that are excluded here by name.
 
-A run is resolved first (`rib.runs.fields`): nulls are settled, folders and files are turned into digests of their
-content. A key is the digest of that flat dictionary, so that an option that nobody thought of is in it. What is left
-out is left out by name:
+A run is resolved first (`rib.runs.fields`): null options get their values, folders and files become digests of their
+content. A key is the digest of that flat dictionary, so that an option that nobody thought of is in the key. Fields are
+excluded by name:
 
-- `SETTLED` options enter the key as what they come to, under another name.
-- `LEFT_OUT` lists, for each kind of key, what cannot change the thing that it names, each with the reason.
-- `NEUTRAL` values are left out as well: an option at its neutral value behaves as the code did before the option
-  existed, so that a new option gives no old run another key. A neutral value never changes. A default may: it is then
-  another value than the neutral one, and in the key.
+- `RESOLVED` options are in the key as what they resolve to, under another name.
+- `LEFT_OUT` lists, for each kind of key, the fields that cannot change what the key names, each with the reason.
+- `NEUTRAL` values are left out as well: with an option at its neutral value the code behaves as it did before the
+  option existed, so that a new option does not change the keys of old runs. A neutral value never changes. A default
+  may change: it is then in the key, since it differs from the neutral value.
 
 A new option of ``conf/`` needs a line in one of these tables, or ``tests/runs/test_option_walk.py`` fails.
 """
@@ -21,12 +21,12 @@ from typing import Any, Literal
 from rib.runtime.files import digest_of
 
 NUMERICS = 2
-"""Raised when a change of the code changes numbers; part of every key, so that old results are never mixed in."""
+"""Version of the numbers, raised when a change of the code changes results; part of every key."""
 
 Kind = Literal["trained", "pretrained", "merged", "external", "score", "fisher"]
-"""What a key names: four kinds of weights, a dataset's predictions, an EWC Fisher."""
+"""Kinds of keys: four for weights, one for a dataset's predictions, one for an EWC Fisher."""
 
-SETTLED: Mapping[str, str] = {
+RESOLVED: Mapping[str, str] = {
     "model.": "start, library, architecture and transform.*: the files by content, the transform as it is used",
     "dataset.": "source.images: every image that trains, by content",
     "data.root": "source.images and the images of each score key, by content",
@@ -42,19 +42,19 @@ SETTLED: Mapping[str, str] = {
     "given": "which defaults paper.* replaces, and so the options of methods",
     "method.": "methods: class, options and user's code of each, in one order",
 }
-"""Options that are in the key as something else; a name that ends in a dot stands for all that begin with it."""
+"""Options that are in the key as other fields; a name that ends in a dot stands for all options below it."""
 
 _NO_NUMBER: Mapping[str, str] = {
     "suite.": "decides what is scored and averaged; each score has a key of its own",
     "experiment": "the name of a protocol, whose options are all in the key",
     "logger.": "reads numbers",
-    "paths.": "places on the disk",
-    "force": "whether to look the key up",
-    "checkpoint.": "a killed fit goes on bit for bit (tests/training/test_checkpoint.py)",
+    "paths.": "folders on the disk",
+    "force": "whether a finished run is made again",
+    "checkpoint.": "an interrupted fit resumes bit for bit (tests/training/test_checkpoint.py)",
     "keep_memory": "how memory is given back to the system",
     "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
     "data.rescan": "whether to trust the records of digests",
-    "data.damaged": "what is said of files that are read all the same",
+    "data.damaged": "the messages about files that are read in any case",
     "data.objectnet_training": "a permission",
     "evaluation.batch_size": "logits agree to rounding, and no choice is made on less",
     "trainer.accelerator": "the same computation to rounding; precision is in the key",
@@ -65,7 +65,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "trainer.profiler": "measures time",
     "trainer.detect_anomaly": "raises, or does nothing",
 }
-"""What changes neither weights nor predictions."""
+"""Options that change neither weights nor predictions, each with the reason."""
 
 _SCORING: Mapping[str, str] = {
     "evaluation.precision": "weights are made before they are scored; what chooses by scores has it in chosen_at",
@@ -87,7 +87,7 @@ _TRAINING: Mapping[str, str] = {
     "data.augment": "trains; what is measured on source images sees them without",
     "data.subset_seed": "source.images and held_out.images say which",
 }
-"""What only training reads."""
+"""Fields that only training reads."""
 
 _SOURCE: Mapping[str, str] = {
     "source.": "nothing is trained",
@@ -97,15 +97,17 @@ _SOURCE: Mapping[str, str] = {
     "probe": "nothing is trained",
     "ingredients": "nothing is merged",
 }
-"""What only a run with a source reads."""
+"""Fields that only a run with a source reads."""
 
 _PIXELS: Mapping[str, str] = {
+    # The size is not here: position embeddings are resampled to it, so it changes weights.
     "transform.crop_pct": "no image is looked at",
     "transform.interpolation": "no image is looked at",
     "transform.mean": "no image is looked at",
     "transform.std": "no image is looked at",
     "data.image_backend": "no image is looked at",
 }
+"""Fields that only change how pixels are read."""
 
 LEFT_OUT: Mapping[Kind, Mapping[str, str]] = {
     "trained": {**_NO_NUMBER, **_SCORING},
@@ -114,6 +116,7 @@ LEFT_OUT: Mapping[Kind, Mapping[str, str]] = {
     "merged": {
         **_NO_NUMBER,
         **_SCORING,
+        # An ingredient that was trained otherwise has another key, and ingredients' keys are in this one.
         **{name: f"{why}: in its ingredients' keys" for name, why in _TRAINING.items()},
     },
     "score": {
@@ -138,7 +141,7 @@ LEFT_OUT: Mapping[Kind, Mapping[str, str]] = {
         "external": "nothing is estimated",
     },
 }
-"""For each kind of key: what cannot change what it names, and why."""
+"""For each kind of key the fields that cannot change what it names, with the reason."""
 
 NEUTRAL: Mapping[str, Any] = {
     "accumulate": 1,
@@ -167,7 +170,7 @@ NEUTRAL: Mapping[str, Any] = {
     "trainer.strategy": "replicated",
     "trainer.sync_batchnorm": False,
 }
-"""At these values the code does what it did before the option was there; they never change."""
+"""Values at which the code behaves as it did before the option existed; an entry never changes."""
 
 _WITHOUT_NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "": ("epochs", "batch_size", "precision", "seed"),
@@ -199,37 +202,45 @@ _WITHOUT_NEUTRAL: Mapping[str, tuple[str, ...]] = {
 }
 
 ALWAYS = frozenset(f"{node}{name}" for node, names in _WITHOUT_NEUTRAL.items() for name in names)
-"""Options that are always written: they were there when keys were last made anew, and have no neutral value."""
+"""Options that are always in the key: they are as old as the current format of keys and have no neutral value."""
 
-METHOD_SETTLED: Mapping[str, str] = {
+METHOD_RESOLVED: Mapping[str, str] = {
     "_target_": "methods: rib's own class by its registered name, others by theirs",
     "lr": "optimizer.lr",
     "ingredients": "ingredients: their own training keys",
     "probe": "probe: its own training key",
 }
-"""Of a method's options, what is in the key as something else."""
+"""Options of a method that are in the key as other fields."""
 
 
-def key_of(spec: Mapping[str, Any], kind: Kind) -> str:
-    """Sixteen hex digits of a resolved run, narrowed to what can change what they name."""
-    return digest_of(select_key_fields(spec, kind))
+def key_of(fields: Mapping[str, Any], kind: Kind) -> str:
+    """Return the key of a resolved run.
+
+    Args:
+        fields: From `rib.runs.fields.resolved_fields`.
+        kind: The kind of key, which decides what is excluded.
+
+    Returns:
+        16 hex digits.
+    """
+    return digest_of(select_key_fields(fields, kind))
 
 
-def select_key_fields(spec: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """A resolved run without what `LEFT_OUT` names, and without neutral values."""
+def select_key_fields(fields: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """Return the fields that enter a key: without those that `LEFT_OUT` names, and without neutral values."""
     left_out = LEFT_OUT[kind]
     return {
         name: value
-        for name, value in spec.items()
+        for name, value in fields.items()
         if find_entry(left_out, name) is None and not is_neutral(name, value)
     }
 
 
 def is_neutral(name: str, value: object) -> bool:
-    """Whether an option is at the value at which it does nothing."""
+    """Return True if an option is at its `NEUTRAL` value."""
     return name in NEUTRAL and NEUTRAL[name] == value
 
 
 def find_entry(names: Iterable[str], name: str) -> str | None:
-    """The entry of a table that an option falls under: its own name, or the beginning of it up to a dot."""
+    """Return the entry that covers an option: its own name, or a prefix of it that ends in a dot; None without one."""
     return next((entry for entry in names if name == entry or (entry.endswith(".") and name.startswith(entry))), None)

@@ -1,7 +1,7 @@
-"""From stored predictions to the numbers of metrics.json: accuracy, change, RI and their intervals.
+"""Compute the numbers of metrics.json from stored predictions: accuracy, change, RI and their intervals.
 
-Everything here can be recomputed from a run's predictions, those of its `pretrained` run, and the dataset's paths
-(kept once in the store). No torch.
+Everything here can be recomputed from a run's predictions, those of its `pretrained` run, and the datasets' lists of
+paths, each of which the store keeps once. torch is not imported.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from rib.schemas.metrics import CellAccuracy, DatasetAccuracy, HeldOut, Improvem
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One model before and after on one dataset.
+class PairedPredictions:
+    """Predictions of the pretrained model and of a run's model for the same N images of a dataset.
 
     Attributes:
-        dataset: Its name.
-        before: Of the pretrained model.
-        after: Of the run's model, image by image beside ``before``.
+        dataset: Name of the dataset.
+        before: Predictions of the pretrained model.
+        after: Predictions of the run's model, in the same order.
         paths: Relative paths of the images, in the same order.
-        cells: ``corruption/severity`` of each image where the dataset has cells, else None.
+        cells: ``corruption/severity`` of each image, shape (N,), for a dataset that has such cells (ImageNet-C); else
+            None.
     """
 
     dataset: str
@@ -55,11 +56,18 @@ class Scored:
     @classmethod
     def of(
         cls, dataset: str, before: Predictions, after: Predictions, paths: Sequence[str], catalog: Catalog
-    ) -> Scored:
-        """Line up two models' predictions.
+    ) -> PairedPredictions:
+        """Pair the predictions of two models.
+
+        Args:
+            dataset: Name of the dataset.
+            before: Predictions of the pretrained model.
+            after: Predictions of the run's model.
+            paths: Relative paths of the images.
+            catalog: Tells whether the dataset has cells.
 
         Raises:
-            ValueError: If they are not about the same images.
+            ValueError: If they are not predictions for the same images.
         """
         if not len(before) == len(after) == len(paths) or not np.array_equal(before.label, after.label):
             raise ValueError(f"expected predictions of the same {len(paths)} images of {dataset}")
@@ -67,10 +75,16 @@ class Scored:
         return cls(dataset, before, after, paths, cells)
 
     def changes(self, derived_from: Mapping[str, str | None]) -> list[Changes]:
-        """What the interval is made from: one entry, or one a cell."""
+        """Return the change of each image, on which the interval is computed: one entry, or one per cell.
+
+        Args:
+            derived_from: By dataset, the dataset whose photographs it was made from, or None.
+        """
+        # -1 an image that only the pretrained model gets right, +1 one that only the run's model does, 0 no change.
         change = self.after.correct.astype(np.int8) - self.before.correct.astype(np.int8)
         family = family_of(self.dataset, derived_from)
         shared = family in derived_from.values()
+        # Pictures of one photograph are dependent: the bootstrap then resamples photographs, not pictures.
         originals = originals_of(self.paths) if shared else None
         if self.cells is None:
             return [Changes(self.dataset, change, originals, family)]
@@ -81,7 +95,15 @@ class Scored:
         ]
 
     def accuracy(self, derived_from: Mapping[str, str | None]) -> DatasetAccuracy:
-        """The dataset's entry in metrics.json; accuracies as fractions, the change in percentage points."""
+        """Return the dataset's entry in metrics.json.
+
+        Args:
+            derived_from: By dataset, the dataset whose photographs it was made from, or None.
+
+        Returns:
+            Accuracies as fractions, the change and its interval in percentage points. For a dataset with cells the
+            accuracies are means over cells.
+        """
         change = interval_dict(dataset_change_interval(self.changes(derived_from)))
         if self.cells is None:
             before, after = self.before.accuracy, self.after.accuracy
@@ -103,17 +125,21 @@ class Scored:
         }
 
 
-def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str], catalog: Catalog) -> Measures:
-    """Accuracy and robustness improvement, as in metrics.json.
+def measure(
+    scored: Sequence[PairedPredictions], source: str, suite_targets: Iterable[str], catalog: Catalog
+) -> Measures:
+    """Return accuracy and robustness improvement, as in metrics.json.
+
+    RI is the mean change of accuracy over the targets other than the source (ImageNet-RIB).
 
     Args:
-        scored: Every dataset that was scored.
-        source: What was fine-tuned on; ``none`` for a pretrained model.
-        suite_targets: The suite's datasets; those that were not scored are left out.
-        catalog: The world they belong to.
+        scored: Predictions for every dataset that was scored.
+        source: The dataset that was fine-tuned on; ``none`` for a pretrained model.
+        suite_targets: Targets of the suite; those that were not scored are left out.
+        catalog: Catalog of the datasets.
 
     Returns:
-        ``accuracy`` and ``robustness_improvement`` (None where no target is left).
+        ``accuracy``, and ``robustness_improvement`` in percentage points (None where no target is left).
     """
     derived_from = {name: dataset.derived_from for name, dataset in catalog.specs.items()}
     by_name = {s.dataset: s for s in scored}
@@ -126,7 +152,7 @@ def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str],
         before = {name: accuracy[name]["before"] for name in names}
         after = {name: accuracy[name]["after"] for name in names}
         interval = robustness_interval([c for name in names for c in by_name[name].changes(derived_from)])
-        # The plain formula's value; the interval's own agrees with it to the last rounding.
+        # The interval's own value agrees with the formula's only up to rounding, and the formula is the definition.
         value = robustness_improvement(before, after, names)
         return {**interval_dict(interval), "value": value, "targets": list(names)}
 
@@ -138,22 +164,25 @@ def measure(scored: Sequence[Scored], source: str, suite_targets: Iterable[str],
 
 
 def held_out_accuracy(before: Predictions, after: Predictions, paths: Sequence[str], held_out: ImageTree) -> HeldOut:
-    """What a run knows of the images that were kept from its training, read off predictions for more than those.
+    """Return the accuracy on the images that were held out from training.
 
     Args:
-        before: Of the pretrained model.
-        after: Of the run's.
-        paths: Of the images that both are about; the held-out ones are among them.
-        held_out: Those.
+        before: Predictions of the pretrained model, for a dataset that contains the held-out images.
+        after: Predictions of the run's model for the same images.
+        paths: Relative paths of these images.
+        held_out: The held-out images.
 
     Returns:
-        ``before`` and ``after`` (top-1, fractions over images), ``num_images``, and ``images``, the digest under which
-        the store keeps their paths.
+        ``before`` and ``after`` (top-1 accuracies, fractions), ``num_images``, and ``images``, the digest under which
+        the store keeps the paths of the held-out images.
+
+    Raises:
+        ValueError: If a held-out image has no prediction.
     """
     wanted = set(held_out.paths)
     kept = np.fromiter((path in wanted for path in paths), bool, len(paths))
     if kept.sum() != len(held_out):
-        raise ValueError(f"expected predictions for {len(held_out)} held-out images, found {kept.sum()}")
+        raise ValueError(f"expected predictions for {len(held_out)} held-out images, got {kept.sum()}")
     return {
         "before": float(before.correct[kept].mean()),
         "after": float(after.correct[kept].mean()),
@@ -163,27 +192,36 @@ def held_out_accuracy(before: Predictions, after: Predictions, paths: Sequence[s
 
 
 def interval_dict(interval: Interval) -> IntervalInPoints:
-    """Value, low and high, in percentage points."""
+    """Return value, low and high of an interval as in metrics.json, in percentage points."""
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
 def paths_file(store: Path, images: str) -> Path:
-    """Where the store keeps the paths of the images behind a digest."""
+    """Return the file in which a store keeps the list of paths of a set of images.
+
+    Args:
+        store: Folder of the store.
+        images: Digest of the images.
+    """
     return store / "datasets" / "paths" / f"{images}.txt"
 
 
 def keep_paths(store: Path, images: str, paths: Sequence[str]) -> None:
-    """Write a dataset's paths once; predictions are columns in their order."""
+    """Write the list of paths of a set of images if the store lacks it; predictions are columns in its order."""
     file = paths_file(store, images)
     if not file.is_file():
         write_atomically(file, ("\n".join(paths) + "\n").encode())
 
 
 def read_paths(store: Path, images: str) -> list[str]:
-    """The paths behind a digest, in the order of predictions.
+    """Return the paths of a set of images, in the order of predictions.
+
+    Args:
+        store: Folder of the store.
+        images: Digest of the images.
 
     Raises:
-        DamagedError: If they are gone; scoring a run on these images writes them again.
+        DamagedError: If the list is missing or unreadable; scoring a run on these images writes it again.
     """
     file = paths_file(store, images)
     try:

@@ -1,15 +1,16 @@
-"""What a stack of methods means: which of them train, which one is made from finished runs, and from which.
+"""The stack of methods of a run: those that take part in training, and at most one that merges finished runs.
 
-A method whose options name ``ingredients`` never trains: it puts finished runs together. An ingredient is a folder of a
-run, or a text: the methods of the run joined by ``+``, then overrides relative to the run that needs it::
+A method whose options name ``ingredients`` does not train: it merges finished runs. An ingredient is the folder of a
+run, or a text: the methods of the ingredient joined by ``+``, then overrides relative to the merged run::
 
     ewc
     ewc method.ewc.fisher=identity
     finetune seed=+1
     finetune dataset=others           # one for each other source of the suite that may be trained on
 
-What a text does not say (seed, source, epochs, rate, experiment) is the run's own. In ``'+method=[lwf,wise_ft]'`` the
-rest of the stack stands wherever an ingredient says ``finetune``. No torch: a run that is there is found at once.
+Options that a text does not set (seed, source, epochs, learning rate, experiment) are those of the merged run. In
+``'+method=[lwf,wise_ft]'`` the ingredient ``finetune`` stands for the rest of the stack, ``lwf``. torch is not
+imported, so that a finished run is found without waiting for it.
 """
 
 from __future__ import annotations
@@ -26,96 +27,97 @@ from rib.methods.build import build
 from rib.methods.clashes import ADAPTERS, CLASHES
 
 NO_WEIGHTS = {
-    "visual_prompt": "its prompt lies beside the weights, which are the start's",
+    "visual_prompt": "its prompt is stored beside the weights, which are the pretrained ones",
     "output_ensemble": "it has predictions and no weights",
 }
-"""Methods whose runs cannot be averaged, and why."""
+"""Methods whose runs cannot be averaged, with the reason."""
 
 LEAVE_THE_START = ("ewc", "l2sp", "lwf", "ldifs", "spd", "ftp", "surgical", "layer_decay", "ema")
-"""Methods of rib that change neither the start model nor which of its weights train (their ``order`` is above 0)."""
+"""Methods of rib that change neither the start model nor the choice of trained weights (their ``order`` is above 0)."""
 
 BY_TARGET = {
-    "rib_soup": "each target has a model of its own, without that target's fine-tune; its weights have them all",
+    "rib_soup": "it scores each target with a model of its own, none of which has the stored weights",
 }
-"""Methods whose runs cannot be an ingredient, and why."""
+"""Methods whose runs cannot be an ingredient, with the reason."""
 
 
 def training_methods(config: Config) -> dict[str, Any]:
-    """The methods that add something to fine-tuning, with their options; beside another, `finetune` adds nothing."""
+    """Return the methods that change fine-tuning, with their options; `finetune` itself is none of them."""
     return {name: node for name, node in config.method.items() if node and "ingredients" not in node}
 
 
 def merging_method(config: Config) -> str | None:
-    """The method that is made from finished runs, if there is one."""
+    """Return the name of the method that merges finished runs, or None."""
     return next((name for name, node in config.method.items() if node and "ingredients" in node), None)
 
 
 def stack_name(config: Config) -> str:
-    """``finetune``, ``ewc``, ``lora+lwf``, ``lwf+wise_ft``: adapters, regularizers, averaging."""
-    after = merging_method(config)
-    names = sorted(training_methods(config), key=lambda name: (name not in ADAPTERS, name)) + ([after] if after else [])
+    """Return the name of a stack, ``lora+lwf`` or ``lwf+wise_ft``: adapters, then regularizers, then merging."""
+    last = merging_method(config)
+    names = sorted(training_methods(config), key=lambda name: (name not in ADAPTERS, name)) + ([last] if last else [])
     return "+".join(names) or next(iter(config.method), "finetune")
 
 
 def check(config: Config) -> None:
-    """See that a stack makes sense.
+    """Check that the methods of a stack can be combined.
 
     Raises:
-        RibError: If two methods cannot stand together, or one cannot be trained with this Trainer, with the reason.
+        RibError: If two methods exclude each other, or one cannot be trained with this Trainer; it gives the reason.
     """
     names = [name for name, node in config.method.items() if node]
     classes = classes_of(config)
     if "fsdp" in str(config.trainer.get("strategy")) and names:
         raise RibError(
-            f"trainer=fsdp: expected plain fine-tuning, got +method={'+'.join(names)}: methods read or change single "
-            "weights, of which FSDP keeps shards; use trainer=ddp"
+            f"trainer=fsdp: expected plain fine-tuning, got +method={'+'.join(names)}: methods need whole weights, and "
+            "FSDP shards them; use trainer=ddp"
         )
     for pair, why in CLASHES.items():
         if pair <= classes:
             raise RibError(f"method: {' and '.join(sorted(pair))} cannot be stacked: {why}")
-    after = [name for name in names if "ingredients" in config.method[name]]
-    if len(after) > 1:
+    merging = [name for name in names if "ingredients" in config.method[name]]
+    if len(merging) > 1:
         raise RibError(
-            f"method: {' and '.join(after)} are both made from finished runs; stack one of them, and give the other's "
-            f"run folder in method.{after[0]}.ingredients"
+            f"method: {' and '.join(merging)} both merge finished runs; stack only one of them, and list the other's "
+            f"run folder in method.{merging[0]}.ingredients"
         )
     if "pretrained" in config.method and len(config.method) > 1:
         raise RibError("+method=pretrained trains nothing and cannot be stacked with another method")
 
 
 def classes_of(config: Config) -> set[str]:
-    """Names of a stack's methods, rib's own by the names that they are registered under."""
+    """Return the names of a stack's methods, rib's own by their registered names."""
     return {registered_name(node) or name for name, node in config.method.items()}
 
 
 @cache
-def _registered() -> dict[str, str]:
+def _registered_names() -> dict[str, str]:
+    """Return the names of rib's own methods by their classes."""
     nodes = shipped_nodes("method").items()
     return {node["_target_"]: name for name, node in nodes if name not in WITHOUT_TARGET}
 
 
 def registered_name(node: Mapping[str, Any]) -> str | None:
-    """The name of one of rib's own methods by its class, whatever a config calls it; None for the user's."""
-    return _registered().get(node.get("_target_", ""))
+    """Return the registered name of a method of rib's, whatever a config calls it; None for a class of the user's."""
+    return _registered_names().get(node.get("_target_", ""))
 
 
 def read_by_rib(node: Mapping[str, Any]) -> frozenset[str]:
-    """Of a method's options, those that rib reads itself; one that the user's class takes is the class's."""
+    """Return the options of a method that rib reads itself; those that a user's class takes go to that class."""
     if registered_name(node) is not None or "_target_" not in node:
         return READ_BY_RIB["method"]
     return READ_BY_RIB["method"] - (rib.config.arguments(node["_target_"], "method") - {"ingredients"})
 
 
-def method_of(config: Config, name: str, **more: object) -> Any:
-    """Make one method of a stack, without the options that rib itself reads.
+def build_method(config: Config, name: str, **more: object) -> Any:
+    """Instantiate one method of a stack.
 
     Args:
-        config: Whose stack.
-        name: Of the method.
-        **more: Arguments of its class that a config does not hold; one that is no option of this method is left out.
+        config: Config with the stack.
+        name: Name of the method in it.
+        **more: Arguments that the config cannot hold; those that are no option of this method are ignored.
 
     Raises:
-        RibError: If its class does not take these values.
+        RibError: If the class does not accept the options.
     """
     node = dict(config.method[name])
     known = {key: value for key, value in more.items() if key in node}

@@ -1,7 +1,6 @@
-"""Read and write JSON files of a store; what their types do not allow is neither read nor written.
+"""Read and write the JSON files of a store, validated against their types in `rib.schemas`.
 
-`rib.schemas` holds the types. A file that does not hold what was written to it is damaged; one that another version of
-rib wrote is no one's fault, and stays as it is.
+A file that does not match its type is damaged, unless another version of rib wrote it: such a file is kept unchanged.
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ from rib.schemas.check import faults, shorten
 from rib.schemas.metrics import Metrics, RobustnessImprovement, ScoreInfo
 
 SCHEMA = 1
-"""Of metrics.json, as this version writes and reads it."""
+"""Schema version of metrics.json that this version of rib writes and reads."""
 
-AGAIN = "delete it and give the command again"
+AGAIN = "delete it and run the same command again"
+"""End of messages about a damaged file that the next command replaces."""
 
 
 class MetricsKey(NamedTuple):
-    """What a metrics file stands on; two of one run that stand on the same never lie beside one another.
+    """Everything that distinguishes the metrics files of one run: suite, experiment and way of scoring.
 
     Attributes:
-        suite: Its name.
-        targets: Its targets, sorted; None in files from before they were stamped.
-        reported: Datasets that are scored and not in RI, likewise.
+        suite: Name of the suite.
+        targets: Targets of the suite, sorted; None in files of older versions, which do not record them.
+        reported: Datasets that are scored but not in RI, likewise.
         experiment: Name of the experiment file, or None.
-        scores: Score key and images of each dataset; None in a key that any way of scoring answers.
+        scores: Score key and images of each dataset; None in a key that matches any way of scoring.
     """
 
     suite: str
@@ -42,24 +42,25 @@ class MetricsKey(NamedTuple):
 
     @classmethod
     def of(cls, metrics: Metrics) -> MetricsKey:
-        """The key of a metrics file."""
+        """Return the key of a metrics file."""
         protocol = metrics["protocol"]
         targets, reported = protocol.get("targets"), protocol.get("reported")
         return cls(metrics["suite"], targets, reported, protocol["experiment"], metrics["scores"])
 
     def covers(self, metrics: Metrics) -> bool:
-        """Whether a metrics file has this key."""
+        """Return True if a metrics file has this key."""
         own = MetricsKey.of(metrics)
         return self == (own if self.scores is not None else own._replace(scores=None))
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What a JSON file of the store holds.
+    """Read and validate a JSON file of a store.
 
     Raises:
-        DamagedError: If it does not hold what was written to it.
-        OtherVersionError: If another version of rib wrote it, in a way that this one cannot read.
-        RibError: If it cannot be opened.
+        DamagedError: If it is not JSON, or does not match its type.
+        OtherVersionError: If a version of rib wrote it whose files this one cannot read.
+        FileNotFoundError: If there is no such file.
+        RibError: If it cannot be opened for another reason.
     """
     try:
         content = json.loads(file.read_text())
@@ -70,7 +71,7 @@ def read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise RibError(f"cannot read {file}: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise DamagedError(f"{file} is damaged: expected a block of names, got {shorten(content)}; {AGAIN}")
+        raise DamagedError(f"{file} is damaged: expected a JSON object, got {shorten(content)}; {AGAIN}")
     check(file, content)
     return content
 
@@ -81,68 +82,73 @@ def read_metrics(file: Path) -> Metrics:
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file of the store, whole or not at all.
+    """Validate content and write it to a JSON file of a store, atomically.
 
     Args:
-        file: Its name says of what kind it is (`rib.schemas.kind_of`).
-        content: As its type has it.
+        file: The file; its name determines its type (`rib.schemas.kind_of`).
+        content: Content that matches this type.
 
     Raises:
-        TypeError: If `read` would call it damaged. Nothing is written then.
-        RibError: If the disk refuses it.
+        TypeError: If the content does not match; nothing is written.
+        RibError: If the file cannot be written.
     """
     kind = kind_of(file)
     if kind is not None and (found := list(faults(content, TYPES[kind]))):
-        raise TypeError(f"{file.name}: {'; '.join(found)}; expected what rib/schemas/{kind}.json describes")
+        # A TypeError, not a RibError: no user can cause it.
+        raise TypeError(f"{file.name}: {'; '.join(found)}; expected content as in rib/schemas/{kind}.json")
     write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def check(file: Path, content: Mapping[str, Any]) -> None:
-    """See that a file's content is what its name promises.
+    """Check that the content of a file matches its type.
+
+    Args:
+        file: The file; its name determines the type.
+        content: Its content.
 
     Raises:
-        DamagedError: If something is missing, or of another kind.
-        OtherVersionError: If that is since another version wrote it.
+        DamagedError: If a key is missing, or a value has another type.
+        OtherVersionError: If another version of rib wrote the file.
     """
     kind = kind_of(file)
     is_metrics = kind == "metrics"
     if is_metrics and content.get("schema", SCHEMA) != SCHEMA:
         raise OtherVersionError(
-            f"{file} is of schema {content['schema']}, this version of rib reads {SCHEMA}; it stays as it is, read it "
-            "with the version that wrote it"
+            f"{file} has schema {content['schema']}, this version of rib reads {SCHEMA}; read it with the version "
+            "that wrote it"
         )
     found = [] if kind is None else list(faults(content, TYPES[kind]))
     if not found:
         return
-    told = found[0] + (f" ({len(found)} faults)" if len(found) > 1 else "")
+    summary = found[0] + (f" ({len(found)} faults)" if len(found) > 1 else "")
     metrics = cast("Metrics", content)
     if is_metrics and isinstance(content.get("protocol"), dict) and is_older(metrics):
-        raise OtherVersionError(f"{file} {older_words(metrics)}, and cannot be read any more: {told}")
-    raise DamagedError(f"{file} is damaged: {told}; {AGAIN}")
+        raise OtherVersionError(f"{file} {older_words(metrics)} and cannot be read any more: {summary}")
+    raise DamagedError(f"{file} is damaged: {summary}; {AGAIN}")
 
 
 def improvement_of(metrics: Metrics) -> RobustnessImprovement:
-    """RI of a run that was scored on a target."""
-    found = metrics["robustness_improvement"]
-    assert found is not None, "runs without a target were left out before"
-    return found
+    """Return RI with its interval, of a run that was scored on at least one target."""
+    improvement = metrics["robustness_improvement"]
+    assert improvement is not None, "the caller leaves out runs without a target"
+    return improvement
 
 
 def numerics_of(metrics: Metrics) -> int:
-    """The version of rib's numbers behind a metrics.json; 1 from before it was stamped."""
-    found: object = metrics["protocol"].get("numerics", 1)
-    return found if isinstance(found, int) else 1  # a damaged file may hold anything here
+    """Return the version of the numbers (`rib.runs.keys.NUMERICS`) behind these metrics; 1 where none is recorded."""
+    version: object = metrics["protocol"].get("numerics", 1)
+    return version if isinstance(version, int) else 1  # a damaged file may hold anything here
 
 
 def is_older(metrics: Metrics) -> bool:
-    """Whether an older version of rib made these numbers: no command asks for them any more."""
+    """Return True if an older version of rib made these numbers; no key of this version leads to them."""
     from rib.runs.keys import NUMERICS
 
     return numerics_of(metrics) < NUMERICS
 
 
 def older_words(metrics: Metrics) -> str:
-    """``is of an older version of rib (numerics 1, now 2)``."""
+    """Return a phrase for messages: ``was made by an older version of rib (numerics 1, now 2)``."""
     from rib.runs.keys import NUMERICS
 
-    return f"is of an older version of rib (numerics {numerics_of(metrics)}, now {NUMERICS})"
+    return f"was made by an older version of rib (numerics {numerics_of(metrics)}, now {NUMERICS})"

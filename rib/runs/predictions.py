@@ -1,8 +1,9 @@
-"""What a model said about every image of a dataset, stored once and used by every number after that.
+"""Stored predictions of a model for every image of a dataset, from which all metrics are computed.
 
-Columns in the dataset's path order, 20 bytes an image: label (int16), five best classes (5 x int16), confidence
-(float32, probability of the best), log-probability of the label (float32, nats); with ``predictions.logits=true`` the
-logits too (float32, C a row). Classes are the dataset's own, 0..C-1; where C < 5 the missing places hold -1.
+A file has columns in the order of the dataset's paths, 20 bytes per image: label (int16), the five most likely classes
+(5 x int16), confidence (float32, probability of the most likely class) and log-probability of the label (float32,
+nats); with ``predictions.logits=true`` also the logits (float32, C per image). Classes are those of the dataset,
+0..C-1; with C < 5, missing entries of the five are -1.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ COLUMNS: Mapping[str, tuple[type[np.generic], tuple[int, ...] | None]] = {
     "log_prob": (np.float32, ()),
     "logits": (np.float32, None),
 }
-"""Type of each column of the file, and the shape of an image's entry; None is a number for each class."""
+"""Type of each column, and the shape of its entry for one image; None stands for one number per class."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One model on one dataset of N images and C classes.
+    """Predictions of one model for one dataset of N images and C classes.
 
     Attributes:
-        label: int16, (N,).
-        top5: int16, (N, 5), best first.
-        confidence: float32, (N,), probability of the best class.
-        log_prob: float32, (N,), log-probability of the label, nats.
-        logits: float32, (N, C), or None.
+        label: True class, int16, shape (N,).
+        top5: Five most likely classes, most likely first, int16, shape (N, 5).
+        confidence: Probability of the most likely class, float32, shape (N,).
+        log_prob: Log-probability of the label in nats, float32, shape (N,).
+        logits: Logits, float32, shape (N, C), or None.
     """
 
     label: NDArray[np.int16]
@@ -50,22 +51,22 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the best class is the label, (N,)."""
+        """True for each image whose most likely class is its label, shape (N,)."""
         return np.equal(self.top5[:, 0], self.label)
 
     @property
     def accuracy(self) -> float:
-        """Top-1, a fraction."""
+        """Top-1 accuracy, a fraction."""
         return float(self.correct.mean())
 
     def __len__(self) -> int:
         return len(self.label)
 
     def save(self, file: Path) -> None:
-        """Write the file whole or not at all (npz without pickles).
+        """Write the predictions to an npz file without pickles, atomically.
 
         Raises:
-            ValueError: If a column is not as `COLUMNS` says.
+            ValueError: If a column has another shape or type than in `COLUMNS`.
         """
         self._check()
         buffer = io.BytesIO()
@@ -74,14 +75,14 @@ class Predictions:
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Every column that is there, by name."""
+        """Columns by name, without logits where they are not kept."""
         return {name: column for name, column in vars(self).items() if column is not None}
 
     def _check(self) -> None:
-        """Compare every column with `COLUMNS`.
+        """Check shapes and types of all columns against `COLUMNS`.
 
         Raises:
-            ValueError: If one is of another type, or not about the same images.
+            ValueError: If a column has another type, or another number of images.
         """
         for name, column in self.columns.items():
             dtype, entry = COLUMNS[name]
@@ -93,16 +94,16 @@ class Predictions:
 
     @classmethod
     def load(cls, file: Path) -> Predictions:
-        """Read what `save` wrote.
+        """Read predictions from a file written by `save`.
 
         Raises:
-            DamagedError: If the file is damaged or gone; deleting it lets the next command score the dataset again.
+            DamagedError: If the file is damaged or missing; once deleted, the next command scores the dataset again.
         """
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as columns:
-                found = cls(**{name: columns[name] for name in columns.files})
-            found._check()
-            return found
-        except Exception as error:
+                predictions = cls(**{name: columns[name] for name in columns.files})
+            predictions._check()
+            return predictions
+        except Exception as error:  # zipfile, zlib and numpy each raise their own on damaged bytes
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise DamagedError(f"cannot read predictions {file} ({reason}); {AGAIN}") from error

@@ -1,4 +1,4 @@
-"""Write down what a run is made with: config, versions, the user's code, weights of its ingredients."""
+"""Record what a run is made with: config, versions of libraries, the user's code, weights of its ingredients."""
 
 from __future__ import annotations
 
@@ -14,25 +14,33 @@ from rib.runtime.environment import environment
 from rib.schemas.files import MadeFrom
 
 MADE_FROM: Final = "made_from.json"
-"""In a run's folder: digests of the weights of the runs that it needs, as they were when it was begun."""
+"""File in a run's folder with the digests that the weights of its ingredients had when it began."""
 
 
-def begin_record(spec: RunSpec, run: Run, parts: Sequence[Run]) -> None:
-    """Write down what is made and from what; what was begun from other weights of these runs is thrown away."""
-    made_from: MadeFrom = {"weights": [weights_digest(part) for part in parts]}
-    if parts and run.read_json(MADE_FROM) not in (None, made_from):
-        shutil.rmtree(run.folder)
+def begin_record(spec: RunSpec, run: Run, ingredients: Sequence[Run]) -> None:
+    """Record config, environment and ingredients in a run's folder before it begins.
+
+    An attempt that began from other weights of the ingredients is deleted, rather than continued.
+
+    Args:
+        spec: The resolved run.
+        run: Its folder, new or left by an interrupted attempt.
+        ingredients: The finished runs that it needs.
+    """
+    made_from: MadeFrom = {"weights": [weights_digest(ingredient) for ingredient in ingredients]}
+    if ingredients and run.read_json(MADE_FROM) not in (None, made_from):
+        shutil.rmtree(run.folder)  # its checkpoint continues from weights that no longer exist
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
     record_code(spec, run)
-    if parts:
+    if ingredients:
         run.write_json(MADE_FROM, made_from)
 
 
 def record_code(spec: RunSpec, run: Run) -> None:
-    """Keep what a run was made with: versions in env.json, and the user's own files in code/."""
+    """Write the versions of libraries to env.json, and copy the user's own code to the folder ``code``."""
     nodes = [spec.config.method, spec.config.optimizer]
-    about = environment()
-    about["versions"] |= installed_versions(nodes)
-    run.write_json("env.json", about)
+    env = environment()
+    env["versions"] |= installed_versions(nodes)
+    run.write_json("env.json", env)
     copy_code(nodes, run.folder / "code")

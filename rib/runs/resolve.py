@@ -1,4 +1,4 @@
-"""From a config to a question: the data and the start weights are found, every null is settled, nothing is made."""
+"""Resolve a config to a run spec: locate data and pretrained weights and fill in options left null."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rib.metrics import family_of
 from rib.models.start import find_start
 from rib.runs import errata, ingredients, method_stack
 from rib.runs.metrics_file import read_metrics
-from rib.runs.recipe import settle
+from rib.runs.recipe import resolve_recipe
 from rib.runs.spec import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, RunSpec
 from rib.runtime.console import say
 from rib.runtime.files import digest_of
@@ -28,23 +28,28 @@ T = TypeVar("T")
 
 
 class RefusedError(RibError):
-    """The source is one that must not be trained on."""
+    """The licence of the source dataset does not allow training on it."""
 
 
 @dataclass
 class Resolver:
-    """What asking many questions finds once: starts and lists of images, or why there are none.
+    """Lookups shared by many specs: pretrained models and lists of images, or the error of a failed lookup.
 
     Attributes:
-        download: Whether weights that are not on this machine are fetched; else the hub's record tells them.
+        download: Fetch weights that are not on this machine. If False, they are identified by the hub's metadata.
     """
 
     download: bool = True
     _known: dict[str, Any] = field(default_factory=dict)
 
-    def once(self, facts: object, find: Callable[[], T]) -> T:
-        """What ``find`` returned, or raised, the first time."""
-        key = digest_of(facts)
+    def once(self, key_fields: object, find: Callable[[], T]) -> T:
+        """Call ``find`` the first time only, and return its result, or raise its error, every time.
+
+        Args:
+            key_fields: Everything that the result depends on, as JSON.
+            find: The lookup.
+        """
+        key = digest_of(key_fields)
         if key not in self._known:
             try:
                 self._known[key] = find()
@@ -55,34 +60,34 @@ class Resolver:
         return cast("T", self._known[key])
 
 
-def resolve(config: Config, found: Resolver | None = None) -> RunSpec:
-    """Find the data and the start weights, and settle what the config leaves open.
+def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
+    """Return the fully resolved run of a config.
 
     Args:
-        config: As composed.
-        found: What earlier questions have found, where many are asked at once.
+        config: A composed config.
+        resolver: Shared lookups, where many configs are resolved.
 
     Raises:
-        RibError: If a dataset, a file of weights or a value is not what it should be; nothing has been made then.
+        RibError: If a dataset, a file of weights or an option is missing or invalid.
     """
     _check_numbers(config)
     method_stack.check(config)
     config = errata.apply_switches(replace(config, trainer=count_devices(config)))
     _check_folders(config)
-    found = found or Resolver()
+    resolver = resolver or Resolver()
     cache = cache_dir(config.paths.cache)
-    start = found.once(["start", asdict(config.model)], lambda: find_start(config.model, cache, found.download))
-    catalog, root = found.once(["data", config.data.root], lambda: find_data(config))
+    start = resolver.once(["start", asdict(config.model)], lambda: find_start(config.model, cache, resolver.download))
+    catalog, root = resolver.once(["data", config.data.root], lambda: find_data(config))
     records = Path(config.paths.runs) / "datasets"
 
     def tree(name: str) -> ImageTree:
         dataset = errata.read_dataset(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
         data = config.data
-        facts = ["images", name, asdict(data), asdict(config.paper)]
-        listed = found.once(
-            facts, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
+        key_fields = ["images", name, asdict(data), asdict(config.paper)]
+        whole = resolver.once(
+            key_fields, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
         )
-        return listed if config.data.limit is None else listed.limit(config.data.limit)
+        return whole if config.data.limit is None else whole.limit(config.data.limit)
 
     wanted = dict.fromkeys([*config.suite.targets, *config.suite.reported])
     scored = {}
@@ -94,66 +99,70 @@ def resolve(config: Config, found: Resolver | None = None) -> RunSpec:
                 raise
             say(f"left out: {error}")
     digests = cache / "digests"
+    # Nothing is trained, so neither the licence of the source nor a recipe matters.
     if PRETRAINED in config.method or EXTERNAL in config.method:
         return RunSpec(config, catalog, start, None, scored, None, records=digests)
     name = config.dataset.name
     dataset = catalog[name]
     if not dataset.may_train and config.data.objectnet_training != PERMISSION:
         raise RefusedError(
-            f"dataset={name}: {dataset.licence} Score it as a target, or, if its authors have allowed you to train on "
-            f"it, say data.objectnet_training={PERMISSION}"
+            f"dataset={name}: {dataset.licence} Use it as a target, or, if its authors have allowed you to train on "
+            f"it, set data.objectnet_training={PERMISSION}"
         )
     source, held_out = _subset(scored[name] if name in scored else tree(name), config)
-    recipe = settle(config, catalog, len(source))
+    recipe = resolve_recipe(config, catalog, len(source))
     spec = RunSpec(config, catalog, start, source, scored, recipe, held_out, records=digests)
     if method_stack.merging_method(config) is not None:
-        parts = tuple(_ingredient(spec, label, part, found) for label, part in ingredients.ingredients(config, catalog))
-        return replace(spec, ingredients=parts)
+        runs = ingredients.ingredients(config, catalog)
+        return replace(spec, ingredients=tuple(_ingredient(spec, label, run, resolver) for label, run in runs))
     if (probe := ingredients.probe(config)) is not None:
-        return replace(spec, probe=_ingredient(spec, "linear_probe", probe, found))
+        return replace(spec, probe=_ingredient(spec, "linear_probe", probe, resolver))
     return spec
 
 
-def _ingredient(spec: RunSpec, label: str, part: Config | Path, found: Resolver) -> Ingredient:
-    """What a run is made from: a question of its own, or a finished run's folder."""
-    where = f"method.{spec.merged}.ingredients: {part if isinstance(part, Path) else label}"
+def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: Resolver) -> Ingredient:
+    """Resolve an ingredient of a run, given as a config or as a finished run's folder."""
+    where = f"method.{spec.merged}.ingredients: {ingredient if isinstance(ingredient, Path) else label}"
     held_out = (spec.config.data.holdout, _subset_seed(spec.config))
 
     def check_held_out(source: str, trained_without: tuple[float, int | None]) -> None:
-        """What chooses must be unseen by every ingredient of the same source, or of the same photographs."""
+        """Check that no ingredient was trained on the held-out images, on which the merging method chooses."""
         derived_from = {name: dataset.derived_from for name, dataset in spec.catalog.specs.items()}
         if spec.held_out is None or family_of(source, derived_from) != family_of(spec.source_name, derived_from):
             return
         if source != spec.source_name:
+            # ImageNet-Cartoon, -Drawing and -C are made from photographs of ImageNet val: a picture that is held out of
+            # one is in the others, in another style.
             raise RibError(
-                f"{where} was trained on photographs that {spec.source_name} is made of too, so that what "
-                "data.holdout keeps is not unseen; expected ingredients of other photographs"
+                f"{where} was trained on photographs that {spec.source_name} is made from as well, so it may have seen "
+                "the held-out images (data.holdout); use ingredients trained on other photographs"
             )
         if trained_without != held_out:
             raise RibError(
-                f"{where} was not kept from the images that data.holdout={held_out[0]} holds out here (seed "
-                f"{held_out[1]}); its own were {trained_without[0]} (seed {trained_without[1]})"
+                f"{where} may have been trained on the held-out images: expected data.holdout={held_out[0]} (seed "
+                f"{held_out[1]}), got {trained_without[0]} (seed {trained_without[1]})"
             )
 
-    if isinstance(part, Config):
-        if PRETRAINED not in part.method:
-            check_held_out(part.dataset.name, (part.data.holdout, _subset_seed(part)))
-        asked = spec.of_pretrained() if PRETRAINED in part.method else resolve(part, found)
-        return Ingredient(label, asked, None, asked.training_key, asked.source_name)
-    file = part / "metrics.json"
+    if isinstance(ingredient, Config):
+        if PRETRAINED not in ingredient.method:
+            check_held_out(ingredient.dataset.name, (ingredient.data.holdout, _subset_seed(ingredient)))
+        own_spec = spec.of_pretrained() if PRETRAINED in ingredient.method else resolve(ingredient, resolver)
+        return Ingredient(label, own_spec, None, own_spec.training_key, own_spec.source_name)
+    file = ingredient / "metrics.json"
     if not file.is_file():
-        raise RibError(f"{where} is no finished run; expected a folder with metrics.json")
+        raise RibError(f"{where} is not a finished run; expected a folder with metrics.json")
     metrics = read_metrics(file)
-    own = spec.of_pretrained().training_key
-    if own not in (metrics["before"], metrics["fingerprint"]):
+    pretrained_key = spec.of_pretrained().training_key
+    if pretrained_key not in (metrics["before"], metrics["fingerprint"]):
         raise RibError(
-            f"{where} was fine-tuned from other weights ({metrics['model']}) than model={spec.start.name}; "
-            "only runs of one start can be put together"
+            f"{where} was fine-tuned from other pretrained weights ({metrics['model']}) than model={spec.start.name}; "
+            "all ingredients must start from the same weights"
         )
+    # With subset_seed=null the training seed chose the images; without any entry the default 0 did.
     seed = metrics["options"].get("data.subset_seed", 0)
     seed = metrics["seed"] if seed is None else seed
     check_held_out(metrics["source"], (metrics["protocol"]["holdout"] or 0.0, seed))
-    return Ingredient(label, None, part, metrics["fingerprint"], metrics["source"])
+    return Ingredient(label, None, ingredient, metrics["fingerprint"], metrics["source"])
 
 
 def _check_numbers(config: Config) -> None:
@@ -181,11 +190,12 @@ def _check_folders(config: Config) -> None:
 
 
 def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | None]:
-    """The images that train, and those kept from training."""
+    """Return the training images, and the images held out from training (or None)."""
     held_out = None
     data, seed = config.data, _subset_seed(config)
     if not 0 <= data.holdout < 1:
         raise RibError(f"data.holdout: expected a fraction from 0 to below 1, got {data.holdout}")
+    # Held out first: a smaller subset of the rest then has the same held-out images.
     if data.holdout > 0:
         source, held_out = source.holdout(data.holdout, seed)
     if data.images_per_class is not None:
@@ -196,5 +206,5 @@ def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | N
 
 
 def _subset_seed(config: Config) -> int:
-    """Which images a subset or a hold-out takes: the same at every training seed unless that is to vary as well."""
+    """Return the seed that chooses subsets and held-out images: ``data.subset_seed``, or the training seed if null."""
     return config.seed if config.data.subset_seed is None else config.data.subset_seed

@@ -1,4 +1,4 @@
-"""One run's folder: its metrics, weights, predictions and JSON files."""
+"""The folder of a run: its metrics, weights, predictions and JSON files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder, finished or not.
+    """The folder of a run, finished or not.
 
     Attributes:
         folder: ``<store>/<data>/<model>/<source>/<method>/<key>``.
@@ -34,114 +34,138 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The training key, 16 hex digits."""
+        """Training key, 16 hex digits."""
+        # An unfinished run is in <key>.<token of the lock>.
         return self.folder.name.partition(".")[0]
 
     @property
     def weights_file(self) -> Path:
-        """The final weights."""
+        """File of the final weights."""
         return self.folder / "weights.safetensors"
 
     @property
     def checkpoint(self) -> Path:
-        """Where an unfinished fit goes on from."""
+        """Checkpoint from which interrupted training resumes."""
         return self.folder / "last.ckpt"
 
     def metrics_files(self) -> dict[Path, Metrics]:
-        """Every metrics file with what it holds, the one first asked for first: other suites, other ways of scoring."""
+        """Return all metrics files with their content: one for each suite and way of scoring, the first written first.
+
+        Raises:
+            DamagedError: If one is damaged.
+        """
+        # metrics.json is the shortest name.
         files = sorted(self.folder.glob("metrics*.json"), key=lambda file: (len(file.name), file))
         return {file: read_metrics(file) for file in files}
 
-    def views(self) -> list[Metrics]:
-        """What each metrics file holds, the one first asked for first."""
+    def all_metrics(self) -> list[Metrics]:
+        """Return the content of all metrics files, the first written first."""
         return list(self.metrics_files().values())
 
     def metrics(self, wanted: str | MetricsKey | None = None) -> Metrics | None:
-        """The run's metrics for a suite: the one place that finds them.
+        """Return the run's metrics for a suite.
 
         Args:
-            wanted: A suite's name, or exactly what the numbers stand on; None for the suite first asked for.
+            wanted: A suite's name, or the exact suite and way of scoring; None for the suite that the run was first
+                scored on.
 
         Returns:
-            None if the run has not been scored so, or is unfinished.
+            None if the run is unfinished or has not been scored so.
 
         Raises:
-            DamagedError: If a metrics file that was looked at is damaged.
+            DamagedError: If a metrics file that had to be read is damaged.
         """
         if wanted is None:
             return self.read_json("metrics.json")
-        found = self._find(wanted)
-        return found and found[1]
+        match = self._find(wanted)
+        return match and match[1]
 
-    def view_file(self, metrics: Metrics) -> Path:
-        """Where metrics go: in the place of those that stand on the same, else beside whatever is there."""
+    def metrics_file_for(self, metrics: Metrics) -> Path:
+        """Return the file to write metrics to: that of the same suite and way of scoring, else a new one."""
         key, files = MetricsKey.of(metrics), self.metrics_files()
         if (same := self._find(key)) is not None:
             return same[0]
         if not files:
             return self.folder / "metrics.json"
+        # A star is not allowed in file names on Windows, and a pattern in shells.
         suite = metrics["suite"].replace("*", "_changed")
-        beside = self.folder / f"metrics.{suite}.json"
-        if beside not in files and all(view["suite"] != metrics["suite"] for view in files.values()):
-            return beside
+        short = self.folder / f"metrics.{suite}.json"
+        if short not in files and all(other["suite"] != metrics["suite"] for other in files.values()):
+            return short
         return self.folder / f"metrics.{suite}.{digest_of(key)}.json"
 
     def _find(self, wanted: str | MetricsKey) -> tuple[Path, Metrics] | None:
-        """The first metrics file for a suite, and what it holds."""
+        """Return the first metrics file that matches, with its content."""
         for file, metrics in self.metrics_files().items():
             if metrics["suite"] == wanted if isinstance(wanted, str) else wanted.covers(metrics):
                 return file, metrics
         return None
 
-    def predictions_file(self, dataset: str, score_key: str, variant: str | None = None) -> Path:
-        """One file a dataset and way of scoring; those of a curve's other models lie in folders beside."""
-        folder = self.folder / "predictions"
-        return (folder if variant is None else folder / variant) / f"{dataset}.{score_key}.npz"
+    def predictions_file(self, dataset: str, score_key: str, point: str | None = None) -> Path:
+        """Return the file of the predictions for a dataset.
 
-    def variants(self, score_keys: Mapping[str, str]) -> list[str]:
-        """Labels of a curve's models that were scored on every dataset, by their number."""
-        folders = [folder.name for folder in (self.folder / "predictions").glob("*/")]
-        whole = (f for f in folders if all(self.predictions_file(n, k, f).is_file() for n, k in score_keys.items()))
-        return sorted(whole, key=float)
+        Args:
+            dataset: Name of the dataset.
+            score_key: Key of the way of scoring.
+            point: Label of a point on the run's curve (WiSE-FT); None for the run's own model.
+        """
+        folder = self.folder / "predictions"
+        return (folder if point is None else folder / point) / f"{dataset}.{score_key}.npz"
+
+    def curve_points(self, score_keys: Mapping[str, str]) -> list[str]:
+        """Return the labels of the curve's points that were scored on every dataset, in ascending order."""
+        labels = [folder.name for folder in (self.folder / "predictions").glob("*/")]
+        return sorted(
+            (p for p in labels if all(self.predictions_file(n, k, p).is_file() for n, k in score_keys.items())),
+            key=float,
+        )
 
     def predictions(self, dataset: str, suite: str | None = None) -> Predictions:
-        """What the model said about a dataset that this run's metrics report.
+        """Return the predictions behind the run's metrics.
+
+        Args:
+            dataset: Name of the dataset.
+            suite: Name of the suite; None for the suite that the run was first scored on.
 
         Raises:
-            RibError: If the run is unfinished or did not score it.
+            RibError: If the run is unfinished or was not scored on the dataset.
         """
         metrics = self.metrics(suite)
         if metrics is None or dataset not in metrics["scores"]:
             raise RibError(f"{self.folder} holds no predictions for {dataset}")
-        return self.scored(dataset, metrics["scores"][dataset]["key"])
+        return self.load_predictions(dataset, metrics["scores"][dataset]["key"])
 
-    def scored(self, dataset: str, score_key: str, variant: str | None = None) -> Predictions:
-        """The predictions under one score key, of the run's own model or of one on its curve."""
-        return Predictions.load(self.predictions_file(dataset, score_key, variant))
+    def load_predictions(self, dataset: str, score_key: str, point: str | None = None) -> Predictions:
+        """Read the predictions from `predictions_file`, which has the same arguments.
+
+        Raises:
+            DamagedError: If the file is damaged or missing.
+        """
+        return Predictions.load(self.predictions_file(dataset, score_key, point))
 
     @property
     def is_intact(self) -> bool:
-        """Whether the weights are those that were written; reads all of the file. True where there are none.
+        """True if the weights file has its recorded checksum, or there are no weights; reads the whole file.
 
-        A finished run whose fit.json is damaged or gone cannot tell, and is not.
+        False for a finished run whose fit.json, which holds the checksum, is damaged or missing.
         """
         try:
-            fitted = self.read_json("fit.json")
+            fit = self.read_json("fit.json")
         except DamagedError:
             return False
-        if fitted is None:
+        if fit is None:
             return not (self.folder / "metrics.json").is_file()
-        expected = fitted["weights"]
+        expected = fit["weights"]
         return expected is None or (self.weights_file.is_file() and file_digest(self.weights_file) == expected)
 
     def weights(self) -> dict[str, Tensor]:
-        """The final weights by the plain architecture's names, float32."""
+        """Return the final weights, float32, by the parameter names of the plain architecture (LoRA merged)."""
         from safetensors.torch import load_file
 
         return load_file(self.weights_file)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Put a JSON file into the run's folder, whole or not at all; its type must allow it (`rib.schemas`)."""
+        """Write a JSON file to the run's folder, validated against its type in `rib.schemas`, atomically."""
         _write_json(self.folder / name, content)
 
     @overload
@@ -155,26 +179,26 @@ class Run:
     @overload
     def read_json(self, name: Literal["env.json"]) -> Environment | None: ...
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run's folder, or None."""
+        """Return the content of a JSON file in the run's folder, or None if there is none."""
         file = self.folder / name
         return _read_json(file) if file.is_file() else None
 
 
-def made_from(view: Metrics) -> list[UsedRun]:
-    """The runs that a run was made from, as its metrics say."""
-    return [*view.get("ingredients", ()), *([view["probe"]] if "probe" in view else ())]
+def made_from(metrics: Metrics) -> list[UsedRun]:
+    """Return the runs that a run used, ingredients and linear probe, as its metrics record them."""
+    return [*metrics.get("ingredients", ()), *([metrics["probe"]] if "probe" in metrics else ())]
 
 
 def weights_digest(run: Run) -> str | None:
-    """Of a finished run's weights, as written; None where there is no such run, or it has none."""
-    fitted = run.read_json("fit.json") if run.metrics() is not None else None
-    return None if fitted is None else fitted["weights"]
+    """Return the recorded digest of a finished run's weights; None if the run is not finished or has no weights."""
+    fit = run.read_json("fit.json") if run.metrics() is not None else None
+    return None if fit is None else fit["weights"]
 
 
 def unscored(spec: RunSpec, run: Run) -> list[str]:
-    """Datasets that a run has no predictions for."""
+    """Return the names of datasets that a run still has to be scored on."""
     return [n for n, key in spec.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 
 Result = tuple[Run, Metrics]
-"""A finished run and what one of its metrics files holds."""
+"""A finished run and the content of one of its metrics files."""

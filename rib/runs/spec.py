@@ -1,9 +1,9 @@
 """A fully resolved run, and the hash keys of its weights and scores.
 
-`rib.runs.fields` flattens a run into one dictionary, of which `rib.runs.keys` makes the *training key*, which names a
-run's weights, and the *score key* of each dataset, which names a model's predictions on it, so that a new target is
-scored later without training. `rib.runs.resolve` makes one from a config. No torch is imported here, so that a saved
-result is returned without waiting for it.
+`rib.runs.resolve` makes a `RunSpec` from a config. `rib.runs.fields` flattens it into one dictionary. `rib.runs.keys`
+hashes this to the *training key*, which names the weights, and to a *score key* for each dataset, which names the
+predictions of these weights; a new target is therefore scored later without training. torch is not imported here, so
+that a saved result is returned without waiting for it.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ from rib.data.tree import ImageTree
 from rib.models.start import Start
 from rib.runs import errata, fields, method_stack
 from rib.runs.keys import NUMERICS, Kind, is_neutral, key_of
-from rib.runs.recipe import SETTLED, Recipe, settle
+from rib.runs.recipe import RECIPE_OPTIONS, Recipe, resolve_recipe
 from rib.runtime.files import digest_of
 from rib.schemas.metrics import Protocol, ScoreInfo, TrainedOn
 
 READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.")
-"""Options that matter where nothing is trained."""
+"""Prefixes of options that matter to a run that trains nothing."""
 
 PRETRAINED = "pretrained"
+"""Method of a run that only scores the pretrained weights."""
 
 EXTERNAL = "external"
-"""Method of a run whose weights were made elsewhere (`rib.sweeps.rescore`); its node holds their name and digest."""
+"""Method of a run that scores weights from outside the store (`rib.sweeps.rescore`); its node has name and digest."""
 
 PERMISSION = "i_have_permission"
+"""Value of ``data.objectnet_training`` that allows training on ObjectNet, whose licence forbids it."""
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A run that another is made from.
+    """A finished run that another run uses, given by its spec or by its folder.
 
     Attributes:
-        label: For people, ``ewc``, ``finetune seed=+1``, ``finetune on imagenet_a``.
-        spec: What it answers; None for a folder that the user named.
-        folder: That folder; None for a question.
-        key: Its training key.
-        source: What it was fine-tuned on, ``none`` for `pretrained`.
+        label: Name in tables and messages: ``ewc``, ``finetune seed=+1``, ``finetune on imagenet_a``.
+        spec: The resolved run; None for a run that the user gave as a folder.
+        folder: This folder; None for a run that is given by its spec.
+        key: Training key of the run.
+        source: Dataset that it was fine-tuned on, ``none`` for `pretrained`.
     """
 
     label: str
@@ -59,20 +61,20 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run, as asked.
+    """One run, with every option, file and dataset resolved.
 
     Attributes:
-        config: As composed.
-        catalog: The world of images.
+        config: The composed config.
+        catalog: Catalog of the datasets.
         start: The pretrained model.
-        source: Images to fine-tune on, after ``images_per_class`` and ``holdout``; None for `pretrained`.
-        scored: Images to score by dataset, after ``limit``: the suite's targets (the source among them, for its own
-            accuracy) and what it only reports.
-        recipe: None for `pretrained`; for a run that is made from others, what those were trained with.
+        source: Training images, after ``images_per_class`` and ``holdout``; None where nothing is trained or merged.
+        scored: Images to score by dataset, after ``limit``: the suite's targets, including the source for its own
+            accuracy, and datasets that are reported without being targets.
+        recipe: Optimization settings; for a merged run those of its ingredients, None for `pretrained`.
         held_out: The part of the source that ``data.holdout`` keeps from training; None where all of it trains.
-        ingredients: Runs that a merged one is made from; empty for one that trains.
+        ingredients: Ingredients of a merged run; empty for other runs.
         probe: The linear probe that training starts from, or None.
-        records: Folder with what is known of the content of files; None keeps nothing.
+        records: Folder with known digests of files; None reads every file again.
     """
 
     config: Config
@@ -88,37 +90,37 @@ class RunSpec:
 
     @property
     def method(self) -> str:
-        """``finetune``, ``ewc``, ``lwf+wise_ft``."""
+        """Name of the stack of methods: ``finetune``, ``ewc``, ``lwf+wise_ft``."""
         return method_stack.stack_name(self.config)
 
     @property
     def trains(self) -> bool:
-        """Whether weights are made by training, rather than taken from the start or from finished runs."""
+        """True if the weights come from training, rather than from the pretrained model or from finished runs."""
         return self.recipe is not None and not self.ingredients
 
     @property
     def merged(self) -> str | None:
-        """The method that puts finished runs together, ``wise_ft``."""
+        """Name of the method that merges finished runs, such as ``wise_ft``, or None."""
         return method_stack.merging_method(self.config)
 
     @property
     def needs(self) -> tuple[Ingredient, ...]:
-        """Every run that must be there before this one is made."""
+        """All runs that must be finished before this one begins, besides `pretrained`."""
         return (*self.ingredients, *((self.probe,) if self.probe else ()))
 
     @property
     def source_name(self) -> str:
-        """``imagenet_r``, or ``none``; of weights made elsewhere, what they are said to be fine-tuned on."""
+        """Dataset that was fine-tuned on, or ``none``; for external weights the one that the user stated."""
         return self.config.dataset.name if self.source is not None or self.external is not None else "none"
 
     @property
     def external(self) -> dict[str, Any] | None:
-        """Name and digest of weights that were made elsewhere."""
+        """Name and digest of external weights, or None."""
         return self.config.method.get(EXTERNAL)
 
     @property
     def kind(self) -> Kind:
-        """How its weights come about, which decides what is in their key."""
+        """Kind of training key, by the origin of the weights."""
         if self.ingredients:
             return "merged"
         if self.source is not None:
@@ -127,19 +129,19 @@ class RunSpec:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """Everything that was resolved, by flat name."""
-        return fields.spec_of(self)
+        """All resolved fields by flat name, from which the keys are made."""
+        return fields.resolved_fields(self)
 
     @cached_property
     def training_key(self) -> str:
-        """Sixteen hex digits that name the weights."""
+        """Key of the weights, 16 hex digits; the fingerprint in metrics.json."""
         return key_of(self.fields, self.kind)
 
     @property
-    def choosing(self) -> str | None:
-        """Under which name the predictions lie that hold those of the held-out part; None where nothing is held out.
+    def held_out_name(self) -> str | None:
+        """Name of the dataset whose predictions include the held-out images; None where nothing is held out.
 
-        They are the source's own wherever the suite has it: the held-out images are among its images.
+        It is the source itself if the suite scores it, since the held-out images are among its images.
         """
         if self.held_out is None:
             return None
@@ -148,28 +150,29 @@ class RunSpec:
 
     @cached_property
     def images(self) -> dict[str, ImageTree]:
-        """Everything that a model is scored on: each dataset, and what is held out of a source that is none of them."""
-        more = {} if self.held_out is None or self.choosing in self.scored else {str(self.choosing): self.held_out}
+        """All images to score, by name: the datasets, and the held-out images if their source is none of these."""
+        name = self.held_out_name
+        more = {} if self.held_out is None or name in self.scored else {str(name): self.held_out}
         return {**self.scored, **more}
 
     @cached_property
     def score_keys(self) -> dict[str, str]:
-        """One key for each of `images`."""
+        """Score key of each entry of `images`."""
         return {name: fields.score_key(self.fields, tree) for name, tree in self.images.items()}
 
     @cached_property
     def data_digest(self) -> str:
-        """Of all datasets scored: results with different ones never share a table."""
+        """Digest of all scored datasets; results with different digests never share a table."""
         return digest_of({name: tree.digest for name, tree in self.scored.items()})
 
     @property
     def scores(self) -> dict[str, ScoreInfo]:
-        """What each number in metrics.json stands on: the score key and the digest of the images."""
+        """Score key and digest of images behind each accuracy in metrics.json."""
         return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.images.items()}
 
     @property
     def options(self) -> dict[str, Any]:
-        """Flat overrides that are not default, after settling: an lr given as what it is anyway is none."""
+        """Options that differ from their defaults after resolution, by flat name; not an lr given at its default."""
         changed = rib.config.flat_changes(self.config)
         if not self.draws_subset:
             changed.pop("data.subset_seed", None)
@@ -181,13 +184,14 @@ class RunSpec:
             changed["trainer.strategy"] = strategy
         if self.recipe is None or self.source is None:
             return {k: v for k, v in changed.items() if k.startswith((*READ_BY_PRETRAINED, f"method.{EXTERNAL}.name"))}
-        usual = replace(self.config, recipe=rib.config.shipped_recipes(), epochs=None, precision=None)
-        epochs = settle(usual, self.catalog, len(self.source)).epochs
+        base = replace(self.config, recipe=rib.config.shipped_recipes(), epochs=None, precision=None)
+        epochs = resolve_recipe(base, self.catalog, len(self.source)).epochs
         optimizer = {k: v for k, v in self.config.optimizer.items() if k not in ("lr", "warmup_steps")}
+        # The default warm-up depends on the number of steps, so it is that of this run's own epochs.
         epochs_given = None if self.config.steps is not None else self.recipe.epochs
-        usual = replace(usual, epochs=epochs_given, optimizer=optimizer)
-        default = replace(settle(usual, self.catalog, len(self.source)), epochs=epochs)
-        for key, name in SETTLED.items():
+        base = replace(base, epochs=epochs_given, optimizer=optimizer)
+        default = replace(resolve_recipe(base, self.catalog, len(self.source)), epochs=epochs)
+        for key, name in RECIPE_OPTIONS.items():
             value = getattr(self.recipe, name)
             changed.pop(key, None)
             if value != getattr(default, name):
@@ -196,7 +200,7 @@ class RunSpec:
 
     @property
     def protocol(self) -> Protocol:
-        """What metrics.json says about how the numbers came about."""
+        """Settings behind the numbers, as metrics.json records them under ``protocol``."""
         c, recipe = self.config, self.recipe
         return {
             "numerics": NUMERICS,
@@ -221,26 +225,26 @@ class RunSpec:
 
     @property
     def suite(self) -> str:
-        """The suite's name; with a star where its datasets are not those of rib's own suite of that name."""
+        """Name of the suite; with a star if its datasets differ from those of rib's own suite of that name."""
         return suite_label(self.config.suite)
 
     @property
     def identity(self) -> str:
-        """By what images are told apart: ``content``, ``listing`` (names and sizes) of some dataset, or ``pixels``."""
+        """Identity of images: ``content``, ``listing`` (names and sizes) or ``pixels`` (mini), or several of these."""
         trees = [*self.images.values(), *filter(None, (self.source,))]
         return " and ".join(sorted({tree.identity for tree in trees})) or "content"
 
     @property
     def images_found(self) -> dict[str, int]:
-        """How many images there were of datasets whose releases differ in their number (ObjectNet), by name."""
+        """Number of images on disk of datasets whose releases differ in it (ObjectNet), by name."""
         trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
         return {name: tree.found for name, tree in trees.items() if tree.found is not None}
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """How many images trained the weights, and the digest of just these: of a subset, not of the whole dataset.
+        """Number and digest of the images that trained the weights, of a subset where one was drawn.
 
-        None where nothing was trained; what a run is made from says it for itself.
+        None where nothing was trained here; ingredients record their own.
         """
         if self.source is None or self.ingredients:
             return None
@@ -248,13 +252,13 @@ class RunSpec:
 
     @property
     def draws_subset(self) -> bool:
-        """Whether ``data.subset_seed`` decides anything."""
+        """True if ``data.subset_seed`` has an influence."""
         data = self.config.data
         return data.images_per_class is not None or data.holdout > 0 or data.shuffled_labels
 
     @property
     def switches(self) -> dict[str, Any]:
-        """What sets this run apart from the benchmark as it is meant: permissions, incomplete datasets."""
+        """Deviations from the standard benchmark: ``paper.*`` switches, permissions and incomplete datasets."""
         found: dict[str, Any] = errata.switches(self.config) if self.source is not None else {}
         if self.config.paper.resize_imagenet_c:
             found["paper.resize_imagenet_c"] = True
@@ -265,7 +269,7 @@ class RunSpec:
         return found
 
     def _incomplete(self) -> dict[str, Any]:
-        """What was on disk of each dataset that is not all there: of the source, too, and before any limit."""
+        """Return what was on disk of each incomplete dataset, including the source, before ``data.limit``."""
         trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
         short = {name: dict(tree.incomplete) for name, tree in trees.items() if tree.incomplete is not None}
         wanted = (*self.config.suite.targets, *self.config.suite.reported)
@@ -273,14 +277,15 @@ class RunSpec:
         return short | absent
 
     def of_pretrained(self) -> RunSpec:
-        """The question after this run's "before": the same images, nothing trained."""
+        """Return the spec of the `pretrained` run that this one is compared with: the same images, nothing trained."""
         config = replace(self.config, method={PRETRAINED: {}}, force=False)
-        held_out = None if self.choosing in self.scored else self.held_out
+        # Where the source is not scored, the held-out images are scored on their own, and so they are before training.
+        held_out = None if self.held_out_name in self.scored else self.held_out
         return replace(self, config=config, source=None, recipe=None, held_out=held_out, ingredients=(), probe=None)
 
 
 def suite_label(suite: SuiteConfig) -> str:
-    """A suite's name; ``seven*`` where its targets or reported datasets are not those of rib's suite of that name."""
+    """Return a suite's name, or ``seven*`` where its targets or reported datasets differ from rib's suite ``seven``."""
     shipped = shipped_nodes("suite").get(suite.name)
     names = ("targets", "reported")
     same = shipped is None or all(sorted(shipped[name]) == sorted(getattr(suite, name)) for name in names)

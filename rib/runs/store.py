@@ -1,12 +1,12 @@
-"""Where finished runs live, and how two processes never make the same one twice.
+"""The store of runs: find finished runs, and make each run only once, also with several processes and machines.
 
 ``runs/<data>/<model>/<source>/<method>/<key>/`` holds one run: config.yaml, weights.safetensors (float32, the plain
 architecture's keys), predictions/, figures/, log/, env.json, fit.json, last.ckpt while training is unfinished, and
-metrics.json, written last and atomically: where it is, the run is trained and finished.
+metrics.json, which is written last and atomically: a run that has it is finished.
 
-What is unfinished lies beside it, in a folder whose name ends in the token of the process's lock that makes it
-(`rib.runtime.locks`). Who takes over from a dead or stalled process first renames that folder, so that the old owner,
-should it wake, has nowhere to go on; a finished run appears by a rename, once.
+An unfinished run is in a folder beside this, ``<key>.<token>``, with the token of the lock (`rib.runtime.locks`) of the
+process that makes it. A process that takes over from a dead or stalled one renames that folder first, so that the
+former holder, should it wake up, cannot write to it any more. A finished run appears under its key by a single rename.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rib.errors import DamagedError, RibError
+from rib.runs.metrics_file import AGAIN, read_metrics
 from rib.runs.metrics_file import read as _read_json
-from rib.runs.metrics_file import read_metrics
 from rib.runs.run import Run
 from rib.runtime.console import rank, say
 from rib.runtime.locks import Lock, Locks
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
 
 
 class TakenOverError(RibError):
-    """Another process took this one for dead, and has gone on with what it was making."""
+    """Another process considered this one dead and took over the run that it was making."""
 
 
 class RunStore:
     """All runs under one folder.
 
     Args:
-        root: ``paths.runs``; made when the first run is claimed.
+        root: ``paths.runs``; created when the first run is locked.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
     def run(self, data: str, model: str, source: str, method: str, key: str) -> Run:
-        """The place of one run, there or not."""
+        """Return the folder of a run, whether it exists or not."""
         return Run(self.root / data / model / source / method / key)
 
     def run_of(self, spec: RunSpec) -> Run:
-        """The place of a question's answer, there or not."""
-        key = spec.training_key
-        return self.run(spec.catalog.kind, spec.start.name, spec.source_name, spec.method, key)
+        """Return the folder of a resolved run, whether it exists or not."""
+        return self.run(spec.catalog.kind, spec.start.name, spec.source_name, spec.method, spec.training_key)
 
     def finished(self, **where: object) -> list[Run]:
-        """Finished runs whose metrics.json agrees with everything given, ``finished(method="ewc", seed=0)``.
+        """Return the finished runs whose metrics.json has all given values; damaged ones are left out with a message.
 
-        One whose metrics.json is damaged, or of a version whose files this one cannot read, is left out and said.
+        Args:
+            **where: Top-level keys of metrics.json with their values, ``method="ewc", seed=0``.
         """
         found = []
         for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
@@ -70,7 +70,7 @@ class RunStore:
         return found
 
     def one(self, **where: object) -> Run:
-        """The only finished run that agrees.
+        """Return the only finished run whose metrics.json has all given values.
 
         Raises:
             RibError: If there is none, or more than one.
@@ -81,29 +81,30 @@ class RunStore:
         return found[0]
 
     def seconds(self, model: str, method: str) -> float | None:
-        """What such a run has taken here before, else any that trained this model; None if there is none."""
-        taken = [m for run in self.finished(model=model) if (m := run.metrics()) and m["source"] != "none"]
-        same = [m for m in taken if m["method"] == method] or taken
+        """Return the seconds that the last finished run of a model took, of this method if there is one, or None."""
+        trained = [m for run in self.finished(model=model) if (m := run.metrics()) and m["source"] != "none"]
+        same = [m for m in trained if m["method"] == method] or trained
         return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
 
     @property
     def locks(self) -> Locks:
-        """Who is making what."""
+        """Locks on the keys of runs that are being made."""
+        # The name of the folder is older than the class; versions of rib that share a store must agree on it.
         return Locks(self.root / "claims")
 
     @contextmanager
     def lock(self, run: Run, needed_bytes: int = 0) -> Iterator[Lock | None]:
-        """Hold a run's key while making it; waits while another living process does.
+        """Hold the lock on a run's key while making it; wait while another live process holds it.
 
-        Ranks above zero of a multi-process run hold nothing (None): rank zero holds the key for all.
+        Ranks above zero of a multi-process run get None: rank zero holds the lock for all.
 
         Args:
-            run: What will be made.
-            needed_bytes: Disk space that making it takes.
+            run: The run to make.
+            needed_bytes: Disk space that it needs, in bytes.
 
         Raises:
-            RibError: If the folder cannot be written or the disk is too full, before any work is done.
-            TakenOverError: If what failed inside failed because another process has taken over.
+            RibError: If the folder is not writable or the disk is too full; before any work is done.
+            TakenOverError: If the work failed after another process had taken over.
         """
         if rank() > 0:
             yield None
@@ -115,68 +116,73 @@ class RunStore:
             except Exception as error:
                 if lock.held:
                     raise
+                # The work failed because its folder was renamed.
                 raise _taken_over(run) from error
 
     def recover(self, run: Run) -> None:
-        """Publish a claimed run that was killed between its last file and its publication; move damaged metrics aside.
+        """Repair what a killed process left of a run: publish a complete one, and move damaged metrics aside.
 
-        What a damaged metrics.json said is measured again from the predictions.
+        Metrics that were moved aside are computed again from the predictions. The caller holds the run's lock.
+
+        Raises:
+            OtherVersionError: If a version of rib whose files this one cannot read wrote the metrics.
         """
         for file in run.folder.glob("metrics*.json"):
             try:
                 _read_json(file)
             except DamagedError as error:
-                say(f"{error}: moved aside, and measured again from the predictions")
+                say(f"{str(error).removesuffix(AGAIN)}moved aside and computed again from the predictions")
                 os.replace(file, file.with_suffix(".damaged"))
         if run.folder.exists():
             return
-        for left in (*self._left(run), self._replaced(run)):
-            if (left / "metrics.json").is_file():
-                os.replace(left, run.folder)
+        for leftover in (*self._leftovers(run), self._replaced(run)):
+            if (leftover / "metrics.json").is_file():
+                os.replace(leftover, run.folder)
                 return
 
     def begin(self, run: Run, lock: Lock, again: bool = False) -> Run:
-        """Where to make a claimed run: in what a dead or stalled process left of it, if it left anything.
+        """Return the folder to make a run in; it continues what a dead or stalled process left, if there is anything.
 
         Args:
-            run: Its place.
-            lock: On its key.
-            again: Make it beside the finished one, which `publish` then replaces.
+            run: The run to make.
+            lock: The lock on its key.
+            again: Make a finished run again, in another folder that `publish` puts in its place.
 
         Returns:
-            The place itself where the run is finished and only another view of it is wanted.
+            The run's own folder if it is finished and only lacks metrics for another suite.
         """
         finished = run.metrics() is not None
         if finished and not again:
             return run
         work = run.folder.with_name(f"{run.key}.{lock.token}")
         unfinished = [run.folder] if run.folder.exists() and not finished else []
-        for left in (*unfinished, *self._left(run)):  # its place first, which has to be free in the end
+        for leftover in (*unfinished, *self._leftovers(run)):  # its own folder first: `publish` needs the name
             try:
-                os.replace(left, work)
-            except FileNotFoundError:
+                os.replace(leftover, work)
+            except FileNotFoundError:  # another process was faster
                 continue
             return Run(work)
         work.mkdir(parents=True)
         return Run(work)
 
     def publish(self, work: Run, run: Run, lock: Lock, again: bool = False) -> None:
-        """Put what was made in its place, by a rename.
+        """Move a complete run from its working folder to its final one by a rename.
 
         Args:
-            work: Finished, from `begin`.
-            run: Its place.
-            lock: On its key.
-            again: Replace a finished run that is there.
+            work: The complete run, in the folder from `begin`.
+            run: The run with its final folder.
+            lock: The lock on its key.
+            again: Replace a finished run.
 
         Raises:
-            TakenOverError: If another process has taken over meanwhile, whose result then holds.
+            TakenOverError: If another process has taken over; its result then counts.
         """
         if work == run:
             return
         if not lock.held:
             raise _taken_over(run)
         try:
+            # A kill between any two of these renames leaves a complete run that `recover` finds.
             if run.folder.exists() and again:
                 ready = run.folder.with_name(f"{run.key}.ready")
                 os.rename(work.folder, ready)
@@ -184,21 +190,22 @@ class RunStore:
                 os.rename(ready, run.folder)
             else:
                 os.rename(work.folder, run.folder)
-        except OSError as error:  # the folder is gone, or another's result is there
+        except OSError as error:  # the working folder was renamed, or another process has published
             raise _taken_over(run) from error
-        for left in (*self._left(run), self._replaced(run)):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (*self._leftovers(run), self._replaced(run)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _replaced(self, run: Run) -> Path:
-        """Where a finished run is for the moment in which another takes its place."""
+        """Return the folder of a finished run while another is replacing it."""
         return run.folder.with_name(f"{run.key}.old")
 
-    def _left(self, run: Run) -> list[Path]:
-        """Folders that other processes left beside a run's place, the latest first."""
+    def _leftovers(self, run: Run) -> list[Path]:
+        """Return the working folders that other processes left of a run, the latest first."""
         folders = [f for f in run.folder.parent.glob(f"{run.key}.*") if f.is_dir() and f != self._replaced(run)]
         return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
     def _check_writable(self, run: Run, needed_bytes: int) -> None:
+        # os.access is wrong on some network file systems, so write a file.
         probe = self.root / "claims" / f".probe.{os.getpid()}"
         try:
             run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -206,39 +213,38 @@ class RunStore:
             probe.write_bytes(b"rib")
             probe.unlink()
         except OSError as error:
-            raise RibError(
-                f"paths.runs: cannot write to {self.root} ({error.strerror}); choose another folder"
-            ) from error
+            reason = error.strerror
+            raise RibError(f"paths.runs: cannot write to {self.root} ({reason}); choose another folder") from error
         free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
             raise RibError(
                 f"paths.runs: this run needs {needed_bytes / 1e6:.0f} MB in {self.root}, {free / 1e6:.0f} MB are free; "
-                "make room or choose another folder"
+                "free some space or choose another folder"
             )
 
 
 def _taken_over(run: Run) -> TakenOverError:
     return TakenOverError(
-        f"another process has taken over {run.folder}, since this one gave no sign of life for too long; give the "
+        f"another process has taken over {run.folder}, since this one did not respond for too long; run the same "
         "command again to wait for its result"
     )
 
 
 def _is_run(metrics: Path) -> bool:
-    """Leaves out what is unfinished (``<key>.<token>``)."""
+    """Return False for the metrics of an unfinished run, in ``<key>.<token>``."""
     return "." not in metrics.parent.name
 
 
-def part_of(part: Ingredient, store: RunStore) -> Run:
-    """Where the run lies, or would, that another is made from."""
-    if part.folder is not None:
-        return Run(part.folder)
-    assert part.spec is not None, "an ingredient is a folder or a question"
-    return store.run_of(part.spec)
+def ingredient_run(ingredient: Ingredient, store: RunStore) -> Run:
+    """Return the run of an ingredient, whether it exists or not."""
+    if ingredient.folder is not None:
+        return Run(ingredient.folder)
+    assert ingredient.spec is not None, "an ingredient is a folder or a spec"
+    return store.run_of(ingredient.spec)
 
 
 def fit_of(run: Run) -> Fit:
-    """Result of training or merging of a run that has weights."""
-    fitted = run.read_json("fit.json")
-    assert fitted is not None, "fit.json is written with the weights"
-    return fitted
+    """Return what fit.json records of how a run's weights were made: seconds, parameters, notes, digest."""
+    fit = run.read_json("fit.json")
+    assert fit is not None, "fit.json is written with the weights"
+    return fit

@@ -1,9 +1,9 @@
-"""Which runs of a store were made to choose a setting: trials of `rib.search`, and what they are made from.
+"""Marks for the trials of `rib.search`, which tables of methods leave out.
 
-Each lies in the store like any other run, so that it is never made twice; beside the search is an empty file a trial,
-named by its fingerprint, before it is begun: ``<store>/searches/<study>/trials/<fingerprint>``. A table of methods is
-no place for them: the best of many, whatever chose it, is not a row like the others. A run that was there before is
-none of them.
+A trial is in the store like any other run, so that it is never made twice. Before it begins, an empty file named by
+its fingerprint marks it: ``<store>/searches/<study>/trials/<fingerprint>``. Tables leave trials out because the best of
+many settings, whatever chose it, cannot be compared with a method at its default. A run that was finished before the
+search is not a trial.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from rib.runs.spec import RunSpec
 
 TRIALS = "searches/*/trials/*"
-"""Where a store has its marks."""
+"""Glob pattern of the marks in a store."""
 
 
 def mark_trial(spec: RunSpec, store: RunStore, folder: Path) -> None:
-    """Remember that a run, and what it is made from, is about to be made for a search; not what is there already.
+    """Mark a run and the runs that it needs as trials, unless they are finished already.
 
     Args:
-        spec: What the trial asks.
-        store: Where it will be.
-        folder: The search's.
+        spec: The trial.
+        store: The store that it will be in.
+        folder: Folder of the search.
     """
     if store.run_of(spec).metrics() is None:
         file = folder / "trials" / spec.training_key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    for part in spec.needs:
-        if part.spec is not None and part.spec.source is not None:
-            mark_trial(part.spec, store, folder)
+    for ingredient in spec.needs:
+        if ingredient.spec is not None and ingredient.spec.source is not None:
+            mark_trial(ingredient.spec, store, folder)
 
 
 def trials_in(store: RunStore) -> frozenset[str]:
-    """Fingerprints of all trials."""
+    """Return the fingerprints of all trials in a store."""
     return frozenset(file.name for file in store.root.glob(TRIALS))
 
 
 def without_trials(results: Sequence[Result], store: RunStore) -> Sequence[Result]:
-    """Results of what was made for its own sake."""
+    """Return the results that are not trials."""
     trials = trials_in(store)
     return [(run, metrics) for run, metrics in results if run.key not in trials]

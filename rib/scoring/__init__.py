@@ -1,4 +1,4 @@
-"""From models and images to predictions.
+"""Scoring: the predictions of models for the images of datasets.
 
-Imports runs and what stands below it; training, analysis, the pipeline and sweeps may import it.
+Imports runs and the layers below; training, analysis, the pipeline and sweeps may import it.
 """

@@ -1,7 +1,8 @@
-"""One pass over the images for many runs: each image is decoded once for all models that see it alike.
+"""Score many runs in one pass over the images: each image is decoded once for all models that transform it alike.
 
-What two runs share is told by the score key, which covers the images, the transform, the decoder, the classes and the
-precision. A model meets the same batches as it would alone, so its predictions are the same bit for bit.
+Two runs share a pass over a dataset if they have the same score key, which covers the images, the transform, the
+decoder, the classes and the precision. A model gets the same batches as it would alone, so its predictions are the same
+bit for bit.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """One run with its models in memory, and the datasets that they are to be scored on.
+    """One run with its models in memory, and the datasets to score them on.
 
     Attributes:
-        spec: What is asked of it.
-        run: Where its predictions go.
-        datasets: Of the question's.
-        data: Serves them.
-        own: The run's model; of an ensemble of outputs, all of its models.
-        curve: Further models, each with predictions of its own, by label.
-        together: From the logits of each of ``own`` to those of the ensemble; None where ``own`` is one model.
-        instead: The model of a dataset in the place of ``own``, or None for ``own``.
+        spec: The resolved run.
+        run: The folder that its predictions are written to.
+        datasets: Names of the datasets, out of ``spec.images``.
+        data: The data module that serves them.
+        own: The run's model; for an output ensemble all of its models.
+        curve: Models of the points on the run's curve by label, each with predictions of its own.
+        combine: Combines the logits of ``own`` to those of the ensemble; None where ``own`` is a single model.
+        model_for: Returns the model for a dataset that ``own`` is not scored on (RIB soup), or None for ``own``.
     """
 
     spec: RunSpec
@@ -49,8 +50,8 @@ class LoadedRun:
     data: RIBDataModule
     own: Sequence[Classifier]
     curve: Mapping[str, Classifier] = field(default_factory=dict)
-    together: Callable[[Sequence[Tensor]], Tensor] | None = None
-    instead: Callable[[str], Classifier | None] = lambda dataset: None
+    combine: Callable[[Sequence[Tensor]], Tensor] | None = None
+    model_for: Callable[[str], Classifier | None] = lambda dataset: None
 
     @classmethod
     def load(
@@ -62,67 +63,76 @@ class LoadedRun:
         fabric: Fabric,
         merging: Merging | None = None,
     ) -> LoadedRun:
-        """Load a run's models onto the device; what was merged may have more than its stored weights.
+        """Load a run's models onto the device.
+
+        Args:
+            spec: The resolved run.
+            run: Its folder.
+            datasets: Names of the datasets to score.
+            data: The data module that serves them.
+            fabric: The device.
+            merging: For a merged run, which may have more models than its stored weights.
 
         Raises:
-            RibError: If its weights cannot be read.
+            RibError: If the weights cannot be read.
         """
-        if merging is not None and merging.together:
-            return cls(spec, run, datasets, data, merging.models(), together=merging.together)
+        if merging is not None and merging.combine:
+            return cls(spec, run, datasets, data, merging.models(), combine=merging.combine)
         start = replace(spec.start, weights=run.weights_file)
         own = [build(start, len(spec.catalog.wnids)).to(fabric.device)]
         if merging is None:
             return cls(spec, run, datasets, data, own)
-        return cls(spec, run, datasets, data, own, merging.variants(), instead=merging.model_for)
+        return cls(spec, run, datasets, data, own, merging.curve(), model_for=merging.model_for)
 
     def models(self, dataset: str) -> list[Classifier]:
-        """What looks at a dataset's images: the run's own, then the curve's."""
-        instead = self.instead(dataset)
-        return [*(self.own if instead is None else [instead]), *self.curve.values()]
+        """Return the models to score on a dataset: the run's own, then those of the curve."""
+        special = self.model_for(dataset)
+        return [*(self.own if special is None else [special]), *self.curve.values()]
 
 
 def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> None:
-    """Score every entry on its datasets and keep the predictions, each dataset read once for all that share its key.
+    """Score runs on their datasets and write their predictions, reading each dataset once for all that share its key.
 
-    An ensemble of outputs, whose models answer for one another, reads the images for itself.
+    An output ensemble, whose models have predictions only together, has a pass of its own.
 
     Args:
-        entries: At least one.
-        fabric: The devices; with several processes each scores its share and rank zero writes.
-        title: Of the progress bar.
+        entries: At least one run.
+        fabric: The devices; with several processes each scores its share of the images, and rank zero writes.
+        title: Title of the progress bar.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     sharing: dict[tuple[str, str, int | None], list[LoadedRun]] = {}
     for number, entry in enumerate(entries):
         for name in entry.datasets:
-            alone = number if entry.together is not None else None
+            alone = number if entry.combine is not None else None
             sharing.setdefault((name, entry.spec.score_keys[name], alone), []).append(entry)
-    total = sum(len(those[0].spec.images[name]) for (name, *_), those in sharing.items())
-    with progress(title, total) as tell:
-        for (name, key, _), those in sharing.items():
-            _score(name, key, those, fabric, _of_all(tell, len(those[0].spec.images[name]), fabric.world_size))
+    total = sum(len(group[0].spec.images[name]) for (name, *_), group in sharing.items())
+    with progress(title, total) as advance:
+        for (name, key, _), group in sharing.items():
+            size = len(group[0].spec.images[name])
+            _score(name, key, group, fabric, _scale_progress(advance, size, fabric.world_size))
     if fabric.is_global_zero:
-        _share_out(time.perf_counter() - begun, entries)
+        _add_seconds(time.perf_counter() - start, entries)
     fabric.barrier()
 
 
-def _of_all(tell: Advance, images: int, world: int) -> Advance:
-    """Progress of all processes from that of one, which may have an image more than its share."""
+def _scale_progress(advance: Advance, images: int, world: int) -> Advance:
+    """Return a progress callback that counts one process's images for all processes, up to the number of images."""
     left = images
 
-    def advance(done: int, note: str = "") -> None:
+    def advance_all(done: int, note: str = "") -> None:
         nonlocal left
-        done = min(left, done * world)
+        done = min(left, done * world)  # rank zero may have one image more than its share
         left -= done
-        tell(done, note)
+        advance(done, note)
 
-    return advance
+    return advance_all
 
 
 def _score(
     name: str, key: str, entries: Sequence[LoadedRun], fabric: Fabric, advance: Callable[[int, str], object]
 ) -> None:
-    """One dataset for all entries that share its key."""
+    """Score one dataset for all runs that share its score key."""
     first = entries[0]
     tree, config = first.spec.images[name], first.spec.config
     models = [entry.models(tree.spec.name) for entry in entries]
@@ -134,23 +144,24 @@ def _score(
         device=fabric.device,
         precision=config.evaluation.precision,
         keep_logits=config.predictions.logits,
-        together=first.together,
+        combine=first.combine,
         advance=advance,
     )
     if predictions is None or not fabric.is_global_zero:
         return
-    answers = iter(predictions)
+    remaining = iter(predictions)
     for entry in entries:
-        own = next(answers)
+        own = next(remaining)
         for label in entry.curve:
-            next(answers).save(entry.run.predictions_file(name, key, label))
-        own.save(entry.run.predictions_file(name, key))  # last: where it is, the curve's are too
+            next(remaining).save(entry.run.predictions_file(name, key, label))
+        # Last: a process that resumes after a kill takes this file as the sign that the curve is complete too.
+        own.save(entry.run.predictions_file(name, key))
 
 
-def _share_out(seconds: float, entries: Sequence[LoadedRun]) -> None:
-    """Add to each run's scoring time its share of a pass, by its number of models."""
+def _add_seconds(seconds: float, entries: Sequence[LoadedRun]) -> None:
+    """Add a pass's seconds to the scoring times of its runs, in proportion to their numbers of models."""
     models = [len(entry.own) + len(entry.curve) for entry in entries]
     for entry, count in zip(entries, models, strict=True):
-        scored = entry.run.read_json("scoring.json")
-        before = scored["seconds"] if scored else 0.0
-        entry.run.write_json("scoring.json", {"seconds": before + seconds * count / sum(models)})
+        scoring = entry.run.read_json("scoring.json")
+        earlier = scoring["seconds"] if scoring else 0.0
+        entry.run.write_json("scoring.json", {"seconds": earlier + seconds * count / sum(models)})

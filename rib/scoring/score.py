@@ -1,4 +1,4 @@
-"""Score a model on a dataset: every image once, whatever the batch size, the workers and the number of processes."""
+"""Score models on a dataset: each image exactly once, for any batch size and number of workers and processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rib.runtime.precision import exact_float32
 from rib.runtime.progress import Advance
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Evaluation precisions; the first is float32 without TF32."""
+"""Evaluation precisions with the dtype of autocast; ``32-true`` is float32 without TF32."""
 
 
 def score(model: nn.Module, *arguments: Any, **options: Any) -> Predictions | None:
-    """What one model says about each image of a dataset: `score_all` with one model."""
+    """Return the predictions of a single model; arguments are those of `score_all`."""
     predictions = score_all([model], *arguments, **options)
     return None if predictions is None else predictions[0]
 
@@ -36,57 +36,64 @@ def score_all(
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     keep_logits: bool = False,
-    together: Callable[[Sequence[Tensor]], Tensor] | None = None,
+    combine: Callable[[Sequence[Tensor]], Tensor] | None = None,
     advance: Advance = lambda done, note: None,
 ) -> list[Predictions] | None:
-    """What models say about each image of a dataset, in one pass over its images.
+    """Return the predictions of models for all images of a dataset, in one pass over the images.
 
     Args:
-        models: Each from images uint8 (B, 3, H, W) to logits (B, K); put into eval mode.
-        batches: Images (B, 3, H, W), labels (B,) and the images' places in the dataset (B,): this process's share.
-        space: The dataset's classes.
-        num_images: N of the whole dataset.
-        device: Where the model is.
+        models: Models from images, uint8 (B, 3, H, W), to logits (B, K); they are put into eval mode.
+        batches: This process's share: images (B, 3, H, W), labels (B,) and positions in the dataset (B,).
+        space: The dataset's C classes in terms of the K outputs.
+        num_images: Number N of images in the whole dataset.
+        device: Device of the models.
         precision: One of `AUTOCAST`.
-        keep_logits: Keep (N, C) logits too.
-        together: From each model's logits (B, C) to one set of logits, for an ensemble; None: each for itself.
-        advance: Told how many images are done.
+        keep_logits: Keep the logits (N, C) as well.
+        combine: Combines the models' logits, (B, C) each, to those of one ensemble, (B, C); None to score each model
+            on its own.
+        advance: Progress callback, called with the number of images in each finished batch.
 
     Returns:
-        On rank zero, and everywhere in a single process, the whole dataset's predictions by each model (or by all
-        together, one entry); None on other ranks.
+        On rank zero the predictions for the whole dataset, one entry per model (or one for the ensemble); None on
+        other ranks.
 
     Raises:
         RibError: If the precision is unknown.
-        RuntimeError: If an image came twice or never.
+        RuntimeError: If an image came twice or not at all.
     """
     if precision not in AUTOCAST:
         raise RibError(f"evaluation.precision: expected one of {', '.join(AUTOCAST)}, got {precision!r}")
     for model in models:
         model.eval()
     device = torch.device(device)
-    parts: list[list[dict[str, Tensor]]] = []
+    batch_columns: list[list[dict[str, Tensor]]] = []
     with torch.inference_mode(), exact_float32(), _autocast(device, precision):
         for images, labels, index in batches:
             images, labels = images.to(device, non_blocking=True), labels.to(device)
+            # float32 before the softmax: under autocast logits come in half precision.
             outputs = [space.project(model(images)).float() for model in models]
-            answers = outputs if together is None else [together(outputs)]
-            parts.append([{"index": index, **_columns(logits, labels, keep_logits)} for logits in answers])
+            combined = outputs if combine is None else [combine(outputs)]
+            batch_columns.append([{"index": index, **_columns(logits, labels, keep_logits)} for logits in combined])
             advance(len(index), "")
-    shares = _gather([_joined(columns) for columns in zip(*parts, strict=True)])
+    shares = _gather([_concatenate(columns) for columns in zip(*batch_columns, strict=True)])
     if shares is None:
         return None
-    return [_whole(of_model, num_images) for of_model in zip(*(s for s in shares if s), strict=True)]
+    # A rank without images (more processes than images) has an empty share.
+    return [_merge_shares(of_model, num_images) for of_model in zip(*(s for s in shares if s), strict=True)]
 
 
-def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-    """One model's batches as one."""
-    return {name: torch.cat([part[name].cpu() for part in parts]).numpy() for name in parts[0]}
+def _concatenate(batches: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """Return one model's columns over all batches of this process."""
+    return {name: torch.cat([batch[name].cpu() for batch in batches]).numpy() for name in batches[0]}
 
 
-def _whole(filled: Sequence[dict[str, Any]], num_images: int) -> Predictions:
-    """One model's shares of all processes in the dataset's order."""
-    columns = {name: np.concatenate([share[name] for share in filled]) for name in filled[0]}
+def _merge_shares(shares: Sequence[dict[str, Any]], num_images: int) -> Predictions:
+    """Return one model's predictions in the dataset's order, from the shares of all processes.
+
+    Raises:
+        RuntimeError: If an image came twice or not at all.
+    """
+    columns = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
     order = np.argsort(columns["index"], kind="stable")
     if not np.array_equal(columns.pop("index")[order], np.arange(num_images)):
         raise RuntimeError(f"expected each of {num_images} images exactly once, got {len(order)}")
@@ -94,8 +101,10 @@ def _whole(filled: Sequence[dict[str, Any]], num_images: int) -> Predictions:
 
 
 def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Tensor]:
+    """Return the columns of `Predictions` for one batch, from logits (B, C) and labels (B,)."""
     log_probs = logits.log_softmax(dim=1)
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    # int16 is enough for class numbers, and predictions of a million images stay at 20 MB.
     top5 = torch.full((len(labels), 5), -1, dtype=torch.int16, device=logits.device)
     top5[:, : best.shape[1]] = best.to(torch.int16)
     columns = {
@@ -108,7 +117,7 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Ten
 
 
 def _gather(mine: list[dict[str, Any]]) -> list[list[dict[str, Any]]] | None:
-    """Every rank's columns on rank zero; a rank without images has none."""
+    """Return the columns of every rank on rank zero, and None on other ranks."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [mine]
     shares: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None

@@ -98,7 +98,7 @@ def status(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Remove unfinished runs and temporary files that no live process holds; with ``plan_only``, only list them."""
-    paths, size = archive.sweep(RunStore(config.paths.runs), only_say=config.plan_only)
+    paths, size = archive.prune(RunStore(config.paths.runs), dry_run=config.plan_only)
     for path in paths:
         print(path)
     done = "would be removed" if config.plan_only else "removed"
@@ -108,7 +108,7 @@ def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
 def export(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Pack the results in the store, without weights, into the tar archive ``file=``."""
     file = _file(config)
-    count = archive.pack(RunStore(config.paths.runs), file)
+    count = archive.export_runs(RunStore(config.paths.runs), file)
     say(f"{count} runs, {file.stat().st_size / 1e6:.1f} MB")
     print(file.resolve())
 
@@ -119,7 +119,7 @@ def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
     Raises:
         RibError: If the store already holds one of them with other numbers; that run is not changed.
     """
-    result = archive.take_in(RunStore(config.paths.runs), _file(config))
+    result = archive.import_runs(RunStore(config.paths.runs), _file(config))
     say(f"{len(result.new)} runs imported, {len(result.known)} were already in the store")
     if result.older:
         say(f"{len(result.older)} of the imported runs were made by an older version of rib; tables show them apart")

@@ -22,7 +22,7 @@ from rib.reporting import run_view
 from rib.reporting.publish import publish
 from rib.runs.command import command_of
 from rib.runs.freshness import find_metrics, out_of_date
-from rib.runs.images import data_of, look_at_images
+from rib.runs.images import check_images, data_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.resolve import resolve
 from rib.runs.run import Run
@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     jobs = {job.run.folder: job for job in in_order(requested)}
     for job in jobs.values():
         if job.is_open:
-            look_at_images(job.spec)
+            check_images(job.spec)
     if agree(config, lambda: any(job.is_open for job in jobs.values())):
         _score(config, jobs, failed)
     if failed:

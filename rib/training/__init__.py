@@ -1,4 +1,4 @@
-"""From a pretrained model to fine-tuned or merged weights.
+"""Training: fine-tuned or merged weights from a pretrained model.
 
-Imports scoring and what stands below it, never analysis; the pipeline and sweeps may import it.
+Imports scoring and the layers below, never analysis; the pipeline and sweeps may import it.
 """

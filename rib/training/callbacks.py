@@ -1,4 +1,7 @@
-"""How long training goes on, and its progress; checkpoints are `rib.training.checkpoint`, methods are `rib.methods`."""
+"""Lightning callbacks that end training after a number of steps and show its progress.
+
+Checkpoints are in `rib.training.checkpoint`, methods in `rib.methods`.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,41 @@ from rib.runtime.progress import Advance, progress
 
 
 class StopAfter(L.Callback):
-    """Ends a fit in mid-epoch, after a number of optimizer steps.
+    """Stop training after a number of optimizer steps, also in mid-epoch.
 
-    In the place of Lightning's ``max_steps``, with which a fit that was saved at an epoch's end goes on *behind* that
-    epoch's last batch: numbers of batches, draws and accumulated groups are then those of no epoch.
+    Used in place of Lightning's ``max_steps``: with that, a fit that is resumed from a checkpoint at an epoch's end
+    continues *behind* that epoch's last batch, so that batch numbers, random draws and accumulated groups are wrong.
 
     Args:
-        steps: Of the optimizer, over all epochs.
+        steps: Number of optimizer steps, over all epochs.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A fit that was saved after its last step has none to go."""
-        self._look(trainer)
+        """Stop at once if the fit was resumed after its last step."""
+        self._stop_when_done(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop where it is time to."""
-        self._look(trainer)
+        """Stop after the last step."""
+        self._stop_when_done(trainer)
 
-    def _look(self, trainer: L.Trainer) -> None:
+    def _stop_when_done(self, trainer: L.Trainer) -> None:
         if trainer.global_step >= self.steps:
             trainer.should_stop = True
 
 
 class TrainingProgress(L.Callback):
-    """A bar over all batches with the loss beside it; a line now and then in a log file.
+    """Progress bar over all batches, with the loss; occasional lines where the output is a log file.
 
-    How far a fit is follows from the epoch and batch at hand alone, so one that goes on after a kill counts no batch
-    twice, and its speed is that of the batches since.
+    Progress is computed from the current epoch and batch, so that a resumed fit counts no batch twice. The speed is
+    that of the batches since it was resumed.
 
     Args:
-        title: What is being trained, and on what.
+        title: Title of the bar: model, method and source.
     """
 
     def __init__(self, title: str) -> None:
@@ -56,11 +59,11 @@ class TrainingProgress(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Show the bar at the first batch, which knows where a resumed fit goes on."""
+        """Show the bar at the first batch, whose number tells where a resumed fit continues."""
         if self._advance is None:
             done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
-            shown = progress(self.title, total_batches(trainer), "batches", done)
-            self._advance = self._stack.enter_context(shown)
+            bar = progress(self.title, total_batches(trainer), "batches", done)
+            self._advance = self._stack.enter_context(bar)
 
     def on_train_batch_end(
         self,
@@ -70,35 +73,37 @@ class TrainingProgress(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """One batch on."""
+        """Advance by one batch."""
         assert self._advance is not None
         loss = trainer.callback_metrics.get("loss")
         self._advance(1, f"epoch {trainer.current_epoch + 1}, loss {loss:.3f}" if loss is not None else "")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the bar away."""
+        """Close the bar."""
         self._stack.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Take the bar away before the message."""
+        """Close the bar, so that it does not overwrite the error message."""
         self._stack.close()
 
 
 def total_steps(trainer: L.Trainer) -> int:
-    """Optimizer steps of a whole fit; the last one of an epoch may gather fewer batches than the others."""
+    """Return the number of optimizer steps of a whole fit."""
+    # Lightning's estimate rounds up: the last step of an epoch may accumulate fewer batches than the others.
     return min([int(trainer.estimated_stepping_batches), *_limits(trainer)])
 
 
 def total_batches(trainer: L.Trainer) -> int:
-    """Batches of a whole fit."""
+    """Return the number of batches of a whole fit."""
     per_epoch, accumulate = int(trainer.num_training_batches), trainer.accumulate_grad_batches
-    whole = [per_epoch * (trainer.max_epochs or 0)]
+    totals = [per_epoch * (trainer.max_epochs or 0)]
     for limit in _limits(trainer):
         epochs, steps = divmod(limit, -(-per_epoch // accumulate))
-        whole.append(epochs * per_epoch + min(per_epoch, steps * accumulate))
-    return min(whole)
+        totals.append(epochs * per_epoch + min(per_epoch, steps * accumulate))
+    return min(totals)
 
 
 def _limits(trainer: L.Trainer) -> list[int]:
+    """Return the step limits set by `StopAfter`."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback.steps for callback in callbacks if isinstance(callback, StopAfter)]

@@ -1,4 +1,4 @@
-"""What a killed fit goes on from, and the weights of every epoch where they are to stay."""
+"""Checkpoints to resume an interrupted fit from, and optionally the weights of every epoch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rib.models.weights import save_weights
 
 
 class Resume(L.Callback):
-    """Writes one checkpoint, whole or not at all, at the end of each epoch and every so many minutes.
+    """Write one checkpoint at the end of each epoch and at intervals of some minutes, atomically.
 
-    Where it saves is what Lightning 2.6 can go on from, once and again: in mid-epoch ``on_train_batch_end``, at an
-    epoch's end ``on_train_epoch_end``. A save in the last batch's ``on_train_batch_end`` resumes well the first time,
-    but leaves the counter of epochs one behind, and the second resume then repeats or skips images
-    (``tests/training/test_checkpoint.py`` tries all pairs). What comes next is up to the order of images
-    (`rib.data.sampler`).
+    It saves only where Lightning 2.6 can resume repeatedly: ``on_train_batch_end`` in mid-epoch, and
+    ``on_train_epoch_end`` at an epoch's end. A checkpoint from ``on_train_batch_end`` of an epoch's last batch resumes
+    correctly once, but leaves the epoch counter one behind, so that a second resume repeats or skips images
+    (``tests/training/test_checkpoint.py`` tries all pairs). The images after a resume are those that were left, since
+    their order is a function of seed and epoch (`rib.data.sampler`).
 
     Args:
-        file: last.ckpt; replaced by a rename.
-        every_minutes: Longest time that a kill can cost, 0 for every batch.
+        file: The checkpoint, last.ckpt; each one replaces the last by a rename.
+        every_minutes: Minutes between checkpoints, the longest time that a kill can cost; 0 for every batch.
     """
 
     def __init__(self, file: Path, every_minutes: float = 10.0) -> None:
@@ -35,20 +35,21 @@ class Resume(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is time to; between accumulated batches it waits for the step, at the last for the epoch."""
+        """Save if the interval has passed, but neither between accumulated batches nor after an epoch's last batch."""
         done = batch_idx + 1
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
-        # Ranks have clocks of their own; rank zero's decides.
+        # All ranks have to save together, and their clocks differ: rank zero's decides.
         if trainer.strategy.broadcast(time.monotonic() - self._saved >= 60 * self.every_minutes):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save."""
+        """Save at the end of an epoch."""
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
         temporary = self.file.with_name(f".{self.file.name}.tmp")
+        # Not weights alone: the states of optimizer and loops are needed to resume.
         trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             os.replace(temporary, self.file)
@@ -56,17 +57,17 @@ class Resume(L.Callback):
 
 
 class KeepEpochs(L.Callback):
-    """Writes the weights as they are at the end of each epoch, by the plain architecture's names, in float32.
+    """Write the weights at the end of each epoch, float32, by the parameter names of the plain architecture.
 
     Args:
-        folder: For ``1.safetensors``, ``2.safetensors``, ...
+        folder: Folder for the files ``1.safetensors``, ``2.safetensors``, ...
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save, from rank zero."""
+        """Save on rank zero."""
         if trainer.is_global_zero:
             backbone: Any = pl_module.model.backbone  # type: ignore[union-attr]
             save_weights(plain_weights(backbone), self.folder / f"{trainer.current_epoch + 1}.safetensors")

@@ -33,33 +33,46 @@ if TYPE_CHECKING:
 
 
 def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = (), probe: Run | None = None) -> None:
-    """Fine-tune (or, for `pretrained`, do not) and leave weights.safetensors and fit.json."""
+    """Fine-tune a model and write weights.safetensors and fit.json; for `pretrained`, write the weights unchanged.
+
+    Training resumes from last.ckpt if there is one.
+
+    Args:
+        spec: The resolved run.
+        run: The folder that it is made in.
+        store: The store, for artifacts shared between runs.
+        loggers: Loggers besides the CSV log in the run's folder.
+        probe: The finished linear probe that training starts from, or None.
+
+    Raises:
+        DivergedError: If the loss or the final weights are NaN or infinite.
+        RibError: If the Trainer or the optimizer refuses its options, or the checkpoint is damaged.
+    """
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from rib.models.build import build
     from rib.models.weights import save_weights
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     model = build(spec.start, len(spec.catalog.wnids))
     notes: dict[str, float] = {}
     if spec.recipe is not None:
         notes, gathered = _train(spec, run, store, model, loggers, probe)
-        if gathered:
+        if gathered:  # under FSDP the model holds only this process's shards: put the whole weights into a new one
             model = build(spec.start, len(spec.catalog.wnids))
             model.load_stored(gathered)
-        if moving := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
-            notes["batch_norm.layers"] = moving
+        if count := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
+            notes["batch_norm.layers"] = count
     if rank() == 0:
         state = model.stored_weights()
-        if lost := next((name for name, t in state.items() if not t.isfinite().all()), None):
-            raise DivergedError(
-                f"fine-tuning ended with weights that are no finite numbers ({lost}); try a smaller optimizer.lr"
-            )
+        # A finite loss does not rule this out: the last step's weights are used by no batch.
+        if name := next((name for name, t in state.items() if not t.isfinite().all()), None):
+            raise DivergedError(f"training produced NaN or infinite weights ({name}); try a smaller optimizer.lr")
         save_weights(state, run.weights_file)
         run.write_json(
             "fit.json",
             {
-                "seconds": time.perf_counter() - begun,
+                "seconds": time.perf_counter() - start,
                 "num_parameters": sum(p.numel() for p in model.parameters()),
                 "notes": notes,
                 "weights": file_digest(run.weights_file),
@@ -71,7 +84,7 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
 def _train(
     spec: RunSpec, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
 ) -> tuple[dict[str, float], dict[str, Tensor] | None]:
-    """Lightning's part; returns what the methods report, and the weights where the model itself holds only shards."""
+    """Train with Lightning; return what the methods report, and under FSDP the gathered weights (else None)."""
     import lightning.pytorch as L
     from lightning.pytorch.loggers import CSVLogger
 
@@ -80,15 +93,17 @@ def _train(
 
     config, recipe, source = spec.config, spec.recipe, spec.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
-    # By class attribute, then by name: the order of the command decides nothing.
-    start = probe and str(probe.weights_file)
-    named = [
-        method_stack.method_of(config, name, probe=start) for name in sorted(method_stack.training_methods(config))
-    ]
-    methods = sorted(named, key=lambda method: method.order)
+    # By class attribute, then by name: the order on the command line has no influence, as it is in no key.
+    probe_weights = probe and str(probe.weights_file)
+    names = sorted(method_stack.training_methods(config))
+    methods = sorted(
+        (method_stack.build_method(config, name, probe=probe_weights) for name in names),
+        key=lambda method: method.order,
+    )
     module = _fine_tuner(spec, model, methods, store, probe)
+    # A log folder per attempt: CSVLogger would overwrite the rows of the interrupted one.
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
-    kept = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
+    keep_epochs = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
     title = f"{spec.start.name}: {spec.method} on {source.spec.title}"
     arguments: dict[str, Any] = {
         **config.trainer,
@@ -98,7 +113,7 @@ def _train(
         "gradient_clip_val": config.clip,
         "callbacks": [
             *methods,
-            *kept,
+            *keep_epochs,
             *([] if recipe.max_steps is None else [StopAfter(recipe.max_steps)]),
             Resume(run.checkpoint, config.checkpoint.every_minutes),
             TrainingProgress(title),
@@ -106,9 +121,10 @@ def _train(
         "plugins": trainer_plugins(),
         "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
         "default_root_dir": run.folder,
-        "log_every_n_steps": 1,
+        "log_every_n_steps": 1,  # Lightning's default of 50 would log nothing on mini
+        # rib's own samplers share batches among processes; Lightning's would shuffle again and repeat images.
         "use_distributed_sampler": False,
-        "enable_checkpointing": False,
+        "enable_checkpointing": False,  # `Resume` does it
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -119,19 +135,21 @@ def _train(
         raise RibError(f"trainer or precision: {' '.join(str(error).split())}") from error
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
     if resumed and not _is_whole(run.checkpoint):
-        raise RibError(f"{resumed} is damaged; delete it and give the command again, which begins this run anew")
+        raise RibError(
+            f"{resumed} is damaged; delete it and run the same command again, which begins this run from the start"
+        )
     if resumed:
-        say(f"going on from {resumed}")
-    module.train()
+        say(f"resuming from {resumed}")
+    module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
     trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether each part of a checkpoint has the checksum that it was written with; torch does not look."""
+    """Return True if all parts of a checkpoint have their recorded checksums, which torch.load does not verify."""
     try:
-        with ZipFile(checkpoint) as parts:
-            return parts.testzip() is None
+        with ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
     except (OSError, BadZipFile, zlib.error):
         return False
 
@@ -139,13 +157,13 @@ def _is_whole(checkpoint: Path) -> bool:
 def _fine_tuner(
     spec: RunSpec, model: Classifier, methods: Sequence[Method], store: RunStore, probe: Run | None
 ) -> FineTuner:
-    """What Lightning trains."""
+    """Return the LightningModule to train."""
     from rib.data.labels import LabelSpace
     from rib.training.module import FineTuner
 
     config, recipe, source = spec.config, spec.recipe, spec.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
-    facts = {"fisher": fisher_key(spec, weights_digest(probe) if probe else None)}
+    key_fields = {"fisher": fisher_key(spec, weights_digest(probe) if probe else None)}
     optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
     return FineTuner(
         model,
@@ -155,5 +173,5 @@ def _fine_tuner(
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,
         freeze_batch_norm=config.batch_norm == BatchNorm.frozen,
-        memo=ArtifactCache(store.root / "memo", facts, store.locks),
+        memo=ArtifactCache(store.root / "memo", key_fields, store.locks),
     )

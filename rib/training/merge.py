@@ -1,4 +1,4 @@
-"""One run that is made from others: its ingredients as weights, what chooses, and BatchNorm's statistics afterwards."""
+"""Make a merged run: load its ingredients, merge them, and estimate BatchNorm statistics of the result."""
 
 from __future__ import annotations
 
@@ -38,41 +38,43 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 STATISTICS_IMAGES = 1024
-"""Source images that BatchNorm's statistics are estimated on after averaging, or all if there are fewer."""
+"""Number of source images on which BatchNorm statistics are estimated after averaging; all if there are fewer."""
 
 
 class Merging:
-    """Makes merged weights; the same on every process.
+    """Merging of finished runs; all processes compute the same weights.
 
     Args:
-        spec: What is asked.
-        before: The `pretrained` run.
-        parts: Finished runs, in the order of the question's ingredients.
-        data: Serves the source and what is held out of it.
+        spec: The resolved run.
+        pretrained: The finished `pretrained` run.
+        runs: The finished ingredients, in the order of ``spec.ingredients``.
+        data: Serves the source and its held-out part.
         fabric: The devices.
     """
 
-    def __init__(self, spec: RunSpec, before: Run, parts: Sequence[Run], data: RIBDataModule, fabric: Fabric) -> None:
-        assert spec.merged is not None, "a merged run has a method that merges"
+    def __init__(
+        self, spec: RunSpec, pretrained: Run, runs: Sequence[Run], data: RIBDataModule, fabric: Fabric
+    ) -> None:
+        assert spec.merged is not None, "a merged run has a merging method"
         self.spec = spec
-        self.parts = parts
+        self.runs = runs
         self.data = data
         self.fabric = fabric
-        self.method: Merge = method_stack.method_of(spec.config, spec.merged, probe=None)
-        self._before = before
+        self.method: Merge = method_stack.build_method(spec.config, spec.merged, probe=None)
+        self._pretrained = pretrained
 
     @cached_property
-    def given(self) -> Ingredients:
-        """What the method works on; weights are read tensor by tensor."""
+    def ingredients(self) -> Ingredients:
+        """Weights and metadata of the ingredients, in the form that methods take; tensors are read when needed."""
         specs = self.spec.catalog.specs
         derived_from = {name: spec.derived_from for name, spec in specs.items()}
         backbone = self._model.backbone
         names = list(backbone.state_dict())
         return Ingredients(
-            start=StoredWeights(self._before.weights_file),
-            parts=[StoredWeights(part.weights_file) for part in self.parts],
-            labels=[part.label for part in self.spec.ingredients],
-            sources=[part.source for part in self.spec.ingredients],
+            start=StoredWeights(self._pretrained.weights_file),
+            parts=[StoredWeights(run.weights_file) for run in self.runs],
+            labels=[ingredient.label for ingredient in self.spec.ingredients],
+            sources=[ingredient.source for ingredient in self.spec.ingredients],
             depth=depths(names, head_names(backbone)),
             accuracy=self._accuracy if self.spec.held_out is not None else None,
             fisher=self._fisher,
@@ -81,68 +83,74 @@ class Merging:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """The run's weights."""
-        return self._settled(self.method.merge(self.given))
+        """Return the merged weights."""
+        return self._reestimate(self.method.merge(self.ingredients))
 
-    def variants(self) -> dict[str, Classifier]:
-        """Models of the curve, by label."""
-        return {label: self._build(self._settled(w)) for label, w in self.method.variants(self.given).items()}
+    def curve(self) -> dict[str, Classifier]:
+        """Return the models of the points on the run's curve, by label."""
+        points = self.method.variants(self.ingredients)
+        return {label: self._build(self._reestimate(weights)) for label, weights in points.items()}
 
     def model_for(self, dataset: str) -> Classifier | None:
-        """The model of one dataset where it is not the run's own."""
-        weights = self.method.merge_for(dataset, self.given)
-        return None if weights is None else self._build(self._settled(weights))
+        """Return the model for a dataset that the run's own model is not scored on (RIB soup), or None."""
+        weights = self.method.merge_for(dataset, self.ingredients)
+        return None if weights is None else self._build(self._reestimate(weights))
 
     def models(self) -> list[Classifier]:
-        """The ingredients themselves."""
-        return [self._build(weights) for weights in self.given.parts]
+        """Return the models of the ingredients, for an output ensemble."""
+        return [self._build(weights) for weights in self.ingredients.parts]
 
     @property
-    def together(self) -> Callable[[Sequence[Tensor]], Tensor] | None:
-        """From each ingredient's logits to the ensemble's, where outputs are merged and not weights."""
-        return self.method.together if isinstance(self.method, OutputEnsemble) else None
+    def combine(self) -> Callable[[Sequence[Tensor]], Tensor] | None:
+        """Function that combines the ingredients' logits to an ensemble's; None where weights are merged."""
+        return self.method.combine if isinstance(self.method, OutputEnsemble) else None
 
     def statistics_images(self) -> int:
-        """Source images behind new BatchNorm statistics; 0 where they are as they were."""
-        if not self._reestimates or self.spec.source is None:
+        """Return the number of source images behind new BatchNorm statistics; 0 where none are estimated."""
+        if not self._needs_statistics or self.spec.source is None:
             return 0
         count = min(STATISTICS_IMAGES, len(self.spec.source))
-        return count - (count % SOURCE_BATCH == 1)
+        return count - (count % SOURCE_BATCH == 1)  # a last batch of one image is left out, see `_reestimate`
 
     @cached_property
     def _model(self) -> Classifier:
-        start = replace(self.spec.start, weights=self._before.weights_file)
+        start = replace(self.spec.start, weights=self._pretrained.weights_file)
         return build(start, len(self.spec.catalog.wnids))
 
     def _build(self, weights: StateDict) -> Classifier:
-        model = build(replace(self.spec.start, weights=self._before.weights_file), len(self.spec.catalog.wnids))
+        model = build(replace(self.spec.start, weights=self._pretrained.weights_file), len(self.spec.catalog.wnids))
         model.load_stored(dict(weights))
         return model.to(self.fabric.device)
 
     @property
-    def _reestimates(self) -> bool:
+    def _needs_statistics(self) -> bool:
+        """True if BatchNorm statistics have to be estimated after averaging."""
         config = self.spec.config
         has_any = any(isinstance(layer, _BatchNorm) for layer in self._model.modules())
         wanted = config.method[str(self.spec.merged)].get("reestimate", True)
         source = self.spec.source
-        alone = source is not None and len(source) == 1
-        return has_any and config.batch_norm == BatchNorm.update and wanted and not alone
+        single_image = source is not None and len(source) == 1
+        return has_any and config.batch_norm == BatchNorm.update and wanted and not single_image
 
-    def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """With BatchNorm's statistics estimated anew, unless these are the weights of one of the models themselves."""
-        if not self._reestimates or any(equal(weights, end) for end in (self.given.start, *self.given.parts)):
+    def _reestimate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights with new BatchNorm statistics (Izmailov et al. 2018, arXiv 1803.05407, section 3.2)."""
+        # Averaged statistics fit no averaged weights. Weights equal to an ingredient's keep theirs, so that the ends of
+        # a curve are exactly the runs that it interpolates.
+        ends = (self.ingredients.start, *self.ingredients.parts)
+        if not self._needs_statistics or any(equal(weights, end) for end in ends):
             return weights
         model = self._build(weights)
         batches, _ = self.data.source_images(STATISTICS_IMAGES, seed=0)
-        # A last batch of one image would count as much as 64, and has no statistics behind a global pooling.
+        # A last batch of one image would count as much as one of 64, and has no variance after global pooling.
         update_bn((batch for batch in batches if len(batch[0]) > 1), model, device=self.fabric.device)
         return {name: tensor.cpu() for name, tensor in model.backbone.state_dict().items()}
 
     def _accuracy(self, weights: StateDict) -> float:
+        """Return the accuracy of weights on the held-out images, a fraction; the same on all processes."""
         tree = self.spec.held_out
         assert tree is not None
         predictions = score(
-            self._build(self._settled(dict(weights))),
+            self._build(self._reestimate(dict(weights))),
             self.data.loader_of(tree, self.fabric.global_rank, self.fabric.world_size),
             LabelSpace(tree.spec.groups),
             len(tree),
@@ -152,10 +160,11 @@ class Merging:
         return float(self.fabric.broadcast(0.0 if predictions is None else predictions.accuracy))
 
     def _fisher(self, weights: StateDict) -> StateDict:
-        """Fisher's diagonal on source images, for methods that have ``samples`` and ``seed``."""
+        """Return the diagonal of the Fisher at given weights, averaged over ``samples`` source images of the method."""
         samples, seed = getattr(self.method, "samples", 1000), getattr(self.method, "seed", 0)
         model = self._build(weights)
         loader, count = self.data.source_images(samples, seed)
+        # One number for each image decides the label drawn for it, so that batches have no influence.
         uniforms = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         device = self.fabric.device
         batches = ((images.to(device), uniforms[places].to(device)) for images, _, places in loader)
@@ -165,20 +174,25 @@ class Merging:
 
 
 def save_merged(merging: Merging, run: Run) -> None:
-    """Put finished runs together and leave weights.safetensors (but for an ensemble of outputs) and fit.json."""
-    begun = time.perf_counter()
-    weights = None if merging.together else merging.weights()
+    """Merge finished runs and write weights.safetensors (none for an output ensemble) and fit.json.
+
+    Args:
+        merging: The merge.
+        run: The folder to write to.
+    """
+    start = time.perf_counter()
+    weights = None if merging.combine else merging.weights()
     if rank() == 0:
         if weights is not None:
             save_weights(weights, run.weights_file)
-        each = [fit_of(part)["num_parameters"] for part in merging.parts]
+        num_parameters = [fit_of(ingredient)["num_parameters"] for ingredient in merging.runs]
         images = merging.statistics_images()
         notes = merging.method.report() | ({"batch_norm.images": images} if images else {})
         run.write_json(
             "fit.json",
             {
-                "seconds": time.perf_counter() - begun,
-                "num_parameters": sum(each) if weights is None else each[0],
+                "seconds": time.perf_counter() - start,
+                "num_parameters": sum(num_parameters) if weights is None else num_parameters[0],
                 "notes": notes,
                 "weights": None if weights is None else file_digest(run.weights_file),
             },
@@ -186,17 +200,17 @@ def save_merged(merging: Merging, run: Run) -> None:
 
 
 def check_methods(spec: RunSpec) -> None:
-    """See, before anything is trained, that every method takes its options and can choose what it is to choose.
+    """Check the options of all methods of a run before anything is trained.
 
     Raises:
-        RibError: In one sentence.
+        RibError: If a method refuses an option, or has nothing held out to choose on.
     """
     for name in spec.config.method:
-        if not spec.config.method[name]:
+        if not spec.config.method[name]:  # `finetune` and `pretrained` have no class
             continue
-        method = method_stack.method_of(spec.config, name, probe=None)
+        method = method_stack.build_method(spec.config, name, probe=None)
         if getattr(method, "chooses", False) and spec.held_out is None:
             raise RibError(
-                f"method.{name}: nothing may be chosen on images that were trained on, and targets never choose; keep "
-                "a part of the source out of training with data.holdout=0.1"
+                f"method.{name}: expected held-out images to choose on, since neither training images nor targets may "
+                "be used for that; hold out a part of the source with data.holdout=0.1"
             )

@@ -1,8 +1,7 @@
-"""One fine-tuning, as Lightning runs it: logits, loss with the methods' penalties, optimizer and schedule."""
+"""The LightningModule of a fine-tuning: logits, loss with the methods' penalties, optimizer and schedule."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -28,33 +27,21 @@ from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.training.callbacks import total_steps
-
-
-def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Factor of the learning rate at a step: (step+1)/warmup, then half a cosine down to 0 (facts of the paper's code).
-
-    Args:
-        step: Optimizer steps taken, from 0.
-        warmup: Steps of linear warm-up.
-        total: Steps of the whole fit.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+from rib.training.schedule import warmup_cosine
 
 
 class FineTuner(L.LightningModule):
-    """Fine-tunes a classifier on one label space; methods among the trainer's callbacks add what they add.
+    """Fine-tune a classifier on one source; methods among the trainer's callbacks add their penalties and steps.
 
     Args:
-        model: Images uint8 (B, 3, H, W) to logits (B, K).
-        space: The source's classes in terms of the K outputs.
-        optimizer: From parameter groups to an optimizer.
+        model: Model from images, uint8 (B, 3, H, W), to logits (B, K).
+        space: The source's C classes in terms of the K outputs.
+        optimizer: Makes an optimizer from parameter groups.
         lr: Peak learning rate.
-        warmup_steps: Optimizer steps of linear warm-up.
-        seed: Seeds dropout and the like, anew at every step, so that a killed run goes on exactly.
-        freeze_batch_norm: Keep BatchNorm's running statistics as they are.
-        memo: Where methods keep what depends only on the start; None keeps nothing.
+        warmup_steps: Number of optimizer steps of linear warm-up.
+        seed: Seeds dropout and other random draws, at every step again, so that a resumed fit draws the same.
+        freeze_batch_norm: Keep BatchNorm's running statistics unchanged.
+        memo: Cache for what methods compute from the pretrained model and the data; None caches nothing.
 
     Attributes:
         gathered: After a fit under FSDP, the backbone's whole weights on rank zero; None under any other strategy.
@@ -82,38 +69,39 @@ class FineTuner(L.LightningModule):
         self.memo = memo
         self.accuracy = SubspaceAccuracy(space)
         self._optimizer = optimizer
-        self._lost_at = torch.tensor(-1)
-        self._tried = False
+        self._diverged_at = torch.tensor(-1)
+        self._checked_batch_size = False
         self._terms: list[tuple[int, dict[str, Tensor]]] = []
         self.gathered: dict[str, Tensor] | None = None
 
     @property
     def methods(self) -> list[Method]:
-        """The methods of this fit, in stack order."""
+        """Methods of this fit, in stack order."""
         return methods_of(self.trainer)
 
     @property
     def backbone(self) -> nn.Module:
-        """The network inside the classifier."""
+        """Network inside the classifier, of timm or open_clip."""
         return self.model.backbone
 
     @property
     def head(self) -> set[str]:
-        """Names in the backbone of the parameters of its last layer."""
+        """Names in the backbone of the parameters of its last layer, from features to the K outputs."""
         return head_names(self.model.backbone)
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """Select source images by a seed, as `rib.data.datamodule.RIBDataModule.source_images` does."""
-        found: tuple[Iterable[Batch], int] = self.trainer.datamodule.source_images(count, seed, rank, world)  # type: ignore[attr-defined]
-        return found
+        """Select source images by a seed (`rib.data.datamodule.RIBDataModule.source_images`)."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        selection: tuple[Iterable[Batch], int] = data.source_images(count, seed, rank, world)
+        return selection
 
     def read_image(self, file: Path) -> Tensor:
-        """Read an image as the source's are read, uint8 (3, H, W)."""
+        """Read an image file like the source's images, uint8 (3, H, W)."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return read_image(file, data.transform, data.image_backend)
 
     def train(self, mode: bool = True) -> FineTuner:
-        """As in torch, but frozen BatchNorm layers stay in eval mode."""
+        """Set training mode as in torch, but leave frozen BatchNorm layers in eval mode."""
         super().train(mode)
         if self.freeze_batch_norm:
             for layer in self.modules():
@@ -122,24 +110,37 @@ class FineTuner(L.LightningModule):
         return self
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Before the first step: see that BatchNorm can take the smallest batch of an epoch."""
-        sharded = isinstance(self.trainer.strategy, FSDPStrategy)  # a shard cannot be tried alone
-        if not self._tried and not sharded and self.order is not None:
-            self._tried = True
+        """Check before the first step that BatchNorm can handle the smallest batch of an epoch.
+
+        Raises:
+            RibError: If a process would train on a single image and the network cannot.
+        """
+        # Otherwise torch would raise in the last batch of the first epoch, after hours.
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy)  # a shard cannot be run alone
+        if not self._checked_batch_size and not sharded and self.order is not None:
+            self._checked_batch_size = True
             if self.order.smallest_share() == 1 and not takes_one_image(self.model, batch[0]):
                 raise RibError(one_image_message(self.order))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy over the source's classes plus each method's penalty, a scalar in nats an image.
+        """Return the loss of a batch: cross-entropy over the source's classes plus each method's penalty.
 
-        It comes with the batch's weight, so that a step follows the mean over all of its images (`EpochBatches`).
+        Args:
+            batch: Images (B, 3, H, W), labels (B,) and positions of the images in the source (B,).
+            batch_idx: Number of the batch in the epoch.
+
+        Returns:
+            A scalar in nats per image, times the batch's weight (`EpochBatches.weight`): a step then follows the mean
+            over all its images, with accumulation and several processes as well.
         """
+        # Seeded at every step, not once: a resumed fit has no other way to the random state of its middle.
         torch.manual_seed(int(digest_of([self.seed, self.current_epoch, batch_idx, self.global_rank])[:15], 16))
         images, labels, places = batch
         outputs = self.model(images)
         logits = self.space.project(outputs)
         loss = F.cross_entropy(logits.float(), labels)
         terms = {"loss": loss}
+        # The last images of a batch may be repeats that fill it up (`EpochBatches`); they count nowhere.
         own = len(labels) if self.order is None else self.order.share(batch_idx)
         self.accuracy.update(outputs[:own].detach(), labels[:own])
         step = Step(images, labels, outputs, logits, places)
@@ -149,24 +150,33 @@ class FineTuner(L.LightningModule):
                 terms[f"penalty/{method.name}"] = penalty
                 loss = loss + penalty
         self._log_means(terms, own, batch_idx)
-        self._watch(loss.detach())
+        self._check_finite(loss.detach())
         return loss * self._weight(batch_idx)
 
     def on_train_epoch_end(self) -> None:
-        """Log the accuracy on the source's images as they came, a fraction, and let no lost loss pass."""
-        self._stop_if_lost()
+        """Log the accuracy on the training images during the epoch, a fraction.
+
+        Raises:
+            DivergedError: If a loss of the epoch was NaN or infinite.
+        """
+        self._raise_if_diverged()
         self.log("accuracy", self.accuracy.compute(), rank_zero_only=True)
         self.accuracy.reset()
 
     def on_train_end(self) -> None:
-        """Under FSDP this process holds shards: gather the whole weights (on rank zero) while that can be done."""
+        """Gather the whole weights on rank zero under FSDP, where each process holds shards."""
+        # Before Lightning tears the strategy down, after which the shards are out of reach.
         if isinstance(self.trainer.strategy, FSDPStrategy):
-            whole = self.trainer.strategy.lightning_module_state_dict()
+            state = self.trainer.strategy.lightning_module_state_dict()
             prefix = "model.backbone."
-            self.gathered = {name.removeprefix(prefix): t for name, t in whole.items() if name.startswith(prefix)}
+            self.gathered = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the methods' parameter groups (default: all that is trainable), with its schedule."""
+        """Return the optimizer over the methods' parameter groups, or all trainable parameters, and its schedule.
+
+        Raises:
+            RibError: If the optimizer refuses its options.
+        """
         groups: list[dict[str, Any]] | None = None
         for method in self.methods:
             groups = method.parameter_groups(self) or groups
@@ -181,55 +191,57 @@ class FineTuner(L.LightningModule):
 
     @property
     def order(self) -> EpochBatches | None:
-        """The order of training images; None where somebody else's loader serves them."""
+        """Order of the training images; None where a loader of the user's serves them."""
         order = getattr(self.trainer.train_dataloader, "batch_sampler", None)
         return order if isinstance(order, EpochBatches) else None
 
     def _weight(self, batch_idx: int) -> float:
-        """What to multiply the batch's loss by; of a loader without `EpochBatches`, all batches count the same."""
+        """Return the factor of a batch's loss (`EpochBatches.weight`); 1 with a loader of the user's."""
         if self.order is None:
             return 1.0
         batches = int(self.trainer.num_training_batches)
         return self.order.weight(batch_idx, self.trainer.accumulate_grad_batches, batches)
 
     def _log_means(self, terms: dict[str, Tensor], images: int, batch_idx: int) -> None:
-        """Log the mean of each term over this process's images of a step, once a step."""
+        """Log once per optimizer step the mean of each term over this process's images of the step."""
         self._terms.append((images, {name: term.detach() for name, term in terms.items()}))
         last = batch_idx + 1 >= self.trainer.num_training_batches
         if not last and (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
-        counts, each = zip(*self._terms, strict=True)
+        counts, batches = zip(*self._terms, strict=True)
         self._terms = []
-        if len(each) > 1:
+        if len(batches) > 1:
             shares = [count / max(1, sum(counts)) for count in counts]
-            terms = {n: torch.stack([s * t[n] for s, t in zip(shares, each, strict=True)]).sum() for n in terms}
+            terms = {n: torch.stack([s * t[n] for s, t in zip(shares, batches, strict=True)]).sum() for n in terms}
         self.log_dict(dict(terms))
 
-    def _watch(self, loss: Tensor) -> None:
-        """Stop at a loss that is no number; on a GPU looked at every 20 steps, since each look waits for the device."""
+    def _check_finite(self, loss: Tensor) -> None:
+        """Remember the first step with a NaN or infinite loss, and raise for it."""
         step = torch.where(loss.isfinite(), -1, self.global_step)
-        self._lost_at = torch.where(self._lost_at.to(loss.device) >= 0, self._lost_at.to(loss.device), step)
+        earlier = self._diverged_at.to(loss.device)
+        self._diverged_at = torch.where(earlier >= 0, earlier, step)
+        # Reading the value makes the CPU wait for the GPU, so it is read every 20 steps only.
         if loss.device.type == "cpu" or self.global_step % 20 == 0:
-            self._stop_if_lost()
+            self._raise_if_diverged()
 
-    def _stop_if_lost(self) -> None:
-        if (lost_at := int(self._lost_at)) >= 0:
+    def _raise_if_diverged(self) -> None:
+        if (step := int(self._diverged_at)) >= 0:
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise DivergedError(
-                f"the loss was no finite number at step {lost_at} (lr {lr:.3g} now, {self.lr:.3g} at its peak); "
-                "try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
+                f"training diverged: the loss became NaN or infinite at step {step} (lr {lr:.3g} now, {self.lr:.3g} at "
+                "its peak); try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
 
 
 def one_image_message(order: EpochBatches) -> str:
-    """What to do where a process would train on a single image and the network cannot."""
+    """Return the message for a batch of one image, which BatchNorm cannot normalize, with a batch size that works."""
     reach = 16 * order.world
     sizes = range(max(order.world, order.batch_size - reach), order.batch_size + reach + 1, order.world)
-    fine = [s for s in sizes if EpochBatches(order.num_images, s, 0, 0, order.world).smallest_share() > 1]
-    nearest = min(fine, key=lambda size: abs(size - order.batch_size), default=None)
-    other = "" if nearest is None else f"batch_size={nearest}, or "
+    possible = [s for s in sizes if EpochBatches(order.num_images, s, 0, 0, order.world).smallest_share() > 1]
+    nearest = min(possible, key=lambda size: abs(size - order.batch_size), default=None)
+    suggestion = "" if nearest is None else f"batch_size={nearest}, or "
     return (
-        f"batch_size: expected two images or more in every batch of every process, since this network has BatchNorm "
-        f"with one value a channel and image; {order.num_images} images in batches of {order.batch_size} on "
-        f"{order.world} process{'es' * (order.world > 1)} leave one alone; say {other}batch_norm=frozen"
+        f"batch_size: expected at least two images in every batch of every process, since BatchNorm in this network "
+        f"normalizes one value per channel and image; {order.num_images} images in batches of {order.batch_size} on "
+        f"{order.world} process{'es' * (order.world > 1)} leave a batch of one; set {suggestion}batch_norm=frozen"
     )

@@ -312,7 +312,7 @@ def edited(run: Run, **changes) -> None:
     ("method", "reason"),
     [
         ("output_ensemble", "it has predictions and no weights"),
-        ("lwf+visual_prompt", "its prompt lies beside the weights"),
+        ("lwf+visual_prompt", "its prompt is stored beside the weights"),
     ],
 )
 def test_runs_without_weights_of_their_own_are_refused_by_name(asked, run, method, reason):

@@ -259,7 +259,7 @@ def test_another_name_or_precision_rewrites_the_metrics_and_scores_nothing(old, 
     monkeypatch.setattr("rib.scoring.one_pass.score_together", lambda *_: pytest.fail("nothing may be scored"))
     (again,) = evaluate(ask_evaluate(*said, "name=two", "precision=bf16-mixed"))
     assert again == first
-    (metrics,) = again.views()
+    (metrics,) = again.all_metrics()
     assert metrics["options"]["method.external.name"] == "two"
     assert metrics["protocol"]["precision"] == "bf16-mixed"
     assert "name: two" in (again.folder / "config.yaml").read_text()
@@ -345,4 +345,4 @@ def test_why_a_run_is_not_what_its_config_would_make_now_is_named(old, ask_evalu
     trained = {**metrics["trained_on"], "digest": "other"}
     assert "the images of imagenet_r are no longer those that it was trained on" in why(trained_on=trained)
     older = {**metrics["protocol"], "numerics": NUMERICS - 1}
-    assert f"it is of an older version of rib (numerics {NUMERICS - 1}, now {NUMERICS})" in why(protocol=older)
+    assert f"it was made by an older version of rib (numerics {NUMERICS - 1}, now {NUMERICS})" in why(protocol=older)

@@ -9,7 +9,7 @@ import pytest
 from rib.data.catalog import Catalog, real
 from rib.errors import RibError
 from rib.pipeline import get_or_make
-from rib.runs.images import look_at_images
+from rib.runs.images import check_images
 from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 from tests.data.trees import few, fill, photograph
@@ -89,7 +89,7 @@ def damaged(root):
 
 
 def test_a_damaged_image_of_the_source_is_named_before_anything_trains(spec, damaged, capsys):
-    look_at_images(spec("dataset=imagenet_train"))
+    check_images(spec("dataset=imagenet_train"))
     assert f"1 damaged image: {damaged} (premature end of data segment)" in capsys.readouterr().err
 
 
@@ -101,4 +101,4 @@ def test_a_damaged_image_is_refused_before_anything_is_made(spec, damaged, tmp_p
 
 
 def test_damage_in_what_takes_no_part_is_let_be(spec, damaged):
-    look_at_images(spec("dataset=imagenet_r", "data.damaged=refuse"))
+    check_images(spec("dataset=imagenet_r", "data.damaged=refuse"))

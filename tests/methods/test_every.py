@@ -27,7 +27,7 @@ QUICK = ("model=mini_tiny", "epochs=1", "data.images_per_class=2", "data.limit=4
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_documented_and_made_from_its_file(ask_for, name):
     spec = resolve(ask_for(*QUICK, f"+method={name}"))
-    method = method_stack.method_of(spec.config, name, probe=None)
+    method = method_stack.build_method(spec.config, name, probe=None)
     assert isinstance(method, Method)
     assert method.name == name
     text = type(method).__doc__ or ""
@@ -48,7 +48,7 @@ def test_it_is_documented_and_made_from_its_file(ask_for, name):
 @pytest.mark.parametrize("pair", method_stack.CLASHES, ids=lambda pair: "+".join(sorted(pair)))
 def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
     for one, other in permutations(pair):
-        assert other in type(method_stack.method_of(ask_for(*QUICK, f"+method={one}"), one, probe=None)).__doc__
+        assert other in type(method_stack.build_method(ask_for(*QUICK, f"+method={one}"), one, probe=None)).__doc__
 
 
 # What is made from several runs takes as many seconds as these.

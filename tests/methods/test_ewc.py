@@ -16,7 +16,7 @@ from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
 from rib.methods.l2sp import L2SP
 from rib.methods.pull import quadratic, stability_bound
 from rib.runtime.artifacts import ArtifactCache
-from rib.training.module import warmup_cosine
+from rib.training.schedule import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.support.nets import NETS, small_vit
 

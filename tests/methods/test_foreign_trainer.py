@@ -447,13 +447,13 @@ def test_several_optimizers_are_refused_by_lightning():
 
 def test_a_folder_of_images_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(RibError, match="lwf: a folder of images is read in rib's commands alone"):
+    with pytest.raises(RibError, match="lwf: a folder of images works only in rib's commands"):
         fit(Own("vit"), LwF(inputs=str(tmp_path)))
 
 
 def test_a_fisher_without_images_that_can_be_chosen_is_refused():
     data = DataLoader(Stream(), batch_size=8)
-    with pytest.raises(RibError, match=r"one over an IterableDataset; name the images, like EWC\(images="):
+    with pytest.raises(RibError, match=r"one over an IterableDataset; pass the images, as in EWC\(images="):
         fit(Own("vit"), EWC(5.0), data=data, max_steps=2)
     named = fit(Own("vit"), EWC(5.0, samples=16, images=DataLoader(Stream(), batch_size=8)), data=data, max_steps=2)
     assert furthest(named, fit(Own("vit"), data=data, max_steps=2)) > 1e-6

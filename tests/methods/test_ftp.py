@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from rib.methods.ftp import FTP
-from rib.training.module import FineTuner, warmup_cosine
+from rib.training.module import FineTuner
+from rib.training.schedule import warmup_cosine
 from tests.support.fitting import LR, SPACE, batch, fit, furthest, plain
 from tests.support.nets import NETS, small_vit
 

@@ -13,7 +13,7 @@ from rib.methods.lp_ft import LPFT
 from rib.methods.wise_ft import WiseFT
 from rib.models.layers import head_names
 from rib.models.weights import save_weights
-from rib.training.module import warmup_cosine
+from rib.training.schedule import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.support.nets import NETS, small_vit
 

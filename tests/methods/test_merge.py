@@ -234,14 +234,14 @@ def test_the_rib_soup_leaves_out_what_has_seen_the_target():
 def test_an_ensemble_averages_probabilities():
     torch.manual_seed(0)
     one, two = torch.randn(5, 7), 3 * torch.randn(5, 7)
-    equal_weights = OutputEnsemble().together([one, two])
+    equal_weights = OutputEnsemble().combine([one, two])
     assert torch.allclose(equal_weights.exp(), (one.softmax(1) + two.softmax(1)) / 2, atol=1e-6)
     p, q = one.softmax(1), two.softmax(1)
     h = torch.stack([-(p * p.log()).sum(1), -(q * q.log()).sum(1)])
     w = (-h).exp() / (-h).exp().sum(0)
     expected = w[0, :, None] * p + w[1, :, None] * q
-    assert torch.allclose(OutputEnsemble("entropy").together([one, two]).exp(), expected, atol=1e-6)
-    assert torch.allclose(OutputEnsemble("entropy").together([one]).exp(), p, atol=1e-6)
+    assert torch.allclose(OutputEnsemble("entropy").combine([one, two]).exp(), expected, atol=1e-6)
+    assert torch.allclose(OutputEnsemble("entropy").combine([one]).exp(), p, atol=1e-6)
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -18,7 +18,7 @@ from rib.methods.lwf import LwF
 from rib.methods.spd import SPD
 from rib.methods.surgical import Surgical
 from rib.models.layers import blocks
-from rib.training.module import warmup_cosine
+from rib.training.schedule import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same
 from tests.support.nets import NETS, SIDE, small_convnet, small_vit
 

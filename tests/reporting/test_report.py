@@ -390,7 +390,7 @@ def test_runs_of_an_older_version_have_a_table_behind_the_others_and_are_named(g
             del metrics["protocol"]["numerics"], metrics["trained_on"]
         run.write_json("metrics.json", metrics)
     report(ask(grid.root, tmp_path / "report"))
-    said = r"3 of the runs: each is of an older version of rib \(numerics 1, now 7\), .* get tables of their own"
+    said = r"3 of the runs: each was made by an older version of rib \(numerics 1, now 7\), .* get tables of their own"
     assert re.search(said, capsys.readouterr().err)
     assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 1
     assert len(pd.read_csv(tmp_path / "report" / "runs_2.csv")) == 3

@@ -91,7 +91,7 @@ def test_what_a_command_cannot_say_stands_behind_it():
     elsewhere = replace(compose(), method={"mine": {"_target_": "not_here.Mine"}})
     assert "# method.mine._target_: cannot import 'not_here.Mine'" in command_for(elsewhere)
     away = compose("data.root=sub/folder")
-    assert command_for(away).endswith("  # sub/folder (data.root) is not here: say where it lies")
+    assert command_for(away).endswith("  # sub/folder (data.root) is not in this folder: give its full path")
 
 
 def test_a_run_without_a_readable_config_has_the_command_that_its_metrics_tell():

@@ -47,8 +47,13 @@ def test_metrics_that_are_none_are_one_sentence_wherever_they_are_met(tmp_path, 
     store = RunStore(tmp_path)
     run = place(store)
     (run.folder / "metrics.json").write_text(text)
-    for look in (run.metrics, run.views, lambda: run.metrics("paper"), lambda: run.view_file(whole.metrics())):
-        with pytest.raises(DamagedError, match=r"metrics.json .*; delete it and give the command again"):
+    for look in (
+        run.metrics,
+        run.all_metrics,
+        lambda: run.metrics("paper"),
+        lambda: run.metrics_file_for(whole.metrics()),
+    ):
+        with pytest.raises(DamagedError, match=r"metrics.json .*; delete it and run the same command again"):
             look()
     assert store.finished() == []
     assert "left out: " in capsys.readouterr().err
@@ -93,7 +98,9 @@ def test_what_another_version_wrote_is_not_damaged_and_stays(tmp_path):
     del old["protocol"]["holdout"]
     old["protocol"]["numerics"] = NUMERICS - 1
     (run.folder / "metrics.json").write_text(json.dumps(old))
-    words = rf"is of an older version of rib \(numerics {NUMERICS - 1}, now {NUMERICS}\), and cannot be read any more"
+    words = (
+        rf"was made by an older version of rib \(numerics {NUMERICS - 1}, now {NUMERICS}\) and cannot be read any more"
+    )
     with pytest.raises(OtherVersionError, match=words):
         run.metrics()
     assert store.finished() == []
@@ -106,7 +113,7 @@ def test_other_files_of_a_run_are_looked_at_as_hard(tmp_path, name):
     run = place(RunStore(tmp_path))
     for text in ("", "[]", "{}"):
         (run.folder / name).write_text(text)
-        with pytest.raises(DamagedError, match=rf"{name} .*; delete it and give the command again"):
+        with pytest.raises(DamagedError, match=rf"{name} .*; delete it and run the same command again"):
             run.read_json(name)
     (run.folder / "fit.json").write_text("{}")
     assert not run.is_intact
@@ -150,7 +157,9 @@ def test_predictions_without_a_column_or_of_another_length_or_type_are_named(tmp
     np.savez(file, **columns())
     assert len(Predictions.load(file)) == 4
     np.savez(file, **{name: value for name, value in {**columns(), **said}.items() if value is not None})
-    with pytest.raises(RibError, match=rf"cannot read predictions .*{fault}.*; delete it and give the command again"):
+    with pytest.raises(
+        RibError, match=rf"cannot read predictions .*{fault}.*; delete it and run the same command again"
+    ):
         Predictions.load(file)
 
 
@@ -220,7 +229,7 @@ def test_a_tar_with_damaged_metrics_is_refused(tmp_path, text):
         member.size = len(text.encode())
         tar.addfile(member, io.BytesIO(text.encode()))
     with pytest.raises(RibError, match=rf"file: {name}/metrics.json .*(; |: )?.*export it again"):
-        archive.take_in(RunStore(tmp_path / "runs"), tmp_path / "runs.tar")
+        archive.import_runs(RunStore(tmp_path / "runs"), tmp_path / "runs.tar")
     assert RunStore(tmp_path / "runs").finished() == []
 
 
@@ -230,7 +239,7 @@ def test_a_checkpoint_that_was_cut_short_is_named_and_trains_nothing(ask_for, st
     place = RunStore(store).run_of(resolve(config))
     place.folder.mkdir(parents=True)
     place.checkpoint.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(RibError, match=r"last.ckpt is damaged; delete it and give the command again, which begins"):
+    with pytest.raises(RibError, match=r"last.ckpt is damaged; delete it and run the same command again, which begins"):
         finetune(config)
     next(place.folder.parent.glob("*/last.ckpt")).unlink()
     assert finetune(config) == place
@@ -254,12 +263,12 @@ def test_runs_of_an_older_version_are_named_where_they_are_met(tmp_path, monkeyp
     old = whole.metrics()
     del old["protocol"]["numerics"]
     place(store).write_json("metrics.json", old)
-    archive.pack(store, tmp_path / "runs.tar")
+    archive.export_runs(store, tmp_path / "runs.tar")
     monkeypatch.setattr("rib.runs.keys.NUMERICS", NUMERICS + 1)
-    words = f"is of an older version of rib (numerics 1, now {NUMERICS + 1})"
+    words = f"was made by an older version of rib (numerics 1, now {NUMERICS + 1})"
     say_older(store)
     assert f"1 runs in {store.root} are ignored here: each {words}" in capsys.readouterr().err
-    taken = archive.take_in(other, tmp_path / "runs.tar")
+    taken = archive.import_runs(other, tmp_path / "runs.tar")
     assert taken.older == taken.new == ["mini/mini_small/imagenet_r/ewc/0123456789abcdef"]
     say_older(other)
     assert words in capsys.readouterr().err

@@ -130,9 +130,9 @@ def test_an_argument_called_lr_of_the_users_class_is_the_classs(spec, code):
     (code / "mymeth.py").write_text(METHOD)
     said = ("+method.m._target_=mymeth.Mine", "+method.m.lr=0.25")
     asked = spec(*said)
-    from rib.runs.method_stack import method_of
+    from rib.runs.method_stack import build_method
 
-    assert method_of(asked.config, "m").lr == 0.25
+    assert build_method(asked.config, "m").lr == 0.25
     assert asked.recipe.lr == spec().recipe.lr
     assert asked.training_key != spec(said[0], "+method.m.lr=0.5").training_key
     # Rib's own methods have rates of their own there.
@@ -148,7 +148,9 @@ def test_a_fisher_beside_a_users_method_is_of_that_run_alone(spec, code):
 
 @pytest.mark.parametrize("over", ["wise_ft", "soup", "output_ensemble"])
 def test_a_rib_soup_is_no_ingredient(spec, over):
-    with pytest.raises(RibError, match="rib_soup cannot be an ingredient: each target has a model of its own"):
+    with pytest.raises(
+        RibError, match="rib_soup cannot be an ingredient: it scores each target with a model of its own"
+    ):
         spec(f"+method={over}", f"method.{over}.ingredients=[rib_soup]")
 
 
@@ -190,7 +192,7 @@ def test_weights_replaced_while_a_run_is_made_leave_no_result(ask_for, store, tm
             file.write_bytes(file.read_bytes())  # the same bytes: what was read in between may have been others
 
     monkeypatch.setattr(pipeline, "fit", replaced)
-    with pytest.raises(RibError, match="were changed while it was made; what came of it is thrown away"):
+    with pytest.raises(RibError, match="changed while it was made, so its result was deleted"):
         finetune(config)
     assert RunStore(store).finished(method="finetune") == []
     assert not list((store / "mini" / "mini_tiny" / "imagenet_r" / "finetune").glob("*/fit.json"))
@@ -208,7 +210,7 @@ def test_weights_replaced_between_key_and_training_are_noticed(ask_for, store, t
         shutil.copy(MINI.with_name("mini_small.safetensors"), file)  # the pretrained run is made, training comes next
 
     monkeypatch.setattr(pipeline, "publish", replaced)
-    with pytest.raises(RibError, match="were changed after the command began"):
+    with pytest.raises(RibError, match="changed after the command began"):
         finetune(ask_for(*QUICK, f"model.weights={file}"))
     assert RunStore(store).finished(method="finetune") == []
 

@@ -285,7 +285,7 @@ def test_a_changed_suite_is_measured_for_itself(ask_for):
     assert find_metrics(run, resolve(ask_for(*QUICK))) == six
     # Two changed suites of one name lie beside one another.
     finetune(ask_for(*QUICK, "suite.targets=[imagenet_v2]"))
-    assert len(run.views()) == 3
+    assert len(run.all_metrics()) == 3
 
 
 def real_data(monkeypatch, tmp_path) -> tuple[str, ...]:

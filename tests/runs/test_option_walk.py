@@ -21,7 +21,7 @@ from rib.config.unchecked import compose_node
 from rib.data.catalog import Catalog, real
 from rib.pipeline import finetune
 from rib.runs.fields import fisher_key
-from rib.runs.keys import ALWAYS, LEFT_OUT, METHOD_SETTLED, NEUTRAL, SETTLED, find_entry
+from rib.runs.keys import ALWAYS, LEFT_OUT, METHOD_RESOLVED, NEUTRAL, RESOLVED, find_entry
 from rib.runs.resolve import resolve
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
@@ -260,8 +260,8 @@ def test_every_option_is_declared_once():
     for name in leaves():
         method = name.split(".")[2] if name.startswith("method.") else None
         places = [
-            find_entry([entry for entry in SETTLED if entry != "method."], name) is not None,
-            method in METHOD_SETTLED,
+            find_entry([entry for entry in RESOLVED if entry != "method."], name) is not None,
+            method in METHOD_RESOLVED,
             all(find_entry(LEFT_OUT[kind], name) is not None for kind in ("trained", "score")) and name not in NEUTRAL,
             name in NEUTRAL,
             name in ALWAYS,
@@ -270,7 +270,7 @@ def test_every_option_is_declared_once():
 
 
 def test_every_reason_is_one():
-    for table in (SETTLED, METHOD_SETTLED, *LEFT_OUT.values()):
+    for table in (RESOLVED, METHOD_RESOLVED, *LEFT_OUT.values()):
         assert all(len(reason) > 5 for reason in table.values())
 
 

@@ -48,7 +48,7 @@ def test_another_suite_stands_beside_the_first(tmp_path):
     run = place(RunStore(tmp_path))
     assert run.metrics() is None
     finish(run)
-    assert run.view_file(whole.metrics(suite="paper")).name == "metrics.paper.json"
+    assert run.metrics_file_for(whole.metrics(suite="paper")).name == "metrics.paper.json"
     run.write_json("metrics.paper.json", whole.metrics(suite="paper"))
     assert run.metrics("paper") == whole.metrics(suite="paper")
     assert run.metrics("seven")["suite"] == "seven"
@@ -62,10 +62,10 @@ def test_metrics_are_found_by_the_suites_name_or_by_exactly_what_they_stand_on(t
     tested = whole.metrics(protocol={**first["protocol"], "targets": ["imagenet_a"], "reported": []})
     for metrics in (rescored, tested):
         assert run.metrics(MetricsKey.of(metrics)) is None
-        file = run.view_file(metrics)
+        file = run.metrics_file_for(metrics)
         assert not file.exists()
         run.write_json(file.name, metrics)
-        assert run.view_file(metrics) == file
+        assert run.metrics_file_for(metrics) == file
     for metrics in (first, rescored, tested):
         assert run.metrics(MetricsKey.of(metrics)) == metrics
     assert run.metrics() == run.metrics("seven") == first
@@ -171,7 +171,7 @@ def test_predictions_survive_the_file_and_take_twenty_bytes_an_image(tmp_path):
     assert read.accuracy == (made.top5[:, 0] == made.label).sum() / n
     assert file.stat().st_size / n < 20.5
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(RibError, match="delete it and give the command again"):
+    with pytest.raises(RibError, match="delete it and run the same command again"):
         Predictions.load(file)
 
 

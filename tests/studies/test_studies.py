@@ -151,7 +151,7 @@ def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_n
         assert list(here["layer"]) == list(alone.table["layer"])
         assert np.array_equal(here["cka"], alone.table["cka"])
     text = study.paragraph(table)
-    left = "mini_tiny, visual_prompt, mini_small, visual_prompt (its prompt lies beside the weights"
+    left = "mini_tiny, visual_prompt, mini_small, visual_prompt (its prompt is stored beside the weights"
     assert f"Left out: {left}" in text
     assert "rank correlation of RI" not in text, "two sources"
     for (_, source), cell in table[table["method"] == "finetune"].groupby(["curve", "source"]):
@@ -362,7 +362,7 @@ def test_steps_take_the_place_of_epochs(ask_for):
     whole = finetune(ask_for(*quick, "steps=6", "optimizer.warmup_steps=0"))
     same = finetune(ask_for(*quick, "epochs=2", "optimizer.warmup_steps=0"))
     assert equal(whole.weights(), same.weights())
-    with pytest.raises(RibError, match="steps and epochs: expected one of them, got 5 and 1"):
+    with pytest.raises(RibError, match="steps and epochs: expected only one of them, got 5 and 1"):
         resolve(ask_for(*quick, "steps=5", "epochs=1"))
 
 

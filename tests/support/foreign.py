@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 import rib.methods
 from rib.data.labels import LabelSpace
 from rib.training.callbacks import total_steps
-from rib.training.module import FineTuner, warmup_cosine
+from rib.training.module import FineTuner
+from rib.training.schedule import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, Data
 from tests.support.nets import NETS, OUTPUTS, random_images
 

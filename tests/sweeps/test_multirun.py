@@ -202,7 +202,7 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_weights(tmp_pat
     _, err = parent.communicate(timeout=400)
     assert parent.returncode == 0, err
     logs = "".join(file.read_text() for file in store.glob("multirun/*/*/.submitit/*/*_log.*"))
-    assert "going on from" in logs
+    assert "resuming from" in logs
     one, other = (RunStore(folder).one(method="ewc") for folder in (tmp_path / "undisturbed", store))
     assert same_weights(one, other)
 

@@ -94,7 +94,10 @@ def test_a_studys_seeds_draw_images_of_their_own_nested_in_each(plan_of):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("methods=[ewcc]",), "methods: 'ewcc' is no folder of a run, and ewcc no method of rib; did you mean ewc?"),
+        (
+            ("methods=[ewcc]",),
+            "methods: expected a run folder or a method, got 'ewcc'; there is no method ewcc; did you mean ewc?",
+        ),
         (("models=[mini_lagre]",), "models: mini_lagre: model=mini_lagre: there is no such model; did you mean"),
         (("sources=[imagenet_x]",), "there is no dataset imagenet_x"),
         (("seeds=[]",), "seeds: expected a list of at least one value, got []"),

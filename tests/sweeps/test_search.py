@@ -24,7 +24,7 @@ from rib.errors import RibError
 from rib.models.build import build
 from rib.pipeline import finetune
 from rib.reporting.report import report
-from rib.runs.archive import pack, take_in
+from rib.runs.archive import export_runs, import_runs
 from rib.runs.measure import read_paths
 from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
@@ -167,12 +167,12 @@ def test_what_a_trial_is_made_from_is_a_trial_too(ask_for, store):
 
 def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
     rows = searched(*SOURCE_ALONE, "data.holdout=.2", "search.lr=[1e-4,3e-2]", "trials=2")
-    pack(RunStore(store), tmp_path / "runs.tar")
+    export_runs(RunStore(store), tmp_path / "runs.tar")
     elsewhere = RunStore(tmp_path / "elsewhere")
-    take_in(elsewhere, tmp_path / "runs.tar")
+    import_runs(elsewhere, tmp_path / "runs.tar")
     assert trials_in(elsewhere) == {row["fingerprint"] for row in rows}
     shutil.rmtree(elsewhere.root / "searches")
-    take_in(elsewhere, tmp_path / "runs.tar")
+    import_runs(elsewhere, tmp_path / "runs.tar")
     assert trials_in(elsewhere) == set(), "they were there before"
 
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from rib.data.labels import LabelSpace
 from rib.methods.base import Method
 from rib.methods.ewc import EWC
-from rib.training.module import FineTuner, warmup_cosine
+from rib.training.module import FineTuner
+from rib.training.schedule import warmup_cosine
 from tests.support.nets import NETS, random_images, small_convnet, small_vit
 
 SPACE = LabelSpace(((3,), (1, 5), (0,), (9, 2), (11,), (12,)))

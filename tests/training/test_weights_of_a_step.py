@@ -270,16 +270,16 @@ def refused(num_images: int, batch_size: int, two: bool, frozen: bool = False) -
 def test_a_last_batch_of_one_image_is_said_before_training(gloo_pool):
     said, steps = refused(9, 4, two=False)
     assert steps == 0
-    assert "9 images in batches of 4 on 1 process leave one alone; say batch_size=3, or batch_norm=frozen" in said
+    assert "9 images in batches of 4 on 1 process leave a batch of one; set batch_size=3, or batch_norm=frozen" in said
     assert refused(9, 3, two=False) == ("", 3)
     assert refused(9, 4, two=False, frozen=True) == ("", 3)
-    assert refused(1, 4, two=False)[0].endswith("leave one alone; say batch_norm=frozen")
+    assert refused(1, 4, two=False)[0].endswith("leave a batch of one; set batch_norm=frozen")
     both = gloo_pool.run(refused, 11, 4, True)  # 2 and 2, 2 and 2, 2 and 1
     assert both[0] == both[1]
     assert both[0][1] == 0
-    assert "11 images in batches of 4 on 2 processes leave one alone; say batch_size=6" in both[0][0]
+    assert "11 images in batches of 4 on 2 processes leave a batch of one; set batch_size=6" in both[0][0]
     assert [said for said, _ in gloo_pool.run(refused, 12, 4, True)] == ["", ""]
-    assert "on 2 processes leave one alone" in gloo_pool.run(refused, 8, 2, True)[0][0]
+    assert "on 2 processes leave a batch of one" in gloo_pool.run(refused, 8, 2, True)[0][0]
 
 
 def test_a_network_that_can_take_one_image_takes_it():
