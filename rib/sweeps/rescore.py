@@ -101,6 +101,7 @@ def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[Scori
     if not folders:
         raise RibError(f"runs: expected folders of finished runs; {explain_mismatch(str(config.runs), matched)}")
     jobs: list[ScoringJob] = []
+    # A run that cannot be scored must not keep the others from it: failures are collected and raised at the end.
     trees: Trees = {}
     for folder in folders:
         try:
@@ -189,6 +190,7 @@ def _score(config: EvaluateConfig, jobs: dict[Path, ScoringJob], failed: dict[Pa
         # even if several folders belong to it.
         keys = {(str(job.store.root), job.run.key): job for job in jobs.values() if job.is_open}
         for _, job in sorted(keys.items(), key=itemgetter(0)):
+            # Bytes of disk that must be free: a prediction takes 20 (`rib.sweeps.cost`), the rest is room to spare.
             images = sum(map(len, job.spec.images.values()))
             locks.enter_context(job.store.lock(job.run, 30 * images))
         # Another process may have scored some while this one waited. Rank zero decides, so that all ranks agree.

@@ -66,6 +66,7 @@ class ScoringJob:
     @property
     def model_bytes(self) -> int:
         """Memory of one model in bytes, with its logits on the largest dataset if these are kept."""
+        # Runs that were never made and ensembles have no weights file; their models have the size of the start.
         files = (self.run.weights_file, self.pretrained.weights_file, self.spec.start.weights)
         weights = next(file for file in files if file.is_file()).stat().st_size
         logits = max((4 * len(t) * len(t.spec.groups) for t in self.spec.images.values()), default=0)

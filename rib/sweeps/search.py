@@ -198,9 +198,11 @@ def _next_trial(study: Study | None, space: Space, config: SearchConfig) -> tupl
             study.tell(trial, state=TrialState.FAIL)  # another process took the last trial at the same moment
             return _next_trial(study, space, config)
     elif unfinished:
+        # Optuna has no public way to go on with a trial of another process: `ask` always starts a new one.
         trial = Trial(study, unfinished[0]._trial_id)
     else:
         return None
+    # Seeded per trial: a sampler that is seeded once would repeat its first random numbers when the study is resumed.
     study.sampler = TPESampler(seed=int(digest_of([config.seed, trial.number])[:8], 16))
     # Rounded to three digits, so that the command printed at the end repeats the trial bit for bit.
     setting = {n: float(f"{trial.suggest_float(n, low, high, log=True):.3g}") for n, (low, high) in space.items()}
@@ -221,6 +223,7 @@ def _record_trial(
     from optuna.trial import TrialState
 
     if metrics is None:
+        # PRUNED and not FAIL, which marks trials in excess: a diverged trial counts, and TPE learns that it is bad.
         study.set_user_attr(str(number), {"setting": dict(setting)})
         study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
         return
