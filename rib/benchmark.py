@@ -20,7 +20,7 @@ from rib.config.shipped import conf_dir
 @one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_command(cfg, BenchmarkConfig)
-    from rib.studies.benchmark import act
+    from rib.studies.benchmark_actions import act
 
     launcher = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)
     assert isinstance(launcher, dict), "Hydra's launcher config is a mapping"

@@ -17,9 +17,9 @@ from rib.errors import RibError
 from rib.loggers.base import log_run
 from rib.reporting import run_view
 from rib.reporting.publish import publish
-from rib.reporting.published import show_published
+from rib.reporting.published_accuracies import show_published
 from rib.runs.command import command_of
-from rib.runs.freshness import find_metrics, out_of_date
+from rib.runs.freshness import metrics_if_current, out_of_date
 from rib.runs.images import check_images, data_of
 from rib.runs.inputs import Watch
 from rib.runs.provenance import begin_record
@@ -53,7 +53,7 @@ def finetune(config: Config) -> Run:
     store = RunStore(config.paths.runs)
     run = get_or_make(spec, store)
     if rank() == 0:
-        metrics = find_metrics(run, spec)
+        metrics = metrics_if_current(run, spec)
         assert metrics is not None, "a finished run has metrics"
         run_view.show_run(metrics, run.folder)
         if spec.source is None:
@@ -65,7 +65,7 @@ def find_finished(config: Config) -> Run | None:
     """Return the finished run of a config, or None if it has to be made (missing, outdated or ``force=true``)."""
     spec = resolve(config)
     run = RunStore(config.paths.runs).run_of(spec)
-    return None if config.force or find_metrics(run, spec) is None else run
+    return None if config.force or metrics_if_current(run, spec) is None else run
 
 
 def get_or_make(spec: RunSpec, store: RunStore) -> Run:
@@ -82,7 +82,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
     force = spec.config.force
 
     def is_finished() -> bool:
-        return not force and find_metrics(run, spec) is not None
+        return not force and metrics_if_current(run, spec) is not None
 
     if not is_finished():
         check_images(spec)  # before there are other processes, which would wait for it
@@ -107,7 +107,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
             store.recover(run)
         force = force or agree(spec.config, lambda: _is_outdated(spec, run))
         # Another process may have made it while this one waited.
-        if agree(spec.config, lambda: find_metrics(run, spec) is not None) and not force:
+        if agree(spec.config, lambda: metrics_if_current(run, spec) is not None) and not force:
             return run
         work = agree(spec.config, lambda: store.begin(run, lock, force) if lock is not None else run)
         make(spec, work, pretrained, ingredients, store)

@@ -27,9 +27,10 @@ from rib.config.command_schema import (
     ReportConfig,
     SearchConfig,
 )
-from rib.config.launch import accept
+from rib.config.launch import normalise_arguments
 from rib.config.schema import Config
 from rib.config.shipped import options, shipped_nodes
+from rib.data import catalog
 from rib.errors import RibError
 from tests.methods import test_regularizers
 from tests.support.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
@@ -59,7 +60,7 @@ def compose_command(command: list[str]) -> list[object]:
     """
     name = command[0].removeprefix("rib.")
     jobs: list[list[str]] = [[]]
-    for argument in accept([word for word in command[1:] if word != "-m"]):
+    for argument in normalise_arguments([word for word in command[1:] if word != "-m"]):
         (override,) = OverridesParser.create().parse_overrides([argument])
         values = override.sweep_string_iterator() if override.is_sweep_override() else None
         key = argument.partition("=")[0]
@@ -178,6 +179,15 @@ def test_the_worked_example_of_a_method_passes_its_own_test():
     with pytest.raises(AssertionError):  # the test sees another strength
         exec(textwrap.dedent(check).replace("L1SP(0.01)", "L1SP(0.02)"), namespace)
         namespace["test_l1sp_is_a_loop_with_the_sum_of_distances"]("vit")
+
+
+def test_the_worked_example_of_a_dataset_is_an_entry_of_the_catalog():
+    text = (DOCS / "contributing.md").read_text().partition("## Add a dataset")[2].partition("\n## ")[0]
+    (entry,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    paintings = eval(textwrap.dedent(entry), dict(vars(catalog)))
+    assert (paintings.name, paintings.num_images, len(paintings.classes)) == ("imagenet_paintings", 12_000, 200)
+    derived = entry.replace("12_000)", '12_000, derived_from="imagenet_val", may_train=False)')
+    assert not eval(textwrap.dedent(derived), dict(vars(catalog))).may_train
 
 
 def test_the_worked_examples_of_contributing_compose(tmp_path):

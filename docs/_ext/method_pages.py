@@ -15,7 +15,7 @@ from generated import keep_only, write
 from sphinx.application import Sphinx
 
 from rib.config.shipped import conf_dir, options, shipped_nodes
-from rib.runs.method_stack import CLASHES
+from rib.methods.clashes import CLASHES
 
 KINDS = {
     "training": "Methods that train",

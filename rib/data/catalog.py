@@ -130,10 +130,11 @@ def _of_all_classes(name: str, title: str, *folders: str, num_images: int | None
     return DatasetSpec(name, title, folders, groups=every, classes=_wnids(), num_images=num_images, **more)
 
 
-def _of_some_classes(name: str, title: str, folder: str, ids: str, num_images: int) -> DatasetSpec:
+def _of_some_classes(name: str, title: str, folder: str, ids: str, num_images: int, **more: Any) -> DatasetSpec:
     chosen = [int(i) for i in resource(ids).split()]
     groups, classes = tuple((i,) for i in chosen), tuple(_wnids()[i] for i in chosen)
-    return DatasetSpec(name, title, (folder,), "wnid", groups, classes, num_images, licence=NO_IMAGE_LICENCE)
+    more = {"licence": NO_IMAGE_LICENCE, **more}
+    return DatasetSpec(name, title, (folder,), "wnid", groups, classes, num_images, **more)
 
 
 def _photographs() -> tuple[DatasetSpec, ...]:

@@ -129,7 +129,7 @@ class RIBDataModule(L.LightningDataModule):
         return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of its batches done, for checkpoints (see `rib.training.checkpoint`)."""
+        """Return the epoch and the number of its batches done, for checkpoints (see `rib.training.resume`)."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
         # Lightning's counters: a batch is `processed` before on_train_batch_end and `completed` after it; `ready`

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import rib.config
 from rib.errors import RibError
-from rib.runs.freshness import find_metrics
+from rib.runs.freshness import metrics_if_current
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runtime.console import rank, say
@@ -151,7 +151,7 @@ def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
         dashboard.close(failed=True)
         raise
     try:
-        if metrics := find_metrics(run, spec):
+        if metrics := metrics_if_current(run, spec):
             dashboard.publish(metrics, sorted((run.folder / "figures").glob("*.png")))
         dashboard.close(failed=False)
     except Exception as error:  # of any kind: a dashboard must not make a finished run fail

@@ -12,7 +12,7 @@ __all__ = ["penalties"]
 def __getattr__(name: str) -> Any:
     """Import `penalties` when it is first used: it needs torch and Lightning."""
     if name == "penalties":
-        from rib.methods.loss import penalties
+        from rib.methods.own_trainer import penalties
 
         return penalties
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

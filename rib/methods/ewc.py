@@ -55,7 +55,7 @@ from rib.methods.fisher import (
     relative_error,
 )
 from rib.methods.foreign import Foreign
-from rib.methods.pull import quadratic
+from rib.methods.quadratic_penalty import quadratic
 from rib.methods.selection import select_images
 from rib.models.weights import load_cached, save_cached
 from rib.runtime.precision import exact_float32

@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from rib.errors import RibError
 from rib.methods.clashes import CLASHES
-from rib.methods.pull import peak_rate
+from rib.methods.quadratic_penalty import peak_rate
 from rib.methods.selection import select_images
 
 if TYPE_CHECKING:

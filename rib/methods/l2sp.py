@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rib.errors import DivergedError, RibError
 from rib.methods.base import Method, Step, Tuned, trained_parameters
-from rib.methods.pull import quadratic, stability_bound
+from rib.methods.quadratic_penalty import quadratic, stability_bound
 
 
 class L2SP(Method):

@@ -54,6 +54,7 @@ def settings(metrics: Metrics) -> dict[str, Any]:
         Its options, the protocol values behind them (`SETTINGS`), and the switches for the paper's errata.
     """
     protocol = metrics["protocol"]
+    # Permission to train on ObjectNet is an option of runs on that source alone, and changes no number.
     options = {k: v for k, v in metrics["options"].items() if k != "data.objectnet_training"}
     switches = {k: v for k, v in protocol["switches"].items() if k not in OF_ONE_SOURCE}
     return {**{key: protocol.get(name) for key, name in SETTINGS.items()}, **switches, **options}
@@ -98,6 +99,7 @@ class Group:
 
     def add(self, result: Result) -> None:
         """Add a result for which `differences` is empty."""
+        # A seed that is there already has the same fingerprint: it is the same run, with another metrics file.
         cell = self._cell(result[1])
         if result[1]["seed"] not in cell:
             cell[result[1]["seed"]] = result[1]
@@ -153,6 +155,7 @@ def _table_fields(metrics: Metrics) -> dict[str, Any]:
     return {
         "suite": metrics["suite"] if only_named else None,
         **{key: leaves.get(key) for key in (*SHARED, *OF_A_SUITE)},
+        # A switch that is left out of the file is off.
         "paper.resize_imagenet_c": metrics["protocol"]["switches"].get("paper.resize_imagenet_c", False),
         "scored and not in RI": ", ".join(name for name in metrics["accuracy"] if name not in in_ri) or "none",
     }

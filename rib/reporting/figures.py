@@ -18,7 +18,7 @@ from rib.runs.metrics_file import improvement_of
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
-    from rib.reporting.table import PaperTable
+    from rib.reporting.paper_table import PaperTable
 
 
 def comparison_figure(runs: Sequence[Metrics]) -> Figure:
@@ -33,7 +33,7 @@ def comparison_figure(runs: Sequence[Metrics]) -> Figure:
     trained = [m for m in runs if m["source"] != "none" and improvement_of(m)]
     panels = sorted({(m["source"], m["model"]) for m in trained})
     methods = list(dict.fromkeys(method_label(m) for m in trained))
-    colours = dict(zip(methods, SERIES, strict=False))
+    colours = dict(zip(methods, SERIES, strict=False))  # SERIES may be longer
     kind = trained[0]["data"]["kind"]
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
@@ -79,6 +79,7 @@ def summary_figure(table: PaperTable) -> Figure:
     for axes in grid.flat[len(models) :]:
         axes.set_visible(False)
     for axes, model in zip(grid.flat, models, strict=False):
+        # The y axis points up and the rows come best first: reversed, the best one is on top.
         rows = [row for row in reversed(table.rows) if row.model == model]
         for height, row in enumerate(rows):
             _draw_mri(axes, height, row)

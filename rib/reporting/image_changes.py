@@ -77,6 +77,7 @@ class ChangesReader:
 
     def _changes_of_run(self, run: Run, metrics: Metrics) -> list[Changes]:
         derived_from = {name: spec.derived_from for name, spec in self.catalog.specs.items()}
+        # "before" in metrics.json is the key of the pretrained run, whose predictions are stored once for all methods.
         kind, model, start = metrics["data"]["kind"], metrics["model"], metrics["before"]
         pretrained = self.store.run(kind, model, "none", "pretrained", start)
         changes = []

@@ -16,4 +16,5 @@ def escape_latex(text: str) -> str:
     """Escape plain text for LaTeX, with minus signs and ``>`` in math mode."""
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
     escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    # A hyphen before a digit is a minus sign unless it joins words: "-1.20", but not "ImageNet-21k".
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped).replace(" > ", r" $\to$ ")

@@ -49,6 +49,7 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
         "source": spec.source_name,
         "method": spec.method,
         "options": spec.options,
+        # Nothing is random without training: one pretrained run serves all seeds.
         "seed": spec.config.seed if spec.source is not None else None,
         "suite": spec.suite,
         "fingerprint": spec.training_key,
@@ -64,6 +65,7 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
         "scores": spec.scores,
     }
     if spec.source is not None and spec.held_out is not None:
+        # Held-out images are among the source's, so their accuracy is read off predictions that exist already.
         name = str(spec.held_out_name)
         start, end = (r.load_predictions(name, spec.score_keys[name]) for r in (pretrained, run))
         metrics["held_out"] = held_out_accuracy(start, end, spec.images[name].paths, spec.held_out)
@@ -123,11 +125,12 @@ def _best_ingredients(spec: RunSpec, metrics: Metrics, runs: Sequence[Run]) -> d
         candidates = [
             (other["accuracy"][name]["after"], ingredient.label)
             for ingredient, run in zip(spec.ingredients, runs, strict=True)
+            # An ingredient that was not scored on this suite may still share some of its datasets.
             if family(ingredient.source) != family(name)
             and (other := run.metrics(metrics["suite"]) or run.metrics()) is not None
             if name in other["accuracy"]
         ]
         if candidates:
-            accuracy, label = max(candidates)
+            accuracy, label = max(candidates)  # of equal ones the last label in the alphabet: the same in every run
             best[name] = {"label": label, "accuracy": accuracy, "gain": 100 * (entry["after"] - accuracy)}
     return best

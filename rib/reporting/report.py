@@ -22,7 +22,7 @@ from rib.runtime.files import write_atomically
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
-    from rib.reporting.table import PaperTable
+    from rib.reporting.paper_table import PaperTable
 
 
 def report(config: ReportConfig) -> list[Path]:
@@ -163,17 +163,19 @@ def write_report(
     Raises:
         RibError: If the folder cannot be made, or a run's predictions cannot be read.
     """
+    # Imported here: pandas and matplotlib take about a second each, and the checks before should not wait for them.
     import pandas as pd
     from rich.console import Console
 
     from rib.reporting import figures, runs_table, style
+    from rib.reporting.paper_table import paper_table
     from rib.reporting.summary import method_label
-    from rib.reporting.table import paper_table
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
+    # Rich assumes 80 columns for a file or pipe, and would break the rows.
     console = Console(width=None if Console().is_terminal else 200)
     metrics = [m for _, m in results]
     console.print(runs_table.comparison_table(metrics))
@@ -189,6 +191,7 @@ def write_report(
         write_atomically(summary.with_suffix(".tex"), table.latex().encode())
         style.save(figures.summary_figure(table), summary.with_suffix(".png"))
         files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
+    # With more methods than colours the figure could not be read.
     if len({method_label(m) for m in metrics}) <= len(style.SERIES):
         files.append(style.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
     for line in runs_table.missing_controls(results):

@@ -30,6 +30,7 @@ def draw_run(metrics: Metrics, folder: Path) -> list[Path]:
     files = [save(change_figure(metrics), out / "change.png")]
     if "curve" in metrics:
         files.append(save(curve_figure(metrics), out / "curve.png"))
+    # Sorted by number, as version_10 would come before version_2 by name.
     logs = sorted(
         (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
     )
@@ -42,6 +43,7 @@ def change_figure(metrics: Metrics) -> Figure:
     """Plot accuracy before (open) and after (filled, with the 95 % interval of the change), one row per dataset."""
     kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
+    # From bottom to top: datasets outside RI, then the targets, each group by change.
     names = sorted(metrics["accuracy"], key=lambda n: (n in counted, metrics["accuracy"][n]["change"]["value"]))
     figure = Figure(figsize=(6.4, 1.5 + 0.34 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -118,6 +120,7 @@ def loss_figure(logs: Sequence[Path], metrics: Metrics) -> Figure:
     for colour, column in zip(SERIES, columns, strict=False):
         label = "cross-entropy" if column == "loss" else column.removeprefix("penalty/") + " penalty"
         curve = frame[["step", column]].dropna()
+        # Lightning logs the first optimizer step as step 0.
         axes.plot(curve["step"] + 1, curve[column], color=colour, lw=1.2, label=label)
     axes.set_xlabel("optimizer step", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

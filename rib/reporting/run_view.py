@@ -57,6 +57,7 @@ def show_run(metrics: Metrics, folder: Path) -> None:
     if held_out := metrics.get("held_out"):
         accuracy = f"{100 * held_out['before']:.2f} % before, {100 * held_out['after']:.2f} % after"
         console.print(f"{held_out['num_images']} images held out of the source: {accuracy}", highlight=False)
+    # With one ingredient (WiSE-FT) there is nothing to choose between; its curve shows more.
     if len(metrics.get("ingredients", [])) > 1:
         console.print(best_ingredient_table(metrics))
     if "curve" in metrics:

@@ -96,6 +96,7 @@ def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:
         if m["method"] == "finetune" and m["protocol"]["batch_norm"] == "frozen"
     }
     needed: dict[tuple[str, str], tuple[Run, Metrics]] = {}
+    # One control serves all methods and seeds of a model on a source, so the first run of each gives the command.
     for run, m in trained:
         if m["notes"].get("batch_norm.layers"):
             needed.setdefault((m["model"], m["source"]), (run, m))

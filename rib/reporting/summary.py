@@ -119,6 +119,7 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
     for model, _, start, _ in rows:
         starts[model].add(start)
     reader = ChangesReader(store, catalog)
+    # Read first, and once: all methods of a model are compared with the same plain fine-tuning.
     plain = {row: reader.changes(rows[row]) for row in rows if row[1] == PLAIN}
     summaries, trials = [], trials_in(store)
     for row, group in rows.items():
@@ -129,6 +130,7 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
         # Two checkpoints may carry one model name; the start of their keys then tells them apart.
         name = model if len(starts[model]) == 1 else f"{model} ({start[:6]})"
         summaries.append(_summary(name, group, changes, against, trials))
+    # Holm's correction needs all p-values of the table, so they are adjusted once every row has one.
     compared = [s for s in summaries if s.against_plain is not None]
     adjusted = iter(holm([s.against_plain.p for s in compared if s.against_plain is not None]))
     summaries = [replace(s, p_adjusted=next(adjusted)) if s.against_plain is not None else s for s in summaries]
@@ -249,6 +251,6 @@ def _share_ingredients(balanced: Sequence[Metrics]) -> bool:
     seeds_of: defaultdict[str, set[int | None]] = defaultdict(set)
     for m in balanced:
         for ingredient in m.get("ingredients", []):
-            if ingredient["source"] != "none":
+            if ingredient["source"] != "none":  # the pretrained model is shared by design, and has no seed
                 seeds_of[ingredient["fingerprint"]].add(m["seed"])
     return any(len(seeds) > 1 for seeds in seeds_of.values())

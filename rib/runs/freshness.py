@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rib.runs.spec import RunSpec
 
 
-def find_metrics(run: Run, spec: RunSpec) -> Metrics | None:
+def metrics_if_current(run: Run, spec: RunSpec) -> Metrics | None:
     """Return a run's metrics if they were measured on the images and in the way of scoring that a spec has.
 
     Args:

@@ -50,7 +50,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "logger.": "reads numbers",
     "paths.": "folders on the disk",
     "force": "whether a finished run is made again",
-    "checkpoint.": "an interrupted fit resumes bit for bit (tests/training/test_checkpoint.py)",
+    "checkpoint.": "an interrupted fit resumes bit for bit (tests/training/test_resume.py)",
     "keep_memory": "how memory is given back to the system",
     "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
     "data.rescan": "whether to trust the records of digests",

@@ -55,6 +55,7 @@ def make_cell(folder: Path) -> None:
         # This process had stalled, so that another took its lock and makes the run: wait for that one's result.
         say(f"{error}; waiting for it")
         get_or_make(spec, store)
+    # An earlier attempt, or another grid, may have left its failure behind.
     if rank() == 0:
         (folder / PROGRESS).unlink(missing_ok=True)
         (folder / FAILED).unlink(missing_ok=True)
@@ -69,6 +70,7 @@ def run_cell(folder: Path, threads: int, environment: Mapping[str, str]) -> None
         environment: Variables to set first, such as the GPU to use.
     """
     log = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    # The descriptors and not sys.stdout: C libraries and child processes write to them as well.
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ |= environment

@@ -113,6 +113,7 @@ class Costs:
                     write_atomically(file, json.dumps(vars(_time_model(cell.spec))).encode())
 
     def _file(self, spec: RunSpec) -> Path:
+        # What time per image depends on: the network, the image size, the device and the precision.
         trainer = {k: v for k, v in spec.config.trainer.items() if k in ("accelerator", "devices")}
         key_fields = [spec.start.library, spec.start.architecture, spec.start.transform.size, trainer]
         return self.store.root / "calibration" / f"{digest_of([*key_fields, spec.config.precision])}.json"
@@ -145,6 +146,7 @@ def _keys(model: str, method: str, source: str, images_seen: int | None) -> tupl
 
 
 def _images_seen(spec: RunSpec) -> int | None:
+    # A merge trains nothing: its ingredients are cells of their own, with a cost of their own.
     if not spec.trains or spec.source is None or spec.recipe is None:
         return None
     return spec.recipe.epochs * len(spec.source)

@@ -86,6 +86,8 @@ class LocalExecutor:
             if value is not None and value < 1:
                 raise RibError(f"{name}: expected 1 or more, got {value}")
         self.at_once = max(1, room) if jobs is None else jobs
+        # A plain fork would copy the locks of this process's threads and its CUDA state; a spawned process would import
+        # torch again for each cell.
         self._context = mp.get_context("forkserver")
         self._context.set_forkserver_preload(IMPORTED_ONCE)
 
@@ -158,6 +160,7 @@ class SlurmExecutor:
         kind = "local" if "Local" in launcher["_target_"] else "slurm"
         settings = {k: v for k, v in launcher.items() if k not in ("_target_", "submitit_folder") and v is not None}
         timeouts = settings.pop("max_num_timeout", None)
+        # Submitit takes this parameter in the constructor, and all others in update_parameters.
         first = {f"{kind}_max_num_timeout": timeouts} if timeouts is not None else {}
         try:
             self._executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind, **first)
@@ -202,5 +205,6 @@ def _gpus() -> list[str]:
     """List the GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
     import torch
 
+    # A cluster or the user may have assigned some of the machine's GPUs; the others are not ours to use.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]

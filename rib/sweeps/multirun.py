@@ -72,6 +72,7 @@ class Jobs(Callback):
         """
         if rank() > 0:
             return
+        # The table is printed here; at exit it would appear a second time.
         atexit.unregister(self._show)
         jobs = _records(Path(config.hydra.sweep.dir))
         failed = sum("folder" not in job for job in jobs)
@@ -142,10 +143,11 @@ def run_in_own_process() -> Run:
     hydra = HydraConfig.get()
     command = [sys.executable, "-m", "rib.train", *_arguments(), *hydra.overrides.task]
     environment = {**os.environ, RECORD: str(file.resolve())}
+    # A session of its own, so that `_stop` can signal the job with all its ranks at once.
     with subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd, start_new_session=True) as child:
         try:
             code = child.wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C and SIGTERM too: ranks without a parent would train on
             _stop(child)
             raise
     job = _record(file)

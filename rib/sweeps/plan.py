@@ -19,7 +19,7 @@ from rib.config.schema import BatchNorm, Config
 from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
-from rib.runs.freshness import find_metrics
+from rib.runs.freshness import metrics_if_current
 from rib.runs.resolve import RefusedError, Resolver, resolve
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
@@ -60,7 +60,7 @@ class Cell:
     @property
     def metrics(self) -> Metrics | None:
         """Metrics of its run under exactly this spec; None until the run is finished and scored."""
-        return None if self.run is None or self.spec is None else find_metrics(self.run, self.spec)
+        return None if self.run is None or self.spec is None else metrics_if_current(self.run, self.spec)
 
     @property
     def is_done(self) -> bool:
@@ -85,6 +85,7 @@ class Plan:
         """Add a cell; one that only other cells needed becomes wanted if the grid asks for it as well."""
         if cell.wanted:
             self.asked.append(cell)
+        # Replacing a value keeps its place in a dict, so that a cell stays before those that need it.
         known = self.cells.get(cell.id)
         if known is None or (cell.wanted and not known.wanted):
             self.cells[cell.id] = cell
@@ -118,6 +119,7 @@ def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
     Raises:
         RibError: If the grid itself is invalid, or if all cells fail for the same reason.
     """
+    # One resolver for all cells: it looks each file and dataset up once, and a failure is not tried again per cell.
     plan, resolver = Plan(), Resolver(download=False)
     for label, values, cell_config in _configs(config):
         try:
@@ -199,6 +201,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
             raise RibError(f"{name}: expected a list of at least one value, got {entries!r}")
     used: set[str] = set()
     for model, names in itertools.product(grid["models"], grid["methods"]):
+        # An entry of models may carry overrides: "timm model.name=resnet26".
         name, *more = shlex.split(model)
         with_model = rib.config.override(base, [f"model={name}", *more], f"models: {model}")
         with_method = replace(with_model, method=ingredients.nodes_of(names, "methods", names))

@@ -21,7 +21,7 @@ from rib.errors import DamagedError, RibError
 from rib.reporting import run_view
 from rib.reporting.publish import publish
 from rib.runs.command import command_of
-from rib.runs.freshness import find_metrics, out_of_date
+from rib.runs.freshness import metrics_if_current, out_of_date
 from rib.runs.images import check_images, data_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.resolve import resolve
@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
         first, reason = next(iter(failed.items()))
         raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {reason}")
     if rank() == 0 and len(requested) == 1:
-        metrics = find_metrics(requested[0].run, requested[0].spec)
+        metrics = metrics_if_current(requested[0].run, requested[0].spec)
         assert metrics is not None, "a scored run has metrics"
         run_view.show_run(metrics, requested[0].run.folder)
     return [job.run for job in requested]
@@ -101,6 +101,7 @@ def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[Scori
     if not folders:
         raise RibError(f"runs: expected folders of finished runs; {explain_mismatch(str(config.runs), matched)}")
     jobs: list[ScoringJob] = []
+    # A run that cannot be scored must not keep the others from it: failures are collected and raised at the end.
     trees: Trees = {}
     for folder in folders:
         try:
@@ -189,6 +190,7 @@ def _score(config: EvaluateConfig, jobs: dict[Path, ScoringJob], failed: dict[Pa
         # even if several folders belong to it.
         keys = {(str(job.store.root), job.run.key): job for job in jobs.values() if job.is_open}
         for _, job in sorted(keys.items(), key=itemgetter(0)):
+            # Bytes of disk that must be free: a prediction takes 20 (`rib.sweeps.cost`), the rest is room to spare.
             images = sum(map(len, job.spec.images.values()))
             locks.enter_context(job.store.lock(job.run, 30 * images))
         # Another process may have scored some while this one waited. Rank zero decides, so that all ranks agree.

@@ -32,6 +32,7 @@ def _split_at_existing(pattern: str) -> tuple[Path, list[str]]:
 
 def is_finished(path: Path) -> bool:
     """Check if a path is the folder of a finished run."""
+    # A dot marks a folder in which a process makes a run, or which an interrupted one has left.
     return (path / "metrics.json").is_file() and "." not in path.name
 
 

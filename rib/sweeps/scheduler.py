@@ -151,6 +151,7 @@ class Schedule:
             assert cell.run is not None and cell.spec is not None, "a waiting cell is resolved"
             if self._locks.holder(cell.run.key) is not None:
                 continue  # another process is making it
+            # After the look at the lock: another process may have finished the cell and let go in between.
             if cell.is_done:
                 self._mark_done(cell, advance)
                 continue

@@ -9,7 +9,7 @@ from pathlib import Path
 from rib.data.tree import ImageTree
 from rib.errors import RibError
 from rib.runs.command import command_for
-from rib.runs.freshness import find_metrics
+from rib.runs.freshness import metrics_if_current
 from rib.runs.run import Run, unscored
 from rib.runs.spec import PRETRAINED, RunSpec
 from rib.runs.store import RunStore
@@ -48,7 +48,7 @@ class ScoringJob:
     @property
     def is_open(self) -> bool:
         """True if something is left to score or to compute."""
-        return self.force or find_metrics(self.run, self.spec) is None
+        return self.force or metrics_if_current(self.run, self.spec) is None
 
     @property
     def unscored(self) -> list[str]:
@@ -66,6 +66,7 @@ class ScoringJob:
     @property
     def model_bytes(self) -> int:
         """Memory of one model in bytes, with its logits on the largest dataset if these are kept."""
+        # Runs that were never made and ensembles have no weights file; their models have the size of the start.
         files = (self.run.weights_file, self.pretrained.weights_file, self.spec.start.weights)
         weights = next(file for file in files if file.is_file()).stat().st_size
         logits = max((4 * len(t) * len(t.spec.groups) for t in self.spec.images.values()), default=0)

@@ -25,7 +25,7 @@ from rib.config.command_schema import SearchConfig
 from rib.config.schema import Config
 from rib.errors import DivergedError, RibError
 from rib.pipeline import get_or_make
-from rib.runs.freshness import find_metrics
+from rib.runs.freshness import metrics_if_current
 from rib.runs.method_stack import stack_name
 from rib.runs.resolve import resolve
 from rib.runs.spec import RunSpec
@@ -83,7 +83,7 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Path:
         if study is not None:
             mark_trial(spec, store, folder)
         try:
-            metrics = find_metrics(get_or_make(spec, store), spec)
+            metrics = metrics_if_current(get_or_make(spec, store), spec)
         except DivergedError as error:
             metrics = None
             say(f"trial {number + 1} of {config.trials} diverged: {error}")
@@ -198,9 +198,11 @@ def _next_trial(study: Study | None, space: Space, config: SearchConfig) -> tupl
             study.tell(trial, state=TrialState.FAIL)  # another process took the last trial at the same moment
             return _next_trial(study, space, config)
     elif unfinished:
+        # Optuna has no public way to go on with a trial of another process: `ask` always starts a new one.
         trial = Trial(study, unfinished[0]._trial_id)
     else:
         return None
+    # Seeded per trial: a sampler that is seeded once would repeat its first random numbers when the study is resumed.
     study.sampler = TPESampler(seed=int(digest_of([config.seed, trial.number])[:8], 16))
     # Rounded to three digits, so that the command printed at the end repeats the trial bit for bit.
     setting = {n: float(f"{trial.suggest_float(n, low, high, log=True):.3g}") for n, (low, high) in space.items()}
@@ -221,6 +223,7 @@ def _record_trial(
     from optuna.trial import TrialState
 
     if metrics is None:
+        # PRUNED and not FAIL, which marks trials in excess: a diverged trial counts, and TPE learns that it is bad.
         study.set_user_attr(str(number), {"setting": dict(setting)})
         study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
         return

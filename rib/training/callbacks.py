@@ -1,6 +1,6 @@
 """Lightning callbacks that end training after a number of steps and show its progress.
 
-Checkpoints are in `rib.training.checkpoint`, methods in `rib.methods`.
+Checkpoints are in `rib.training.resume`, methods in `rib.methods`.
 """
 
 from __future__ import annotations

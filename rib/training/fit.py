@@ -89,7 +89,7 @@ def _train(
     from lightning.pytorch.loggers import CSVLogger
 
     from rib.training.callbacks import StopAfter, TrainingProgress
-    from rib.training.checkpoint import KeepEpochs, Resume
+    from rib.training.resume import KeepEpochs, Resume
 
     config, recipe, source = spec.config, spec.recipe, spec.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"

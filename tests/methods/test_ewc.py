@@ -14,7 +14,7 @@ from rib.errors import DivergedError, RibError
 from rib.methods.ewc import EWC
 from rib.methods.fisher import dataset_labels, sample_labels, squared_gradients
 from rib.methods.l2sp import L2SP
-from rib.methods.pull import quadratic, stability_bound
+from rib.methods.quadratic_penalty import quadratic, stability_bound
 from rib.runtime.artifacts import ArtifactCache
 from rib.training.schedule import warmup_cosine
 from tests.support.fitting import LR, MOMENTUM, SPACE, batch, fit, fit_in_pool, furthest, plain, same

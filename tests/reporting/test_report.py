@@ -24,8 +24,8 @@ from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting import formatting, runs_table
 from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.paper_table import paper_table
 from rib.reporting.report import report
-from rib.reporting.table import paper_table
 from rib.runs.keys import NUMERICS
 from rib.runs.run import Run
 from rib.runs.store import RunStore

@@ -20,7 +20,7 @@ from rib.models.weights import load_cached, save_cached, save_weights
 from rib.pipeline import finetune
 from rib.reporting.report import report
 from rib.runs.fields import fisher_key
-from rib.runs.freshness import find_metrics, out_of_date_in
+from rib.runs.freshness import metrics_if_current, out_of_date_in
 from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runs.store import RunStore
@@ -171,7 +171,7 @@ def test_what_is_two_levels_up_is_out_of_date_too(ask_for, store, tmp_path, caps
     run = finetune(config)
     before = run.metrics()["accuracy"]
     shake(RunStore(store).one(method="finetune"))
-    assert find_metrics(run, resolve(config)) is None
+    assert metrics_if_current(run, resolve(config)) is None
     assert out_of_date_in(RunStore(store)) == {run.key, RunStore(store).one(method="wise_ft").key}
     capsys.readouterr()
     report(ReportConfig(PathsConfig(str(store), None), {"name": "none"}, str(tmp_path / "out"), None))

@@ -18,7 +18,7 @@ from rib.errors import RibError
 from rib.methods.base import Method
 from rib.pipeline import finetune
 from rib.runs.fields import fisher_key
-from rib.runs.freshness import find_metrics
+from rib.runs.freshness import metrics_if_current
 from rib.runs.method_stack import LEAVE_THE_START
 from rib.runs.resolve import resolve
 from rib.runs.spec import RunSpec
@@ -276,13 +276,13 @@ def test_a_changed_suite_is_measured_for_itself(ask_for):
     run = finetune(ask_for(*QUICK))
     six = run.metrics()
     assert finetune(ask_for(*QUICK, *fewer)) == run
-    two = find_metrics(run, resolve(ask_for(*QUICK, *fewer)))
+    two = metrics_if_current(run, resolve(ask_for(*QUICK, *fewer)))
     assert two["robustness_improvement"]["targets"] == ["imagenet_v2", "imagenet_a"]
     assert two["suite"] == "seven*"
     entries = [two["accuracy"][name] for name in ("imagenet_v2", "imagenet_a")]
     changes = [100 * (entry["after"] - entry["before"]) for entry in entries]
     assert two["robustness_improvement"]["value"] == pytest.approx(sum(changes) / 2)
-    assert find_metrics(run, resolve(ask_for(*QUICK))) == six
+    assert metrics_if_current(run, resolve(ask_for(*QUICK))) == six
     # Two changed suites of one name lie beside one another.
     finetune(ask_for(*QUICK, "suite.targets=[imagenet_v2]"))
     assert len(run.all_metrics()) == 3
@@ -375,7 +375,7 @@ def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
 
     save_weights(state, part.weights_file)
     part.write_json("fit.json", {**part.read_json("fit.json"), "weights": file_digest(part.weights_file)})
-    assert find_metrics(run, resolve(soup)) is None
+    assert metrics_if_current(run, resolve(soup)) is None
     capsys.readouterr()
     again = finetune(soup)
     assert "is out of date, an ingredient has other weights now (finetune)" in capsys.readouterr().err
@@ -383,7 +383,7 @@ def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
     assert again.metrics()["accuracy"] != before
     # One that is gone is accepted.
     shutil.rmtree(part.folder)
-    assert find_metrics(run, resolve(soup)) is not None
+    assert metrics_if_current(run, resolve(soup)) is not None
 
 
 def test_what_was_begun_from_other_weights_is_not_gone_on_with(ask_for, store):

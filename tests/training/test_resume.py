@@ -17,7 +17,7 @@ from rib.data.scan import scan
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
 from rib.training.callbacks import StopAfter
-from rib.training.checkpoint import Resume
+from rib.training.resume import Resume
 from tests.data.trees import few
 
 BATCHES, EPOCHS = 3, 3

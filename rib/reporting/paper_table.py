@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from rib.config.shipped import shipped_nodes
 from rib.data.worlds import catalog_of, title_of
 from rib.errors import RibError
+from rib.reporting.axes import setting_axes, value_of
 from rib.reporting.comparability import explain_groups, group_comparable
 from rib.reporting.formatting import before_after, points, with_interval, world
 from rib.reporting.markup import escape_latex, markdown_table
@@ -210,6 +210,7 @@ class PaperTable:
         for i, row in enumerate(rows):
             value, mark = row[column].removesuffix("*"), "\\*" if self.rows[i].is_significant else ""
             row[column] = (f"**{value}**" if i in best else value) + mark
+        # Two spaces end a line in Markdown; a bare asterisk would start italics.
         notes = "\n".join(f"{line}  " for line in self.notes).replace("* differs", "\\* differs")
         cost = markdown_table(self.cost_columns, [self.cost_cells(row) for row in self.rows])
         return f"{markdown_table(self.columns, rows)}\n{notes}\n\n{cost}"
@@ -287,54 +288,23 @@ def paper_table(results: Iterable[Result], store: RunStore, asked: Sequence[str]
     if len(groups) > 1:
         raise RibError("these runs cannot share a table: " + "; ".join(explain_groups(groups)))
     metrics = [m for _, m in groups[0].results]
+    # A group has one kind of data. The names of its suites may differ if their datasets agree: the first one is shown.
     kind = metrics[0]["data"]["kind"]
     catalog = catalog_of(kind)
     rows = summarise(groups[0].results, store, catalog)
     with_runs = {source for row in rows for source in row.improvement}
     sources = tuple(name for name in catalog.specs if name in with_runs)
-    axes = _axes(rows)
+    axes = setting_axes(rows)
     general = {k: v for k, v in rows[0].options.items() if not k.startswith("method.")}
     common = {k: v for k, v in general.items() if all(row.options.get(k) == v for row in rows)}
+    # A source that has runs counts as asked for.
     wanted = tuple(name for name in catalog.specs if name in {*asked, *sources})
     return PaperTable(rows, axes, common, sources, wanted, kind, metrics[0]["suite"], _about(metrics))
-
-
-def value_of(row: Summary, axis: str) -> str:
-    """Return a row's value of a setting as text.
-
-    Args:
-        row: Any row.
-        axis: Name of the setting, ``optimizer.lr`` or ``method.ewc.strength``.
-
-    Returns:
-        The value; ``default`` if none was given and none is known; empty if the row's method has no such option.
-    """
-    if axis in row.settings:
-        return str(row.settings[axis])
-    if not axis.startswith("method."):
-        return "default"
-    _, method, option = axis.split(".", 2)
-    if method not in row.method.split("+"):
-        return ""
-    default = shipped_nodes("method").get(method, {}).get(option)
-    return "default" if default is None else str(default)
 
 
 def _no_seeds(row: Summary) -> str:
     """Return why a row has no interval over seeds."""
     return "one seed" if len(row.seeds) < 2 else "seeds share runs"
-
-
-def _axes(rows: Sequence[Summary]) -> tuple[str, ...]:
-    """Return the general settings that differ between any rows, and those of a method that differ between its rows."""
-    axes = []
-    for key in dict.fromkeys(key for row in rows for key in row.settings):
-        of_method = key.startswith(("method.", "paper."))
-        groups = {row.method for row in rows} if of_method else {None}
-        values = [{value_of(row, key) for row in rows if method in (None, row.method)} for method in groups]
-        if any(len(different) > 1 for different in values):
-            axes.append(key)
-    return tuple(axes)
 
 
 def _about(metrics: Sequence[Metrics]) -> str:

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from rib.config import compose
 from rib.pipeline import finetune
-from rib.reporting.table import paper_table
+from rib.reporting.paper_table import paper_table
 from rib.runs.store import RunStore
 
 TARGETS = ("imagenet_a", "imagenet_cartoon", "imagenet_drawing")  # the last two show the same photographs
