@@ -79,7 +79,7 @@ def look(config: DataCommandConfig) -> None:
 
 
 def sheet(config: DataCommandConfig) -> None:
-    """Draw a contact sheet of the datasets found, and print the file's path.
+    """Save example images of the datasets found, one row per dataset, as an image file, and print its path.
 
     Raises:
         RibError: If no dataset is found, or ``out`` is not an image file name.
@@ -94,7 +94,7 @@ def sheet(config: DataCommandConfig) -> None:
 
 
 def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
-    """Scan all datasets found under the root, complete or not; returns them by name, and their catalog."""
+    """Return the images of all datasets found under the data root, complete or not, by name, and their catalog."""
     from rib.data.folders import MissingDatasetError
     from rib.data.scan import scan
     from rib.data.worlds import find_data
@@ -112,7 +112,7 @@ def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]
 
 
 def main() -> None:
-    """Run the ``rib-data`` command."""
+    """Run the command ``rib-data``, which is the same as ``python -m rib.data``."""
     launch(_main)
 
 

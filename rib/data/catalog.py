@@ -22,7 +22,7 @@ Rule = Literal["wnid", "number", "objectnet", "corruption"]
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Description of one dataset.
+    """Description of one dataset: its names, folder layout, classes, number of images and licence.
 
     Attributes:
         name: Name in commands and metrics.json, such as ``imagenet_r``.
@@ -34,14 +34,14 @@ class DatasetSpec:
         groups: ``groups[j]`` are the output ids of class ``j``, in the order of labels.
         num_images: Images of a complete copy; None where releases differ.
         between: Fewest and most images of a complete copy, where releases differ.
-        balanced: True if all classes (of each cell) have equally many images.
+        balanced: True if all classes have equally many images (in ImageNet-C, for each corruption and severity).
         first: WordNet ids of ``ILSVRC2012_val_00000001`` and the next ones, to detect labels in another order.
         classes: Folder names of the classes in label order (WordNet ids; ObjectNet folder names).
         border: Pixels to cut from each side before the transform (ObjectNet's red frame).
-        derived_from: Name of the dataset whose images these are transforms of, or None.
+        derived_from: Name of the dataset from whose images these were made (val for ImageNet-C), or None.
         licence: Terms of use, in one sentence.
         may_train: True if the licence permits training a model on it.
-        labels: Class of each folder in ``classes`` where several folders are one class; empty: each is its own.
+        labels: Label of each folder in ``classes``, if several folders form one class; empty: one class per folder.
         more_folders: True if the release has folders that are not a class here (200 of ObjectNet's 313).
         precropped: True if images are stored at 224 px, already cropped (ImageNet-C).
         cells: ``corruption/severity`` sub-folders (ImageNet-C), else empty.
@@ -71,13 +71,13 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Catalog:
-    """A family of datasets and the outputs of the models that are scored on them.
+    """The datasets of one benchmark (real ImageNet or mini), and the classes that the models' K outputs stand for.
 
     Indexing by a dataset's name returns its `DatasetSpec`, or raises a `RibError` with the nearest known name.
 
     Attributes:
         kind: ``mini`` or ``user``, as in metrics.json and in the run store's first folder.
-        wnids: WordNet id of each of the K outputs, in order.
+        wnids: WordNet id of each of a model's K outputs, in order.
         specs: The datasets by name, in the order of tables.
     """
 
@@ -138,7 +138,7 @@ def _of_some_classes(name: str, title: str, folder: str, ids: str, num_images: i
 
 
 def _photographs() -> tuple[DatasetSpec, ...]:
-    """Describe the datasets of separate images: val, V2, A, R and Sketch."""
+    """Return the descriptions of the datasets with images of their own: val, V2, A, R and Sketch."""
     return (
         _of_all_classes(
             "imagenet_val",
@@ -196,7 +196,7 @@ def _objectnet() -> DatasetSpec:
 
 
 def _derived_from_val() -> tuple[DatasetSpec, ...]:
-    """Describe the datasets made from the images of val: Cartoon, Drawing and C."""
+    """Return the descriptions of the datasets made from the images of val: Cartoon, Drawing and C."""
     common: dict[str, Any] = {"derived_from": "imagenet_val", "balanced": True}
     looks = tuple(
         _of_all_classes(
@@ -264,10 +264,10 @@ ZENODO = "CC BY 4.0 (Zenodo {}); the originals stay under ImageNet's terms."
 
 
 def with_label_rule(spec: DatasetSpec, rule: str) -> DatasetSpec:
-    """Return a dataset's spec under another rule for ObjectNet's labels; other datasets are returned unchanged.
+    """Return ObjectNet's description with another mapping of its folders to outputs; other datasets are unchanged.
 
     Args:
-        spec: Spec of any dataset.
+        spec: Description of any dataset.
         rule: ``max``: the maximum over a class's outputs (113 classes, as WiSE-FT scores it); ``first``: the first of
             its outputs alone (113); ``authors``: the 105 outputs of the ImageNet-RIB authors' code, including the 8
             folders that it mislabels.

@@ -1,4 +1,4 @@
-"""Disk cache of decoded images: the paper's recipe has no augmentation, so every epoch decodes to the same pixels.
+"""Disk cache of decoded and cropped images, which are the same in every epoch if there is no augmentation.
 
 The cache is a flat array, mapped into memory, with exactly the bytes that decoding gives. It is used for datasets whose
 crops fit `BUDGET` (all of mini, small sources of real data); larger ones are decoded on the fly. The file name is a
@@ -84,7 +84,7 @@ def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | 
 
 
 def _load(file: Path) -> Tensor:
-    """Map a saved array into memory.
+    """Return a saved array as a memory-mapped tensor, after a check of its digest.
 
     Raises:
         OSError: If it does not exist.
@@ -97,7 +97,7 @@ def _load(file: Path) -> Tensor:
 
 
 def _publish(crops: Pixels, file: Path) -> None:
-    """Save an array and its digest atomically, so that other processes see all of it or nothing."""
+    """Save an array and its digest atomically, so that other processes never load an incomplete array."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for leftover in file.parent.glob("*.tmp"):
         if time.time() - leftover.stat().st_mtime > STALE_SECONDS:

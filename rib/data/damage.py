@@ -50,7 +50,7 @@ Damage = dict[Path, str]
 
 
 def report_damage(trees: Iterable[ImageTree], records: Path | None, damaged: str = "warn", again: bool = False) -> None:
-    """Warn once about damaged images, or refuse them; does nothing on ranks other than zero.
+    """Check datasets for damaged images on rank zero, and print a warning or raise an error if there are any.
 
     Args:
         trees: Datasets that are about to be read.
@@ -137,7 +137,7 @@ def _read(record: Path) -> dict[str, str] | None:
 
 
 def _warnings_of(tree: ImageTree, paths: Sequence[str]) -> dict[str, str]:
-    """Decode the given images and return libjpeg's warning for each damaged one."""
+    """Decode the images at some paths and return libjpeg's warning for each damaged one, by path."""
     loader = DataLoader(
         _Warnings(tree.folder, paths),
         batch_size=BATCH,
@@ -154,7 +154,7 @@ def _warnings_of(tree: ImageTree, paths: Sequence[str]) -> dict[str, str]:
 
 
 class _Warnings(Dataset[tuple[str, str]]):
-    """Dataset of (path, libjpeg's warning on decoding the file)."""
+    """Torch dataset that decodes each file and returns its path and libjpeg's warning, empty if it is intact."""
 
     def __init__(self, folder: Path, paths: Sequence[str]) -> None:
         self.folder = folder
@@ -168,7 +168,7 @@ class _Warnings(Dataset[tuple[str, str]]):
 
 
 def _capture_standard_error(worker: int) -> None:
-    """Redirect a loader process's standard error to a temporary file, from which `_warning` reads."""
+    """Redirect a loader process's standard error to a temporary file, where `_warning` reads libjpeg's warnings."""
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), STANDARD_ERROR)
     warnings.simplefilter("ignore")  # Python's warnings would be taken for libjpeg's

@@ -24,7 +24,7 @@ SOURCE_BATCH = 64
 
 
 class RIBDataModule(L.LightningDataModule):
-    """Serve the source for training and the targets for scoring, read with the model's own transform.
+    """LightningDataModule with loaders over the images to train on (source) and the datasets to score (targets).
 
     Args:
         source: Images to fine-tune on, or None.
@@ -73,7 +73,7 @@ class RIBDataModule(L.LightningDataModule):
         self._resume: tuple[int, int] | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return a loader over this process's share of the shuffled source: images, labels, positions.
+        """Return a loader of training batches (images, labels, positions): this process's share of the shuffled source.
 
         Raises:
             RibError: If there is no source, or the processes cannot share a batch evenly.
@@ -92,28 +92,29 @@ class RIBDataModule(L.LightningDataModule):
         return self._loader(self._images(self.source, self.augment), self._order)
 
     def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Return a loader over every ``world``-th image of a target from ``rank`` on: images, labels, positions.
+        """Return a loader of batches (images, labels, positions) over this process's share of a dataset to score.
 
-        Images come in path order, each exactly once over all processes: a padded sampler would count some twice.
+        The share is every ``world``-th image from ``rank`` on, in path order. Over all processes each image comes
+        exactly once: a padded sampler would count some twice.
         """
         return self.loader_of(self.targets[name], rank, world)
 
     def loader_of(self, tree: ImageTree, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Return the same loader as `evaluation_loader` for any images, such as those held out of the source."""
+        """Return a loader like that of `evaluation_loader` for any images, such as those held out of the source."""
         size = self.evaluation_batch_size
         return self._loader(self._images(tree), _chunks(range(rank, len(tree), world), size))
 
     def batches_of(self, tree: ImageTree, batches: Sequence[Sequence[int]]) -> DataLoader[Batch]:
-        """Return a loader over batches of images given by their positions, in that order."""
+        """Return a loader of the given batches, each a list of positions of images in ``tree``."""
         return self._loader(self._images(tree), batches)
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """Select source images at random, without augmentation, for statistics of the pretrained model (a Fisher, say).
+        """Return batches of randomly selected source images, without augmentation, such as for Fisher information.
 
         Args:
             count: Number of images; all, if the source has fewer.
             seed: Seed of the selection.
-            rank: Index of this process, which gets every ``world``-th selected image from here.
+            rank: Index of this process, which gets every ``world``-th selected image from this index on.
             world: Number of processes.
 
         Returns:
@@ -129,7 +130,7 @@ class RIBDataModule(L.LightningDataModule):
         return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of its batches done, for checkpoints (see `rib.training.resume`)."""
+        """Return the epoch and how many of its batches are done, to be saved in a checkpoint for resuming."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
         # Lightning's counters: a batch is `processed` before on_train_batch_end and `completed` after it; `ready`
@@ -139,7 +140,7 @@ class RIBDataModule(L.LightningDataModule):
         return {"epoch": max(0, loop.epoch_progress.current.ready - 1), "batches_done": done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next `train_dataloader` after the epoch and batches of a checkpoint."""
+        """Restore a checkpoint's position: the next `train_dataloader` continues with the batch after it."""
         epoch, done = state_dict["epoch"], state_dict["batches_done"]
         assert self.source is not None
         batches = -(-len(self.source) // self.batch_size)
@@ -165,7 +166,7 @@ class RIBDataModule(L.LightningDataModule):
 
 
 class _Loader(DataLoader[Batch]):
-    """A DataLoader that raises an image's error as one sentence, without the worker's traceback."""
+    """DataLoader that reports an unreadable image as a one-sentence `RibError`, without a worker's traceback."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
@@ -185,5 +186,5 @@ def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
 
 
 def _keep_batch(batch: Any) -> Any:
-    """Return the batch unchanged, since `Images` returns whole batches already."""
+    """Collate function that returns a batch unchanged, since `Images` returns whole batches already."""
     return batch

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Images(Dataset[Batch]):
-    """Dataset of uint8 images that returns whole batches.
+    """Torch dataset over the images of one dataset, uint8, that reads a whole batch of indices at once.
 
     An index may carry an epoch as ``epoch * N + position``. Together with the seed it determines the augmentation, so
     an augmented image depends on (seed, epoch, position) and not on batches, workers or processes.
@@ -55,7 +55,7 @@ class Images(Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a whole batch; torch's DataLoader calls this instead of `__getitem__` if it is defined."""
+        """Return the batch of images at some indices; torch's DataLoader calls this instead of `__getitem__`."""
         position = torch.tensor([index % len(self) for index in indices])
         if self.crops is not None:
             images = self.crops[position]

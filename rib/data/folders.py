@@ -1,4 +1,7 @@
-"""Find a dataset's folder, and the class of each of its sub-folders. Does not import torch."""
+"""Find a dataset's folder under the data root, and the class label of each of its sub-folders.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
 
 
 class MissingDatasetError(RibError):
-    """A dataset's folder does not exist, or holds no image."""
+    """Raised if a dataset's folder does not exist or holds no image."""
 
 
 def find_folder(spec: DatasetSpec, root: Path) -> Path:
-    """Return the first of a dataset's possible folders that exists.
+    """Return a dataset's folder under the data root: the first of its possible folders that exists.
 
     Args:
         spec: The dataset's catalog entry.
@@ -56,7 +59,7 @@ def find_folder(spec: DatasetSpec, root: Path) -> Path:
 
 
 def class_of_folder(spec: DatasetSpec, folder: Path) -> tuple[dict[str, int], set[str] | None]:
-    """Map folder names to class labels.
+    """Return the class label of each folder name that a dataset may have, and the names of folders to ignore.
 
     Args:
         spec: The dataset's catalog entry; its folder names are always accepted.
@@ -91,7 +94,7 @@ def class_of_folder(spec: DatasetSpec, folder: Path) -> tuple[dict[str, int], se
 
 
 def class_names(spec: DatasetSpec) -> Iterator[tuple[int, str]]:
-    """Yield every (label, folder name) that the dataset's folder rule accepts."""
+    """Yield (label, name) for every name that a class folder of the dataset may have."""
     labels = spec.labels or tuple(range(len(spec.classes)))
     for label, name in zip(labels, spec.classes, strict=True):
         yield label, name
@@ -100,7 +103,7 @@ def class_names(spec: DatasetSpec) -> Iterator[tuple[int, str]]:
 
 
 def class_name(spec: DatasetSpec, name: str) -> str:
-    """Return the class name in a folder's path: ``fog/3/n01440764`` -> ``n01440764``, ``0007`` (V2) -> ``7``."""
+    """Return the class that a folder's path names: ``fog/3/n01440764`` -> ``n01440764``, V2's ``0007`` -> ``7``."""
     name = name.rpartition("/")[2]
     # As integers: sorted as strings, only 12 of ImageNet-V2's 1000 folders keep their class (ImageNetV2 issues 4, 10).
     return str(int(name)) if spec.rule == "number" and name.isdecimal() else name
@@ -141,7 +144,7 @@ def flat_names(spec: DatasetSpec, folder: Path, images: Sequence[str]) -> list[s
 
 
 def _names_by_number(spec: DatasetSpec, folder: Path, file: Path, images: Sequence[str]) -> list[str]:
-    """Look up each image by its number in a list with one line per image of the release."""
+    """Return each val image's WordNet id: the line of a list given by the number in the image's file name."""
     lines = file.read_text().split()
     if len(lines) != spec.num_images:
         raise RibError(
@@ -154,7 +157,7 @@ def _names_by_number(spec: DatasetSpec, folder: Path, file: Path, images: Sequen
         if not 0 < number <= len(lines):
             raise RibError(
                 f"{spec.title}: expected images ILSVRC2012_val_00000001 to {len(lines):08} in {folder}, found {image}, "
-                f"whose line in {file} is not known; move it away, or sort the images into class folders"
+                f"which has no label in {file}; move it away, or sort the images into class folders"
             )
     return [lines[number - 1] for number in numbers]
 

@@ -1,4 +1,4 @@
-"""Identity of a dataset's images: the digests that enter run keys.
+"""Digests that identify a dataset's images; they are part of the hash under which a run's results are stored.
 
 Images drawn by rib are identified by their pixels before encoding, which are the same on every machine. All others are
 identified by path and content or, where reading every file would take hours (ImageNet-C), by path and size. Times and
@@ -28,7 +28,7 @@ RECORDS = "records"
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """Identification of a dataset's files: by content or by size, with a record of digests.
+    """Way to identify a dataset's files, by content or by size, and the file in which their digests are saved.
 
     Attributes:
         kind: ``content``, or ``listing`` for file sizes alone.
@@ -44,7 +44,7 @@ class FileIdentity:
 
     @classmethod
     def of(cls, spec: DatasetSpec, folder: Path, kind: str | None, records: Path | None, since: int) -> FileIdentity:
-        """Create the identity of a dataset's files; kind None means ``listing`` for ImageNet-C, else ``content``."""
+        """Create a `FileIdentity`; ``kind`` None means ``listing`` (sizes) for ImageNet-C, else ``content``."""
         name = f"{spec.name}-files-{digest_of(str(folder.resolve()))}.npz"
         default = "listing" if spec.rule == "corruption" else "content"
         return cls(str(kind or default), None if records is None else records / name, since, is_network(folder))
@@ -54,7 +54,7 @@ class FileIdentity:
         return files_digest(folder, paths, self.record, title, self.since, by_folder=self.network)
 
     def column(self, folder: Path, paths: tuple[str, ...], sizes: Ints | None, title: str) -> bytes:
-        """Return the bytes that identify the files, one after another: digests of content, or sizes.
+        """Return the content digests or the sizes of all files as bytes, from which the dataset's digest is computed.
 
         Sizes are read anew, except on a network file system, where the sizes of the last listing are used.
         """
@@ -66,7 +66,7 @@ class FileIdentity:
 
 
 def drawn_digests(root: Path) -> dict[str, dict[str, str]] | None:
-    """Read `DIGESTS` and `CONTENTS` of a root of drawn images; None if either is missing or damaged."""
+    """Read the files `DIGESTS` and `CONTENTS` in the folder of mini's images; None if one is missing or damaged."""
     try:
         documents = {name: json.loads((root / name).read_text()) for name in (DIGESTS, CONTENTS)}
     except (OSError, ValueError):
@@ -75,5 +75,5 @@ def drawn_digests(root: Path) -> dict[str, dict[str, str]] | None:
 
 
 def contents_digest(contents: Digests) -> str:
-    """Return one digest, 16 hex digits, of the contents of several files in order."""
+    """Combine the content digests of several files, in order, into one digest of 16 hex digits."""
     return columns_digest(contents.tobytes())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The classes of a dataset in terms of a model's outputs.
+    """Mapping from a model's outputs to a dataset's classes: the ids of the outputs that count as each class.
 
     Attributes:
         groups: ``groups[j]`` are the output ids that count as class ``j``. Nearly always one id; nine of ObjectNet's
@@ -45,7 +45,7 @@ class LabelSpace:
 
     @cached_property
     def _index(self) -> Tensor:
-        """Output ids, shape (C, G); short groups repeat their first id, which does not change the maximum."""
+        """Output ids of each class, shape (C, G), padded with the class's first id, which keeps the maximum."""
         width = max(len(group) for group in self.groups)
         return torch.tensor([group + (group[0],) * (width - len(group)) for group in self.groups])
 
@@ -70,7 +70,7 @@ class LabelSpace:
         return picked.view(-1, *index.shape).amax(dim=2)
 
     def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return, for each image, the most likely of the outputs that count as its class.
+        """Return, for each image, the most likely output among those that count as the class of its label.
 
         Args:
             outputs: All outputs of the model, shape (B, K).

@@ -1,4 +1,4 @@
-"""Check a dataset's folders for two kinds of fault: incomplete data, and images or labels of something else.
+"""Check a dataset's folders for two kinds of fault: incomplete data, and wrong images or labels.
 
 ``data.allow_incomplete`` accepts the first kind. The second is always refused: images that are not part of the
 release, class numbers that count from one, labels in another order, or another dataset with the same class folders
@@ -27,7 +27,7 @@ GENERIC = ("val", "train", "sketch")
 def wrong_images_fault(
     spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int], paths: Sequence[str], labels: Ints
 ) -> str | None:
-    """Find signs that the images are another dataset's or the labels are wrong, which is refused in any case.
+    """Check that the images are this dataset's and have the right labels; any fault is an error in every run.
 
     Args:
         spec: The dataset's catalog entry.
@@ -53,7 +53,7 @@ def wrong_images_fault(
 def layout_fault(
     spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int], other_folders: set[str] | None
 ) -> str | None:
-    """Find class folders that lie one level too deep, and folders that are not a class of the dataset.
+    """Check that class folders lie directly in the dataset's folder, and that no folder has an unknown name.
 
     Args:
         spec: The dataset's catalog entry.
@@ -93,7 +93,7 @@ def expected_images(spec: DatasetSpec) -> str:
 
 
 def _names(spec: DatasetSpec, listing: Listing) -> dict[str, str]:
-    """Map the class name of each folder to the folder."""
+    """Return the folder of each class in a listing, by the class's name from `class_name`."""
     return {class_name(spec, name): name for name in listing.folders if name != FLAT}
 
 
@@ -108,7 +108,7 @@ def _is_other_dataset(spec: DatasetSpec, name: str) -> bool:
 
 
 def _other_dataset_at(spec: DatasetSpec, folder: Path) -> str | None:
-    """Return the title of another dataset whose folder this is by name, following links; None if there is none."""
+    """Return the title of the other dataset that a folder's name (or its link's target) belongs to, or None."""
     target = folder.resolve()
     for pattern, title in catalog.OTHER_SETS.items():
         if re.search(pattern, target.name, re.IGNORECASE):
@@ -120,7 +120,7 @@ def _other_dataset_at(spec: DatasetSpec, folder: Path) -> str | None:
 
 
 def _numbering_fault(spec: DatasetSpec, folder: Path, listing: Listing) -> str | None:
-    """Find classes that are not numbered from 0, and severities that are not numbered from 1."""
+    """Return a sentence if V2's class folders are not numbered from 0 or C's severities not from 1, else None."""
     if spec.rule == "corruption":
         for corruption in dict.fromkeys(cell.partition("/")[0] for cell in spec.cells):
             for name in (corruption, *(f"{archive}/{corruption}" for archive in ARCHIVES)):
@@ -143,7 +143,7 @@ def _numbering_fault(spec: DatasetSpec, folder: Path, listing: Listing) -> str |
 
 
 def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int]) -> str | None:
-    """Find ImageNet classes that a 200-class dataset (A or R) does not have: the images are another dataset's."""
+    """Return a sentence if folders are ImageNet classes that are not in the dataset (A or R have 200), else None."""
     if spec.rule != "wnid":
         return None
     foreign = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().wnids))
@@ -156,7 +156,7 @@ def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, know
 
 
 def _surplus_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
-    """Find more images than the release has, in all or (where labels come from a list) in a class."""
+    """Return a sentence if there are more images than in the release, in total or in a class; else None."""
     most = spec.between[1] if spec.between is not None else spec.num_images
     if most is not None and len(labels) > most:
         return (
@@ -176,7 +176,7 @@ def _surplus_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: In
 
 
 def _label_order_fault(spec: DatasetSpec, folder: Path, paths: Sequence[str], labels: Ints) -> str | None:
-    """Find an image of val under another class than its known one: folders or labels are in another order."""
+    """Return a sentence if an image of val whose class is known has another label, else None."""
     if not spec.first:
         return None
     for path, label in zip(paths, np.asarray(labels).tolist(), strict=True):

@@ -71,7 +71,7 @@ class Listing:
 
 
 def list_folder(spec: DatasetSpec, folder: Path, records: Path | None = None, rescan: bool = False) -> Listing:
-    """Return all images of a dataset by class folder, from the saved listing if no folder has changed since.
+    """List the images in each class folder of a dataset, or load the saved listing if no folder has changed since.
 
     Args:
         spec: The dataset's catalog entry.
@@ -116,7 +116,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _class_folders(spec: DatasetSpec, folder: Path) -> Iterator[tuple[str, State]]:
-    """Yield the relative path of each folder that holds images, and its state."""
+    """Yield the relative path of each folder that holds images, and its `State`, by which changes are detected."""
     if spec.rule == "corruption":
         for cell in spec.cells:
             candidates = [cell, *(f"{archive}/{cell}" for archive in ARCHIVES)]
@@ -143,7 +143,7 @@ def _image_files(folder: Path) -> list[tuple[str, int]]:
                 if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")
             )
     except FileNotFoundError as error:
-        raise RibError(f"{error.filename} is a link to a file that does not exist; fix or remove it") from error
+        raise RibError(f"{error.filename} is a broken symbolic link; fix or remove it") from error
 
 
 def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
@@ -161,7 +161,7 @@ def _write(record: Path, listing: Listing, states: dict[str, State]) -> None:
 
 
 def _read(record: Path, states: dict[str, State]) -> Listing | None:
-    """Return the saved listing; None if a folder has changed since, or the record is missing or damaged."""
+    """Load a saved listing; return None if a folder has changed since, or the file is missing or damaged."""
     try:
         with record.open("rb") as stream, np.load(stream, allow_pickle=False) as columns:
             if list(map(tuple, columns["states"].tolist())) != list(states.values()):

@@ -17,7 +17,7 @@ from rib.runtime.processes import check_share
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of image indices for one process, encoded as ``epoch * N + position``.
+    """Batch sampler for one process: yields lists of image indices, each encoded as ``epoch * N + position``.
 
     Processes share the same global batches: rank r takes the images r, r + world, ... of each. If the last batch of an
     epoch does not divide evenly, ranks get different numbers of images; if it has fewer images than there are ranks, it
@@ -55,20 +55,20 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def start_at(self, epoch: int, batches_done: int) -> None:
-        """Start the next iteration in the given epoch, after the batches already done."""
+        """Let the next iteration begin in the given epoch, after the given number of batches already done."""
         self.epoch, self._skip = epoch, batches_done
 
     def order(self) -> list[int]:
-        """Return all N indices in this epoch's order."""
+        """Return the positions of all N images in the random order of the current epoch."""
         generator = torch.Generator().manual_seed(int(digest_of(["order", self.seed, self.epoch])[:15], 16))
         return torch.randperm(self.num_images, generator=generator).tolist()
 
     def size(self, number: int) -> int:
-        """Return the number of images in global batch ``number`` (from 0), without padding."""
+        """Return the number of images in batch ``number`` (from 0), over all processes, without padding."""
         return min(self.batch_size, self.num_images - number * self.batch_size)
 
     def share(self, number: int) -> int:
-        """Return this process's number of images in global batch ``number``, without padding; may be 0."""
+        """Return the number of images of batch ``number`` that this process gets, without padding; may be 0."""
         return len(range(self.rank, self.size(number), self.world))
 
     def smallest_share(self) -> int:

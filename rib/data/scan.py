@@ -90,7 +90,7 @@ def scan(
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
-    """Return the images and classes found and expected (the fewest images expected, where releases differ)."""
+    """Return the numbers of images and classes found and expected (the smallest number, where releases differ)."""
     return {
         "images": len(labels),
         "expected": spec.num_images if spec.between is None else spec.between[0],
@@ -100,7 +100,7 @@ def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, in
 
 
 def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
-    """Return a sentence on missing images, classes or cells and what to do; None if the dataset is complete."""
+    """Return a sentence on missing images, classes or folders and what to do; None if the dataset is complete."""
     go_on = "unpack its archive again, or continue with the images found with data.allow_incomplete=true"
     if spec.cells and (fault := _cell_fault(spec, listing)):
         return f"{spec.title}: {fault} in {folder}; {go_on}"
@@ -124,7 +124,7 @@ def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints
 
 
 def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
-    """Return a sentence on cells of ImageNet-C (``corruption/severity``) that lack images; None if none does."""
+    """Return a sentence if a ``corruption/severity`` folder of ImageNet-C lacks images, else None."""
     count_of = Counter[str]()
     for name, count in zip(listing.folders, listing.counts.tolist(), strict=True):
         count_of["/".join(name.split("/")[-3:-1])] += count
@@ -138,7 +138,9 @@ def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
 
 
 def _with_pixel_digest(tree: ImageTree, root: Path) -> ImageTree:
-    """Identify a complete drawn dataset by its pixels, as long as its files are still those that were written.
+    """Return a dataset of mini identified by its pixels, if its files are still those that rib wrote.
+
+    Other datasets are returned unchanged.
 
     JPEG encoders differ between machines, so the files of mini do too while its pixels before encoding do not: only
     the digest of pixels gives a run the same key everywhere.

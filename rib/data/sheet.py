@@ -1,4 +1,4 @@
-"""Contact sheet of the datasets: one row per dataset, with an example image of the same classes in each."""
+"""Contact sheet: an image with one row per dataset and one column per class, with an example image in each cell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THUMB, GAP, MARGIN = 72, 4, 132
 
 
 def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int = 10) -> Image.Image:
-    """Draw one row per dataset and one column per class, starting with the classes that most datasets share.
+    """Return an image with one row per dataset and one column per class, first the classes that most datasets have.
 
     Args:
         trees: Datasets by name, in the order of rows.
@@ -57,7 +57,7 @@ def _thumbnail(file: Path) -> Image.Image:
 
 
 def write_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, file: Path) -> Path:
-    """Draw the contact sheet into an image file, creating its folder, and return the file."""
+    """Save the contact sheet of some datasets as an image file, creating its folder, and return its path."""
     file.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(trees, catalog).save(file)
     return file

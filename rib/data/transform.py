@@ -27,7 +27,7 @@ Reader = Callable[[Path, int, bool], "Tensor"]
 
 @dataclass(frozen=True)
 class Transform:
-    """A checkpoint's evaluation transform.
+    """Evaluation transform of a checkpoint: the size of the crop, resizing, interpolation, mean and std.
 
     Attributes:
         size: S, side of the square crop, pixels.
@@ -56,7 +56,7 @@ class Transform:
 
     @property
     def resized(self) -> int:
-        """Length of the shorter side before the crop, pixels (timm's rounding)."""
+        """Length to which an image's shorter side is resized before the crop, pixels, rounded as in timm."""
         return math.floor(self.size / self.crop_pct)
 
 
@@ -159,7 +159,7 @@ def _centre(image: Tensor, transform: Transform) -> Tensor:
 
 
 def _with_pil(content: bytes, transform: Transform, border: int, precropped: bool) -> Tensor:
-    """Apply timm's evaluation transform (`timm.data.create_transform`), except for mean and std."""
+    """Decode an image and apply timm's evaluation transform (`timm.data.create_transform`) without mean and std."""
     from torchvision import transforms
 
     image = _cut_pil(to_rgb(open_image(content), content), border)

@@ -1,4 +1,4 @@
-"""The images of one dataset as a sorted list of paths and labels, with seeded subsets and a digest for run keys."""
+"""The images of one dataset: a sorted list of paths and labels, with random subsets and a digest that identifies it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ImageTree:
 
     @property
     def identity(self) -> str:
-        """Kind of the digest: of ``pixels`` (drawn images), file ``content``, or the ``listing`` (paths and sizes)."""
+        """Kind of the digest: of ``pixels`` (drawn by rib), file ``content``, or paths and sizes (``listing``)."""
         return self.file_identity.kind if self.drawn is None else "pixels"
 
     @cached_property
@@ -63,7 +63,7 @@ class ImageTree:
         return self._files_digest() if self.drawn is None else self.drawn
 
     def on_disk(self) -> str:
-        """Return a digest of the files as they are now; caches of decoded images are valid as long as it is unchanged.
+        """Return a digest of the files as they are now, by which caches of decoded images detect changes.
 
         Raises:
             RibError: If the images have changed since `digest` was computed.
@@ -78,7 +78,10 @@ class ImageTree:
         return self.digest if self.identity == "content" else self.states()
 
     def states(self) -> str:
-        """Return a digest of each file's size, times and inode (on a network file system of the sizes alone)."""
+        """Return one digest over the sizes, times and inodes of all files, by which changes are detected.
+
+        On a network file system times and inodes are left out.
+        """
         if self.file_identity.network:
             return self._files_digest()
         return columns_digest(file_states(self.folder, self.paths).tobytes())
@@ -89,7 +92,7 @@ class ImageTree:
         return digest_of([self.spec.name, self.identity, columns])
 
     def limit(self, count: int) -> ImageTree:
-        """Return at most ``count`` images, spread evenly over classes (and the cells of ImageNet-C).
+        """Return a subset of at most ``count`` images, spread evenly over classes (and ImageNet-C's corruptions).
 
         Raises:
             RibError: If ``count`` is less than 1.
@@ -107,7 +110,7 @@ class ImageTree:
         return self.part(np.sort(order[:count]), f"limit {count}")
 
     def images_per_class(self, count: int, seed: int) -> ImageTree:
-        """Return ``count`` images of each class, or all if a class has fewer.
+        """Return a random subset with ``count`` images of each class, or all of a class that has fewer.
 
         With the same seed, the images for a smaller count are a subset of those for a larger one.
 
@@ -149,11 +152,11 @@ class ImageTree:
         return self.part(np.flatnonzero(~held), f"without {rule}"), self.part(np.flatnonzero(held), rule)
 
     def sample(self, count: int, seed: int) -> Ints:
-        """Return the positions of up to ``count`` images in a random order that depends on paths and seed alone."""
+        """Return the positions of up to ``count`` randomly chosen images; the choice depends only on paths and seed."""
         return np.argsort(_path_hashes(self.paths, f"sample {seed}"), kind="stable")[:count]
 
     def part(self, index: Ints, rule: str) -> ImageTree:
-        """Return the images at the given positions.
+        """Return the subset of the images at the given positions.
 
         Args:
             index: Positions, ascending.
@@ -181,9 +184,10 @@ def _path_hashes(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
 
 
 def _balanced_order(cells: Iterable[str], labels: Ints, hashes: NDArray[np.uint64]) -> Ints:
-    """Return an order of images in which every prefix is spread evenly over cells and classes.
+    """Return an order of ImageNet-C's images whose every prefix is spread evenly over corruptions and classes.
 
-    Cells take turns, and each cell goes through the classes from a different first class.
+    A cell is a corruption at one severity. Cells take turns, and each goes through the classes from a different first
+    class.
     """
     _, cell = np.unique(np.asarray(list(cells)), return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
@@ -202,7 +206,7 @@ def _fixed_permutation(count: int) -> Ints:
 
 
 def _rank_within(groups: Any, hashes: NDArray[np.uint64]) -> Ints:
-    """Return the rank of each element within its group, 0 for the smallest hash."""
+    """Return the rank of each element within its group in ascending order of hashes, from 0."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     order = np.lexsort((hashes, group))
     sorted_groups = group[order]

@@ -13,7 +13,7 @@ from rib.errors import RibError
 
 
 def find_data(config: Any) -> tuple[Catalog, Path]:
-    """Return the catalog and root folder of a config's data: the user's, or mini's, which is drawn on first use.
+    """Return the catalog and root folder of the user's datasets, or of mini, which is drawn on first use.
 
     Args:
         config: Any command's config with ``data.root`` and ``paths.cache``.
@@ -41,7 +41,7 @@ def cache_dir(configured: str | None) -> Path:
 
 
 def catalog_of(kind: str) -> Catalog:
-    """Return the catalog for the ``data.kind`` of metrics.json, ``mini`` or ``user``."""
+    """Return the catalog of a kind of data, as recorded in metrics.json: ``mini``, or ``user`` (real ImageNet)."""
     return mini.catalog() if kind == "mini" else catalogs.real()
 
 

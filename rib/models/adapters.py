@@ -1,7 +1,8 @@
-"""Low-rank updates of weights (LoRA) and a visual prompt, and the names of parameters that such methods train besides.
+"""Modules for parameter-efficient fine-tuning: low-rank updates of weights (LoRA), and a visual prompt.
 
 `LowRank` is a `torch.nn.utils.parametrize` parametrization, so a weight attribute reads as base plus update and can be
-merged without leaving a trace in the network. `BorderPrompt` adds a frame to images.
+merged without leaving a trace in the network. `BorderPrompt` adds a frame to images. Other functions
+return the names of the tokens and norms that such methods may train in addition.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def token_names(backbone: nn.Module) -> set[str]:
 
 
 def outer_norm_names(backbone: nn.Module) -> set[str]:
-    """Return the names of the LayerNorm parameters outside the numbered layers (timm's ``norm``, ``fc_norm``)."""
+    """Return the names of the LayerNorm parameters outside a network's blocks (timm's ``norm``, ``fc_norm``)."""
     numbered = tuple(f"{name}." for name in blocks(backbone))
     norms = {name: m for name, m in backbone.named_modules() if isinstance(m, nn.LayerNorm)}
     return {
@@ -59,7 +60,7 @@ class Site:
 
 
 def sites(backbone: nn.Module) -> dict[str, list[Site]]:
-    """Return the sites for low-rank updates by kind of layer, each list from input to output.
+    """Return the weights of a network that can get low-rank updates, by kind of layer, from input to output.
 
     Args:
         backbone: timm or open_clip network.
@@ -136,7 +137,10 @@ def add_low_rank(site: Site, rank: int, scale: float, generator: torch.Generator
 
 
 def merge_low_rank(network: nn.Module) -> None:
-    """Merge all low-rank updates into their weights; names, order and shapes are those of the plain network again."""
+    """Merge all low-rank updates into their weights, in place.
+
+    Names, order and shapes of the parameters are then those of the network before `add_low_rank`.
+    """
     for module in list(network.modules()):
         if not parametrize.is_parametrized(module):
             continue
@@ -151,7 +155,7 @@ def merge_low_rank(network: nn.Module) -> None:
 
 
 def plain_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a network's weights with all low-rank updates merged, under the plain network's names in any order.
+    """Return a network's weights with all low-rank updates merged, under the names before `add_low_rank`.
 
     The network itself is not changed.
     """
@@ -185,7 +189,7 @@ class BorderPrompt(nn.Module):
 
     @classmethod
     def of(cls, picture: Tensor) -> BorderPrompt:
-        """Create the prompt that adds a given picture, shape (3, S, S), which is zero inside some border."""
+        """Create a prompt from the picture that it adds to images, shape (3, S, S), zero inside some border."""
         side = picture.shape[-1]
         widths = range(side // 2 + 1)
         border = next(b for b in widths if b * 2 >= side or not picture[:, b : side - b, b : side - b].any())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build_backbone(start: Start, pretrained: bool = False) -> nn.Module:
-    """Build a model's network with its library's initial weights.
+    """Build the network of a pretrained model with random initial weights, as its library initialises them.
 
     Args:
         start: The pretrained model, from `find_start`.

@@ -20,7 +20,7 @@ from rib.runtime.console import say_once
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A library's record of a checkpoint.
+    """Record of a checkpoint in timm or open_clip: its network, its evaluation transform, and its weights' location.
 
     Attributes:
         name: Name in commands, tables and the store's folders.
@@ -38,12 +38,12 @@ class Checkpoint:
 
 
 def num_outputs() -> int:
-    """Return K, the number of outputs of a model for ImageNet-1K."""
+    """Return K, the number of outputs of an ImageNet-1K classifier."""
     return len(catalogs.real().wnids)
 
 
 def timm_checkpoint(model: ModelConfig) -> Checkpoint:
-    """Return timm's record of a checkpoint.
+    """Return timm's record of the checkpoint that a model's config names.
 
     For a checkpoint that is evaluated at another size than it was trained at, the evaluation size and crop are used
     (torchvision's second ResNet weights: trained at 176, evaluated at 224 after resizing to 232).
@@ -97,7 +97,7 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
 
 
 def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
-    """Return open_clip's record of a checkpoint, to be used with a zero-shot head.
+    """Return open_clip's record of the checkpoint that a model's config names, for a zero-shot classifier.
 
     Args:
         model: The model's config, with library ``open_clip``.
@@ -177,13 +177,13 @@ def _check_activation(model: ModelConfig, architecture: str, quick: bool, siblin
         )
     if not known and (model.library == "open_clip" or "_clip" in architecture):
         say_once(
-            f"{architecture} has {has}, the weights do not say theirs; confirm it with model.activation={has}, which "
-            "turns this notice off"
+            f"{architecture} has {has}, but the weights do not record their activation; confirm it with "
+            f"model.activation={has}, which turns this notice off"
         )
 
 
 def _no_head_error(name: str, cfg: Any) -> RibError:
-    """Create the error for a checkpoint that is not an ImageNet-1K classifier, with one to use instead."""
+    """Create the error for a checkpoint that is not an ImageNet-1K classifier; it suggests one that is."""
     import timm
 
     head = f"model.name: {name} is not an ImageNet-1K classifier ({cfg.num_classes} outputs, expected {num_outputs()})"
@@ -198,7 +198,7 @@ def _no_head_error(name: str, cfg: Any) -> RibError:
 
 
 def _open_clip_name(name: str, cfg: Any) -> tuple[str, str] | None:
-    """Return open_clip's name and tag of the CLIP model whose image tower a timm checkpoint is, or None.
+    """Return open_clip's name and tag of the CLIP model from which a timm checkpoint's image tower is, or None.
 
     It is the model of the same repository or, if there is none, the one with the same architecture and tag.
     """

@@ -48,12 +48,12 @@ class Classifier(nn.Module):
         return cast("Tensor", self.backbone(normalised if self.prompt is None else self.prompt(normalised)))
 
     def stored_weights(self) -> dict[str, Tensor]:
-        """Return the weights that a run stores: the backbone's, and the prompt's picture (3, S, S) if there is one."""
+        """Return the weights to save: the backbone's, and the visual prompt's picture (3, S, S) if there is one."""
         state: dict[str, Tensor] = self.backbone.state_dict()
         return state if self.prompt is None else {**state, PROMPT: self.prompt.picture.detach()}
 
     def load_stored(self, state: Mapping[str, Tensor]) -> None:
-        """Load weights in the form of `stored_weights`, with a prompt if they have one.
+        """Load weights that `stored_weights` returned, with a visual prompt if they contain one.
 
         Args:
             state: The backbone's weights, and a prompt's picture under `PROMPT`.

@@ -73,7 +73,10 @@ def fit_to_network(start: Start, state: State, network: nn.Module) -> dict[str, 
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
-    """Return groups of names that share one tensor (as in CoaT's blocks), of which a file may have only one."""
+    """Return the groups of parameter names that share one tensor in a network (as in CoaT's blocks).
+
+    A file may have only one name of each group.
+    """
     names: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
@@ -99,7 +102,7 @@ def _check_tied(start: Start, state: State, tied: list[list[str]]) -> None:
 
 
 def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tuple[State, str]]:
-    """Yield conversions of a file's names, the simplest first, each with a note for the user on what was done."""
+    """Yield a file's tensors under converted names, the simplest conversion first, with a note on what was done."""
     yield state, ""
     expected = network.state_dict()
     unwrapped = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
@@ -130,9 +133,9 @@ def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tupl
 
 
 def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str, ...]]:
-    """Return the prefix of the network's names in a file, and the prefixes of averaged copies of it.
+    """Return the prefix that a file puts before the network's parameter names, and those of averaged copies.
 
-    It is the prefix under which the whole network is found or, if there is none, the one that all names share.
+    The first is the prefix under which all parameters are found or, if there is none, the one that all names share.
     """
     names = [name for name in expected if not COUNTER.search(name)]
     possible = [name.removesuffix(names[0]) for name in state if name.endswith(names[0])]
@@ -151,7 +154,7 @@ def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str
 
 
 def _convert_by_name(start: Start, state: State) -> State | None:
-    """Convert names with timm; None if timm matches tensors by their order in the file, as for NextViT.
+    """Convert a file's names with timm; None if it cannot, or if it matches tensors by order, as for NextViT.
 
     The conversion is repeated with the tensors in reverse order: if names decide, the result is the same.
     """
@@ -198,13 +201,13 @@ def _convert_with_timm(start: Start, state: State) -> State | None:
 
 
 def _resized_note(given: State, converted: State) -> str:
-    """Name the tensors that timm's conversion has resized, such as interpolated position embeddings."""
+    """Return a note on the tensors that timm's conversion has resized (position embeddings); empty if none."""
     changed = [n for n, t in converted.items() if n in given and t.numel() != given[n].numel()]
     return f"resized by timm: {', '.join(changed)}" if changed else ""
 
 
 def _select_complete(state: State, expected: State, network: nn.Module) -> dict[str, Tensor] | None:
-    """Return exactly the network's tensors, or None if one is missing, has another shape, or is unexpected.
+    """Return the tensors for a network from a file's; None if one is missing, has another shape, or is unexpected.
 
     Buffers that the network computes itself and no longer stores (Swin's indices, in files of older versions) are
     accepted if they have the same values.
@@ -226,7 +229,7 @@ def _select_complete(state: State, expected: State, network: nn.Module) -> dict[
 
 
 def _differences(state: State, expected: State) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of tensors that are missing, that have another shape, and that are unexpected."""
+    """Return the names of a network's tensors that a file lacks, has in another shape, and has in addition."""
     missing = [name for name in expected if name not in state and not COUNTER.search(name)]
     other = [name for name, tensor in expected.items() if name in state and state[name].shape != tensor.shape]
     extra = [name for name in state if name not in expected and not IGNORED.search(name)]

@@ -25,7 +25,7 @@ TOKENS = ("cls", "mean", "all")
 
 
 def feature_layers(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers from input to output by name, each as the module whose output is the layer's features.
+    """Return the modules whose outputs are a network's intermediate features, by name, from input to output.
 
     Raises:
         ValueError: If the network has no linear layer.
@@ -58,7 +58,7 @@ def _parent(name: str) -> str:
 
 
 def _count_children(module: nn.Module) -> int:
-    """Count the children that have parameters."""
+    """Return the number of direct child modules that have parameters."""
     return sum(next(child.parameters(), None) is not None for child in module.children())
 
 
@@ -82,7 +82,7 @@ def class_tokens(backbone: nn.Module) -> int:
 
 
 def readout(backbone: nn.Module) -> str:
-    """Return the input of the head: ``cls`` for the class token, ``mean`` for an average over positions."""
+    """Return how a network computes its head's input: ``cls`` (class token) or ``mean`` (average over positions)."""
     tower: Any = getattr(backbone, "visual", backbone)
     pool = getattr(tower, "global_pool", None) or getattr(tower, "pool_type", None)
     return "cls" if class_tokens(backbone) and pool in ("token", "tok") else "mean"
@@ -116,7 +116,7 @@ def pool_tokens(output: Tensor, tokens: str, prefix: int = 0, channels_last: boo
 
 @contextmanager
 def feature_hooks(backbone: nn.Module, tokens: str, take: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``take`` with each layer's features in every forward pass inside the context.
+    """Call ``take(name, features)`` for each layer of a network in every forward pass inside the context.
 
     Args:
         backbone: The network whose `feature_layers` are hooked.
@@ -141,7 +141,7 @@ def feature_hooks(backbone: nn.Module, tokens: str, take: Callable[[str, Tensor]
 
 @contextmanager
 def head_input(backbone: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]:
-    """Call ``take`` with the head's input, shape (B, D), in every forward pass inside the context."""
+    """Call ``take(features)`` with the input of the head, shape (B, D), in every forward pass inside the context."""
     head = backbone.get_submodule(_parent(min(head_names(backbone))))
     handle = head.register_forward_pre_hook(lambda _module, inputs: take(inputs[0]))
     try:

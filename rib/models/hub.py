@@ -20,7 +20,7 @@ PROBE_SECONDS = 5.0
 
 
 def fetch(model: str, repo: str, files: Sequence[str]) -> Path:
-    """Return the path of a repository's weights file in the cache, downloading it if necessary.
+    """Return the local path of the weights file of a repository on the hub, downloading it if it is not cached.
 
     Args:
         model: Name of the model, for messages.
@@ -37,7 +37,7 @@ def fetch(model: str, repo: str, files: Sequence[str]) -> Path:
 
 
 def is_cached(repo: str, files: Sequence[str]) -> bool:
-    """Return True if `fetch` needs no network for these files."""
+    """Return True if one of the files is in the local cache, so that `fetch` needs no network."""
     return _find_cached(repo, files) is not None
 
 
@@ -78,7 +78,7 @@ def _find_cached(repo: str, files: Sequence[str]) -> Path | None:
 
 
 def check(model: str, repo: str) -> None:
-    """Check that a repository is in the cache or the hub can be reached.
+    """Raise an error unless a repository is in the local cache or the hub can be reached.
 
     Called before timm or open_clip is imported, which takes seconds, so that the error comes at once.
 
@@ -107,7 +107,7 @@ def _check_reachable(model: str, repo: str) -> None:
 
 
 def is_reachable(seconds: float = PROBE_SECONDS) -> bool:
-    """Return True if the hub (or the mirror in ``HF_ENDPOINT``) answers within some seconds, through proxies if set."""
+    """Return True if the hub (or the mirror in ``HF_ENDPOINT``) answers within ``seconds``, through proxies if set."""
     import huggingface_hub as hub
     from huggingface_hub import constants
 

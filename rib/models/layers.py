@@ -1,4 +1,4 @@
-"""The head and the numbered layers of any timm or open_clip network, derived from its parameter names.
+"""Layers, head and depth of any timm or open_clip network, derived from the names of its parameters.
 
 Parameters are in the same layer if their names agree up to the first number: ``blocks.3`` of a ViT, ``layer2.0`` of a
 ResNet, ``visual.transformer.resblocks.5`` of an open_clip tower. Parameters before the first numbered layer are the
@@ -14,7 +14,7 @@ from torch import nn
 
 
 def layer_of(name: str) -> str:
-    """Return the layer of a parameter: ``blocks.3.attn.qkv.weight`` -> ``blocks.3``; ``pos_embed`` is unchanged."""
+    """Return the layer of a parameter: ``blocks.3.attn.qkv.weight`` -> ``blocks.3``, ``pos_embed`` -> itself."""
     words = name.split(".")
     number = next((i for i, word in enumerate(words) if word.isdecimal()), None)
     if number is not None:
@@ -69,7 +69,7 @@ def depths(names: Iterable[str], head: set[str]) -> dict[str, int]:
 
 
 def blocks(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Return the numbered layers as modules, from input to output, without the head."""
+    """Return the numbered layers (``blocks.3``, say) as modules by name, from input to output, without the head."""
     head = head_names(backbone)
     numbered = [n for n, _ in backbone.named_parameters() if n not in head and any(map(str.isdecimal, n.split(".")))]
     return {name: backbone.get_submodule(name) for name in dict.fromkeys(map(layer_of, numbered))}

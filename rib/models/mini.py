@@ -1,4 +1,4 @@
-"""Architecture of mini's models: one ViT, small enough for hundreds of runs in an hour."""
+"""Network for mini, the built-in benchmark: one ViT, small enough for hundreds of runs in an hour."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw_world(name: str, looks: list[str], images: int, outputs: list[int]) -> tuple[Tensor, Tensor]:
-    """Draw all pretraining images of a model into memory.
+    """Draw all pretraining images of one of mini's models into memory, with their labels.
 
     Args:
         name: Name of the set of images, which seeds them.
@@ -64,7 +64,7 @@ def flip_and_shift(images: Tensor, generator: Generator, shift: int = 4) -> Tens
 
 
 def batches(count: int, size: int, epochs: int, generator: Generator) -> Iterator[Tensor]:
-    """Yield the indices of each batch; every epoch is a new permutation, without its incomplete last batch."""
+    """Yield the image indices of each batch; every epoch is a new permutation, without an incomplete last batch."""
     import torch
 
     for _ in range(epochs):
@@ -121,7 +121,7 @@ def train(
 
 
 def pretrain(cfg: PretrainConfig) -> Path:
-    """Draw the images, train the model, save its weights in float16, and return the file."""
+    """Pretrain one of mini's models: draw its images, train it, save it in float16, and return the file's path."""
     import torch
     from safetensors.torch import save_file
 

@@ -10,7 +10,7 @@ RATES = ("p", "prob", "drop_prob", "drop_rate")
 
 
 def depends_on_processes(model: nn.Module, batch_norm_moves: bool) -> bool:
-    """Return True if training in two processes gives other weights than in one, beyond rounding.
+    """Return True if a network's trained weights depend on the number of processes, beyond rounding.
 
     Each process takes BatchNorm's statistics from its own images and draws its own dropout and stochastic depth.
 
@@ -22,7 +22,7 @@ def depends_on_processes(model: nn.Module, batch_norm_moves: bool) -> bool:
 
 
 def _uses_batch_statistics(layer: nn.Module, batch_norm_moves: bool) -> bool:
-    """Return True if a layer's output or statistics depend on which images are in a batch together."""
+    """Return True if a layer's output or its running statistics depend on which images share a batch."""
     if isinstance(layer, SyncBatchNorm) or "frozen" in type(layer).__name__.lower():
         return False
     if isinstance(layer, _BatchNorm):  # without stored statistics it uses the batch's even when frozen

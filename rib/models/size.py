@@ -1,4 +1,4 @@
-"""Images of another size than a checkpoint's: whether its network accepts them, and for what size it must be built.
+"""Use of a checkpoint at another image size: check that its network accepts it, and find the size to build it for.
 
 A ConvNet accepts any size. A ViT is built for one size; its library can build it for another and resamples position
 embeddings and relative position biases when it loads the checkpoint. Stored weights then have the new size. Whether
@@ -116,7 +116,7 @@ def _build_clip(architecture: str, num_outputs: int, size: int | None) -> nn.Mod
 def _load_and_run(
     build: Build, of_timm: bool, architecture: str, num_outputs: int, state: dict[str, Tensor], size: int
 ) -> None:
-    """Load weights of the network's own size into one built for another size, and run it on an image of that size."""
+    """Build a network for another image size, load weights of its own size, and run it on an image."""
     if of_timm:
         # With a state_dict in the config timm downloads nothing, and resamples it with the family's own filter.
         overlay = {"state_dict": state}
@@ -144,7 +144,7 @@ def _failure(attempt: Callable[[], object]) -> str | None:
 
 
 def _grid_stride(network: nn.Module) -> int | None:
-    """Return the side of a network's patches, or else the stride of its last features, in pixels; None if unknown."""
+    """Return the side of a ViT's patches or the stride of another network's last features, pixels; None if unknown."""
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3), None)
     if first is not None and first.kernel_size == first.stride and first.stride[0] > 1:
         return int(first.stride[0])

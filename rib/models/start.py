@@ -49,7 +49,7 @@ class Start:
 
 
 def find_start(model: ModelConfig, cache: Path | None = None, download: bool = True) -> Start:
-    """Resolve a model's config without building the model.
+    """Return the pretrained model that a config names, with its weights file located, without building it.
 
     Args:
         model: The model's config.
@@ -86,7 +86,7 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
 
 
 def _transform(model: ModelConfig, known: Checkpoint) -> Transform:
-    """Return the checkpoint's transform, with the fields that the config sets."""
+    """Return the checkpoint's evaluation transform, changed in the fields that the config sets."""
     configured = {key: value for key, value in vars(model.transform).items() if value is not None}
     fields = {**known.transform, **configured}
     if missing := {"size", "crop_pct", "interpolation", "mean", "std"} - fields.keys():
@@ -110,7 +110,7 @@ def _find_weights(model: ModelConfig, known: Checkpoint, cache: Path | None, dow
 
 
 def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
-    """Return the user's weights file, the shipped one, or an installed package's; None if they come from the hub."""
+    """Return the weights file given by the user, shipped, or in an installed package; None if it is on the hub."""
     if model.weights is not None:
         file = Path(model.weights).expanduser()
         if file.is_dir():
@@ -146,7 +146,7 @@ def _file_digest(file: Path, records: Path | None) -> str:
 
 
 def _size_to_build(model: ModelConfig, known: Checkpoint, size: int) -> int | None:
-    """Return the size to build for, in pixels, if images are not of the checkpoint's size; see `rib.models.size`."""
+    """Return the image size that the network must be built for, pixels; None if its own size (or any) will do."""
     own = SIDE if model.library == "mini" else known.transform.get("size", size)
     if size == own:
         return None

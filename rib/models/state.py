@@ -55,7 +55,7 @@ READS = "rib reads safetensors, and PyTorch files that hold only tensors"
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Return the model's weights in a file, under the file's own names.
+    """Read a model's weights from a file of any supported format, under the file's own parameter names.
 
     In a training script's checkpoint they are looked for under the names that such scripts use; if there was a choice,
     a notice says which were used.
@@ -96,7 +96,7 @@ def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def _load(file: Path) -> Any:
-    """Load a file with safetensors or torch."""
+    """Return the content of a weights file, loaded with safetensors or torch."""
     from safetensors.torch import load_file
 
     if file.is_dir():
@@ -157,7 +157,7 @@ def _reason(file: Path, error: Exception) -> str:
 
 
 def _select_weights(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return the one dictionary of tensors that holds the model's weights, preferring weights that are not averaged."""
+    """Return the dictionary of a checkpoint that holds the model's weights, an averaged copy only if it is alone."""
     if _is_state(content):
         return dict(content)
     if isinstance(content, Mapping) and "ds_version" in content:
@@ -190,7 +190,7 @@ def _is_state(content: Any) -> bool:
 
 
 def _states(content: Any, inside: str = "") -> dict[str, Mapping[str, Tensor]]:
-    """Return the dictionaries of tensors in a checkpoint by name, with dots for nested ones (``model.state_dict``)."""
+    """Return all dictionaries of tensors in a checkpoint, by name; nested names have dots (``model.state_dict``)."""
     found: dict[str, Mapping[str, Tensor]] = {}
     for name, value in content.items() if isinstance(content, Mapping) else ():
         if not isinstance(name, str) or NOT_WEIGHTS.search(name.lower()):

@@ -136,7 +136,7 @@ def _check_names(states: Sequence[StateDict]) -> None:
 
 
 def _tensors(states: Sequence[StateDict], name: str) -> list[Tensor]:
-    """Return the tensor of that name of every model."""
+    """Return the tensor with a given name from each model."""
     tensors = [state[name] for state in states]
     for tensor in tensors[1:]:
         if tensor.shape != tensors[0].shape:
@@ -146,7 +146,7 @@ def _tensors(states: Sequence[StateDict], name: str) -> list[Tensor]:
 
 
 def combine(states: Sequence[StateDict], rule: Callable[[str, list[Tensor]], Tensor]) -> dict[str, Tensor]:
-    """Combine models tensor by tensor with any rule.
+    """Combine the weights of several models, tensor by tensor, with a given function.
 
     Args:
         states: N models of one architecture.
@@ -171,7 +171,7 @@ def combine(states: Sequence[StateDict], rule: Callable[[str, list[Tensor]], Ten
 
 
 def mix(states: Sequence[StateDict], coefficients: Coefficients | Callable[[str], Coefficients]) -> dict[str, Tensor]:
-    """Return the weighted sum of models.
+    """Return the weighted sum of the weights of several models.
 
     Args:
         states: N models of one architecture.
@@ -205,7 +205,7 @@ def mix(states: Sequence[StateDict], coefficients: Coefficients | Callable[[str]
 
 
 def interpolate(start: StateDict, end: StateDict, alpha: float) -> dict[str, Tensor]:
-    """Interpolate linearly: ``(1 - alpha) start + alpha end``, exact at both ends.
+    """Interpolate linearly between the weights of two models: ``(1 - alpha) start + alpha end``, exact at the ends.
 
     Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903.
     """
@@ -213,7 +213,7 @@ def interpolate(start: StateDict, end: StateDict, alpha: float) -> dict[str, Ten
 
 
 def average(states: Sequence[StateDict]) -> dict[str, Tensor]:
-    """Average models uniformly; the average of one model is that model, bit for bit.
+    """Average the weights of several models uniformly; the average of one model is that model, bit for bit.
 
     Wortsman et al. 2022, "Model soups", arXiv 2203.05482.
     """

@@ -48,7 +48,7 @@ class ZeroShot(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Number of outputs K, under timm's name."""
+        """Number of outputs K, under the name that timm's networks use for it."""
         return self.head.out_features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class ZeroShot(nn.Module):
 
 @cache
 def sentences() -> tuple[tuple[str, ...], ...]:
-    """Return the 80 sentences of each of the 1000 classes, in the order of ImageNet's outputs."""
+    """Return 80 sentences ("a photo of a goldfish") for each of ImageNet's 1000 classes, in the order of outputs."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
     # As a tuple of strings, since it enters the digest of the head.
@@ -104,7 +104,7 @@ def make_head(
 
 
 def _shortener(clip: Any) -> Callable[[int], None] | None:
-    """Return a function that limits the text tower to a number of tokens; None if that would change the features.
+    """Return a function that sets the text tower's number of tokens; None if padding changes the tower's features.
 
     A causal text tower whose feature is the last token's never attends to the padding after it. So 77 tokens and the
     sentence's own dozen give the same features, the latter six times as fast.

@@ -54,5 +54,7 @@ def test_where_only_one_activation_is_known_it_is_said(tmp_path, capsys):
     say_once.cache_clear()
     save_file({"a": torch.zeros(2)}, tmp_path / "clip.safetensors")
     find_start(ModelConfig("ViT-B-32-256", "open_clip", weights=str(tmp_path / "clip.safetensors")))
-    sentence = "ViT-B-32-256 has gelu, the weights do not say theirs; confirm it with model.activation=gelu"
+    sentence = (
+        "ViT-B-32-256 has gelu, but the weights do not record their activation; confirm it with model.activation=gelu"
+    )
     assert sentence in capsys.readouterr().err

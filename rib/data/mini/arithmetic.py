@@ -37,7 +37,7 @@ class Dice:
         self._at = 0
 
     def between(self, low: int, high: int) -> int:
-        """Draw an integer from ``low`` to ``high``, both included."""
+        """Return a random integer from ``low`` to ``high``, both included."""
         if self._at + 4 > len(self._bytes):
             self._bytes = self._stream.digest(2 * len(self._bytes))
         word = int.from_bytes(self._bytes[self._at : self._at + 4], "little")
@@ -49,11 +49,11 @@ class Dice:
         return self.between(0, 99) < percent
 
     def pick(self, things: Sequence[T]) -> T:
-        """Return one of the things, each with the same probability."""
+        """Return a random element of a sequence, each with the same probability."""
         return things[self.between(0, len(things) - 1)]
 
     def field(self, *shape: int, layers: int = 1) -> Ints:
-        """Draw an array of independent noise: sums of ``layers`` uniform bytes, centred at zero.
+        """Return an array of independent random integers centred at zero, each a sum of ``layers`` uniform bytes.
 
         Nearly Gaussian from 3 layers on; the standard deviation is 74 times the square root of ``layers``.
         """
@@ -65,7 +65,7 @@ class Dice:
 
 
 def sine(degrees: int) -> int:
-    """Return the sine of an angle in 1/16384, by Bhaskara I's formula."""
+    """Return the sine of an angle in degrees as an integer, scaled so that 1 is 16384, by Bhaskara I's formula."""
     angle = degrees % 360
     half = angle % 180
     value = 16384 * 4 * half * (180 - half) // (40500 - half * (180 - half))
@@ -73,7 +73,7 @@ def sine(degrees: int) -> int:
 
 
 def rotate(x: Ints, y: Ints, degrees: int) -> tuple[Ints, Ints]:
-    """Return the coordinates of points in axes that are rotated by an angle."""
+    """Return the coordinates of points in axes that are rotated by an angle in degrees."""
     s, c = sine(degrees), sine(degrees + 90)
     return (x * c + y * s) >> 14, (y * c - x * s) >> 14
 
@@ -97,5 +97,5 @@ def between(x: Ints, low: int, high: int) -> Ints:
 
 
 def blend(under: Ints, over: Ints, share: Ints | int) -> Ints:
-    """Blend ``over`` onto ``under`` with a share given in 1/256."""
+    """Mix two arrays of colours: ``share``/256 of ``over``, and the rest of ``under``."""
     return under + ((over - under) * share >> 8)

@@ -1,8 +1,9 @@
-"""Draw mini into the cache on first use, safely if two processes start together or one is killed.
+"""Draw the images of mini, the built-in benchmark, into the cache folder on first use.
 
-All files are drawn into a temporary folder that is renamed at the end, so an existing root is always complete. A lock
-makes a second process wait; where no lock can be written, both draw and the first rename wins. Digests are of pixels
-before encoding, since JPEG encoders may differ between machines; ``digests.json`` holds the expected ones.
+This is safe if two processes start together or one is killed. All files are drawn into a temporary folder that is
+renamed at the end, so an existing root is always complete. A lock makes a second process wait; where no lock can be
+written, both draw and the first rename wins. Digests are of pixels before encoding, since JPEG encoders may differ
+between machines; ``digests.json`` holds the expected ones.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ STALE_SECONDS = 3600
 
 
 def digests() -> dict[str, str]:
-    """Return the expected SHA-256 of each dataset's paths and pixels."""
+    """Return the expected SHA-256 of the paths and pixels of each of mini's datasets, by the dataset's name."""
     return cast("dict[str, str]", json.loads(files("rib.data.mini").joinpath("digests.json").read_text()))
 
 
 def ensure(cache: Path) -> Path:
-    """Return the root of mini's images under a cache folder, drawing them (about 5,300 small files) if necessary.
+    """Return the folder of mini's datasets in the cache, after drawing its images (about 5,300) if necessary.
 
     Args:
         cache: The cache folder, created if it does not exist.
@@ -62,7 +63,7 @@ def _is_complete(root: Path) -> bool:
 
 
 def _clear(root: Path, everything: bool) -> None:
-    """Remove the folders that killed processes left: all of them under the lock, else only old ones."""
+    """Remove unfinished folders of killed processes: all if this process holds the lock, else only old ones."""
     for folder in root.parent.glob(f"{root.name}.partial-*"):
         with suppress(OSError):
             if everything or time.time() - folder.stat().st_mtime > STALE_SECONDS:
@@ -83,7 +84,7 @@ def _publish(root: Path) -> None:
 
 
 def draw(root: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Draw datasets into a new folder.
+    """Draw the images of some of mini's datasets into a new folder, and write their digests.
 
     Args:
         root: The folder to fill.

@@ -1,4 +1,4 @@
-"""The classes of mini: ImageNet's WordNet ids, with the real memberships in ImageNet-A, ImageNet-R and ObjectNet."""
+"""The 40 classes of mini: WordNet ids of ImageNet, with their real membership in ImageNet-A, -R and ObjectNet."""
 
 from __future__ import annotations
 
@@ -60,13 +60,16 @@ class Appearance:
 
     @classmethod
     def of(cls, outline: int, texture: int) -> Appearance:
-        """Create an appearance; its palette follows from the others, so any two of the three determine the class."""
+        """Create the appearance with an outline and a texture (indices), and the palette that belongs to them.
+
+        Any two of the three determine the class.
+        """
         return cls(outline, texture, (outline + texture) % 8)
 
 
 @dataclass(frozen=True)
 class MiniClass:
-    """One class of mini.
+    """One class of mini: its WordNet id and name, its membership in ImageNet-A and -R, and the look of its objects.
 
     Attributes:
         wnid: WordNet id, one of ImageNet's 1000.
@@ -141,5 +144,5 @@ def output_wnids() -> tuple[str, ...]:
 
 @cache
 def output_ids() -> dict[str, int]:
-    """Return the output index of each WordNet id of ImageNet-1K."""
+    """Return the output index, 0..999, of each WordNet id of ImageNet-1K."""
     return {wnid: i for i, wnid in enumerate(output_wnids())}

@@ -69,7 +69,7 @@ OUTLINES: tuple[Callable[[Ints, Ints], Ints], ...] = (
 
 
 def _wave(x: Ints, period: int) -> Ints:
-    """Return soft-edged stripes, as the share of the second colour in 1/256."""
+    """Return soft-edged stripes across a coordinate ``x``: 0 for the first colour to 256 for the second."""
     return between(128 + 4 * (size(x % period - period // 2) - period // 4), 0, 256)
 
 
@@ -115,7 +115,7 @@ TEXTURES: tuple[Callable[[Ints, Ints], Ints], ...] = (
 
 
 def mute(dice: Dice, greyness: int = 110) -> Ints:
-    """Draw a random colour, shape (3,), and blend it with grey by ``greyness``/256."""
+    """Return a random RGB colour, shape (3,), of which ``greyness``/256 is replaced by grey of equal brightness."""
     colour = np.array([dice.between(20, 235) for _ in range(3)], dtype=np.int32)
     return blend(colour, np.full(3, colour.sum() // 3, dtype=np.int32), greyness)
 
@@ -131,7 +131,7 @@ def _horizon(x: Ints, y: Ints, dice: Dice) -> Ints:
 
 
 def _blobs(x: Ints, y: Ints, dice: Dice) -> Ints:
-    """Return a coarse random grid, interpolated bilinearly to the picture's size."""
+    """Return a background of soft blobs: a coarse random grid, interpolated bilinearly to the picture's size."""
     coarse = dice.field(7, 7) + 127
     step = SIDE * PIXEL // 6 + 1
     column, row = x[0] + SIDE * PIXEL // 2, y[:, 0] + SIDE * PIXEL // 2

@@ -13,7 +13,7 @@ from rib.data.mini.patterns import OUTLINES, PALETTES, TEXTURES, background, mut
 
 @dataclass(frozen=True)
 class Look:
-    """Ranges of the random parameters of a dataset's scenes.
+    """Ranges of the random parameters (object size, rotation, light, noise, ...) of a dataset's scenes.
 
     Attributes:
         radius: Smallest and largest radius of the object, pixels.
@@ -42,7 +42,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers of a scene, from which a renderer makes a picture.
+    """Layers of a scene (object, background, light, occluding bar), from which a renderer makes a picture.
 
     Attributes:
         cover: Share of each pixel that the object covers, 0..256, shape (SIDE, SIDE).
@@ -64,9 +64,9 @@ class Layers:
 
 
 def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
-    """Draw the random parameters of a scene with one object, and return the scene's layers.
+    """Create a random scene with one object, and return its layers.
 
-    The order of the draws is part of the images: a changed order changes every pixel of mini.
+    The order in which random numbers are taken determines the images: another order changes every pixel of mini.
 
     Args:
         appearance: Outline, texture and palette of the object.
@@ -105,7 +105,7 @@ def compose(appearance: Appearance, look: Look, dice: Dice) -> Layers:
 
 
 def _decoy(u: Ints, v: Ints, dice: Dice) -> Ints:
-    """Draw a background in the texture and the faded colours of a random class."""
+    """Return a distracting background: a random texture in the faded colours of a random palette."""
     colours = np.array(dice.pick(PALETTES), dtype=np.int32)
     u, v = rotate(u, v, dice.between(20, 160))
     weave = TEXTURES[dice.between(1, len(TEXTURES) - 1)](u, v)
@@ -113,20 +113,23 @@ def _decoy(u: Ints, v: Ints, dice: Dice) -> Ints:
 
 
 def _bar(a: Ints, b: Ints, radius: int, dice: Dice) -> Ints:
-    """Draw a bar across the object, off its centre, an eighth to a quarter as wide as the object."""
+    """Return the share of each pixel, 0..256, that is covered by a bar across the object, off its centre.
+
+    The bar is an eighth to a quarter as wide as the object.
+    """
     across, _ = rotate(a, b, dice.between(0, 359))
     width = radius * dice.between(12, 25) // 100
     return between(128 + 16 * (width - size(across - radius * dice.between(10, 60) // 100)), 0, 256)
 
 
 def flat(layers: Layers, colours: Ints | None = None) -> Ints:
-    """Return the object's texture in its own or the given colours, without light, shape (SIDE, SIDE, 3)."""
+    """Return the object's texture in its own or the given two colours, without shading, shape (SIDE, SIDE, 3)."""
     first, second = layers.colours if colours is None else colours
     return blend(first, second, layers.weave[:, :, None])
 
 
 def photograph(layers: Layers, dice: Dice) -> Ints:
-    """Render a scene with light and sensor noise; shape (SIDE, SIDE, 3), not yet clipped to 0..255."""
+    """Render a scene as a photograph with light and noise; shape (SIDE, SIDE, 3), not yet clipped to 0..255."""
     picture = blend(layers.behind, flat(layers), layers.cover[:, :, None])
     picture = blend(picture, mute(dice, 200), layers.bar[:, :, None])
     tint = np.array([dice.between(238, 274) for _ in range(3)], dtype=np.int32)

@@ -41,7 +41,7 @@ TURNED = Look(turn=180, squeeze=35, backgrounds=("stripes", "tiles", "horizon"),
 
 @dataclass(frozen=True)
 class Picture:
-    """Description of one picture.
+    """Description of one picture of mini: its file, its scene, and how it is rendered.
 
     Attributes:
         path: Path relative to the root, which seeds the picture.
@@ -62,7 +62,7 @@ class Picture:
     border: int = 0
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Draw the picture, shape (H, W, 3)."""
+        """Draw the picture and return its pixels, uint8, shape (H, W, 3)."""
         if self.filter is None:
             drawn = _scene(self.path, self.appearance, self.look, self.renderer)
         else:
@@ -79,7 +79,7 @@ class Picture:
 
 @lru_cache(maxsize=512)
 def _scene(path: str, appearance: Appearance, look: Look, renderer: Callable[[Layers, Dice], Ints]) -> Ints:
-    """Draw a scene with random numbers seeded by its path; cached, since six other sets are made from val's scenes."""
+    """Render a scene seeded by its path; cached, since val's are reused for Cartoon, Drawing and C's four folders."""
     dice = Dice(f"rib/mini/{path}")
     return np.clip(renderer(compose(appearance, look, dice), dice), 0, 255).astype(np.int32)
 
@@ -141,7 +141,7 @@ def _sketch() -> Iterator[Picture]:
 
 
 def _objectnet() -> Iterator[Picture]:
-    """Yield ObjectNet's pictures; in a folder with several WordNet ids their appearances take turns."""
+    """Yield ObjectNet's pictures; a folder with several WordNet ids alternates between their objects' looks."""
     looks = {c.wnid: c.appearance for c in CLASSES}
     folders = [(f.name, [looks[w] for w in f.wnids], OBJECTNET_EACH) for f in FOLDERS]
     folders += [(name, [appearance], STRANGERS_EACH) for name, (_, appearance) in STRANGERS.items()]

@@ -1,4 +1,4 @@
-"""Catalog of mini's datasets, with the names, rules and layouts of the real ones in `rib.data.catalog`."""
+"""Catalog of mini's datasets, with the names and folder layouts of the real datasets in `rib.data.catalog`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LICENCE = "drawn by rib; Apache-2.0"
 
 @cache
 def catalog() -> Catalog:
-    """Return the catalog of mini's datasets."""
+    """Return the catalog of mini's datasets: the description of each, by name."""
     all_ = tuple(c.wnid for c in CLASSES)
     in_a = tuple(c.wnid for c in CLASSES if c.in_a)
     in_r = tuple(c.wnid for c in CLASSES if c.in_r)

@@ -19,12 +19,12 @@ LUMA = np.array([77, 150, 29], dtype=np.int32)
 
 
 def luma(picture: Ints) -> Ints:
-    """Return the brightness of a picture, 0..255, shape (SIDE, SIDE)."""
+    """Return the brightness of each pixel of an RGB picture, 0..255, shape (SIDE, SIDE)."""
     return np.asarray((picture * LUMA).sum(2, dtype=np.int32) >> 8, dtype=np.int32)
 
 
 def edges(plane: Ints) -> Ints:
-    """Return the sum of absolute horizontal and vertical differences, same shape."""
+    """Return the strength of edges at each pixel: the sum of absolute horizontal and vertical differences."""
     padded = np.pad(plane, 1, mode="edge")
     return size(padded[1:-1, 2:] - padded[1:-1, :-2]) + size(padded[2:, 1:-1] - padded[:-2, 1:-1])
 
@@ -38,24 +38,24 @@ def smooth(picture: Ints) -> Ints:
 
 
 def lines(layers: Layers) -> Ints:
-    """Return the lines of the object's outline and texture, 0..256, shape (SIDE, SIDE)."""
+    """Return a line drawing of the object's outline and texture, from 0 to 256 on a line, shape (SIDE, SIDE)."""
     return between(edges((layers.cover + (layers.cover * layers.weave >> 8)) >> 1) * 3 >> 1, 0, 256)
 
 
 def grey(plane: Ints) -> Ints:
-    """Repeat a plane, shape (SIDE, SIDE), into the three channels of a grey picture."""
+    """Return a grey picture, shape (SIDE, SIDE, 3), with the given brightness, shape (SIDE, SIDE)."""
     return np.repeat(plane[:, :, None], 3, axis=2)
 
 
 def vivid(dice: Dice) -> Ints:
-    """Draw a random saturated colour, with one strong and one weak channel, shape (3,)."""
+    """Return a random saturated RGB colour, with one strong and one weak channel, shape (3,)."""
     channels = [dice.between(190, 250), dice.between(10, 80), dice.between(20, 230)]
     order = dice.pick(((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)))
     return np.array([channels[i] for i in order], dtype=np.int32)
 
 
 def own_or_wrong(layers: Layers, dice: Dice, wrong: int) -> Ints:
-    """Return the object's two colours, or two random ones in ``wrong`` per cent of pictures; shape (2, 3)."""
+    """Return the object's two colours or, with a probability of ``wrong`` per cent, two random ones; shape (2, 3)."""
     return np.stack([vivid(dice), vivid(dice)]) if dice.chance(wrong) else layers.colours
 
 
@@ -77,7 +77,7 @@ def _art(layers: Layers, dice: Dice) -> Ints:
 
 
 def _cartoon(layers: Layers, dice: Dice) -> Ints:
-    """Render flat, bright colours with a black outline."""
+    """Render a cartoon: the object in flat, bright colours with a black outline."""
     paper = np.broadcast_to(vivid(dice) // 2 + 120, layers.behind.shape)
     picture = blend(paper, flat(layers, own_or_wrong(layers, dice, 50)), layers.cover[:, :, None])
     return blend(picture, np.zeros(3, dtype=np.int32), between(edges(layers.cover), 0, 256)[:, :, None])
@@ -100,7 +100,7 @@ def _sculpture(layers: Layers, dice: Dice) -> Ints:
 
 
 def _tattoo(layers: Layers, dice: Dice) -> Ints:
-    """Render dark ink on skin."""
+    """Render a tattoo: the object in dark ink on skin."""
     tone = dice.between(0, 256)
     skin = blend(np.array([236, 196, 168], np.int32), np.array([120, 80, 58], np.int32), tone)
     picture = (np.broadcast_to(skin, layers.behind.shape) * layers.light[:, :, None]) >> 8
@@ -109,7 +109,7 @@ def _tattoo(layers: Layers, dice: Dice) -> Ints:
 
 
 def _videogame(layers: Layers, dice: Dice) -> Ints:
-    """Render coarse pixels in few colours."""
+    """Render the scene as in an old video game: coarse pixels in few colours."""
     drawn = flat(layers, own_or_wrong(layers, dice, 50))
     picture = blend(layers.behind, drawn, layers.cover[:, :, None]) // 43 * 51
     return np.repeat(np.repeat(picture[1::2, 1::2], 2, axis=0), 2, axis=1)
@@ -147,12 +147,12 @@ def to_drawing(picture: Ints, dice: Dice) -> Ints:
 
 
 def gaussian_noise(picture: Ints, dice: Dice, severity: int) -> Ints:
-    """Add noise with a standard deviation of 14 grey levels per step of severity (1..5)."""
+    """Add noise to a picture, with a standard deviation of 14 grey levels per step of severity (1..5)."""
     return picture + dice.field(SIDE, SIDE, 3, layers=4) * (14 * severity) // 148
 
 
 def defocus_blur(picture: Ints, dice: Dice, severity: int) -> Ints:
-    """Apply binomial smoothing, ``severity * severity * 3 // 4`` times."""
+    """Blur a picture by smoothing it ``severity * severity * 3 // 4`` times with a 3 x 3 binomial filter."""
     for _ in range(severity * severity * 3 // 4):
         picture = smooth(picture)
     return picture

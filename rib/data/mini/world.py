@@ -49,27 +49,27 @@ def _negative(layers: Layers, dice: Dice) -> Ints:
 
 
 def _chalk(layers: Layers, dice: Dice) -> Ints:
-    """Render light lines on a dark, coloured board, with dust."""
+    """Render a chalk drawing: the object's lines in a light colour on a dark, dusty board."""
     board = np.broadcast_to(mute(dice, 60) // 3, layers.behind.shape)
     dust = dice.field(SIDE, SIDE, 1) // dice.between(6, 14)
     return blend(board, 255 - mute(dice) // 5, lines(layers)[:, :, None]) + dust
 
 
 def _print(layers: Layers, dice: Dice) -> Ints:
-    """Render a print in two inks on paper, without light."""
+    """Render the object as a print in two random colours of ink on paper, without shading."""
     paper = np.broadcast_to(mute(dice, 40), layers.behind.shape)
     return blend(paper, flat(layers, np.stack([vivid(dice), mute(dice)])), layers.cover[:, :, None])
 
 
 def _grainy(layers: Layers, dice: Dice) -> Ints:
-    """Render a photograph with the dead and hot pixels of a poor sensor."""
+    """Render a photograph with random black and white pixels, as from a poor sensor."""
     picture = photograph(layers, dice)
     grain = dice.field(SIDE, SIDE, 1)
     return np.where(size(grain) > 127 - dice.between(4, 26), np.sign(grain) * 255 + 127, picture)
 
 
 def _soft(layers: Layers, dice: Dice) -> Ints:
-    """Render a photograph enlarged from half the size."""
+    """Render a blurred photograph, reduced to half its size and enlarged again."""
     small = smooth(photograph(layers, dice))[::2, ::2]
     return smooth(np.repeat(np.repeat(small, 2, axis=0), 2, axis=1))
 
@@ -90,7 +90,7 @@ LOOKS: dict[str, tuple[Look, Callable[[Layers, Dice], Ints]]] = {
 
 
 def pretraining_image(world: str, looks: Sequence[str], index: int) -> tuple[NDArray[np.uint8], int]:
-    """Draw one pretraining image; classes and looks take turns as the index grows.
+    """Draw the pretraining image with a given index; consecutive images go through all classes, then all looks.
 
     Args:
         world: Name of the set of images, which seeds them.

@@ -12,7 +12,7 @@ SIDE = 48
 
 
 def weights_file(name: str) -> Path:
-    """Return the shipped file of a model, float16 safetensors with the timm module's own keys.
+    """Return the path of a mini model's shipped weights, a float16 safetensors file with timm's parameter names.
 
     Raises:
         ValueError: If ``name`` is not one of `NAMES`.
