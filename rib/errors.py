@@ -14,19 +14,19 @@ class RibError(Exception):
 
 
 class DamagedError(RibError):
-    """File of the run store that is truncated or was changed after it was written."""
+    """Error for a file of the run store that is truncated or was changed after rib wrote it."""
 
 
 class OtherVersionError(RibError):
-    """File of the run store in the format of another version of rib; the file is left as it is."""
+    """Error for a file of the run store in the format of another rib version; the file is left unchanged."""
 
 
 class DivergedError(RibError):
-    """Training diverged: loss or weights became NaN or infinite. `rib.search` then avoids the setting."""
+    """Error for training whose loss or weights became NaN or infinite; `rib.search` then avoids the setting."""
 
 
 def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    """Suggest the most similar candidate for a misspelt name.
+    """Return the text "; did you mean NAME?" with the valid name most similar to a misspelt one, to end a message.
 
     Args:
         name: What the user wrote.

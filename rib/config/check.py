@@ -1,8 +1,9 @@
 """Check a composed config against the schema, and return it as a plain dataclass.
 
 Hydra accepts ``+methd=ewc`` (``+`` may add any key), and a misspelt key inside a yaml file surfaces late, as a
-traceback. So the composed config is checked against `rib.config.schema`. A node that names a class (``_target_``) may
-have the options that rib's own file for that class has; for other classes, those of the class's signature.
+traceback. So the composed config is checked against `rib.config.schema`. A block of
+options that names a class (``_target_``) may contain the options in rib's own yaml file for that class; for a user's
+class, the arguments of its constructor.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RECORDED = {"external": {"name", "digest"}}
 
 
 def check_config(cfg: DictConfig, schema: type[C]) -> C:
-    """Convert a composed config to an instance of its dataclass.
+    """Check the options that Hydra composed, and return them as an instance of the command's dataclass.
 
     Args:
         cfg: From Hydra.
@@ -54,7 +55,7 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
 
 
 def to_plain(config: object) -> Any:
-    """Convert a config (a dataclass or an OmegaConf node) to nested dictionaries and lists, enums to text."""
+    """Convert a config (dataclass or OmegaConf object) to nested dictionaries and lists, and its enums to text."""
     node = config if isinstance(config, DictConfig) else OmegaConf.structured(config)
     return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
 
@@ -75,7 +76,7 @@ def _check_method(name: str, node: object) -> None:
 
 
 def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> None:
-    """Check the options of a class: against rib's own files if one names the class, else against its signature."""
+    """Check the options for a class against rib's yaml files that name it; without one, against its signature."""
     where = where or group
     known: dict[str, Any] = {}
     # Several files may name one class; then the options of all of them are valid, with the first file's types.
@@ -99,7 +100,7 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
 
 
 def _check_rate(value: object, where: str) -> None:
-    """Check a method's own learning rate: a number, or one for each kind of data; null leaves it to the recipe."""
+    """Check that a method's ``lr`` is a number, null (the recipe's rate), or one of these for user and mini data."""
     rates = list(value.values()) if isinstance(value, dict) else [value]
     kinds = value.keys() if isinstance(value, dict) else ()
     numbers = all(r is None or (isinstance(r, int | float) and not isinstance(r, bool)) for r in rates)
@@ -108,7 +109,7 @@ def _check_rate(value: object, where: str) -> None:
 
 
 def _same_kind(value: object, shipped: object) -> bool:
-    """Return True if a value has the type of rib's own default; a default of null or text allows other types too."""
+    """Return True if an option's value has the type of its default in rib's yaml file; null and text allow any type."""
     if shipped is None or (isinstance(shipped, str) and value is not None):
         return True
     if isinstance(shipped, bool) or isinstance(value, bool):  # before int, of which bool is a subclass
@@ -117,14 +118,14 @@ def _same_kind(value: object, shipped: object) -> bool:
 
 
 def arguments(target: str, where: str) -> set[str]:
-    """Return the names of the arguments of a user's own class, which is imported.
+    """Import a user's class and return the names of its constructor's arguments.
 
     Args:
-        target: Its dotted name.
+        target: Dotted name of the class.
         where: Option that names it, to begin an error message with.
 
     Raises:
-        RibError: If it cannot be imported, or its file was changed after this process imported it.
+        RibError: If the class cannot be imported, or its file was changed after this process imported it.
     """
     from hydra.utils import get_object
 

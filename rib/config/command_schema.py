@@ -10,20 +10,20 @@ from rib.config.schema import Config, DataConfig, PathsConfig
 
 @dataclass
 class BenchmarkConfig(Config):
-    """Options of `rib.benchmark`: a grid of runs; the options of `rib.train` hold for every cell.
+    """Options of `rib.benchmark`, which makes a grid of runs (cells); options of `rib.train` apply to all of them.
 
     Attributes:
         models: Names of files in ``conf/model``.
         sources: Datasets to fine-tune on; null: those of the suite.
-        methods: Names of files in ``conf/method``; ``lwf+wise_ft`` is a stack.
+        methods: Names of files in ``conf/method``; ``lwf+wise_ft`` uses two methods together.
         seeds: Random seeds.
-        axes: Lists of values by option.
+        axes: Further axes of the grid: for each option, the values to run.
         grids: Several grids in one; each entry lists which of the five above differ in it.
         action: ``run``, ``status``, ``prune``, ``export`` or ``import``.
         plan_only: Show the plan and stop.
-        retry: Run cells again that have failed.
+        retry: Repeat runs that have failed.
         jobs: Number of cells to run at the same time; null: one per GPU, else one per ``threads`` cores.
-        threads: CPU threads of a cell.
+        threads: CPU threads of each run.
         file: Archive that is exported or imported.
         format: ``table`` or ``json``, for status and plan.
         study: Name of the study, set by the files in ``conf/study``.
@@ -49,7 +49,7 @@ class BenchmarkConfig(Config):
 
 @dataclass
 class SpaceConfig:
-    """Ranges of a search: lowest and highest value, on a log scale; null is not searched.
+    """Ranges of a hyperparameter search: [lowest, highest] on a log scale; an option with null is not searched.
 
     Attributes:
         lr: Peak learning rate.
@@ -113,7 +113,7 @@ class ReportConfig:
 
 @dataclass
 class ShownConfig:
-    """Images of an analysis.
+    """Loading of the images that an analysis runs on.
 
     Attributes:
         root: Folder with the datasets; null: the one that the run used.
@@ -166,7 +166,7 @@ class InversionConfig:
 
 @dataclass
 class CKAConfig(AnalyzeConfig):
-    """Options of ``analysis=cka``; ``conf/analysis/cka.yaml`` explains them."""
+    """Options of ``analysis=cka``, the similarity of two models' layers; ``conf/analysis/cka.yaml`` explains them."""
 
     analysis: str = "cka"
     datasets: list[str] = field(default_factory=lambda: ["imagenet_val"])
@@ -186,7 +186,7 @@ class DataCommandConfig:
 
     Attributes:
         action: ``check``, ``look`` or ``sheet``.
-        data: Which images.
+        data: Dataset to look at, its folder, and how its images are read.
         paths: The cache.
         out: File of the contact sheet; null: contact_sheet.png.
     """
@@ -199,12 +199,12 @@ class DataCommandConfig:
 
 @dataclass
 class WorldConfig:
-    """Pretraining data of one of the mini models, which are drawn and not downloaded.
+    """Pretraining data of one of the built-in mini models: synthetic images, which rib generates itself.
 
     Attributes:
         name: Name of the model.
         images: Number of images.
-        epochs: Passes over them.
+        epochs: Passes over the images.
         looks: Visual styles, keys of `rib.data.mini.world.LOOKS`.
     """
 
@@ -216,7 +216,7 @@ class WorldConfig:
 
 @dataclass
 class PretrainConfig:
-    """Options of `rib.pretrain`.
+    """Options of `rib.pretrain`, which pretrains one of the built-in mini models.
 
     Attributes:
         pretrain: Pretraining data of the model.

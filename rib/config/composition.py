@@ -1,4 +1,4 @@
-"""Compose a config from ``conf/`` and overrides, load a saved one, and instantiate its classes."""
+"""Compose a config from ``conf/`` and overrides, load the config of a run, and build the objects that it describes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compose(*overrides: str) -> Config:
 
 
 def check_command(cfg: DictConfig, schema: type[C]) -> C:
-    """Check the config of the running command, and list the options of its command line in ``given``.
+    """Check the config of the running command, and record in ``given`` which options the command line set.
 
     Args:
         cfg: From Hydra.
@@ -52,14 +52,14 @@ def check_command(cfg: DictConfig, schema: type[C]) -> C:
 
 
 def _with_given(config: C, overrides: Iterable[str]) -> C:
-    """Return the config with the names of overridden options added to ``given``."""
+    """Return a copy of the config whose ``given`` also lists the options that these overrides set."""
     names = [override.partition("=")[0].lstrip("+") for override in overrides]
     given: list[str] = getattr(config, "given")  # noqa: B009 - all schemas of commands that make runs have it
     return cast("C", replace(cast("Any", config), given=sorted({*given, *names})))
 
 
 def changed_options(config: object, config_name: str) -> list[str]:
-    """Return the dotted names of options that differ from a command's yaml file, ``["suite.name", "seed"]``."""
+    """Return the dotted names of options that differ from their defaults in a command's yaml file, ``["seed"]``."""
     default = flat(check_config(compose_node(config_name), type(config)))
     return [key for key, value in flat(config).items() if value != default.get(key) and key != "given"]
 
@@ -94,7 +94,7 @@ def override(config: Config, overrides: list[str], where: str) -> Config:
 
 
 def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
-    """Build the object that a node with ``_target_`` describes (`hydra.utils.instantiate`).
+    """Build the object that a block of options with ``_target_`` describes (`hydra.utils.instantiate`).
 
     Args:
         node: Dotted name of a class, and its arguments.
@@ -133,7 +133,7 @@ def to_yaml(config: object) -> str:
 
 
 def method_node(name: str) -> dict[str, Any] | None:
-    """Return the options in a method's file, rib's own or one on the running command's ``hydra.searchpath``.
+    """Return the options in a method's yaml file, of rib or of a folder in the command's ``hydra.searchpath``.
 
     Args:
         name: Name of the method, ``ewc``.

@@ -40,7 +40,7 @@ NOT_OPTIONS = {
 
 
 def flat_changes(config: Config) -> dict[str, Any]:
-    """Return a config's options that are not default, as in metrics.json: ``{"method.ewc.strength": 10.0}``."""
+    """Return the options that differ from their defaults, as for metrics.json: ``{"method.ewc.strength": 10.0}``."""
     changes: dict[str, Any] = {}
     for name, options_ in config.method.items():
         default = shipped_nodes("method").get(name, {})  # of a user's own method every option is listed
@@ -55,11 +55,11 @@ def flat_changes(config: Config) -> dict[str, Any]:
 
 
 def shipped_recipes() -> dict[str, RecipeConfig]:
-    """Return the recipes of ``conf/train.yaml`` by kind of data, without the command's overrides."""
+    """Return the default recipe for each kind of data, from ``conf/train.yaml`` without the command's overrides."""
     return {kind: RecipeConfig(**node) for kind, node in default_options()["recipe"].items()}
 
 
 @cache
 def default_options() -> Any:
-    """Return ``conf/train.yaml`` without overrides as nested dictionaries."""
+    """Return all default options of `rib.train` as nested dictionaries."""
     return to_plain(check_config(compose_node("train"), Config))

@@ -103,7 +103,7 @@ def one_sentence_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig
 
 
 def _explain_syntax(error: Exception) -> str | None:
-    """Return one sentence for an argument that Hydra's parser refuses, with its quoted form; None for other errors."""
+    """Explain in one sentence how to quote an argument that Hydra cannot parse; None for any other error."""
     from rib.config.messages import spell_override
 
     several = re.search(r"Ambiguous value for argument '(.*?)'\n", str(error))
@@ -120,7 +120,7 @@ def _explain_syntax(error: Exception) -> str | None:
 
 
 class Stop(BaseException):
-    """Carrier of a `RibError` through Hydra, which catches every `Exception` and prints a line of its own."""
+    """Wrapper that carries a `RibError` past Hydra, which would catch any `Exception` and print its own message."""
 
 
 def normalise_arguments(arguments: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ def explain(error: Exception) -> str:
     """Translate an error of Hydra or OmegaConf into one sentence: what was given, and the most similar valid name.
 
     Args:
-        error: As raised by composing or checking a config.
+        error: Exception raised when a config was composed or checked.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -48,10 +48,10 @@ def explain(error: Exception) -> str:
 
 
 def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
-    """Translate an error of OmegaConf into one sentence, with the most similar field of the schema.
+    """Translate an error of OmegaConf into one sentence, which suggests the most similar option of the command.
 
     Args:
-        error: As raised by OmegaConf.
+        error: Exception raised by OmegaConf.
         schema: Dataclass of the command's options.
     """
     where = str(error.full_key or error.key or "")
@@ -68,7 +68,7 @@ def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
 
 
 def _fields(schema: Any, path: str) -> list[str]:
-    """Return the field names of the dataclass at a dotted path of a schema."""
+    """Return the names of the options below a dotted name, ``optimizer``, according to a command's dataclass."""
     for part in filter(None, path.split(".")):
         schema = get_type_hints(schema).get(part)
     return [field.name for field in fields(schema)] if is_dataclass(schema) else []
@@ -76,7 +76,7 @@ def _fields(schema: Any, path: str) -> list[str]:
 
 @cache
 def _all_keys() -> tuple[str, ...]:
-    """Return every dotted key of the default train config, and the options of an analysis."""
+    """Return the dotted names of all options of `rib.train` and of the analyses."""
     cfg = compose_node("train")
 
     def walk(node: DictConfig, prefix: str = "") -> Iterator[str]:

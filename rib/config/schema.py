@@ -21,14 +21,14 @@ class BatchNorm(StrEnum):
 
 
 class ImageBackend(StrEnum):
-    """Library that decodes and resizes images: torchvision on uint8 (fast), or PIL exactly as timm uses it."""
+    """Library that decodes and resizes images: torchvision on uint8 tensors (fast), or PIL with timm's transforms."""
 
     torchvision = "torchvision"
     pil = "pil"
 
 
 class Damaged(StrEnum):
-    """Reaction to damaged JPEG files that libjpeg still decodes, making up a part (`rib.data.damage`)."""
+    """Reaction to damaged JPEG files, which libjpeg decodes with part of the image missing (`rib.data.damage`)."""
 
     warn = "warn"
     refuse = "refuse"
@@ -36,7 +36,7 @@ class Damaged(StrEnum):
 
 
 class Augment(StrEnum):
-    """Augmentation of training images; ``none`` is the checkpoint's evaluation transform, as in the paper."""
+    """Augmentation of training images; ``none`` applies the checkpoint's evaluation transform, as in the paper."""
 
     none = "none"
     flip = "flip"
@@ -44,7 +44,7 @@ class Augment(StrEnum):
 
 
 class LabelRule(StrEnum):
-    """Rule that maps ImageNet outputs to ObjectNet classes, some of which have several (`rib.data.catalog`)."""
+    """Rule that maps ImageNet's 1000 outputs to ObjectNet's classes, some of which match several outputs."""
 
     max = "max"
     first = "first"
@@ -52,7 +52,7 @@ class LabelRule(StrEnum):
 
 
 class Identity(StrEnum):
-    """Properties that identify images in keys: path, size and content, or path and size only."""
+    """Properties of image files that the hash of a dataset covers: path, size and content, or path and size only."""
 
     content = "content"
     listing = "listing"
@@ -60,7 +60,7 @@ class Identity(StrEnum):
 
 @dataclass
 class TransformConfig:
-    """Evaluation transform of a checkpoint; null takes the value recorded with the checkpoint.
+    """Evaluation transform (resize, crop, normalise); null takes the value recorded with the checkpoint.
 
     Attributes:
         size: Height and width in pixels of the images given to the model.
@@ -79,7 +79,7 @@ class TransformConfig:
 
 @dataclass
 class PretrainingConfig:
-    """Pretraining data of a model, for studies of pretraining scale; it changes no number of a run.
+    """Pretraining data of a model, for studies of pretraining scale; it does not affect a run's results.
 
     Attributes:
         images: Number of images or image-text pairs, before any fine-tuning on ImageNet-1k; for DataComp, of its pool.
@@ -126,14 +126,14 @@ class ModelConfig:
 
 @dataclass
 class DatasetConfig:
-    """The source, the dataset that is fine-tuned on."""
+    """The source: the dataset that the model is fine-tuned on."""
 
     name: str
 
 
 @dataclass
 class SuiteConfig:
-    """A suite: which datasets are sources, targets, or only reported.
+    """A benchmark suite: the datasets to fine-tune on, those that count towards RI, and those only reported.
 
     Attributes:
         name: Name in tables and file names.
@@ -150,7 +150,7 @@ class SuiteConfig:
 
 @dataclass
 class RecipeConfig:
-    """Default recipe for one kind of data, for options that are null.
+    """Default training settings for one kind of data (user or mini), used for options that are null.
 
     Attributes:
         epochs: Passes over the source.
@@ -186,7 +186,7 @@ class DataConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Scoring; the precision is part of the score key, the batch size of no key."""
+    """Settings for scoring images: a change of precision means scoring again, one of the batch size does not."""
 
     batch_size: int
     precision: str
@@ -194,7 +194,7 @@ class EvaluationConfig:
 
 @dataclass
 class PredictionsConfig:
-    """Values saved per image.
+    """Outputs saved for each scored image.
 
     Attributes:
         logits: Save all outputs, besides the prediction.
@@ -205,7 +205,7 @@ class PredictionsConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Checkpoints; part of no key.
+    """Checkpoints written during training; these options do not affect results.
 
     Attributes:
         every_minutes: Minutes between two writes of last.ckpt, which is also written after every epoch.
@@ -232,7 +232,7 @@ class PaperConfig:
 
 @dataclass
 class PathsConfig:
-    """Output folders.
+    """Folders that rib writes to.
 
     Attributes:
         runs: The run store.

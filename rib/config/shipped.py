@@ -1,7 +1,7 @@
 """Read the files of ``conf/`` with PyYAML, without Hydra.
 
-Looking up a default then does not wait for importing Hydra. ``tests/config/test_shipped.py`` checks that OmegaConf
-reads the same from every file.
+Defaults can then be looked up without waiting for the import of Hydra. ``tests/config/test_shipped.py`` checks that
+OmegaConf reads the same from every file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def conf_dir() -> str:
 
 
 def options(group: str) -> list[str]:
-    """Return the names of a config group's files, without their ending.
+    """Return the names that can be selected in a config group, ``ewc`` for ``conf/method/ewc.yaml``, sorted.
 
     Args:
         group: Folder of ``conf/``, ``model``.
@@ -51,7 +51,7 @@ def options(group: str) -> list[str]:
 
 @cache
 def shipped_nodes(group: str) -> dict[str, dict[str, Any]]:
-    """Return the content of a config group's files by name; a method's file is unwrapped to the method's options.
+    """Return the options in each yaml file of a config group, by the file's name without its ending.
 
     Args:
         group: Folder of ``conf/``, ``method``.

@@ -17,7 +17,7 @@ CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
 
 def compose_node(config_name: str, *overrides: str) -> DictConfig:
-    """Compose a config with Hydra, also from inside a running Hydra command, whose global state is restored.
+    """Compose a config with Hydra; inside a running Hydra command its global state is restored afterwards.
 
     Args:
         config_name: File of ``conf/``, ``train``.
@@ -34,12 +34,12 @@ def compose_node(config_name: str, *overrides: str) -> DictConfig:
 
 
 def has_key(cfg: DictConfig, key: str) -> bool:
-    """Return True if a config has a dotted key, so that Hydra accepts an override of it without ``++``."""
+    """Return True if a config contains a dotted option name, which Hydra can then override without ``++``."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     return isinstance(node, DictConfig) and last in node
 
 
 def search_path() -> list[str]:
-    """Return the folders in the running command's ``hydra.searchpath``; none outside a command."""
+    """Return the folders in the running command's ``hydra.searchpath``; an empty list outside a command."""
     return list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []

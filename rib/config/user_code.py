@@ -1,4 +1,4 @@
-"""The user's own code that a config names: its files, their digest, and a copy for the run's folder.
+"""Find the user's own classes that a config names: their source files, a digest of the code, and a copy for the run.
 
 A class named in ``_target_`` is user code if its file belongs to no installed distribution; packages installed in
 editable mode are user code, too. The digest covers its file and all user files that it imports, directly or not, as
@@ -53,7 +53,7 @@ class UserCode:
 
 
 def targets(node: object) -> Iterator[str]:
-    """Yield every dotted name that a config node makes Hydra import, at any depth.
+    """Yield the dotted names of all classes and functions (``_target_``) in a config, at any depth.
 
     Args:
         node: Nested dictionaries and lists.
@@ -72,7 +72,7 @@ def targets(node: object) -> Iterator[str]:
 
 
 def user_code(target: str) -> UserCode | None:
-    """Find the user's files behind a dotted name.
+    """Find the user's source files that define a class or function, and those that they import.
 
     Args:
         target: Dotted name of a class or function.
@@ -116,7 +116,7 @@ def copy_code(node: object, folder: Path) -> None:
 
 
 def installed_versions(node: object) -> dict[str, str]:
-    """Return the versions of the distributions whose classes a config names, except rib's."""
+    """Return the version of each installed package, other than rib, whose classes a config names."""
     known = packages_distributions()
     tops = {target.partition(".")[0] for target in targets(node)} - {OURS}
     versions = {}
@@ -129,7 +129,7 @@ def installed_versions(node: object) -> dict[str, str]:
 
 
 def _module_of(target: str) -> tuple[str, Path] | None:
-    """Return the longest prefix of a dotted name that is a module with a file, and that file."""
+    """Return the module that defines a dotted name, ``pkg.mod`` for ``pkg.mod.Class``, and its file."""
     parts = target.split(".")
     if parts[0] == OURS:
         return None
@@ -171,14 +171,14 @@ def _standard_library() -> tuple[Path, ...]:
 
 
 def _is_users(file: Path) -> bool:
-    """Return True if a file is outside the standard library and the folders that packages are installed to."""
+    """Return True if a file is user code: outside the standard library and the folders of installed packages."""
     file = file.resolve()
     installed = any(folder in file.parents for folder in (*_site_folders(), *_standard_library()))
     return not installed and not {"site-packages", "dist-packages"} & set(file.parts)
 
 
 def _with_imports(name: str, file: Path) -> Iterator[tuple[str, Path]]:
-    """Yield a user module and all user modules that it imports, each once, with their parent packages."""
+    """Yield a user module, all user modules that it imports, directly or not, and their parent packages, each once."""
     pending, visited = [(name, file)], set()
     while pending:
         name, file = pending.pop()
@@ -195,13 +195,13 @@ def _with_imports(name: str, file: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _parents(name: str) -> list[str]:
-    """Return the packages that contain a module, outermost first."""
+    """Return the names of the packages that contain a module, outermost first: ``a``, ``a.b`` for ``a.b.c``."""
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
-    """Yield the dotted names that a file may import: modules, and names in them that may be modules."""
+    """Yield every dotted name in a file's import statements that may be a module."""
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     nodes = list(ast.walk(_tree(file)))
     by_name = {"import_module", "__import__"}
@@ -254,7 +254,7 @@ def _digest(file: Path) -> str:
 
 
 def _check_unchanged(name: str, digest: str, file: Path) -> None:
-    """Refuse a module that was edited after its import: the old code would run under the key of the new one."""
+    """Raise an error if a module was edited after its import: old code would run, recorded with the new digest."""
     module = sys.modules.get(name)
     imported, first = _seen.get(name, (False, digest))
     if module is not None and imported and first != digest:
@@ -267,7 +267,7 @@ def _check_unchanged(name: str, digest: str, file: Path) -> None:
 
 
 def _drop_stale_bytecode(file: Path) -> None:
-    """Delete a file's .pyc if it is not of the file's present text; Python compares only time and size."""
+    """Delete a source file's .pyc if it was compiled from other text; Python itself compares only time and size."""
     try:
         cached = Path(importlib.util.cache_from_source(str(file)))
         content = cached.read_bytes()

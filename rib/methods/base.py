@@ -1,8 +1,8 @@
-"""The contract of a method: a Lightning callback with up to seven moments, in rib's commands or in your own Trainer.
+"""Base class of all fine-tuning methods: a Lightning callback for rib's commands and for your own Trainer.
 
 **Writing a method for rib's commands.** Subclass `Method` and override what you need; a class that overrides nothing is
-plain fine-tuning. Each moment is handed a `Tuned`, through which a method accesses the model, the data and the
-trainer. In their order:
+plain fine-tuning. Each of these seven steps receives a `Tuned`, through which a method accesses the model, the
+data and the trainer. In their order:
 
 1. ``prepare(module)`` changes the model, freezes parts of it, or keeps the start weights. It runs before a checkpoint
    is restored, before DDP wraps the module and before optimizers exist, so that an anchor taken here is always the
@@ -24,7 +24,7 @@ source's classes. A class with several outputs (nine of ObjectNet's) has the lar
 as in scoring: an image's gradient goes to that output alone.
 
 **In your own Trainer.** `EWC`, `L2SP`, `LwF`, `LDIFS`, `SPD`, `FTP`, `EMA`, `LoRA` and `WiseFT`, and a method of your
-own that keeps to the moments above, are callbacks of any `lightning.pytorch.Trainer`::
+own that overrides only the functions above, are callbacks of any `lightning.pytorch.Trainer`::
 
     class MyModule(L.LightningModule):
         def __init__(self):
@@ -82,27 +82,27 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Space(Protocol):
-    """The source's C classes in terms of the model's K outputs (`rib.data.labels.LabelSpace`)."""
+    """Interface of a label space: which of the model's K outputs belong to the source dataset's C classes."""
 
     def project(self, logits: Tensor) -> Tensor:
-        """Turn outputs (B, K) into the logits of the source's classes, (B, C)."""
+        """Convert the model's outputs (B, K) to logits of the source dataset's classes, (B, C)."""
 
     def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return for each image the likeliest output, (B,), of its class."""
+        """Return the index of the largest output among those of each image's class, shape (B,)."""
 
 
 class Cache(Protocol):
-    """Files on disk, named by what determines their content."""
+    """Interface of a disk cache, in which a file's name is a digest of everything that its content depends on."""
 
     def file(self, kind: str, **facts: object) -> Path:
-        """Return the path for one thing, whether it exists or not."""
+        """Return the path of the cached file for these facts, which may not exist yet."""
 
     def making(self, file: Path) -> AbstractContextManager[object]:
-        """Lock a file while looking for it and making it."""
+        """Lock a cached file while the caller looks for it and, if it is missing, computes it."""
 
 
 class Tuned(Protocol):
-    """The part of a fine-tuning that a method can access: model, label space, data and trainer.
+    """The fine-tuning in progress, as methods access it: model, label space, data and trainer.
 
     rib's `FineTuner` is one; a LightningModule of your own is seen through `rib.methods.foreign.Foreign`.
     """
@@ -113,34 +113,34 @@ class Tuned(Protocol):
 
     @property
     def backbone(self) -> nn.Module:
-        """The network inside the model, whose parameter names tell its layers."""
+        """The network inside the model, by whose parameter names layers are recognised."""
 
     @property
     def head(self) -> set[str]:
-        """Names in the backbone of the parameters of its last layer, from features to the K outputs."""
+        """Names, within the backbone, of the parameters of its last layer, which maps features to the K outputs."""
 
     @property
     def space(self) -> Space:
-        """The source's classes in terms of the K outputs."""
+        """Label space of the source dataset: which of the K outputs belong to its classes."""
 
     @property
     def lr(self) -> float:
-        """Peak learning rate; in a foreign Trainer known from ``begin`` on."""
+        """Peak learning rate; in your own Trainer available from ``begin`` on."""
 
     @property
     def seed(self) -> int:
-        """Seed of the fit."""
+        """Random seed of this training."""
 
     @property
     def memo(self) -> Cache | None:
-        """Cache for what depends only on the start, such as the Fisher; None where nothing is cached."""
+        """Disk cache for values that depend only on the start weights, such as the Fisher; None without a cache."""
 
     @property
     def trainer(self) -> L.Trainer:
         """Lightning's trainer."""
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """Select source images by a seed; in a foreign Trainer from ``begin`` on.
+        """Select training images of the source by a seed; in your own Trainer available from ``begin`` on.
 
         Args:
             count: Number of images; all, if there are fewer.
@@ -153,7 +153,7 @@ class Tuned(Protocol):
         """
 
     def read_image(self, file: Path) -> Tensor:
-        """Read an image file like the source's images, (3, H, W)."""
+        """Read an image file with the same decoding and transform as the source's images, shape (3, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -178,19 +178,20 @@ class Step:
 
 
 class _ClassName:
-    """The name of a class in lower case, unless the class says otherwise."""
+    """Descriptor for `Method.name`: the class's name in lower case, unless a subclass sets another."""
 
     def __get__(self, instance: object, owner: type) -> str:
         return owner.__name__.lower()
 
 
 class Method(L.Callback):
-    """Base of every fine-tuning method; the module's docstring has the contract.
+    """Base class of every fine-tuning method; the module's docstring explains how to write one.
 
     Attributes:
         name: Name in logs and metrics.json; by default the class's name in lower case.
-        order: Position in a stack, low first: -1 changes the start weights, 0 the network or which of its weights train
-            (adapters), 1 regularizes, 2 averages. Methods of one order follow one another by name.
+        order: Position among methods that are used together, low first: -1 changes the start weights, 0 the network
+            or which of its weights train (adapters), 1 regularizes, 2 averages. Methods of one order are sorted by
+            name.
         rib_only: Why the method runs in rib's commands only; empty for one that runs in any Trainer.
         changes_end: The method changes the weights when the fit has ended.
     """
@@ -211,7 +212,7 @@ class Method(L.Callback):
         return None
 
     def begin(self, module: Tuned) -> None:
-        """Run once before the first batch of this process's fit, with optimizer and training images at hand."""
+        """Run once before the first training batch, when the optimizer and the training images are available."""
 
     def before_batch(self, module: Tuned) -> None:
         """Run before each batch."""
@@ -221,24 +222,24 @@ class Method(L.Callback):
         return None
 
     def before_step(self, module: Tuned) -> None:
-        """Look at gradients and weights right before the optimizer step."""
+        """Run right before the optimizer step, to read gradients and weights."""
 
     def after_step(self, module: Tuned) -> None:
-        """Change the weights right after the optimizer step."""
+        """Run right after the optimizer step, to change the weights."""
 
     def finish(self, module: Tuned) -> None:
-        """Turn the model's weights into plain ones at the end of the fit, such as LoRA's."""
+        """Run at the end of training, to leave plain weights in the model, as LoRA does by merging its updates."""
 
     def report(self) -> dict[str, float]:
-        """Return numbers about this fit for metrics.json, known once it has begun."""
+        """Return numbers about this training for metrics.json, by name; called after training has begun."""
         return {}
 
     def has_penalty(self) -> bool:
-        """Tell whether `penalty` adds something to the loss."""
+        """Return True if the class overrides `penalty` and so adds a term to the loss."""
         return type(self).penalty is not Method.penalty
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Prepare the method when a fit begins.
+        """Check that the method can run in this Trainer, and call `prepare`, when a fit begins.
 
         Raises:
             RibError: If the method cannot run in this Trainer.
@@ -255,12 +256,12 @@ class Method(L.Callback):
             self._start_digest = foreign.digest_of_parameters(pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note in a foreign Trainer's checkpoint which weights the fit began from."""
+        """Save a digest of the start weights in the checkpoint of a user's own Trainer."""
         if self._start_digest is not None:
             checkpoint[foreign.START] = self._start_digest
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check in a foreign Trainer that the resumed fit began from the weights that the module has.
+        """Check in a user's own Trainer that the checkpoint's fit began from the same start weights.
 
         Raises:
             RibError: If it began from other weights.
@@ -270,10 +271,10 @@ class Method(L.Callback):
             self._start_digest = checkpoint[foreign.START]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Hook the optimizer step in a foreign Trainer; rib's `FineTuner` does so when it makes its optimizer.
+        """Arrange for `after_step` to follow each optimizer step in a user's own Trainer (`FineTuner` does so itself).
 
         Raises:
-            RibError: If the start weights came too late.
+            RibError: If the start weights were loaded only after `prepare`.
         """
         own = tuned(pl_module)
         if isinstance(own, foreign.Foreign):
@@ -292,10 +293,10 @@ class Method(L.Callback):
         self.before_batch(tuned(pl_module))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Check in a foreign Trainer that the first training step asked for penalties.
+        """Check that the first ``training_step`` of a user's own module called `rib.methods.penalties`.
 
         Raises:
-            RibError: If it did not, with the line that does.
+            RibError: If it did not; the message contains the line to add.
         """
         if not self._asked and self.has_penalty() and isinstance(tuned(pl_module), foreign.Foreign):
             raise foreign.nobody_asked(self)
@@ -305,7 +306,7 @@ class Method(L.Callback):
         self.before_step(tuned(pl_module))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finish, and write a foreign Trainer's final.ckpt after the last method that changes the weights."""
+        """Call `finish`; in a user's own Trainer write final.ckpt after the last method that changes the weights."""
         own = tuned(pl_module)
         self.finish(own)
         if isinstance(own, foreign.Foreign):
@@ -313,22 +314,22 @@ class Method(L.Callback):
 
 
 def tuned(pl_module: L.LightningModule) -> Tuned:
-    """Return a LightningModule as methods access it: rib's own unchanged, any other wrapped in `foreign.Foreign`."""
+    """Return a module with the interface `Tuned`: rib's own unchanged, a user's wrapped in `foreign.Foreign`."""
     return cast("Tuned", pl_module) if hasattr(type(pl_module), "source_images") else foreign.Foreign(pl_module)
 
 
 def methods_of(trainer: L.Trainer) -> list[Method]:
-    """Return the methods among a trainer's callbacks, in stack order."""
+    """Return the `Method` objects among a trainer's callbacks, sorted by `Method.order` and name."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return sorted((c for c in callbacks if isinstance(c, Method)), key=lambda method: method.order)
 
 
 def hook_steps(optimizer: Optimizer, methods: Iterable[Method], module: Tuned) -> None:
-    """Call each method's ``after_step`` right after the optimizer's steps."""
+    """Register a hook that calls each method's ``after_step`` right after every optimizer step."""
     for method in methods:
         optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(module))
 
 
 def trained_parameters(module: Tuned) -> list[nn.Parameter]:
-    """Return the model's parameters that train."""
+    """Return the model's trainable parameters (``requires_grad``)."""
     return [p for p in module.model.parameters() if p.requires_grad]

@@ -1,8 +1,8 @@
-"""The factory of methods: build the object that a config node describes.
+"""Build an object, such as a method, from a block of options that names its class.
 
-A node is a plain dictionary whose ``_target_`` is the dotted name of a class; the rest are its arguments. Classes are
-imported by name, rib's own and the user's alike, without Hydra. Nested nodes, lists of them and ``_partial_`` mean what
-they mean to `hydra.utils.instantiate`.
+Such a block (a node) is a plain dictionary whose ``_target_`` is the dotted name of a class; the rest are its
+arguments. Classes are imported by name, rib's own and the user's alike, without Hydra. Nested nodes, lists of them and
+``_partial_`` mean what they mean to `hydra.utils.instantiate`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rib.errors import RibError
 
 
 def build(node: Mapping[str, Any], **more: object) -> Any:
-    """Make the object that a node with ``_target_`` describes.
+    """Build the object that a dictionary with a class name (``_target_``) and arguments describes.
 
     Args:
         node: ``_target_``, the dotted name of a class or function, and its arguments; ``_args_``, those without a
@@ -45,7 +45,7 @@ _SPECIAL = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_conver
 
 
 def _value(value: object) -> Any:
-    """Build the nodes inside an argument."""
+    """Return an argument with every nested dictionary that has a ``_target_`` replaced by the object it describes."""
     if isinstance(value, Mapping):
         return build(value) if "_target_" in value else {key: _value(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

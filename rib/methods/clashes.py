@@ -25,8 +25,15 @@ CLASHES: Mapping[frozenset[str], str] = {
         ("lora", "visual_prompt", "each trains its own few parameters and freezes all others"),
         ("lora", "freeze_embed", "LoRA freezes the embedding already"),
         ("layer_decay", "surgical", "both set the learning rate of each layer"),
-        *(("visual_prompt", other, "the frame is all that trains") for other in ("layer_decay", "surgical")),
-        *((adapter, other, "it would hold the adapter, not the weights") for adapter in ADAPTERS for other in HOLDING),
+        *(
+            ("visual_prompt", other, "a visual prompt trains only its frame, no layer")
+            for other in ("layer_decay", "surgical")
+        ),
+        *(
+            (adapter, other, f"{other} would hold the adapter, not the weights")
+            for adapter in ADAPTERS
+            for other in HOLDING
+        ),
     )
 }
 """Pairs of methods that cannot be combined, with the reason."""

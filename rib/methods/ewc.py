@@ -143,13 +143,13 @@ class EWC(Method):
         self._importance: list[Tensor] = []
 
     def prepare(self, module: Tuned) -> None:
-        """Keep the start weights."""
+        """Store a copy of the start weights."""
         device = module.trainer.strategy.root_device
         self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
         self._buffers = {name: tensor.detach().clone() for name, tensor in module.model.named_buffers()}
 
     def begin(self, module: Tuned) -> None:
-        """Estimate the Fisher at the start weights, and cap it at the optimizer's rate."""
+        """Estimate the Fisher at the start weights, and cap it at 1 / (lr * strength), lr being the peak rate."""
         device = module.trainer.strategy.root_device
         fisher = self._diagonal(module, device) if self.fisher == "diagonal" else None
         self._buffers = {}
@@ -166,7 +166,7 @@ class EWC(Method):
         self.capped_share = capped / sum(p.numel() for _, p in trained)
 
     def has_penalty(self) -> bool:
-        """Tell whether the form has a penalty; the proximal one has steps of its own."""
+        """True with ``form=penalty``; False with ``form=proximal``, which acts after each step instead."""
         return self.form == "penalty"
 
     def penalty(self, module: Tuned, step: Step) -> Tensor | None:
@@ -177,7 +177,7 @@ class EWC(Method):
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
-        """Take the proximal step; at strength 0, or lr 0, no bit changes."""
+        """Take the module docstring's proximal step if ``form=proximal``; at strength or lr 0 nothing changes."""
         if self.form != "proximal":
             return
         steps = {
@@ -190,7 +190,7 @@ class EWC(Method):
             p.lerp_(anchor, 1 / (1 + 1 / (steps.get(p, 0.0) * importance)))
 
     def report(self) -> dict[str, float]:
-        """Return the share of capped weights, and what a diagonal Fisher was before normalisation.
+        """Return the share of capped weights, and the mean of a diagonal Fisher before normalisation with its error.
 
         ``ewc.capped_share``: a fraction of the weights. ``ewc.fisher_mean``: the Fisher's mean over weights, per image.
         ``ewc.lambda``: strength over that mean, the lambda of Kirkpatrick et al.'s eq. 3 for the weights below the cap
@@ -205,7 +205,7 @@ class EWC(Method):
         return {"ewc.capped_share": self.capped_share, **known}
 
     def _diagonal(self, module: Tuned, device: torch.device) -> dict[str, Tensor]:
-        """Return the normalised Fisher, from the cache where it has been computed before."""
+        """Return the normalised Fisher diagonal at the start weights, from the cache if it was computed before."""
         facts = {"samples": self.samples, "seed": self.seed, "labels": self.labels}
         trainer, memo = module.trainer, module.memo
         if memo is None or self.images is not None:
@@ -217,7 +217,7 @@ class EWC(Method):
                 # Rank zero decides for all: on a network disk another rank may see the file later.
                 if trainer.strategy.broadcast(found is not None):
                     if found is None:
-                        raise RibError(f"method.ewc: this process cannot read {file}, which another one can")
+                        raise RibError(f"method.ewc: expected {file} on a file system that all processes can read")
                     fisher = found
                 else:
                     fisher = self._estimate(module, device)
@@ -228,7 +228,7 @@ class EWC(Method):
         return normalise_tensors(fisher) if self.normalise == "tensor" else fisher
 
     def _estimate(self, module: Tuned, device: torch.device) -> dict[str, Tensor]:
-        """Return the Fisher with mean 1 over all weights, on the CPU, its error, and its mean before that."""
+        """Estimate the Fisher diagonal, scaled to mean 1, on the CPU; also its relative error and its mean unscaled."""
         model = self._start_model(module, device)
         rank, world = rank_and_world()
         loader, number = self._selection(module, rank, world)
@@ -259,7 +259,7 @@ class EWC(Method):
 
     @torch.no_grad()
     def _start_model(self, module: Tuned, device: torch.device) -> nn.Module:
-        """Copy the model as it was at the start, in eval mode: a resumed fit has moved its weights and statistics."""
+        """Return a copy of the model with its start weights and statistics, in eval mode, also in a resumed fit."""
         model = copy.deepcopy(module.model).to(device).eval()
         trained = [p for p in model.parameters() if p.requires_grad]
         for p, anchor in zip(trained, self._anchor, strict=True):
@@ -270,7 +270,7 @@ class EWC(Method):
         return model
 
     def _selection(self, module: Tuned, rank: int, world: int) -> tuple[Iterable[Batch], int]:
-        """Select the Fisher's images."""
+        """Return batches of the images that the Fisher is estimated on, and the number of images."""
         if self.images is None:
             return module.source_images(self.samples, self.seed, rank, world)
         batches, number = select_images(self.images, self.samples, self.seed, rank, world, any_iterable=True)

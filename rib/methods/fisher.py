@@ -3,7 +3,7 @@
 F_i = E_x E_{y ~ p(y|x)} [ (d log p(y|x) / d theta_i)^2 ] (Kirkpatrick et al. 2017, arXiv 1612.00796; Martens 2020,
 arXiv 1412.1193, section 9.2): the gradient of each image is squared *before* averaging. Squaring the gradient of a
 batch's mean, as several libraries do, shrinks F by about the batch size, so that the penalty's strength would depend
-on it. y comes from (`Labels`):
+on it. The labels y are (option ``labels``):
 
 - ``sampled``: one label per image, drawn from the model's own softmax; unbiased.
 - ``expected``: every label, weighted by p(y|x): exact for these images, in K backward passes each.
@@ -31,12 +31,12 @@ Labels = Literal["sampled", "dataset", "expected"]
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Return this process's rank and the number of processes."""
+    """Return this process's distributed rank and the number of processes; (0, 1) without distribution."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw an output id for each image from the model's full softmax, by inverting its cumulative sum.
+    """Sample a label for each image from the model's softmax over all outputs, by inverting its cumulative sum.
 
     Args:
         model: In eval mode.
@@ -54,7 +54,7 @@ def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: Space) -> Tensor:
-    """Return the output id of each image's own class; of a class with several outputs, the model's likeliest.
+    """Return the output index of each image's true class; if the class has several outputs, the likeliest one.
 
     Args:
         model: In eval mode.
@@ -72,7 +72,7 @@ def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: Spac
 def squared_gradients(
     model: nn.Module, images: Tensor, labels: Tensor, way: Way = "loop", weights: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Sum squared per-sample gradients of the cross-entropy over images, and over weights.
+    """Compute squared per-sample gradients of the cross-entropy, summed over images and, apart, over weights.
 
     Args:
         model: In eval mode (no BatchNorm batch statistics, no dropout).
@@ -120,7 +120,7 @@ def squared_gradients(
 def fisher_diagonal(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], way: Way = "loop", labels: Labels = "sampled"
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Sum squared per-sample gradients of many batches over images, and over weights.
+    """Accumulate squared per-sample gradients over batches: the unnormalised diagonal of the Fisher information.
 
     Args:
         model: In eval mode, on the device to compute on.
@@ -149,7 +149,7 @@ def fisher_diagonal(
 def _label_draws(
     model: nn.Module, images: Tensor, given: Tensor, labels: Labels
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield output ids for the images, once or for every output, with their probabilities where those are weights."""
+    """Yield labels (B,) for the images and their weights: once, or with ``expected`` once for each of K outputs."""
     if labels == "sampled":
         yield sample_labels(model, images, given), None
     elif labels == "dataset":
@@ -162,12 +162,15 @@ def _label_draws(
 
 
 def moments(each: Tensor) -> Tensor:
-    """Return count, sum and sum of squares, shape (3,); those of several processes add up."""
+    """Return count, sum and sum of squares of some values, shape (3,), which can be summed over processes."""
     return torch.stack([each.new_tensor(len(each)), each.sum(), each.square().sum()])
 
 
 def relative_error(moments: Tensor) -> float:
-    """Return a mean's relative standard error, sd / sqrt(N) / mean, from `moments`; nan for fewer than two values."""
+    """Return the relative standard error of a mean, sd / sqrt(N) / mean, from the output of `moments`.
+
+    NaN for fewer than two values or a mean of 0.
+    """
     count, total, squares = moments.tolist()
     if count < 2 or not total > 0:
         return math.nan
@@ -176,7 +179,7 @@ def relative_error(moments: Tensor) -> float:
 
 
 def normalise(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Divide a Fisher by its mean over all weights, so that a strength means the same for every model.
+    """Divide a Fisher by its mean over all weights, so that a penalty strength means the same for all models.
 
     Raises:
         ValueError: If it is zero everywhere or not finite, so that it says nothing about any weight.
@@ -188,6 +191,6 @@ def normalise(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def normalise_tensors(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Divide each tensor of a Fisher by its own mean, so that all layers weigh alike; a tensor of zeros stays zeros."""
+    """Divide each tensor of a Fisher by its own mean, so that all tensors have mean 1; a tensor of zeros stays zero."""
     means = {name: float(f.double().mean()) for name, f in fisher.items()}
     return {name: f / means[name] if means[name] > 0 else f for name, f in fisher.items()}

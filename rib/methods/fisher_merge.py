@@ -68,7 +68,7 @@ class FisherMerge(Merge):
         self.normalise = normalise
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the weighted mean."""
+        """Return the Fisher-weighted mean of the start weights and the ingredients."""
         if self.alpha == 0 or (self.alpha == 1 and len(given.parts) == 1):
             return interpolate(given.start, average(given.parts), self.alpha)
         if given.fisher is None:
@@ -90,5 +90,5 @@ class FisherMerge(Merge):
 
 
 def _norm(fisher: StateDict) -> float:
-    """Compute the Euclidean norm over all weights, at least the floor, which stands for a Fisher of zeros."""
+    """Compute the Euclidean norm of a Fisher over all weights, at least `FLOOR` so that it can be divided by."""
     return max(math.sqrt(sum(float(f.double().square().sum()) for f in fisher.values())), FLOOR)

@@ -1,6 +1,6 @@
-"""Adapter and checks for methods in a Lightning Trainer that is not rib's.
+"""Adapter and checks for methods in a user's own Lightning Trainer, called a foreign one.
 
-The rules are in `rib.methods.base`.
+`rib.methods.base` lists what the user's module must satisfy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 
 
 class EveryOutput:
-    """The label space of a foreign module: its K outputs are the classes."""
+    """Label space of a user's own module, in which each of the K outputs is one class."""
 
     def project(self, logits: Tensor) -> Tensor:
         """Return the logits (B, K) as they are."""
@@ -49,7 +49,7 @@ class EveryOutput:
 
 
 class Foreign:
-    """A LightningModule of the user's, as methods see it (`rib.methods.base.Tuned`); it has no state.
+    """Adapter that gives a user's LightningModule the interface `rib.methods.base.Tuned`; it has no state.
 
     Args:
         module: Attached to its trainer.
@@ -63,14 +63,14 @@ class Foreign:
 
     @property
     def backbone(self) -> nn.Module:
-        """The only child with parameters, else the module itself."""
+        """The module's only child with parameters; else (several, or parameters of its own) the module itself."""
         direct = next(self.model.parameters(recurse=False), None)
         children = [child for child in self.model.children() if next(child.parameters(), None) is not None]
         return children[0] if direct is None and len(children) == 1 else self.model
 
     @property
     def head(self) -> set[str]:
-        """Names of the parameters of the last linear layer that trains; of the last one where none does.
+        """Names of the parameters of the last trainable linear layer; of the last linear layer if none is trainable.
 
         Raises:
             RibError: If there is none.
@@ -100,7 +100,7 @@ class Foreign:
     def source_images(
         self, count: int, seed: int, rank: int = 0, world: int = 1
     ) -> tuple[Iterator[tuple[Tensor, Tensor, Tensor]], int]:
-        """Select images of the Trainer's own training loader by a seed, on this process's device.
+        """Select images of the Trainer's training loader by a seed, and move them to this process's device.
 
         Args:
             count: Number of images; all, if there are fewer.
@@ -129,7 +129,7 @@ class Foreign:
         return images, labels
 
     def read_image(self, file: Path) -> Tensor:
-        """Refuse: rib does not know how the user's images are read.
+        """Raise an error, since rib does not know how the user's images are read.
 
         Raises:
             RibError: Always.
@@ -138,7 +138,7 @@ class Foreign:
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    """Take images and labels out of a batch.
+    """Return the first two entries of a batch, images and labels.
 
     Raises:
         RibError: If it is not (images, labels, ...).
@@ -149,13 +149,13 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_before(method: Method, methods: Sequence[Method], own: Foreign, rib_only: str) -> None:
-    """Check before a fit that a method can run in this Trainer, and give all processes rank zero's weights.
+    """Check before a fit that a method can run in this Trainer, and broadcast rank zero's weights to all processes.
 
     Args:
         method: The method to check.
-        methods: All methods of the Trainer, in stack order.
+        methods: All methods of the Trainer, in the order of `Method.order`.
         own: The user's module.
-        rib_only: Reason why it runs in rib's commands only; empty if it runs in any Trainer.
+        rib_only: Reason why the method runs in rib's commands only; empty if it runs in any Trainer.
 
     Raises:
         RibError: If it cannot run; the message gives the reason.
@@ -187,7 +187,7 @@ def check_before(method: Method, methods: Sequence[Method], own: Foreign, rib_on
 
 @torch.no_grad()
 def _share_start(module: nn.Module, device: torch.device) -> None:
-    """Give all processes rank zero's weights, as DDP does a moment later, when anchors have been taken."""
+    """Broadcast rank zero's weights to all processes; DDP does so too late, after methods have copied the start."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     for tensor in (*module.parameters(), *module.buffers()):
@@ -197,7 +197,7 @@ def _share_start(module: nn.Module, device: torch.device) -> None:
 
 
 def digest_of_parameters(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's parameters, by name and bit for bit."""
+    """Return the SHA-256 of the names and exact values of a module's parameters."""
     found = hashlib.sha256()
     for name, p in sorted(module.named_parameters()):
         found.update(name.encode())
@@ -206,7 +206,7 @@ def digest_of_parameters(module: nn.Module) -> str:
 
 
 def check_resumed(method: Method, checkpoint: dict[str, Any], start: str) -> None:
-    """Check that a checkpoint's fit began from the parameters that the module has.
+    """Check that a checkpoint is of a fit with this method that began from the module's present start weights.
 
     Raises:
         RibError: If it began from others, or without a method.
@@ -224,7 +224,9 @@ def check_resumed(method: Method, checkpoint: dict[str, Any], start: str) -> Non
 
 
 def check_start(method: Method, own: Foreign, start: str | None) -> None:
-    """Check when a fit starts that the weights are those that methods prepared for; announce a change at its end.
+    """Check when a fit starts that the weights have not changed since `Method.prepare`.
+
+    Prints a note if the method will change the weights when the fit ends.
 
     Args:
         method: The method that checks.
@@ -247,15 +249,15 @@ def check_start(method: Method, own: Foreign, start: str | None) -> None:
 
 
 def nobody_asked(method: Method) -> RibError:
-    """Return the error for a training step without penalties."""
+    """Return the error for a ``training_step`` that does not call `rib.methods.penalties`."""
     return RibError(
-        f"{method.name}: the training step did not ask for its penalty; add this line to training_step: "
+        f"{method.name}: training_step did not add the method's penalty to the loss; add this line to training_step: "
         "loss = loss + rib.methods.penalties(self, images, outputs, labels)"
     )
 
 
 def final_checkpoint(trainer: L.Trainer) -> str | None:
-    """Return the path of final.ckpt, in the first ModelCheckpoint's folder; None where no checkpoints are made."""
+    """Return the path of final.ckpt, in the first ModelCheckpoint's folder; None if checkpoints are switched off."""
     checkpoint = trainer.checkpoint_callback
     if checkpoint is None:
         return None

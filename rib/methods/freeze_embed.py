@@ -50,7 +50,7 @@ class FreezeEmbed(Method):
         self.tokens = tokens
 
     def prepare(self, module: Tuned) -> None:
-        """Freeze the embedding."""
+        """Freeze the parameters of the embedding layer."""
         backbone = module.backbone
         parameters = dict(backbone.named_parameters())
         depth = depths(parameters, module.head)

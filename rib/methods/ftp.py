@@ -70,7 +70,7 @@ class FTP(Method):
         self._directions: list[Tensor] = []
 
     def prepare(self, module: Tuned) -> None:
-        """Keep the start of each tensor that is projected."""
+        """Store a copy of the start values of each tensor that will be projected."""
         device = module.trainer.strategy.root_device
         free = module.head if self.exclude_head else set()
         held = {n: p for n, p in module.backbone.named_parameters() if p.requires_grad and n not in free}
@@ -82,7 +82,7 @@ class FTP(Method):
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
-        """Move the radii along this step's gradient, then project every held tensor onto its ball.
+        """Move the radii along this step's gradient, then project every tensor to within its radius.
 
         Both come after the optimizer's step, so that a step which float16's loss scaling skips leaves no trace.
         """
@@ -102,7 +102,7 @@ class FTP(Method):
         self._directions = [d.div_(norm) for d, norm in zip(moved, norms, strict=True)] if self.radius is None else []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the radii, Adam's state, and the directions in which each radius moves its tensor."""
+        """Return what a resumed fit needs: the radii, Adam's state for them, and each tensor's last direction."""
         return {"state": self._state, "steps": self._steps, "directions": self._directions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -112,14 +112,14 @@ class FTP(Method):
         self._directions = [direction.to(self._state.device) for direction in state_dict["directions"]]
 
     def report(self) -> dict[str, float]:
-        """Return the smallest and the largest radius."""
+        """Return the smallest and the largest radius gamma of all tensors."""
         radii = self._state[:, 0]
         return (
             {"ftp.smallest_radius": float(radii.min()), "ftp.largest_radius": float(radii.max())} if len(radii) else {}
         )
 
     def _move_radii(self, held: list[Tensor], largest: Tensor) -> None:
-        """Take one step of Adam; no radius ends above the largest norm of its tensor's rows, shape (T,)."""
+        """Update the radii of T tensors by one step of Adam, at most to ``largest``, their largest row norms (T,)."""
         along = [
             torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
             for p, direction in zip(held, self._directions, strict=True)
@@ -136,5 +136,5 @@ class FTP(Method):
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """View a tensor as (rows, entries): rows of the first dimension; a vector or a scalar is one row."""
+    """View a tensor as a matrix with one row per index of its first dimension; a vector or scalar is one row."""
     return tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(1, -1)

@@ -41,12 +41,12 @@ class L2SP(Method):
         self._anchor: list[Tensor] = []
 
     def prepare(self, module: Tuned) -> None:
-        """Keep the start weights."""
+        """Store a copy of the start weights."""
         device = module.trainer.strategy.root_device
         self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
 
     def begin(self, module: Tuned) -> None:
-        """Check that the optimizer is stable under the pull."""
+        """Check that SGD with this learning rate is stable with a penalty of this strength."""
         for optimizer in module.trainer.optimizers:
             if self.strength >= (bound := stability_bound(optimizer)):
                 raise DivergedError(
@@ -61,14 +61,14 @@ class L2SP(Method):
 
 
 def check_strength(method: str, strength: float) -> float:
-    """Return a strength if it is a finite number of 0 or more.
+    """Return a method's strength unchanged if it is a finite number of 0 or more.
 
     Args:
         method: Name of the method whose option it is.
         strength: The value.
 
     Raises:
-        RibError: If it is negative or not finite.
+        RibError: If the strength is negative or not finite.
     """
     if not 0 <= strength < float("inf"):
         raise RibError(f"method.{method}.strength: expected a finite number of 0 or more, got {strength}")

@@ -46,7 +46,7 @@ class LayerDecay(Method):
         self.decay = decay
 
     def parameter_groups(self, module: Tuned) -> list[dict[str, Any]]:
-        """Return one group for each depth."""
+        """Return one optimizer parameter group for each depth of the network, with its own learning rate."""
         backbone = module.backbone
         trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         depth = depths([name for name, _ in backbone.named_parameters()], module.head)

@@ -79,11 +79,11 @@ class LDIFS(Method):
         self._handles += self._hook(backbone, self._now) + self._hook(teacher.get_submodule(where), self._before)
 
     def before_batch(self, module: Tuned) -> None:
-        """Drop features of images that were seen since the last step, such as those of validation."""
+        """Drop features left over from forward passes outside training, such as validation."""
         self._now.clear()
 
     def penalty(self, module: Tuned, step: Step) -> Tensor:
-        """Return the distance of features, a scalar in nats, in float32.
+        """Return strength times the distance of features from the start model's, a scalar in nats, in float32.
 
         Raises:
             RibError: If no images have passed through the blocks in this step.
@@ -108,7 +108,7 @@ class LDIFS(Method):
         self._handles, self._teacher = [], None
 
     def _hook(self, backbone: nn.Module, kept: dict[str, Tensor]) -> list[RemovableHandle]:
-        """Hook a network so that each forward pass keeps its features."""
+        """Add forward hooks to a network that store the features of its blocks in ``kept``, by name."""
         found = blocks(backbone)
         names = list(found)
         if self.scaling == "flattened":
@@ -121,7 +121,7 @@ class LDIFS(Method):
         return handles
 
     def _distance(self, now: Tensor, before: Tensor) -> Tensor:
-        """Compute the distance of a batch's features at one place, a scalar."""
+        """Compute the mean squared distance of a batch's features after one block, now and in the start model."""
         if self.scaling == "flattened":
             return (_unit(now) - _unit(before)).square().sum(dim=1).mean()
         units = [_unit_channels(features, self._channels_last) for features in (now, before)]
@@ -149,7 +149,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _unit_channels(features: Tensor, channels_last: bool) -> Tensor:
-    """Normalise each channel of each image over positions: tokens of (B, N, C), pixels of a map, D of (B, D)."""
+    """Scale each channel of each image to length 1 over its positions: tokens, pixels, or the entries of a vector."""
     positions = (1,) if features.ndim < 4 else (1, 2) if channels_last else (2, 3)
     features = features.float()
     unit: Tensor = features / (torch.linalg.vector_norm(features, dim=positions, keepdim=True) + EPS)

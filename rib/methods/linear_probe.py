@@ -49,7 +49,7 @@ class LinearProbe(Method):
         self.train = train
 
     def prepare(self, module: Tuned) -> None:
-        """Freeze all but the head."""
+        """Freeze all parameters except those of the head, or of the parts that ``train`` names."""
         backbone = module.backbone
         trained = module.head
         if self.train == "unfrozen_norms":

@@ -53,7 +53,7 @@ class LiNeS(Merge):
         self.behind = behind
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the scaled weights."""
+        """Return the start weights plus the change of fine-tuning, scaled layer by layer."""
         end = single_ingredient(self.name, given)
         blocks = max(given.depth.values()) - 1
 

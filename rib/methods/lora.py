@@ -86,7 +86,7 @@ class LoRA(Method):
         self.seed = seed
 
     def prepare(self, module: Tuned) -> None:
-        """Freeze the network and put the adapters on it, before a checkpoint that has them is restored."""
+        """Freeze the network and add the low-rank adapters to it; a checkpoint restored later contains them too."""
         backbone = module.backbone
         if any(parametrize.is_parametrized(child) for child in backbone.modules()):
             raise RibError("method.lora: expected a network without parametrizations of its own, got one with some")

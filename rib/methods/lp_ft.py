@@ -24,8 +24,8 @@ class LPFT(Method):
     probe: there w_lp is a minimum, argmin_w L_task(w, theta0) up to a weight decay that held-out images choose; here it
     is the run +method=linear_probe, a few epochs of SGD from the pretrained head. Give it more with ``probe.epochs``.
 
-    Costs a linear probe in addition to fine-tuning; rib makes it first, or finds it in the store. For other methods of
-    the stack the probe is the start model (EWC's anchor, LwF's teacher). Does not stack with `linear_probe`, which
+    Costs a linear probe in addition to fine-tuning; rib makes it first, or finds it in the store. For other methods
+    used with it the probe is the start model (EWC's anchor, LwF's teacher). Does not stack with `linear_probe`, which
     trains only the head, or `other_start`, whose shuffled head the probe's would replace.
 
     Args:
@@ -43,7 +43,7 @@ class LPFT(Method):
         self.probe = probe
 
     def prepare(self, module: Tuned) -> None:
-        """Load the probe's weights."""
+        """Load the linear probe's weights into the model, as the start of fine-tuning."""
         if self.probe is None:
             raise RibError("method.lp_ft: expected the weights of a finished linear probe, got none")
         try:

@@ -82,7 +82,7 @@ class LwF(Method):
         self._teacher: nn.Module | None = None
 
     def prepare(self, module: Tuned) -> None:
-        """Keep a frozen copy of the start model, which needs no place in checkpoints."""
+        """Make a frozen copy of the start model, the teacher; checkpoints do not contain it."""
         device = module.trainer.strategy.root_device
         self._teacher = copy.deepcopy(module.model).to(device).eval().requires_grad_(False)
         if self._files and isinstance(module, Foreign):
@@ -117,9 +117,10 @@ class LwF(Method):
         self._teacher = None
 
     def _other_images(self, module: Tuned, step: Step) -> Tensor:
-        """Draw images in the place of the batch's, each by (seed, epoch, source image that it replaces).
+        """Return the images to distil on with ``inputs`` other than source: augmented ones, or some of the folder.
 
-        So a resumed run draws the same, and neither processes nor batch sizes change the draws.
+        Each is chosen at random by (seed, epoch, source image that it replaces), so that a resumed run chooses the
+        same, and neither processes nor batch sizes matter.
         """
         words = ("lwf", module.seed, module.trainer.current_epoch)
         seeds = [int(digest_of([*words, place])[:15], 16) for place in step.places.tolist()]
@@ -130,7 +131,7 @@ class LwF(Method):
         return torch.stack([module.read_image(self._files[int(i)]) for i in drawn]).to(step.images.device)
 
     def _augmented(self, image: Tensor, seed: int) -> Tensor:
-        """Crop and flip an image at random."""
+        """Crop and flip an image at random, by a seed."""
         with torch.random.fork_rng(devices=[]):
             # Forks only the CPU's generator, which draws crops and flips; the GPU's is seeded by the step.
             torch.default_generator.manual_seed(seed)
@@ -152,7 +153,7 @@ def _gpus(images: Tensor) -> list[torch.device]:
 
 @contextmanager
 def _still_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's statistics still inside: they are those of the source's images."""
+    """Freeze BatchNorm's running statistics within a block, so that they stay those of the source's images."""
     moving = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in moving:
         layer.eval()

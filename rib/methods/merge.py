@@ -1,4 +1,4 @@
-"""Base of methods that train nothing: they combine the weights of finished runs.
+"""Base class of methods that combine the weights of finished runs (ingredients) without training.
 
 In rib's commands each ingredient is a run of the store, made first where it is missing (`rib.training.merge`). As a
 callback of a Trainer a `Merge` combines the start and the end of that fit.
@@ -23,7 +23,7 @@ from rib.models.weights import StateDict
 
 @dataclass(frozen=True)
 class Ingredients:
-    """Weights and metadata of the runs that a merged model is made from.
+    """Weights and metadata of the finished runs that a merged model is made from.
 
     Attributes:
         start: The pretrained weights theta0.
@@ -49,7 +49,7 @@ class Ingredients:
 
     @cached_property
     def held_out_accuracy(self) -> Callable[[StateDict], float]:
-        """Function that returns the accuracy of weights on held-out images, by which methods choose.
+        """Function that returns the accuracy of a model's weights on held-out images, for methods that choose by it.
 
         Raises:
             RibError: If every image of the source was trained on.
@@ -63,10 +63,10 @@ class Ingredients:
 
 
 class Merge(Method):
-    """Base of every method that combines finished runs.
+    """Base class of methods that combine the weights of finished runs.
 
     Attributes:
-        chooses: The method chooses something by the accuracy on held-out images.
+        chooses: True if the method selects ingredients or a coefficient by the accuracy on held-out images.
         by_depth: The method needs the ``depth`` of tensors.
     """
 
@@ -77,18 +77,18 @@ class Merge(Method):
 
     @abstractmethod
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the merged weights, by the plain architecture's names."""
+        """Return the merged weights, by the parameter names of the unmodified network."""
 
     def merge_for(self, dataset: str, given: Ingredients) -> dict[str, Tensor] | None:
-        """Return other weights for one dataset, or None for those of `merge`."""
+        """Return the weights to score one dataset with, if they differ from those of `merge`; else None."""
         return None
 
     def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
-        """Return the weights of further points to score in the same pass, by label: a curve."""
+        """Return further models to score in the same pass, such as those along an interpolation curve, by label."""
         return {}
 
     def prepare(self, module: Tuned) -> None:
-        """Keep the start weights."""
+        """Store a copy of the start weights."""
         self._head = module.head if self.by_depth else set()
         self._start = {name: tensor.detach().clone() for name, tensor in _plain(module.backbone).items()}
 
@@ -118,7 +118,7 @@ def _plain(network: nn.Module) -> StateDict:
 
 
 def check_coefficient(name: str, value: float, extrapolate: bool) -> float:
-    """Return a coefficient if it lies between the start (0) and the fine-tuned end (1).
+    """Return an interpolation coefficient unchanged if it lies within 0 (the start) to 1 (fine-tuned).
 
     Args:
         name: Name of the option, such as ``method.wise_ft.alpha``.
@@ -135,14 +135,14 @@ def check_coefficient(name: str, value: float, extrapolate: bool) -> float:
 
 
 def single_ingredient(method: str, given: Ingredients) -> StateDict:
-    """Return the ingredient of a method that takes one.
+    """Return the weights of the only ingredient, for a method that takes exactly one.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         given: All ingredients.
 
     Raises:
-        RibError: If there are more or none.
+        RibError: If there is not exactly one.
     """
     if len(given.parts) != 1:
         names = ", ".join(given.labels)

@@ -40,7 +40,7 @@ class ModelStock(Merge):
     rib_only: ClassVar[str] = "it combines several finished runs"
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the point nearest to the centre, for each tensor."""
+        """Return each tensor interpolated between the start and the mean of the ingredients."""
         count = len(given.parts)
         if count < 2:
             raise RibError(f"method.model_stock.ingredients: expected two runs or more, got {count}")

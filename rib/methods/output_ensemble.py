@@ -50,7 +50,7 @@ class OutputEnsemble(Merge):
         self.weights = weights
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Refuse: an ensemble of outputs has no merged weights.
+        """Raise an error, since an ensemble of outputs has no merged weights.
 
         Raises:
             RibError: Always.
@@ -58,7 +58,7 @@ class OutputEnsemble(Merge):
         raise RibError("method.output_ensemble: it has no weights of its own; run it with python -m rib.train")
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
-        """Combine the logits of several models.
+        """Average the probabilities of several models, given their logits.
 
         Args:
             logits: Logits of each model over a dataset's classes, (B, C).

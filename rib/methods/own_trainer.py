@@ -1,4 +1,4 @@
-"""The function to call in a `training_step` of your own: the sum of the methods' penalties."""
+"""Function `penalties` for the ``training_step`` of your own LightningModule: the methods' loss terms."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def penalties(module: L.LightningModule, images: Tensor, outputs: Tensor, labels
 
 
 def _places(trainer: L.Trainer, images: Tensor) -> Tensor:
-    """Number the images of an epoch by batch, process and row: the same when a fit is resumed."""
+    """Return a number for each image of the batch, unique in the epoch and the same when a fit is resumed."""
     batch = trainer.fit_loop.batch_idx * trainer.world_size + trainer.global_rank
     return torch.arange(len(images)) + (batch << 20)

@@ -40,7 +40,7 @@ def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: l
 
 
 def stability_bound(optimizer: Optimizer) -> float:
-    """Return the curvature below which SGD converges on a parabola, at the largest peak rate of its groups.
+    """Return the largest curvature of a parabola at which SGD still converges, with its peak learning rate.
 
     2 (1 + m) / lr with momentum m, 2 (1 + m) / (1 + 2 m) / lr with Nesterov's, 2 / lr without; infinity for any other
     optimizer, whose steps are not in proportion to gradients.
@@ -57,6 +57,6 @@ def stability_bound(optimizer: Optimizer) -> float:
 
 
 def peak_rate(group: Mapping[str, Any]) -> float:
-    """Return the largest learning rate that a parameter group will have, as far as its scheduler has noted it."""
+    """Return the largest learning rate of a parameter group: its scheduler's peak where known, else its present one."""
     rate: float = group.get("max_lr", group.get("initial_lr", group["lr"]))
     return rate

@@ -45,11 +45,11 @@ class RibSoup(Merge):
         self.leave_out = leave_out
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the soup of all other sources."""
+        """Return the mean of the models fine-tuned on all other sources."""
         return average(given.parts)
 
     def merge_for(self, dataset: str, given: Ingredients) -> dict[str, Tensor] | None:
-        """Return the soup of the models not trained on this dataset; None if no model was."""
+        """Return the mean of the models not trained on a dataset; None if that is all of them (then use `merge`)."""
         kept = self.unseen(dataset, given)
         if len(kept) == len(given.parts):
             return None
@@ -58,7 +58,7 @@ class RibSoup(Merge):
         return average([given.parts[i] for i in kept])
 
     def unseen(self, dataset: str, given: Ingredients) -> list[int]:
-        """Return the positions of the ingredients that were not trained on a dataset."""
+        """Return the indices of the ingredients that were not trained on a dataset, or on its family."""
 
         def kin(name: str) -> str:
             return given.family.get(name, name) if self.leave_out == "family" else name

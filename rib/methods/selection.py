@@ -33,7 +33,7 @@ WHOLE = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSam
 def select_images(
     loader: object, count: int, seed: int, rank: int = 0, world: int = 1, *, any_iterable: bool = False
 ) -> tuple[Iterator[Any], int]:
-    """Select images of a loader's dataset by a seed, independently of its order and without a change to random states.
+    """Select images of a loader's dataset by a seed; the loader's order and global random states do not change.
 
     A loader with a dataset that can be indexed is not iterated: the chosen items are read by a loader beside it, with
     its ``collate_fn`` and workers. While the batches are read, the random states of torch, NumPy and Python start from
@@ -59,8 +59,8 @@ def select_images(
     if indices is None:
         if not any_iterable or not isinstance(loader, Iterable):
             raise RibError(
-                f"expected a DataLoader over a dataset with a length, in a usual order, got {_describe(loader)}; pass "
-                "the images, as in EWC(images=DataLoader(dataset, batch_size=64))"
+                f"expected a DataLoader with a standard sampler and a dataset with a length, got {_describe(loader)}"
+                "; pass the images, as in EWC(images=DataLoader(dataset, batch_size=64))"
             )
         batches = _first(loader, count, seed)
         mine = [(_rows(batch, keep), places[keep]) for batch, places, keep in _shares(batches, rank, world)]
@@ -82,7 +82,7 @@ def select_images(
 
 
 def _indices(loader: object) -> Sequence[int] | None:
-    """Return the dataset indices that a loader serves; None where they cannot be known without iterating it."""
+    """Return the dataset indices that a loader iterates over; None if only iterating it would tell."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
     if type(loader.batch_sampler) is not BatchSampler or not hasattr(loader.dataset, "__len__"):
@@ -124,7 +124,7 @@ def _seeded(loader: Iterable[Any], places: Sequence[Tensor], seed: int) -> Itera
 
 
 def _first(loader: Iterable[Any], count: int, seed: int) -> list[tuple[Any, Tensor]]:
-    """Return the first images of a loader in batches, with their positions."""
+    """Return the first ``count`` images of a loader in batches, each with the images' positions."""
     found: list[tuple[Any, Tensor]] = []
     seen = 0
     with seeded(seed):
@@ -138,12 +138,12 @@ def _first(loader: Iterable[Any], count: int, seed: int) -> list[tuple[Any, Tens
 
 
 def _rows(batch: Any, rows: Tensor) -> list[Any]:
-    """Return images and labels of some rows of a batch."""
+    """Return the images and labels of a batch at the given row indices."""
     return [tensor[rows] for tensor in batch[:2]]
 
 
 def _shares(batches: Iterable[tuple[Any, Tensor]], rank: int, world: int) -> Iterator[tuple[Any, Tensor, Tensor]]:
-    """Yield the rows of each batch that belong to one process."""
+    """Yield each batch, its positions, and the indices of its rows that belong to this process."""
     for batch, places in batches:
         keep = torch.nonzero(places % world == rank)[:, 0]
         if len(keep):

@@ -50,7 +50,7 @@ class Soup(Merge):
         self.kept: list[str] = []
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the mean of the chosen ingredients."""
+        """Return the mean of the weights of all ingredients, or of those that the greedy choice keeps."""
         kept = list(range(len(given.parts))) if self.choice == "uniform" else self._greedy(given)
         self.kept = [given.labels[i] for i in kept]
         return average([given.parts[i] for i in kept])
@@ -66,5 +66,5 @@ class Soup(Merge):
         return sorted(kept)
 
     def report(self) -> dict[str, float]:
-        """Return the number of chosen ingredients, and which they are."""
+        """Return the number of averaged ingredients, and 1 for each of them by its label."""
         return {"soup.ingredients": len(self.kept), **{f"soup.kept.{label}": 1.0 for label in self.kept}}

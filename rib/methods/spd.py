@@ -41,13 +41,13 @@ class SPD(Method):
         self._before: list[tuple[Tensor, Tensor]] = []
 
     def prepare(self, module: Tuned) -> None:
-        """Keep the start weights."""
+        """Store a copy of the start weights."""
         device = module.trainer.strategy.root_device
         self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
 
     @torch.no_grad()
     def before_step(self, module: Tuned) -> None:
-        """Measure each tensor's distance, and its gradient along the displacement, before the weights change."""
+        """Measure each tensor's distance from the start, and its gradient along that displacement, before the step."""
         self._before = []
         for p, p0 in zip(trained_parameters(module), self._anchor, strict=True):
             moved = p - p0
@@ -56,7 +56,7 @@ class SPD(Method):
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
-        """Project tensors whose gradient pointed back, without a copy from the GPU to the CPU."""
+        """Pull back the tensors whose negative gradient pointed to the start, without GPU-to-CPU synchronisation."""
         if self.strength == 0:
             return
         for p, p0, (along, distance) in zip(trained_parameters(module), self._anchor, self._before, strict=True):

@@ -77,7 +77,7 @@ class Surgical(Method):
         self.rates = {layer: (norm / largest) ** self.power for layer, norm in norms.items()}
 
     def parameter_groups(self, module: Tuned) -> list[dict[str, Any]]:
-        """Return one group for each layer, or each tensor."""
+        """Return one optimizer parameter group for each layer or tensor, with its own learning rate."""
         groups: defaultdict[str, list[Tensor]] = defaultdict(list)
         for name, p in module.backbone.named_parameters():
             if p.requires_grad:
@@ -85,14 +85,14 @@ class Surgical(Method):
         return [{"params": ps, "lr": module.lr * self.rates[layer]} for layer, ps in groups.items()]
 
     def report(self) -> dict[str, float]:
-        """Return each layer's rate relative to the largest; of tensors, which are many, the smallest and the median."""
+        """Return each layer's learning rate relative to the largest; with ``per=tensor`` the smallest and median."""
         if self.per == "tensor" and self.rates:
             rates = self.rates.values()
             return {"surgical.smallest_rate": min(rates), "surgical.median_rate": median(rates)}
         return {f"surgical.rate.{layer}": rate for layer, rate in self.rates.items()}
 
     def _relative_gradients(self, module: Tuned) -> dict[str, float]:
-        """Compute ||g_l|| / ||theta_l|| of the mean task loss by layer, the same on every process."""
+        """Compute gradient norm / weight norm of each layer for the mean task loss, the same on every process."""
         device = module.trainer.strategy.root_device
         model = copy.deepcopy(module.model).to(device).eval()
         prefix = next(name for name, child in module.model.named_modules() if child is module.backbone)

@@ -89,7 +89,7 @@ class Ties(Merge):
         self.keep = keep
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the start plus the elected displacement."""
+        """Return the start plus strength times the merged displacement."""
         if self.keep == 1 and len(given.parts) == 1:  # nothing is trimmed, nothing elected
             return TaskArithmetic(self.strength).merge(given)
         floors = torch.tensor(
@@ -108,7 +108,7 @@ class Ties(Merge):
         return combine([given.start, *given.parts], elect)
 
     def _floor(self, start: StateDict, end: StateDict, names: frozenset[str]) -> float:
-        """Return the magnitude from which on entries are kept."""
+        """Return the smallest magnitude of a displacement's entries that is kept, by the share ``keep``."""
         moved = torch.cat([(end[n].double() - start[n].double()).abs().flatten() for n in start if n in names])
         count = max(1, round(self.keep * len(moved)))
         return float(moved.kthvalue(len(moved) - count + 1).values)

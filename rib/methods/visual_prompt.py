@@ -69,7 +69,7 @@ class VisualPrompt(Method):
         self.seed = seed
 
     def prepare(self, module: Tuned) -> None:
-        """Freeze the network and put the frame before it, as large as the first source image."""
+        """Freeze the network and add the trainable frame at its input, in the size of the first source image."""
         model = _classifier(module)
         loader, _ = module.source_images(1, self.seed)
         (side,) = {images.shape[-1] for images, *_ in loader}
@@ -86,7 +86,7 @@ class VisualPrompt(Method):
         model.prompt = BorderPrompt(frame, border).to(model.mean.device)
 
     def parameter_groups(self, module: Tuned) -> list[dict[str, Any]] | None:
-        """Return the frame with its own learning rate, if it has one."""
+        """Return the frame's parameter group if ``lr`` is set, else None."""
         prompt = _classifier(module).prompt
         assert prompt is not None, "prepare comes before the optimizer"
         return None if self.lr is None else [{"params": [prompt.frame], "lr": self.lr}]

@@ -65,7 +65,7 @@ class WiseFT(Merge):
         self.chosen: float | None = None
 
     def merge(self, given: Ingredients) -> dict[str, Tensor]:
-        """Return the weights at alpha."""
+        """Return the weights interpolated at the fixed alpha, or at the one chosen on held-out images."""
         end = single_ingredient(self.name, given)
         alpha = self.alpha
         if self.chooses or (self.curve and given.accuracy is not None):
@@ -75,7 +75,7 @@ class WiseFT(Merge):
         return interpolate(given.start, end, alpha)
 
     def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
-        """Return the weights along the curve, with the fixed and the chosen alpha among them."""
+        """Return the interpolated weights by alpha for the curve, which includes the fixed and the chosen alpha."""
         end = single_ingredient(self.name, given)
         return {f"{a:g}": interpolate(given.start, end, a) for a in self._candidates} if self.curve else {}
 
@@ -85,5 +85,5 @@ class WiseFT(Merge):
         return sorted({*(self.curve or tenths), FIXED})
 
     def report(self) -> dict[str, float]:
-        """Return the alpha chosen on the held-out part, where there is one."""
+        """Return the alpha that was chosen by accuracy on held-out images; nothing if none was."""
         return {} if self.chosen is None else {"wise_ft.chosen_alpha": self.chosen}

@@ -40,7 +40,7 @@ class SubspaceAccuracy(Metric):
         self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch to the counts.
+        """Count the images and the correct predictions of a batch.
 
         Args:
             logits: All outputs of the model, shape (B, K).
@@ -57,7 +57,7 @@ class SubspaceAccuracy(Metric):
         self.total += labels.numel()
 
     def compute(self) -> Tensor:
-        """Return the fraction of images whose largest class logit is that of the label, a scalar tensor."""
+        """Return top-1 accuracy over all images counted so far: a fraction, as a scalar tensor."""
         return self.correct / self.total
 
 
@@ -91,7 +91,7 @@ class RobustnessImprovement(Metric):
         self.add_state("total", default=zeros.clone(), dist_reduce_fx="sum")
 
     def update(self, dataset_index: int, before_correct: Tensor, after_correct: Tensor) -> None:
-        """Add a batch of one target to the counts.
+        """Count the correct predictions before and after fine-tuning in a batch of one target dataset.
 
         Args:
             dataset_index: Index of the target in ``targets``, such as Lightning's ``dataloader_idx``.

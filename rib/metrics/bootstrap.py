@@ -86,12 +86,12 @@ class Changes:
 
     @property
     def unit(self) -> str:
-        """Name of the set among the targets: ``imagenet_r``, ``imagenet_c/fog/3``."""
+        """Name of the set: ``imagenet_r``; for a corruption and severity of ImageNet-C, ``imagenet_c/fog/3``."""
         return f"{self.dataset}/{self.cell}" if self.cell else self.dataset
 
 
 def originals_of(paths: Iterable[str]) -> NDArray[np.str_]:
-    """Return an id of the photograph that each file shows: its name without folder and extension.
+    """Return ids that tell which files show the same photograph: their names without folder and extension.
 
     Transforms of imagenet_val (Cartoon, Drawing, ImageNet-C) keep the file's name and may change the extension.
 
@@ -107,7 +107,7 @@ def originals_of(paths: Iterable[str]) -> NDArray[np.str_]:
 def dataset_change_interval(
     changes: Changes | Sequence[Changes], draws: int = DRAWS, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Return the change in accuracy on one dataset with its interval over images, in percentage points.
+    """Return the accuracy change on one dataset with its confidence interval over images, in percentage points.
 
     Args:
         changes: The dataset, or all corruption cells of ImageNet-C.
@@ -119,7 +119,7 @@ def dataset_change_interval(
 
 
 def robustness_interval(changes: Sequence[Changes], draws: int = DRAWS, level: float = 0.95, seed: int = 0) -> Interval:
-    """Return RI of one fine-tuned model with its interval over images, in percentage points.
+    """Return the RI of one fine-tuned model with its confidence interval over images, in percentage points.
 
     Args:
         changes: One entry per target; for ImageNet-C, one per corruption and severity.
@@ -136,7 +136,7 @@ def robustness_interval(changes: Sequence[Changes], draws: int = DRAWS, level: f
 def mean_robustness_interval(
     changes: Mapping[Any, Sequence[Changes]], draws: int = DRAWS, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Return the mean RI of several fine-tuned models with its interval over images, in percentage points.
+    """Return the mean RI of several models with its confidence interval over images, in percentage points.
 
     Each resample of images is applied to all models at once.
 
@@ -166,7 +166,9 @@ def mean_robustness_interval(
 
 
 def weighted_by_family(changes: Mapping[Any, Sequence[Changes]]) -> dict[str, list[tuple[float, Changes]]]:
-    """Group all sets by family and give each its weight in mRI; families are statistically independent.
+    """Group image sets by family (sets of the same photographs), each with its weight in mRI.
+
+    Different families are statistically independent.
 
     Args:
         changes: Changes of the targets by source.
@@ -189,7 +191,9 @@ def weighted_by_family(changes: Mapping[Any, Sequence[Changes]]) -> dict[str, li
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """The P distinct contributions that originals of one family make to the statistic.
+    """Contributions of one family's photographs (originals) to RI or mRI, with equal ones counted together.
+
+    There are P distinct contributions, called patterns.
 
     A *layer* is a group of sets, under any source, that show the same originals and so share their denominator.
 
@@ -205,7 +209,7 @@ class Patterns:
 
     @classmethod
     def of(cls, members: Sequence[tuple[float, Changes]]) -> Patterns:
-        """Count the patterns of a family.
+        """Count how many photographs of a family make each distinct contribution to RI or mRI.
 
         Args:
             members: The family's sets, each with its weight in the statistic; a negative weight subtracts the set.
@@ -237,12 +241,12 @@ class Patterns:
 
     @property
     def mean(self) -> float:
-        """The family's share of the statistic in the observed images, a fraction."""
+        """Contribution of the family to RI or mRI on the observed images, a fraction."""
         return float(self.means(self.frequencies[None, :])[0])
 
     @property
     def variance(self) -> float:
-        """Variance of `mean` over samples of originals, in closed form: the limit of the bootstrap's variance.
+        """Variance of `mean` over random samples of photographs, in closed form: the limit of the bootstrap's.
 
         Infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans"): the sum of
         squared influences of the originals, where the influence on a ratio G / M is (g - G / M m) / M, times
@@ -257,7 +261,7 @@ class Patterns:
         return float(size / (size - 1) * (self.frequencies @ influence**2))
 
     def means(self, counts: Floats) -> Floats:
-        """Return the family's share of the statistic in R samples.
+        """Return the contribution of the family to RI or mRI in each of R resamples.
 
         Args:
             counts: How often each sample holds each pattern, shape (R, P).
@@ -271,7 +275,7 @@ class Patterns:
         return statistic
 
     def resample(self, draws: int, generator: np.random.Generator) -> Floats:
-        """Return the family's share of the statistic in bootstrap samples, fractions of shape (draws,)."""
+        """Return the contribution of the family to RI or mRI in each bootstrap sample, fractions of shape (draws,)."""
         size = int(self.frequencies.sum())
         rows = max(1, _CHUNK // len(self.frequencies))
         chunks = []
@@ -282,7 +286,7 @@ class Patterns:
 
 
 def _join(ids: Sequence[NDArray[Any]]) -> tuple[list[NDArray[np.intp]], int]:
-    """Index each set's images into the distinct originals of the family, and count these.
+    """Number the distinct photographs of a family: return each set's images as these numbers, and their count.
 
     Sets with the same ids in the same order (one dataset under seven sources, the 75 cells of ImageNet-C) share one
     array of indices, so that each distinct array is processed once.

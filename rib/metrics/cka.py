@@ -66,7 +66,10 @@ def gram(features: Tensor) -> Gram:
 
 
 def is_constant(spread: Tensor, size: Tensor) -> Tensor:
-    """Return True where features are the same for every image up to float32 rounding; elementwise over layers."""
+    """Return True for each layer whose features are the same for all images, up to float32 rounding.
+
+    Takes ``Gram.spread`` and ``Gram.size``.
+    """
     return spread <= ROUNDING**2 * size
 
 
@@ -93,7 +96,7 @@ def u_centred(grams: Tensor) -> Tensor:
 
 
 class HSIC(NamedTuple):
-    """HSIC of N x M pairs of layers, from which CKA follows; addable over batches.
+    """HSIC of all pairs of layers of two models (N x M), from which CKA follows; sums over batches with ``+``.
 
     Attributes:
         cross: HSIC of each layer of one model with each of the other, shape (N, M).
@@ -109,7 +112,7 @@ class HSIC(NamedTuple):
         return HSIC(self.cross + more.cross, self.one + more.one, self.other + more.other)
 
     def cka(self) -> Tensor:
-        """Return CKA = cross / sqrt(one other), shape (N, M); 0 where a layer's HSIC with itself is not above 0."""
+        """Return the CKA of all pairs of layers, shape (N, M); 0 where a layer's HSIC with itself is not above 0."""
         # The unbiased HSIC of a layer with itself can come out slightly negative for noise.
         scale = (self.one[:, None] * self.other[None, :]).clamp(min=0).sqrt()
         return torch.where(scale > 0, self.cross / scale.where(scale > 0, 1.0), 0.0).clamp(-1.0, 1.0)
@@ -180,7 +183,7 @@ def debiased_cka(x: Tensor, y: Tensor) -> float:
 
 
 class Estimate(NamedTuple):
-    """A dimensionless estimate with its confidence interval; the ends are None where they cannot be estimated."""
+    """A CKA value with its confidence interval, whose ends are None if they cannot be estimated."""
 
     value: float
     low: float | None
@@ -188,7 +191,7 @@ class Estimate(NamedTuple):
 
 
 def ratio_jackknife(cross: Tensor, one: Tensor, other: Tensor, level: float = 0.95) -> Estimate:
-    """Compute CKA over k batches, with the interval of a jackknife that leaves out one batch at a time.
+    """Compute the CKA of two layers over k batches, with a confidence interval by leave-one-batch-out jackknife.
 
     Quenouille-Tukey jackknife: the variance is (k - 1)/k times the sum of squared deviations of the k leave-one-out
     values from their mean; the interval uses Student's t with k - 1 degrees of freedom. The ends are clipped to -1..1,
@@ -201,7 +204,7 @@ def ratio_jackknife(cross: Tensor, one: Tensor, other: Tensor, level: float = 0.
         level: Nominal coverage, 0 to 1.
 
     Returns:
-        Without ends for one batch, or if CKA is not defined without one of the batches.
+        CKA and its interval; without ends for one batch, or if CKA is not defined without one of the batches.
     """
     value = float(HSIC(cross.sum()[None, None], one.sum()[None], other.sum()[None]).cka())
     left_out = (one.sum() - one) * (other.sum() - other)
@@ -225,7 +228,7 @@ def group_jackknife(
     groups: int = 10,
     level: float = 0.95,
 ) -> Estimate:
-    """Compute CKA of all images, with the interval of a jackknife that leaves out one group of images at a time.
+    """Compute the CKA of two representations, with a confidence interval by leave-one-group-of-images-out jackknife.
 
     Args:
         x: Features, shape (n, D); the order of images must be random.
@@ -235,7 +238,7 @@ def group_jackknife(
         level: Nominal coverage, 0 to 1.
 
     Returns:
-        Without ends if fewer than four images remain without a group.
+        CKA and its interval; without ends if fewer than four images remain without a group.
     """
     value, members = measure(x, y), torch.arange(len(x)).tensor_split(min(groups, len(x)))
     if len(x) - len(members[0]) < MIN_IMAGES:
@@ -248,7 +251,9 @@ def group_jackknife(
 
 @dataclass
 class MinibatchCKA:
-    """Debiased CKA of all pairs of layers, accumulated batch by batch. Nguyen et al. 2021, arXiv 2010.15327, eq. 2.
+    """Debiased CKA of all pairs of layers of two models, accumulated batch by batch.
+
+    Nguyen et al. 2021, arXiv 2010.15327, eq. 2.
 
     Memory does not grow with the number of images, except for three numbers per batch and pair in ``pairs``.
 
@@ -262,7 +267,7 @@ class MinibatchCKA:
     _batches: list[Tensor] = field(default_factory=list)
 
     def update(self, one: Tensor, other: Tensor) -> None:
-        """Add a batch of n images.
+        """Add the Gram matrices of a batch of n images.
 
         Args:
             one: Gram matrices of one model's N layers, shape (N, n, n).
@@ -278,11 +283,11 @@ class MinibatchCKA:
         self._batches.append(torch.stack([batch.cross[i, j], batch.one[i], batch.other[j]]).cpu())
 
     def matrix(self) -> Tensor:
-        """Return CKA of all pairs of layers, shape (N, M); 0 where a layer is constant."""
+        """Return the CKA of all pairs of layers, shape (N, M); 0 where a layer is constant."""
         assert self.total is not None, "update was never called"
         return self.total.cka().cpu()
 
     def intervals(self, level: float = 0.95) -> list[Estimate]:
-        """Return CKA of each of ``pairs`` with its jackknife interval over batches (`ratio_jackknife`)."""
+        """Return the CKA of each pair of layers in ``pairs`` with its jackknife interval over batches."""
         cross, one, other = torch.stack(self._batches, dim=1)
         return [ratio_jackknife(*of_pair, level=level) for of_pair in zip(cross.T, one.T, other.T, strict=True)]

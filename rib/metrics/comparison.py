@@ -1,4 +1,4 @@
-"""Paired test of the difference between two mRI, and Holm's correction for many such tests.
+"""Paired test of the difference in mRI between two methods, and Holm's correction for many such tests.
 
 The statistic is the difference of two mRI over the same sources and seeds. Images are the random sample, as in
 `rib.metrics.bootstrap`: a photograph is sampled together with every variant of it, here under both methods as well. The
@@ -24,7 +24,7 @@ from rib.metrics.intervals import two_sided
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Result of a paired test between two mRI on the same images.
+    """Result of a paired test of two methods' mRI on the same images.
 
     Attributes:
         difference: First minus second, percentage points.
@@ -40,7 +40,7 @@ class PairedTest:
 def mean_robustness_difference(
     first: Mapping[Any, Sequence[Changes]], second: Mapping[Any, Sequence[Changes]]
 ) -> PairedTest:
-    """Compare two mRI by a paired z-test over images.
+    """Test the difference in mRI between two methods by a paired z-test over images.
 
     Args:
         first: Changes of the targets by source, or by source and seed (as for `mean_robustness_interval`).
@@ -84,5 +84,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _set_sizes(changes: Mapping[Any, Sequence[Changes]]) -> dict[Any, dict[str, int]]:
-    """Return the number of images of each set, by source."""
+    """Return the number of images of each scored set, by source, to check that two methods used the same."""
     return {source: {c.unit: len(c.change) for c in targets} for source, targets in changes.items()}

@@ -1,4 +1,4 @@
-"""Confidence intervals, and the interval over training seeds.
+"""Type of all confidence intervals in percentage points, and the interval over training seeds.
 
 Every table shows two intervals, which answer different questions. Over *images*: would the result hold on a new sample
 of images? (`rib.metrics.bootstrap`). Over *seeds*: would it hold if the model were trained again? Neither contains the
@@ -47,7 +47,7 @@ class Interval:
 
 
 def two_sided(value: float, error: float) -> float:
-    """Return the two-sided p-value of a normal estimate against 0.
+    """Return the two-sided p-value of the hypothesis that a normally distributed estimate is 0.
 
     Args:
         value: The estimate.
@@ -61,7 +61,7 @@ def two_sided(value: float, error: float) -> float:
 def seed_interval(
     values: Sequence[float], level: float = 0.95, over: Literal["seeds", "sources"] = "seeds"
 ) -> Interval | None:
-    """Return the mean over training seeds with its interval, by Student's t with n - 1 degrees of freedom.
+    """Return the mean of values by seed with its confidence interval, by Student's t with n - 1 degrees of freedom.
 
     With the usual three seeds, a percentile bootstrap covers 73 % instead of 95 % (it can never leave the range of the
     three values); Student's t is exact for normal values. The values must be independent. Seeds of a merged run that
@@ -73,7 +73,7 @@ def seed_interval(
         over: Label of the interval: the values are one per seed, or one per source.
 
     Returns:
-        None for fewer than two values, whose spread cannot be estimated.
+        Mean and interval; None for fewer than two values, whose spread cannot be estimated.
     """
     if len(values) < 2:
         return None

@@ -45,7 +45,7 @@ class Correlation(NamedTuple):
 
 
 class MeanCorrelation(NamedTuple):
-    """Mean of several curves' rank correlations over the same sources.
+    """Mean rank correlation of several curves (one per model) over the same sources.
 
     Attributes:
         within: The mean and its interval; ``n`` is the number of sources, not of points.
@@ -75,7 +75,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | No
         y: One number per pair.
 
     Returns:
-        None if x or y has fewer than six distinct values.
+        Coefficient and interval; None if x or y has fewer than six distinct values.
     """
     pairs = [(a, b) for a, b in zip(x, y, strict=True) if not (isnan(a) or isnan(b))]
     n = _distinct(pairs)
@@ -103,7 +103,8 @@ def shared_rank_correlation(curves: Mapping[str, Mapping[str, tuple[float, float
             values are left out, then sources that some remaining curve lacks.
 
     Returns:
-        None if no curve remains, or one has fewer than six distinct values of x or y on the common sources.
+        Mean correlation, interval and p-value; None if no curve remains, or one has fewer than six
+        distinct values of x or y on the common sources.
     """
     kept = [curve for curve in curves.values() if _distinct(curve.values()) >= MIN_DISTINCT]
     sources = [source for source in kept[0] if all(source in curve for curve in kept)] if kept else []
@@ -116,7 +117,7 @@ def shared_rank_correlation(curves: Mapping[str, Mapping[str, tuple[float, float
 
 
 def _distinct(pairs: Collection[tuple[float, float]]) -> int:
-    """Return the number of distinct x or of distinct y, whichever is smaller."""
+    """Return the number of distinct x or of distinct y among (x, y) pairs, whichever is smaller."""
     return min(len({pair[i] for pair in pairs}) for i in (0, 1))
 
 
@@ -128,7 +129,7 @@ def _with_interval(r: float, n: int) -> Correlation:
 
 
 def _standard_ranks(values: Floats) -> Floats:
-    """Rank each row of (L, N), centred and scaled to length 1, so that two rows' dot product is Spearman's r."""
+    """Return the ranks in each row, centred and scaled to length 1: the dot product of two rows is Spearman's r."""
     ranks = stats.rankdata(values, axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     standard: Floats = ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
@@ -136,7 +137,7 @@ def _standard_ranks(values: Floats) -> Floats:
 
 
 def _permutation_p(match: Floats) -> float:
-    """Return the fraction of permutations of the sources whose correlation is at least as far from 0.
+    """Return the p-value: the share of permutations of the sources with at least the observed |correlation|.
 
     Args:
         match: Mean over curves of the products of standard ranks, x of source i with y of source j, shape (N, N); the

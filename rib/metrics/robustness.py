@@ -21,7 +21,7 @@ IN_DISTRIBUTION = "imagenet_val"
 
 
 def targets_of(source: str, suite: Iterable[str]) -> tuple[str, ...]:
-    """Return the datasets of a suite that count towards RI, in the suite's order.
+    """Return the datasets of a suite that count towards RI for a source, in the suite's order.
 
     Args:
         source: The dataset fine-tuned on; one outside the suite (``imagenet_train``, ``none``) excludes nothing.
@@ -31,7 +31,7 @@ def targets_of(source: str, suite: Iterable[str]) -> tuple[str, ...]:
 
 
 def family_of(dataset: str, derived_from: Mapping[str, str | None]) -> str:
-    """Return the dataset that a dataset is derived from, else its own name.
+    """Return the dataset whose photographs a dataset is made from; its own name for an original dataset.
 
     Args:
         dataset: Name of a dataset.
@@ -56,7 +56,7 @@ def without_derived(source: str, targets: Iterable[str], derived_from: Mapping[s
 
 
 def target_shares(units: Sequence[str]) -> dict[str, float]:
-    """Return the weight of each set of images in RI; the weights sum to 1.
+    """Return the weight in RI of each target or ImageNet-C corruption; the weights sum to 1.
 
     All targets have the same weight, whatever their size. ImageNet-C divides its weight evenly over corruptions, and
     each corruption evenly over its scored severities.

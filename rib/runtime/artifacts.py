@@ -39,5 +39,5 @@ class ArtifactCache:
         return self.folder / f"{kind}-{digest}.safetensors"
 
     def making(self, file: Path) -> AbstractContextManager[object]:
-        """Hold the lock of a cached file while looking for it and computing it; rank zero locks for all ranks."""
+        """Lock a cached file while the caller looks for it or computes it; only rank zero takes the lock."""
         return nullcontext() if self.locks is None or rank() > 0 else self.locks.hold(file.stem)

@@ -1,6 +1,6 @@
 """Digests of file contents, stored on disk so that unchanged files are not read again.
 
-The *identity* of a file, which enters hash keys, is its content and never a time: copied, touched or moved files are
+A file is identified by its content, never by a time: copied, touched or moved files are
 the same files. A stored digest is *valid* while the file's size, mtime, ctime and inode are unchanged; otherwise the
 file is read again, and its digest changes only if its bytes did. On a network file system only the files' folders are
 checked (`is_network`), since each file would be a request to another machine.
@@ -65,7 +65,7 @@ Digests = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class _Record:
-    """Stored digests of N files.
+    """Digests of N files in one folder, as stored on disk.
 
     Attributes:
         paths: Paths, relative to the record's folder.
@@ -80,7 +80,7 @@ class _Record:
     read: Ints
 
     def rows(self, paths: Sequence[str]) -> Ints:
-        """Return the row of each path, -1 for unknown ones."""
+        """Return each path's index in the record, -1 for a path that is not in it."""
         # The usual case, an unchanged folder: comparing a million names takes 0.1 s, a dictionary of them 1.5 s.
         if len(paths) == len(self.paths) and all(map(str.__eq__, paths, self.paths)):
             return np.arange(len(paths))
@@ -88,7 +88,7 @@ class _Record:
         return np.fromiter((row_of.get(path, -1) for path in paths), np.int64, len(paths))
 
     def without(self, paths: Sequence[str]) -> _Record:
-        """Return the record without some of its files."""
+        """Return a copy of the record without the given files."""
         dropped = set(paths)
         keep = np.array([row for row, path in enumerate(self.paths) if path not in dropped], dtype=np.int64)
         return _Record([self.paths[i] for i in keep], self.states[keep], self.digests[keep], self.read[keep])
@@ -102,7 +102,7 @@ def files_digest(
     Args:
         folder: Folder that the paths are relative to.
         paths: N relative paths, each once.
-        record: Npz file that stores digests, of these and other files of the folder; None stores nothing.
+        record: Npz file that stores the digests of these and of other files of the folder; None stores nothing.
         title: Name of the files, for the progress bar.
         since: Files read before this time (ns since 1970) are read again; the time of the command reads all.
         by_folder: Detect changes by the states of the files' folders alone, for network file systems.
@@ -164,12 +164,12 @@ def folder_digest_of(folder: Path, records: Path | None) -> str:
 
 
 def columns_digest(*columns: bytes) -> str:
-    """Return one digest of several columns of bytes, 16 hex digits."""
+    """Return a single digest of several byte strings, 16 hex digits."""
     return digest_of([hashlib.sha256(column).hexdigest() for column in columns])
 
 
 def join_names(names: Sequence[str]) -> bytes:
-    """Join file names to bytes, separated by zero bytes, which no file name contains."""
+    """Encode file names as one byte string, separated by zero bytes, which no file name contains."""
     return "\0".join(names).encode(errors="surrogateescape")
 
 
@@ -209,7 +209,7 @@ def is_network(folder: Path) -> bool:
 
 
 def _folder_states(folder: Path, paths: Sequence[str]) -> Ints:
-    """Return for each file the state of its folder, (N, 4)."""
+    """Return the size, mtime_ns, ctime_ns and inode of each file's folder, shape (N, 4)."""
     row_of: dict[str, int] = {}
     rows = [row_of.setdefault(path.rpartition("/")[0], len(row_of)) for path in paths]
     states: Ints = file_states(folder, list(row_of))[rows]
@@ -217,7 +217,7 @@ def _folder_states(folder: Path, paths: Sequence[str]) -> Ints:
 
 
 def _valid_digests(record: Path | None, paths: Sequence[str], states: Ints, since: int) -> tuple[Digests, Ints]:
-    """Return the valid stored digests, (N, 16), and when those files were read, (N,), 0 for files without one."""
+    """Return the valid stored digest of each file, (N, 16), and the time it was read, (N,), 0 without a digest."""
     digests = np.zeros((len(paths), WIDTH), dtype=np.uint8)
     read = np.zeros(len(paths), dtype=np.int64)
     stored = _load(record)
@@ -231,7 +231,7 @@ def _valid_digests(record: Path | None, paths: Sequence[str], states: Ints, sinc
 
 
 def _read_all(folder: Path, paths: Sequence[str], digests: Digests, read: Ints, title: str) -> Iterator[None]:
-    """Read the files whose ``read`` is 0 and fill in both arrays; yields after each chunk."""
+    """Compute the digests of files whose ``read`` is 0, and fill in both arrays; yields after each chunk of files."""
     missing = np.flatnonzero(read == 0).tolist()
 
     def read_chunk(first: int) -> int:
@@ -269,7 +269,7 @@ def _unreadable(error: OSError) -> RibError:
 
 
 def _load(record: Path | None) -> _Record:
-    """Read a record; an absent or damaged one is empty."""
+    """Read stored digests from an npz file; an absent or damaged file gives an empty record."""
     empty = _Record([], np.zeros((0, 4), np.int64), np.zeros((0, WIDTH), np.uint8), np.zeros(0, np.int64))
     if record is None:
         return empty
@@ -286,7 +286,7 @@ def _load(record: Path | None) -> _Record:
 
 
 def _save(record: Path | None, paths: Sequence[str], states: Ints, digests: Digests, read: Ints) -> None:
-    """Write the digests read so far to a record, keeping those of other files; errors are ignored."""
+    """Write the digests known so far to an npz file, keeping those of other files in it; errors are ignored."""
     if record is None:
         return
     others = _load(record).without(paths)

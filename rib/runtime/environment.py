@@ -14,7 +14,7 @@ PACKAGE = Path(rib.__file__).resolve().parent
 
 
 def environment() -> Environment:
-    """Return the content of env.json; it holds no host or user name and no path."""
+    """Return the software versions and kind of machine for env.json; no host or user name and no path."""
     import torch
 
     packages = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "open_clip_torch", "hydra-core")
@@ -38,7 +38,7 @@ def _is_checkout() -> bool:
 
 
 def _version(distribution: str) -> str:
-    """Return a distribution's version; "unknown" if its code is on the path without metadata."""
+    """Return the version of an installed package; "unknown" if it can be imported but has no metadata."""
     try:
         return version(distribution)
     except PackageNotFoundError:

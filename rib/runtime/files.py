@@ -11,13 +11,13 @@ from rib.errors import RibError
 
 
 def temporary_path(file: Path) -> Path:
-    """Return a path beside a file that no other process writes to, on this machine or another."""
+    """Return a unique path in a file's folder, which no other process on any machine writes to."""
     # Random digits, since processes on two nodes of a cluster may have the same id.
     return file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it; its folder is created if needed.
+    """Write a file atomically, under a temporary name that is then renamed; its folder is created if needed.
 
     Args:
         file: Path to write.
@@ -46,7 +46,7 @@ def file_digest(file: Path) -> str:
 
 
 def digest_of(value: object) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a value's JSON.
+    """Return a digest of a value: the first 16 hex digits of the SHA-256 of its JSON.
 
     Args:
         value: Dictionaries, lists, numbers and texts; anything else counts as its `str`. The order of keys is ignored.

@@ -1,4 +1,4 @@
-"""Locks on keys in a folder: at most one live process holds a key, also across machines that share the folder.
+"""Locks between processes, by name (key): at most one live process holds a key, on all machines that share a folder.
 
 A lock is a file ``<key>.<host>.<pid>.<n>`` that its process alone writes. A process that wants a key writes its file,
 then looks for others; if any belongs to a live process it withdraws and waits. Of two that write at once the later one
@@ -39,7 +39,7 @@ SILENCE = 120.0
 
 @dataclass(frozen=True)
 class Lock:
-    """A key that this process holds.
+    """A lock that this process holds.
 
     Attributes:
         file: The lock file; another process that takes the key over removes it.
@@ -54,13 +54,13 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """True until another process takes the key over."""
+        """True until another process, believing this one dead, takes the lock over."""
         return self.file.exists()
 
 
 @dataclass
 class Locks:
-    """The locks in one folder.
+    """All locks whose files are in one folder.
 
     Args:
         folder: Folder of the lock files, ``claims`` of a run store or ``locks`` beside a cached file.
@@ -75,13 +75,13 @@ class Locks:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[Lock]:
-        """Hold a key, waiting while another live process holds it.
+        """Hold the lock of a key within a block, after waiting while another live process holds it.
 
         Args:
             key: Name of the lock, part of its file's name.
 
         Yields:
-            The lock; ask `Lock.held` before publishing what was made under it.
+            The lock; check `Lock.held` before publishing what was made under it.
 
         Raises:
             RibError: If the folder cannot be written.
@@ -96,7 +96,7 @@ class Locks:
             lock.file.unlink(missing_ok=True)
 
     def holder(self, key: str, besides: Path | None = None) -> dict[str, Any] | None:
-        """Return the live process that holds a key, or None; lock files of dead processes are removed.
+        """Return the live process that holds the lock of a key, or None; lock files of dead processes are removed.
 
         Args:
             key: Name of the lock.
@@ -132,7 +132,7 @@ class Locks:
                     return mine
                 mine.unlink(missing_ok=True)
             if not waiting:
-                say(f"waiting for another process that makes the same ({holder['pid']} on {holder['host']})")
+                say(f"waiting for process {holder['pid']} on {holder['host']}, which is making the same result")
                 waiting = True
             # Random, so that two processes that withdrew for each other do not meet again.
             time.sleep(min(self.beat, 0.2 + 0.3 * random.random()))
@@ -149,7 +149,7 @@ class Locks:
 
 @contextmanager
 def hold_while_making(file: Path) -> Iterator[bool]:
-    """Let one process make a cached file or folder while others wait for it.
+    """Lock a cached file or folder within a block, so that one process makes it while others wait.
 
     Args:
         file: File or folder to make; its lock is in the folder ``locks`` beside it.
@@ -183,7 +183,7 @@ def _keep_beating(file: Path, seconds: float, released: threading.Event) -> None
 
 
 def _holder_of(line: str) -> dict[str, Any]:
-    """Parse the first line of a lock file; a damaged one counts as held by an unknown process until it falls silent."""
+    """Return the process named in the first line of a lock file; an unknown process if the line is damaged."""
     try:
         holder = json.loads(line)
         return {"host": str(holder["host"]), "pid": int(holder["pid"]), "started": holder["started"]}
@@ -192,14 +192,14 @@ def _holder_of(line: str) -> dict[str, Any]:
 
 
 def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """Return True if a holder is known to be dead; never known for a process of another host."""
+    """Return True if the process that holds a lock is known to be dead; always False for one on another host."""
     if holder["host"] != socket.gethostname():
         return False
     return bool(_started(holder["pid"]) != holder["started"])
 
 
 def _started(pid: int) -> str | None:
-    """Return the start time of a process on this host, or None if it is gone; a reused pid has another time."""
+    """Return the start time of a process on this host, None if it is gone; it tells a reused process id apart."""
     try:
         # Fields behind the name, which may hold blanks and brackets: the state (Z: zombie), the start in clock ticks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -38,7 +38,7 @@ def cores() -> int:
 
 
 def free_memory(fabric: Fabric) -> int:
-    """Return the bytes free for models: on this process's GPU, or its share of the machine's available memory."""
+    """Return the bytes of free memory on this process's GPU; on a CPU, its share of the machine's free memory."""
     import torch
 
     if fabric.device.type == "cuda":

@@ -31,7 +31,7 @@ NOT_FOR_USERS = (
 
 
 def launch_processes(config: Config) -> Fabric:
-    """Start the processes that ``trainer`` asks for, and return this process's Fabric.
+    """Start the processes that the options ``trainer`` ask for, and return this process's Lightning Fabric.
 
     Lightning's Trainer, built later, joins the same processes.
 
@@ -71,7 +71,7 @@ def several_processes(config: Config) -> bool:
 
 
 def num_processes(config: Config) -> int:
-    """Return the number of processes that ``trainer`` asks for, over all nodes; "all devices" are counted here."""
+    """Return the number of processes on all nodes that ``trainer`` asks for; "all devices" means this machine's."""
     if not several_processes(config):
         return 1
     devices = config.trainer.get("devices", 1)
@@ -90,7 +90,7 @@ def num_processes(config: Config) -> int:
 
 
 def count_devices(config: Config) -> dict[str, Any]:
-    """Return the ``trainer`` options with "all devices" replaced by their number, which holds on other machines too."""
+    """Return the ``trainer`` options with "all devices" (-1 or auto) replaced by this machine's number of devices."""
     devices = config.trainer.get("devices", 1)
     if devices not in ("auto", -1, "-1"):
         return config.trainer
@@ -111,7 +111,7 @@ def agree(config: Config, look: Callable[[], T]) -> T:
 
     Args:
         config: Its ``trainer`` says how many processes there are; they are started if need be.
-        look: Looks something up, or does something that only rank zero does.
+        look: Function to call, such as a look-up in the run store.
 
     Returns:
         Rank zero's result, on every rank.
@@ -136,14 +136,14 @@ def agree_if_finished(config: Config, look: Callable[[], bool]) -> bool:
 
 
 def check_share(batch_size: int, world: int) -> None:
-    """Check that a global batch can be split evenly.
+    """Check that a global batch can be split evenly among processes.
 
     Args:
         batch_size: Images of a global batch.
         world: Number of processes.
 
     Raises:
-        ValueError: If it cannot, with both numbers.
+        ValueError: If it cannot; the message names both numbers.
     """
     if batch_size % world:
         raise ValueError(f"expected a batch size that {world} processes can share evenly, got {batch_size}")
@@ -153,7 +153,7 @@ def check_batch(config: Config) -> None:
     """Check before training that ``batch_size`` can be split evenly among the processes.
 
     Raises:
-        RibError: If it cannot, with both numbers.
+        RibError: If it cannot; the message names both numbers.
     """
     try:
         check_share(config.batch_size, launch_processes(config).world_size)
@@ -162,7 +162,7 @@ def check_batch(config: Config) -> None:
 
 
 def trainer_plugins() -> list[Any]:
-    """Return the Trainer's plugins: under SLURM, one that switches Lightning's own requeueing off."""
+    """Return plugins for Lightning's Trainer: under SLURM one that switches its automatic requeueing off."""
     # Lightning's signal handler saves in the middle of a step; a run resumed from there ends with other weights.
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 

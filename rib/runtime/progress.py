@@ -24,7 +24,7 @@ _report: Path | None = None
 
 
 def report_to(file: Path) -> None:
-    """Write all further progress of this process to a JSON file instead of stderr, at most once a second.
+    """Write progress of this process to a JSON file instead of stderr from now on, at most once a second.
 
     Args:
         file: Path of the file; `rib.schemas.files.ProgressInfo` describes its content.
@@ -39,7 +39,7 @@ Advance = Callable[[int, str], object]
 
 @contextmanager
 def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> Iterator[Advance]:
-    """Show the progress of a task, on rank zero only.
+    """Show the progress of a task within a block, on rank zero only.
 
     Args:
         what: Title of the task, "fine-tuning on ImageNet-R".
@@ -48,7 +48,7 @@ def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> 
         begun_at: Units done before a resume; they count as done, but not for the speed.
 
     Yields:
-        Function to call as work gets done.
+        Function ``advance(done, note)`` to call as work gets done.
     """
     if rank() > 0:
         yield lambda done, note: None
@@ -71,7 +71,7 @@ def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> 
 
 
 def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Print a line every 30 seconds, and one at the end of a task that took more than a second."""
+    """Return an ``advance`` that prints a line every 30 seconds, and at the end of a task longer than a second."""
     begun = last = time.monotonic()
     count = begun_at
 
@@ -91,7 +91,7 @@ def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advanc
 
 
 def _json_reporter(file: Path, what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Write progress to a JSON file (`rib.schemas.files.ProgressInfo`)."""
+    """Return an ``advance`` that writes progress to a JSON file (`rib.schemas.files.ProgressInfo`)."""
     begun, last, count = time.monotonic(), 0.0, begun_at
 
     def advance(done: int, note: str = "") -> None:

@@ -35,7 +35,7 @@ FILES = {"metrics": r"metrics(\..+)?", "job": r"job\.\d+"}
 
 
 def kind_of(file: Path) -> str | None:
-    """Return the kind of JSON in a file, ``metrics``, judging by its name; None for other files."""
+    """Return which schema a JSON file follows, ``metrics`` for metrics.json, by the file's name; None if none."""
     if file.suffix != ".json":
         return None
     return next((kind for kind in TYPES if re.fullmatch(FILES.get(kind, kind), file.stem)), None)
@@ -43,7 +43,7 @@ def kind_of(file: Path) -> str | None:
 
 @cache
 def load(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of a kind of JSON.
+    """Return the JSON Schema of one kind of file, ``metrics`` for metrics.json.
 
     Args:
         kind: Key of `TYPES`: ``metrics``, ``status``, ...

@@ -34,7 +34,7 @@ def json_schema(kind: Any) -> Schema:
 
 
 def _object(kind: Any, definitions: dict[str, Schema]) -> Schema:
-    """Return the schema of a `TypedDict`, adding nested ones to the definitions."""
+    """Return the JSON Schema of a `TypedDict`, adding nested ones to the definitions."""
     text, described = _descriptions(getdoc(kind) or "")
     properties = {
         name: {"description": described[name], **_schema(field.type, definitions)}
@@ -45,7 +45,7 @@ def _object(kind: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _schema(kind: Any, definitions: dict[str, Schema]) -> Schema:
-    """Return the schema of one value, adding nested `TypedDict`s to the definitions."""
+    """Return the JSON Schema of one type annotation, adding nested `TypedDict`s to the definitions."""
     arguments = get_args(kind)
     if kind is Any:
         return {}
@@ -63,7 +63,7 @@ def _schema(kind: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _descriptions(docstring: str) -> tuple[str, dict[str, str]]:
-    """Split a docstring into its text and the descriptions under ``Attributes``, by name."""
+    """Return a docstring's text before ``Attributes``, and each attribute's description by name."""
     text, _, attributes = docstring.partition("\n\nAttributes:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
     return " ".join(text.split()), {name: " ".join(description.split()) for name, description in entries}

@@ -32,7 +32,7 @@ def fields_of(kind: Any) -> dict[str, Field]:
 
 
 def faults(value: object, kind: Any, name: str = "") -> Iterator[str]:
-    """Describe every difference between a value and its type; keys that are not in the type are ignored.
+    """Describe every difference between a JSON value and its expected type; unknown keys are ignored.
 
     Args:
         value: As `json.loads` returns it.
@@ -41,7 +41,7 @@ def faults(value: object, kind: Any, name: str = "") -> Iterator[str]:
         name: Dotted name of the value.
 
     Yields:
-        ``it has no seconds.fit``, ``protocol.limit is "60"``.
+        One text for each difference: ``it has no seconds.fit``, ``protocol.limit is "60"``.
     """
     prefix = f"{name}." if name else ""
     if kind is Any:

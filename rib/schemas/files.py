@@ -1,4 +1,4 @@
-"""Types of all JSON except metrics.json: files of a run, a grid and a sweep, and the output of status and plan."""
+"""Types of all JSON except metrics.json: files of runs, grids and sweeps, and the JSON output of rib.benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Fit(TypedDict):
 
 
 class Scoring(TypedDict):
-    """Time spent on predictions: scoring.json.
+    """Time that a run spent on predicting the images of its datasets: scoring.json.
 
     Attributes:
         seconds: Wall time of all scoring so far, shared among models that were scored together.
@@ -34,7 +34,7 @@ class Scoring(TypedDict):
 
 
 class MadeFrom(TypedDict):
-    """Weights of other runs that a run is made from, recorded at its start: made_from.json.
+    """Digests of other runs' weights that a run is made from, recorded when it starts: made_from.json.
 
     Attributes:
         weights: SHA-256 of the weights of each of these runs, in order.
@@ -44,7 +44,7 @@ class MadeFrom(TypedDict):
 
 
 class Environment(TypedDict):
-    """Software and kind of machine that made a run: env.json. It holds no host or user name and no path.
+    """Software versions and kind of machine that made a run: env.json, without host or user names and paths.
 
     Attributes:
         versions: Versions of Python, rib and packages.
@@ -60,7 +60,7 @@ class Environment(TypedDict):
 
 
 class Failure(TypedDict):
-    """Last failure of a grid's cell: failed.json.
+    """Last failure of a cell, one run of a grid: failed.json.
 
     Attributes:
         error: One sentence.
@@ -72,7 +72,7 @@ class Failure(TypedDict):
 
 
 class ProgressInfo(TypedDict):
-    """Progress of a grid's cell while it is made: progress.json.
+    """Progress of a cell, one run of a grid, while it is running: progress.json.
 
     Attributes:
         what: Current task, "fine-tuning on ImageNet-R".
@@ -118,7 +118,7 @@ class Job(TypedDict):
 
 
 class RunningCell(TypedDict):
-    """A cell that is running now. The keys of progress.json are absent until its first report.
+    """A cell (one run of a grid) that is running now; keys from progress.json are absent until it is written.
 
     Attributes:
         label: "mini_small, ewc on imagenet_r, seed 0".
@@ -146,7 +146,7 @@ class RunningCell(TypedDict):
 
 
 class CellReason(TypedDict):
-    """A cell that has no result, and the reason.
+    """A cell (one run of a grid) that has no result, and the reason.
 
     Attributes:
         label: "mini_small, ewc on imagenet_r, seed 0".
@@ -158,7 +158,7 @@ class CellReason(TypedDict):
 
 
 class Status(TypedDict):
-    """State of a grid: action=status format=json.
+    """State of a grid of runs (cells), as `rib.benchmark action=status format=json` prints it.
 
     Attributes:
         counts: Number of the grid's cells by state: done, running, failed, refused, missing.
@@ -176,7 +176,7 @@ class Status(TypedDict):
 
 
 class PlannedCell(TypedDict):
-    """One run in the plan of a grid.
+    """One run (cell) in the plan of a grid.
 
     Attributes:
         id: Name of its folder under <store>/cells.
@@ -198,7 +198,7 @@ class PlannedCell(TypedDict):
 
 
 class PlanReport(TypedDict):
-    """Plan of a grid: plan_only=true format=json.
+    """Plan of a grid of runs (cells), as `rib.benchmark plan_only=true format=json` prints it.
 
     Attributes:
         cells: Planned cells; each comes after those that it needs.

@@ -24,7 +24,7 @@ class IntervalInPoints(TypedDict):
 
 
 class Improvement(IntervalInPoints):
-    """Mean change in accuracy over several targets, in percentage points; the interval is over images only.
+    """Mean change in accuracy over several targets, in percentage points, with its 95 % interval over images.
 
     Attributes:
         value: Point estimate.
@@ -37,7 +37,7 @@ class Improvement(IntervalInPoints):
 
 
 class RobustnessImprovement(Improvement):
-    """RI: mean change in accuracy over the targets, in percentage points; the interval is over images only.
+    """RI: mean change in accuracy over the targets, in percentage points, with its 95 % interval over images.
 
     Attributes:
         value: Point estimate.
@@ -51,7 +51,7 @@ class RobustnessImprovement(Improvement):
 
 
 class CellAccuracy(TypedDict):
-    """Accuracy on one corruption at one severity of ImageNet-C.
+    """Accuracy before and after fine-tuning on one corruption at one severity of ImageNet-C.
 
     Attributes:
         before: Top-1 of the pretrained model, a fraction.
@@ -65,7 +65,7 @@ class CellAccuracy(TypedDict):
 
 
 class DatasetAccuracy(TypedDict):
-    """Accuracy on one dataset.
+    """Accuracy on one dataset before and after fine-tuning.
 
     Attributes:
         num_images: Number of images scored.
@@ -165,11 +165,11 @@ class Protocol(TypedDict):
 
 
 class TrainedOn(TypedDict):
-    """Images that the weights were trained on.
+    """Number and digest of the images that the weights were trained on.
 
     Attributes:
         num_images: Number of images.
-        digest: Digest of these images, not of the whole dataset.
+        digest: Digest of these images alone, not of the whole dataset.
     """
 
     num_images: int
@@ -177,7 +177,7 @@ class TrainedOn(TypedDict):
 
 
 class ScoreInfo(TypedDict):
-    """Predictions that an accuracy was computed from.
+    """Reference to the stored predictions that an accuracy was computed from.
 
     Attributes:
         key: Score key, part of the name of the predictions' file.
@@ -189,7 +189,7 @@ class ScoreInfo(TypedDict):
 
 
 class HeldOut(TypedDict):
-    """Accuracy on the images that data.holdout keeps from training.
+    """Accuracy before and after fine-tuning on the source images that data.holdout keeps from training.
 
     Attributes:
         before: Top-1 of the pretrained model, a fraction.

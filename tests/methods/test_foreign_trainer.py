@@ -345,7 +345,7 @@ def test_a_method_of_the_users_runs_there_too():
     method = Silent()
     assert furthest(fit(Own("vit"), method), fit(Own("vit"))) > 1e-6
     assert method.steps == 3
-    with pytest.raises(RibError, match="told: the training step did not ask"):
+    with pytest.raises(RibError, match="told: training_step did not add"):
         fit(Own("vit", asks=False), Silent())
 
 

@@ -292,7 +292,7 @@ def test_lwf_on_a_folder_of_images_is_keyed_by_what_is_in_it(made, ask_for, tmp_
 WRONG = [
     (("+method=[wise_ft,soup]",), "wise_ft and soup both merge finished runs"),
     (("+method=[linear_probe,lora]",), "linear_probe and lora cannot be stacked: a linear probe freezes everything"),
-    (("+method=[lora,ewc]",), "ewc and lora cannot be stacked: it would hold the adapter"),
+    (("+method=[lora,ewc]",), "ewc and lora cannot be stacked: ewc would hold the adapter"),
     (("+method=[pretrained,ewc]",), "pretrained trains nothing and cannot be stacked"),
     (("+method=wise_ft", "method.wise_ft.ingredients=[]"), "expected a list of runs"),
     (("+method=wise_ft", "method.wise_ft.ingredients=[finetun]"), "expected a run folder or a method, got 'finetun'"),
