@@ -24,6 +24,7 @@ from rib.runtime.files import file_digest
 from rib.runtime.processes import trainer_plugins
 
 if TYPE_CHECKING:
+    import lightning.pytorch as L
     from lightning.pytorch.loggers import Logger
     from torch import Tensor
 
@@ -85,14 +86,7 @@ def _train(
     spec: RunSpec, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
 ) -> tuple[dict[str, float], dict[str, Tensor] | None]:
     """Train with Lightning; return what the methods report, and under FSDP the gathered weights (else None)."""
-    import lightning.pytorch as L
-    from lightning.pytorch.loggers import CSVLogger
-
-    from rib.training.callbacks import StopAfter, TrainingProgress
-    from rib.training.resume import KeepEpochs, Resume
-
-    config, recipe, source = spec.config, spec.recipe, spec.source
-    assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
+    config = spec.config
     # By class attribute, then by name: the order on the command line has no influence, as it is in no key.
     probe_weights = probe and str(probe.weights_file)
     names = sorted(method_stack.training_methods(config))
@@ -101,6 +95,33 @@ def _train(
         key=lambda method: method.order,
     )
     module = _fine_tuner(spec, model, methods, store, probe)
+    trainer = _trainer(spec, run, methods, loggers)
+    resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
+    if resumed and not _is_whole(run.checkpoint):
+        raise RibError(
+            f"{resumed} is damaged; delete it and run the same command again, which begins this run from the start"
+        )
+    if resumed:
+        say(f"resuming from {resumed}")
+    module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
+    trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
+    return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
+
+
+def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequence[Logger]) -> L.Trainer:
+    """Build Lightning's Trainer with the methods and rib's own callbacks.
+
+    Raises:
+        RibError: If Lightning refuses an option of ``trainer`` or the precision.
+    """
+    import lightning.pytorch as L
+    from lightning.pytorch.loggers import CSVLogger
+
+    from rib.training.callbacks import StopAfter, TrainingProgress
+    from rib.training.resume import KeepEpochs, Resume
+
+    config, recipe, source = spec.config, spec.recipe, spec.source
+    assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
     # A log folder per attempt: CSVLogger would overwrite the rows of the interrupted one.
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     keep_epochs = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
@@ -130,19 +151,9 @@ def _train(
         "num_sanity_val_steps": 0,
     }
     try:
-        trainer = L.Trainer(**arguments)
+        return L.Trainer(**arguments)
     except Exception as error:
         raise RibError(f"trainer or precision: {' '.join(str(error).split())}") from error
-    resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
-    if resumed and not _is_whole(run.checkpoint):
-        raise RibError(
-            f"{resumed} is damaged; delete it and run the same command again, which begins this run from the start"
-        )
-    if resumed:
-        say(f"resuming from {resumed}")
-    module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
-    trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
-    return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
 def _is_whole(checkpoint: Path) -> bool:
