@@ -1,4 +1,4 @@
-"""One run from config to metrics.json: resolve, look up, lock, fine-tune, score, measure, draw.
+"""One run from config to metrics.json: resolve, look up in the run store, lock, fine-tune, score, measure, plot.
 
 A killed run leaves enough to resume from: last.ckpt during training, weights.safetensors and fit.json after it, and one
 file of predictions per dataset. metrics.json is written last. With several processes (DDP) all ranks run this code, and
@@ -69,7 +69,7 @@ def find_finished(config: Config) -> Run | None:
 
 
 def get_or_make(spec: RunSpec, store: RunStore) -> Run:
-    """Return a finished run; make it, and every run that it needs, if it is missing.
+    """Return the finished run that a `RunSpec` describes; if it is missing, make it, and first every run it needs.
 
     Args:
         spec: The run.
@@ -118,7 +118,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
 
 
 def _is_outdated(spec: RunSpec, run: Run) -> bool:
-    """Return True, and say so, if the weights of the runs that a finished run was made from have changed since."""
+    """Return True, with a message, if the runs that a finished run was made from have other weights now."""
     views = run.all_metrics() if run.metrics() is not None else []
     changed = next(filter(None, (out_of_date(metrics, spec, run) for metrics in views)), None)
     if changed is not None:
@@ -148,7 +148,7 @@ def _get_ingredient(spec: RunSpec, ingredient: Ingredient, store: RunStore) -> R
 
 
 def _get_intact(spec: RunSpec, store: RunStore) -> Run:
-    """Return a finished run, making it again if its weights file fails the checksum."""
+    """Return the finished run that a `RunSpec` describes, made again if its weights file has a wrong checksum."""
     run = get_or_make(spec, store)
     if agree(spec.config, lambda: run.is_intact):
         return run
@@ -157,7 +157,7 @@ def _get_intact(spec: RunSpec, store: RunStore) -> Run:
 
 
 def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[Run], store: RunStore) -> None:
-    """Train or merge, score, and write metrics.json; resumes what a killed process left in the folder.
+    """Make one run: train or merge, score, and write metrics.json; resumes what a killed process left in the folder.
 
     Args:
         spec: The run.
@@ -203,7 +203,7 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
 
 @contextmanager
 def _discard_if_inputs_changed(watch: Watch | None) -> Iterator[None]:
-    """Delete a failed attempt if its input files changed meanwhile; the next attempt must not resume from it."""
+    """Delete an unfinished run if the block fails after input files changed; no later attempt may resume from it."""
     try:
         yield
     except BaseException:

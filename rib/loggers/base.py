@@ -39,7 +39,7 @@ PRIVATE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class DashboardPage:
-    """Content of a dashboard's page about several finished runs: a grid's table, or an analysis.
+    """Content of a dashboard's page about several finished runs: the table of a benchmark, or an analysis.
 
     Attributes:
         kind: ``report`` or ``cka``; W&B's job type.
@@ -67,7 +67,7 @@ class DashboardPage:
 
 
 def show_page(logger: Mapping[str, Any], page: DashboardPage) -> None:
-    """Show a page on the dashboard of a config's ``logger``, if it names one.
+    """Show a page of results on the dashboard that a config's ``logger`` option names, if any.
 
     Args:
         logger: The config's node; a dashboard if it has a ``_target_``.

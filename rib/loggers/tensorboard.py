@@ -1,4 +1,4 @@
-"""TensorBoard as a dashboard."""
+"""TensorBoard as a dashboard that shows runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights & Biases as a dashboard."""
+"""Weights & Biases as a dashboard that shows runs."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class WandB(Dashboard):
         self.run.summary.update(summary(metrics))
 
     def show(self, page: DashboardPage) -> None:
-        """Write a page as a W&B run of its own: tables, figures, and the main numbers in the summary."""
+        """Write a page about several runs as a W&B run: tables, figures, and the main numbers in the summary."""
         _silence(page.cache)
         self.settings |= {
             "group": page.group,

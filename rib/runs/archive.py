@@ -1,4 +1,4 @@
-"""Export the runs of a store to a tar file without weights, import them elsewhere, and delete unfinished runs."""
+"""Export the finished runs of a run store to a tar file without weights, import such files, delete unfinished runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_COMPARED = ("seconds", "trained_on")
 
 @dataclass
 class ImportResult:
-    """Result of an import: folders of runs, relative to the store.
+    """Runs in an imported tar file, grouped by whether the store had them already; each is a folder below the store.
 
     Attributes:
         new: Runs that were added.
@@ -118,7 +118,7 @@ def import_runs(store: RunStore, file: Path) -> ImportResult:
 
 
 def prune(store: RunStore, dry_run: bool) -> tuple[list[Path], int]:
-    """Delete unfinished runs that no process is working on, replaced runs, and old temporary files.
+    """Delete unfinished runs that no process is working on, old copies of runs made again, and old temporary files.
 
     The next command for such a run starts it from the beginning. Finished runs, records of failures and files shared
     between runs stay.
@@ -196,7 +196,7 @@ def _metrics(content: bytes, name: str) -> Metrics:
     except ValueError:
         metrics = None
     if not isinstance(metrics, dict):
-        raise RibError(f"file: {name}/metrics.json in it is damaged; export it again")
+        raise RibError(f"file: {name}/metrics.json in the tar file is damaged; export it again")
     try:
         check(Path(name, "metrics.json"), metrics)
     except DamagedError as error:
@@ -209,9 +209,9 @@ def _numbers(metrics: Metrics) -> dict[str, Any]:
 
 
 def _inside(root: Path, name: str) -> Path:
-    """Return the path of a tar member below a folder; refuse one that points outside."""
+    """Return the path below ``root`` that a tar member is extracted to; raise RibError if its name points outside."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise RibError(f"file: its entry {name} points outside the store; expected a file written by action=export")
+        raise RibError(f"file: {name} in the tar file points outside the store; expected a file of action=export")
     return root / name
 
 

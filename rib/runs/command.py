@@ -46,7 +46,7 @@ PRETRAINED_OPTIONS = (
 
 
 def command_for(made: Config | Metrics, **changes: Any) -> str:
-    """Return the command that makes a run, as one line for a POSIX shell.
+    """Return the shell command that makes a run, as one line for a POSIX shell.
 
     Args:
         made: A run's config (`config_of` for a finished one), or its metrics where it has no config.
@@ -68,7 +68,7 @@ def command_for(made: Config | Metrics, **changes: Any) -> str:
 
 
 def command_of(run: Run, metrics: Metrics | None = None, **changes: Any) -> str:
-    """Return `command_for` a finished run, or a phrase to put in its place where its files cannot be read.
+    """Return the shell command that makes a finished run, for use in a message; a phrase if its config cannot be read.
 
     Args:
         run: A run in its store.
@@ -82,7 +82,7 @@ def command_of(run: Run, metrics: Metrics | None = None, **changes: Any) -> str:
 
 
 def scoring_command_of(run: Run, metrics: Metrics | None = None) -> str:
-    """Return the command that scores a finished run again, on the suite that it was scored on.
+    """Return the shell command that scores a finished run again, on the suite that it was scored on.
 
     Args:
         run: A run in its store.
@@ -98,7 +98,7 @@ def scoring_command_of(run: Run, metrics: Metrics | None = None) -> str:
 
 
 def config_of(run: Run, metrics: Metrics | None = None) -> Config:
-    """Return the config of a finished run, from its config.yaml or else as far as its metrics tell.
+    """Return the config of a finished run: its config.yaml or, if that is unreadable, one rebuilt from its metrics.
 
     ``paths.runs`` is the store that the run now lies in. A precision that was chosen by another kind of machine is set
     explicitly.
@@ -131,7 +131,7 @@ def config_of(run: Run, metrics: Metrics | None = None) -> Config:
 
 
 class _Command:
-    """Builder of the command for one config."""
+    """Builder of the shell command (program and Hydra overrides) that reproduces one config."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -140,7 +140,7 @@ class _Command:
         self.missing: list[str] = []
 
     def build(self) -> tuple[str, list[str], list[str]]:
-        """Return the program, its arguments, and notes on what they lack."""
+        """Return the module to run, its arguments, and notes on what the user has to fill in or cannot set."""
         wanted = self._options(self.config)
         experiment = [] if self.config.experiment is None else [f"experiment={self.config.experiment}"]
         known = experiment if self.config.experiment in options("experiment") else []
@@ -176,7 +176,7 @@ class _Command:
         return rib.config.check_config(cfg, EvaluateConfig if self.external else Config)
 
     def _options(self, config: Config) -> dict[str, Any]:
-        """Return the options that a command may have to set, with their values, by dotted name."""
+        """Return the options that affect a config's run and may have to be in its command: values by dotted name."""
         plain = rib.config.to_plain(config)
         flat = dict(_leaves({field.name: plain[field.name] for field in fields(Config)}))
         if not self.trains:
@@ -187,12 +187,18 @@ class _Command:
         return {key: value for key, value in flat.items() if not key.startswith(hidden)}
 
     def _methods(self) -> list[str]:
-        """Return the argument that chooses rib's own methods, in stack order; others are written value by value."""
+        """Return the ``+method=...`` argument that chooses rib's own methods, in the config's order; empty if none.
+
+        Methods of the user's are set option by option.
+        """
         ours = [name for name in self.config.method if name in shipped_nodes("method")]
         return [rib.config.spell_override("+method", ours if len(ours) > 1 else ours[0])] if ours else []
 
     def _files(self, known: Sequence[str]) -> list[str]:
-        """Return arguments that choose the closest file of each group, where it is closer than the default."""
+        """Return arguments (``model=NAME``) that choose in each config group the file with the fewest values to change.
+
+        A group in which that is the default file needs no argument.
+        """
         default, plain = self._compose(*known), rib.config.to_plain(self.config)
         read = {"dataset": self.trains or self.external, "optimizer": self.trains}
         chosen = []
@@ -213,7 +219,7 @@ class _Command:
         return chosen
 
     def _verify(self, wanted: Mapping[str, Any], *words: str) -> None:
-        """Compose the arguments and note every option that does not come out as wanted."""
+        """Compose a config from the arguments, and add a note for every option whose value is not the wanted one."""
         try:
             again = self._options(self._validate(self._compose(*words)))
         except (RibError, *rib.config.CONFIG_ERRORS) as error:
@@ -227,7 +233,7 @@ class _Command:
             self.missing += [f"{text} ({key}) is not in this folder: give its full path" for text in absent]
 
     def _searchpath(self, own_files: Sequence[str]) -> list[str]:
-        """Return the ``hydra.searchpath`` argument where the command names config files of the user's."""
+        """Return the ``hydra.searchpath`` argument if the command names the user's own config files, else nothing."""
         names = {name for text in _ingredients(self.config) for name in text.partition(" ")[0].split("+")}
         own_methods = sorted(n for n in names if n not in shipped_nodes("method") and not Path(n).exists())
         if not own_files and not own_methods:
@@ -240,7 +246,7 @@ class _Command:
 
 
 def _from_metrics(metrics: Metrics) -> Config:
-    """Return a run's config as far as its metrics tell."""
+    """Return a run's config rebuilt from its metrics: the defaults, with every difference that the metrics record."""
     model, suite, protocol = metrics["model"], metrics["suite"].rstrip("*"), metrics["protocol"]
     changed = metrics["suite"] != suite and "targets" in protocol
     methods = [] if metrics["method"] == EXTERNAL else metrics["method"].split("+")
@@ -259,7 +265,7 @@ def _from_metrics(metrics: Metrics) -> Config:
 
 
 def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
-    """Return the suite of a metrics file, which need not be the one that the run was made for.
+    """Return the suite (datasets to score) behind a metrics file; a run may be scored on further suites later.
 
     Metrics of older versions have only the suite's name, which then means rib's own suite of that name.
     """
@@ -278,7 +284,7 @@ def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a nested config by dotted name; an empty block yields nothing."""
+    """Yield (dotted name, value) for every value of a nested config; an empty block yields nothing."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -287,18 +293,18 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _distance(file: Mapping[str, Any], node: Mapping[str, Any]) -> int:
-    """Return the number of values in a file that a config's block has otherwise."""
+    """Return the number of values in a config file that differ from those in the same block of a config."""
     return sum(node.get(key, ...) != value for key, value in file.items())
 
 
 def _is_foreign_path(key: str, text: str) -> bool:
-    """Return True for a path relative to another working directory than the current one."""
+    """Return True if an option's value is a relative path that does not exist in the current working directory."""
     is_path = key in ("data.root", "model.weights") or (key.startswith("method.") and "/" in text and " " not in text)
     path = Path(text).expanduser()
     return is_path and not path.is_absolute() and not path.exists()
 
 
 def _ingredients(config: Config) -> list[str]:
-    """Return the texts that name a merged run's ingredients."""
+    """Return the entries of the ``ingredients`` option, which names the runs to merge; empty if nothing is merged."""
     given = [node["ingredients"] for node in config.method.values() if isinstance(node, dict) and "ingredients" in node]
     return [text for texts in given if isinstance(texts, list) for text in texts if isinstance(text, str)]

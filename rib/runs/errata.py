@@ -1,4 +1,4 @@
-"""Switches (``paper.NAME``) for everything that the ImageNet-RIB authors' code does differently from their paper.
+"""Switches ``paper.NAME``, each of which reproduces one error of the ImageNet-RIB authors' code; all off by default.
 
 Errors in their release (github.com/FieteLab/ImageNet-RIB, one commit) that change numbers without crashing:
 
@@ -44,7 +44,7 @@ DATA = {"objectnet": "authors", "objectnet_loss": "unrestricted"}
 
 
 def switches(config: Config) -> dict[str, Any]:
-    """Return the active switches that matter to a run, ``{"paper.ewc": "identity"}``."""
+    """Return the ``paper.*`` switches that are on and affect a run, with values: ``{"paper.ewc": "identity"}``."""
     reads = {name: name in config.method for name in METHODS}
     # LP-FT trains a linear probe first, which the probe's switch changes as well.
     reads["linear_probe"] |= any(node and "probe" in node for node in config.method.values())
@@ -54,7 +54,7 @@ def switches(config: Config) -> dict[str, Any]:
 
 
 def apply_switches(config: Config) -> Config:
-    """Return a config in which active switches have replaced the defaults of methods and data.
+    """Return a config in which each ``paper.*`` switch that is on has replaced the default options that it concerns.
 
     Args:
         config: A composed config.
@@ -84,7 +84,7 @@ def apply_switches(config: Config) -> Config:
 
 
 def options_kept_from_switches(config: Config) -> dict[str, Any]:
-    """Return options that the command line keeps at their defaults although a switch would change them, by flat name.
+    """Return the values that the user set for options that a ``paper.*`` switch would change, by dotted option name.
 
     They have to be recorded with the options that differ from the defaults, or the switch would seem to have applied.
     """
@@ -99,12 +99,14 @@ def options_kept_from_switches(config: Config) -> dict[str, Any]:
 
 
 def read_dataset(config: Config, spec: DatasetSpec) -> DatasetSpec:
-    """Return a dataset's spec, changed to what the authors' code reads if that switch is on."""
+    """Return a dataset's description, marked to be resized and cropped again if ``paper.resize_imagenet_c`` is on."""
     return replace(spec, precropped=False) if config.paper.resize_imagenet_c else spec
 
 
 def loss_groups(config: Config, spec: DatasetSpec, outputs: int) -> tuple[tuple[int, ...], ...]:
-    """Return the classes of the loss, as groups of output ids: the source's own, or one per output (erratum).
+    """Return the classes that the training loss distinguishes, each as the ids of the model outputs that belong to it.
+
+    These are the source's classes; for ObjectNet with ``paper.objectnet_loss`` every output is a class.
 
     Args:
         config: Holds the switch.

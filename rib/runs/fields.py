@@ -1,4 +1,4 @@
-"""A fully resolved run as one flat dictionary, from which its keys are made; independent of paths on this machine.
+"""Flat dictionary of everything that a run depends on, from which its hash keys are made; free of local paths.
 
 Every option of the config is in it under its own name, unless `rib.runs.keys.RESOLVED` names what replaces it: digests
 of content for images, weights and folders, registered names for rib's own methods, digests of files for the user's
@@ -33,7 +33,7 @@ READS_FILES: Mapping[str, tuple[str, ...]] = {"method.lwf.inputs": ("source", "a
 
 
 def resolved_fields(spec: RunSpec) -> dict[str, Any]:
-    """Return everything that a run was resolved to, by flat name."""
+    """Return a resolved run as a flat dictionary: options by dotted name, and digests of its input files and code."""
     config, start, recipe = spec.config, spec.start, spec.recipe
     options = {name: value for name, value in flat(config).items() if find_entry(RESOLVED, name) is None}
     if _code(config.optimizer):
@@ -66,7 +66,7 @@ def resolved_fields(spec: RunSpec) -> dict[str, Any]:
 
 
 def score_key(spec: Mapping[str, Any], tree: ImageTree) -> str:
-    """Return the key of a model's predictions on one dataset; the key of its weights is not part of it.
+    """Return the hash key of predictions on one dataset: its images and the way of scoring, but not the weights.
 
     Args:
         spec: The run's `resolved_fields`.
@@ -76,7 +76,7 @@ def score_key(spec: Mapping[str, Any], tree: ImageTree) -> str:
 
 
 def fisher_key(spec: RunSpec, probe: str | None) -> str:
-    """Return the key of an EWC Fisher, over everything that it depends on besides the options of EWC itself.
+    """Return the hash key of EWC's Fisher information: everything that it depends on, except the options of EWC itself.
 
     Args:
         spec: The run that estimates it.
@@ -90,7 +90,7 @@ def fisher_key(spec: RunSpec, probe: str | None) -> str:
 
 
 def method_fields(spec: RunSpec, surgery: bool = False) -> list[list[Any]]:
-    """Return the methods of a stack that determine its weights, in an order that the command does not influence.
+    """Return the methods that determine a run's weights, with their options and digests of code, sorted by name.
 
     Args:
         spec: The run; of a merged one, only the merging method counts (its ingredients have keys of their own).
@@ -120,7 +120,7 @@ def method_fields(spec: RunSpec, surgery: bool = False) -> list[list[Any]]:
 
 
 def content_options(spec: RunSpec) -> dict[str, Any]:
-    """Return digests of the files that options name, and of the user's code, by flat name, for metrics.json."""
+    """Return digests of files that a run's options name, and of the user's code, by dotted name, for metrics.json."""
     config, found = spec.config, {}
     nodes = {f"method.{name}": node for name, node in config.method.items() if node and "_target_" in node}
     for where, node in {**nodes, "optimizer": config.optimizer}.items():
@@ -134,7 +134,7 @@ def content_options(spec: RunSpec) -> dict[str, Any]:
 
 
 def _images(name: str, tree: ImageTree) -> dict[str, Any]:
-    """Return the fields that determine which images and labels of a dataset a model sees."""
+    """Return the fields, named ``<name>.*``, that determine which images and labels of a dataset a model sees."""
     return {
         f"{name}.images": tree.digest,
         f"{name}.classes": tree.spec.groups,
@@ -144,7 +144,7 @@ def _images(name: str, tree: ImageTree) -> dict[str, Any]:
 
 
 def _source(spec: RunSpec) -> dict[str, Any]:
-    """Return the fields of the training images, the held-out images and the classes of the loss."""
+    """Return the fields that describe the training images, the held-out images and the classes of the loss."""
     config, source = spec.config, spec.source
     if source is None:
         return {}
@@ -160,13 +160,16 @@ def _source(spec: RunSpec) -> dict[str, Any]:
 
 
 def _strategy(config: Config) -> str:
-    """Return ``replicated`` where each process holds all weights; sharded strategies (FSDP) round differently."""
+    """Return the Trainer's strategy, or ``replicated`` for any with which each process holds all weights (DDP).
+
+    Sharded strategies (FSDP) round differently.
+    """
     strategy = str(config.trainer.get("strategy", "auto"))
     return "replicated" if strategy == "auto" or strategy.startswith("ddp") else strategy
 
 
 def _processes(spec: RunSpec) -> int:
-    """Return the number of training processes where it changes more than rounding, else 1."""
+    """Return the number of training processes if it affects results by more than rounding errors, else 1."""
     config = spec.config
     if not spec.trains or (count := num_processes(config)) == 1:
         return 1
@@ -178,7 +181,10 @@ def _processes(spec: RunSpec) -> int:
 
 @cache
 def _varies(start: Start, batch_norm_moves: bool) -> bool:
-    """Return True if each process draws numbers (dropout) or updates BatchNorm statistics on its own."""
+    """Return True if results of training this model depend on the number of processes.
+
+    Each process draws its own random numbers (dropout) and updates BatchNorm statistics on its own images.
+    """
     import torch
 
     from rib.models.backbone import build_backbone
@@ -189,7 +195,7 @@ def _varies(start: Start, batch_norm_moves: bool) -> bool:
 
 
 def _by_content(registered: str | None, key: str, value: Any, records: Path | None) -> Any:
-    """Return an option's value, with files and folders replaced by digests of their content.
+    """Return an option's value, with the paths of files and folders in it replaced by digests of their content.
 
     Args:
         registered: Name of a method of rib's, of which the options of `READS_FILES` may name files; None for the
@@ -211,7 +217,7 @@ def _by_content(registered: str | None, key: str, value: Any, records: Path | No
 
 
 def _path(registered: str | None, key: str, value: object) -> Path | list[Path] | None:
-    """Return the file or folder that an option names, or the files that its pattern matches; None if there is none."""
+    """Return the file or folder that an option's value names, or the files that match it as a glob pattern, or None."""
     words = READS_FILES.get(f"method.{registered}.{key}", (value,)) if registered else ("",)
     if not isinstance(value, str) or value in words:
         return None
@@ -245,6 +251,6 @@ def files_of(spec: RunSpec) -> list[Path]:
 
 
 def _code(node: Mapping[str, Any]) -> list[str]:
-    """Return digests of the user's code that a config node runs."""
+    """Return one digest for each class or function of the user's own code that a config block names (``_target_``)."""
     found = (user_code(target) for target in dict.fromkeys(targets(node)))
     return [code.digest for code in found if code is not None]

@@ -1,4 +1,4 @@
-"""Check whether a finished run is up to date: same images, same scoring, same weights of its ingredients."""
+"""Check whether a finished run is up to date: same images and scoring, same weights of the runs it was made from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def metrics_if_current(run: Run, spec: RunSpec) -> Metrics | None:
-    """Return a run's metrics if they were measured on the images and in the way of scoring that a spec has.
+    """Return a run's metrics if they are up to date: measured on the images and with the settings of a resolved run.
 
     Args:
         run: The run's folder.
@@ -41,7 +41,7 @@ def metrics_if_current(run: Run, spec: RunSpec) -> Metrics | None:
 
 
 def out_of_date(metrics: Metrics, spec: RunSpec, run: Run) -> str | None:
-    """Return the label of the first ingredient whose weights have changed since a run was made, or None.
+    """Return the label of the first ingredient (run that this one was made from) with changed weights, or None.
 
     Ingredients of ingredients count as well. An ingredient that is no longer in the store counts as unchanged.
 
@@ -65,7 +65,7 @@ def out_of_date(metrics: Metrics, spec: RunSpec, run: Run) -> str | None:
 
 
 def out_of_date_in(store: RunStore) -> set[str]:
-    """Return the keys of finished runs with an ingredient whose weights have changed, directly or further down."""
+    """Return the training keys of finished runs made, directly or not, from runs whose weights have changed since."""
     runs = store.finished()
     weights = {run.key: weights_digest(run) for run in runs}
     used = {run.key: made_from(metrics) for run in runs if (metrics := run.metrics()) is not None}

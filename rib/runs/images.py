@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_images(spec: RunSpec) -> None:
-    """Report damaged image files of a run before it begins.
+    """Report damaged files among the images that a run will read, before it begins.
 
     Raises:
         RibError: If a file is damaged and ``data.damaged`` is ``refuse``.

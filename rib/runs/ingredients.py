@@ -1,4 +1,4 @@
-"""Configs of the ingredients of a merged run, and of the linear probe that LP-FT starts from."""
+"""Configs of the runs that a run is made from: those to merge (ingredients), or the linear probe that starts LP-FT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rib.runs.method_stack import BY_TARGET, NO_WEIGHTS, classes_of, merging_met
 
 
 def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Path]]:
-    """Return the ingredients of a merged run: a label for each, with the config of a run or a finished run's folder.
+    """Return the runs to merge (ingredients): for each a label, and its config or the folder of the finished run.
 
     Args:
         config: Of the merged run; ``method.NAME.ingredients`` lists its ingredients (`rib.runs.method_stack`).
@@ -35,7 +35,7 @@ def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Pa
     rest = training_methods(config)
     if rest and not any(text.split()[:1] == ["finetune"] for text in texts):
         raise RibError(
-            f"{where}: expected an ingredient finetune, which stands for the rest of the stack ({'+'.join(rest)}), "
+            f"{where}: expected an entry finetune, which stands for the run's other methods ({'+'.join(rest)}), "
             f"got {texts}"
         )
     found: list[tuple[str, Config | Path]] = []
@@ -61,7 +61,7 @@ def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Pa
 def _parse(
     config: Config, text: str, where: str, rest: Mapping[str, Any], catalog: Catalog
 ) -> Iterable[tuple[str, Config]]:
-    """Return the labels and configs of the runs that one text means."""
+    """Return (label, config) of each run that one entry of the ``ingredients`` option stands for."""
     names, *overrides = shlex.split(text)
     # force=true makes the merged run again, not its ingredients.
     base = replace(config, method=dict(rest) if names == "finetune" else nodes_of(names, where, text), force=False)
@@ -84,7 +84,7 @@ def _parse(
 
 
 def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:
-    """Return the config nodes of a stack of methods, with their defaults.
+    """Return the default options of one or more methods, by method name, from their files in conf/method.
 
     Args:
         names: File names in conf/method, or in a folder of the user's on ``hydra.searchpath``, joined by ``+``
@@ -109,7 +109,7 @@ def nodes_of(names: str, where: str, text: str) -> dict[str, Any]:
 
 
 def probe(config: Config) -> Config | None:
-    """Return the config of the linear probe that a method of the stack starts from, or None.
+    """Return the config of the linear-probe run that a method (LP-FT) starts fine-tuning from, or None.
 
     Options left null are the run's own, so that the probe is the run ``+method=linear_probe`` of the same command.
 

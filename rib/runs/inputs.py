@@ -1,4 +1,4 @@
-"""Check that the input files of a run did not change while it was made.
+"""Check that the input files of a run did not change while the run was being made.
 
 The key covers the content of input files at the start of the command, but a run reads them for hours. So it is resolved
 again right before it begins, and size, times and inode of every input file are compared before and after. A changed
@@ -24,7 +24,7 @@ from rib.runtime.files import digest_of
 
 
 class Watch:
-    """Record the state of a run's input files, to discard the result if any of them changes.
+    """Record the state of a run's input files, to discard the result if any of the files changes meanwhile.
 
     Args:
         spec: The resolved run.
@@ -57,12 +57,12 @@ class Watch:
         else:
             shutil.rmtree(self.run.folder, ignore_errors=True)
         raise RibError(
-            "input files of this run changed while it was made, so its result was deleted; run the same command again"
+            "input files of this run changed while it ran, so its result was deleted; run the same command again"
         )
 
 
 def check_unchanged(spec: RunSpec) -> None:
-    """Check that a run still resolves to the same keys.
+    """Check that a run's inputs (weights, images, other files, user's code) have not changed since it was resolved.
 
     Raises:
         RibError: If weights, images, other input files or the user's code have changed.

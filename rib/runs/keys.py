@@ -1,4 +1,4 @@
-"""Hash keys of runs and predictions: digests of all resolved fields, except those that are excluded here by name.
+"""Hash keys that identify runs and predictions: digests of all settings and inputs except those excluded here.
 
 A run is resolved first (`rib.runs.fields`): null options get their values, folders and files become digests of their
 content. A key is the digest of that flat dictionary, so that an option that nobody thought of is in the key. Fields are
@@ -214,7 +214,7 @@ METHOD_RESOLVED: Mapping[str, str] = {
 
 
 def key_of(fields: Mapping[str, Any], kind: Kind) -> str:
-    """Return the key of a resolved run.
+    """Return the hash key of a run's weights, predictions or Fisher: a digest of the fields that can change them.
 
     Args:
         fields: From `rib.runs.fields.resolved_fields`.
@@ -227,7 +227,7 @@ def key_of(fields: Mapping[str, Any], kind: Kind) -> str:
 
 
 def select_key_fields(fields: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """Return the fields that enter a key: without those that `LEFT_OUT` names, and without neutral values."""
+    """Return the fields that are hashed into a key: not those in `LEFT_OUT`, nor options at their `NEUTRAL` value."""
     left_out = LEFT_OUT[kind]
     return {
         name: value
@@ -237,10 +237,10 @@ def select_key_fields(fields: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
 
 
 def is_neutral(name: str, value: object) -> bool:
-    """Return True if an option is at its `NEUTRAL` value."""
+    """Return True if an option has its `NEUTRAL` value, at which it changes nothing and is left out of keys."""
     return name in NEUTRAL and NEUTRAL[name] == value
 
 
 def find_entry(names: Iterable[str], name: str) -> str | None:
-    """Return the entry that covers an option: its own name, or a prefix of it that ends in a dot; None without one."""
+    """Return the first of ``names`` that covers an option: its own name or a prefix such as ``data.``, or None."""
     return next((entry for entry in names if name == entry or (entry.endswith(".") and name.startswith(entry))), None)

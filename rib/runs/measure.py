@@ -1,4 +1,4 @@
-"""Compute the numbers of metrics.json from stored predictions: accuracy, change, RI and their intervals.
+"""Compute the numbers of metrics.json from stored predictions: accuracy, change, RI, confidence intervals.
 
 Everything here can be recomputed from a run's predictions, those of its `pretrained` run, and the datasets' lists of
 paths, each of which the store keeps once. torch is not imported.
@@ -57,7 +57,7 @@ class PairedPredictions:
     def of(
         cls, dataset: str, before: Predictions, after: Predictions, paths: Sequence[str], catalog: Catalog
     ) -> PairedPredictions:
-        """Pair the predictions of two models.
+        """Pair the predictions of two models for the same images.
 
         Args:
             dataset: Name of the dataset.
@@ -75,7 +75,9 @@ class PairedPredictions:
         return cls(dataset, before, after, paths, cells)
 
     def changes(self, derived_from: Mapping[str, str | None]) -> list[Changes]:
-        """Return the change of each image, on which the interval is computed: one entry, or one per cell.
+        """Return -1, 0 or +1 per image (correct after minus before), from which the confidence interval is computed.
+
+        There is one entry, or one for each corruption and severity of ImageNet-C (cell).
 
         Args:
             derived_from: By dataset, the dataset whose photographs it was made from, or None.
@@ -95,7 +97,7 @@ class PairedPredictions:
         ]
 
     def accuracy(self, derived_from: Mapping[str, str | None]) -> DatasetAccuracy:
-        """Return the dataset's entry in metrics.json.
+        """Return accuracy before and after fine-tuning and its change: the dataset's entry in metrics.json.
 
         Args:
             derived_from: By dataset, the dataset whose photographs it was made from, or None.
@@ -128,7 +130,7 @@ class PairedPredictions:
 def measure(
     scored: Sequence[PairedPredictions], source: str, suite_targets: Iterable[str], catalog: Catalog
 ) -> Measures:
-    """Return accuracy and robustness improvement, as in metrics.json.
+    """Return a run's accuracy on each dataset and its robustness improvement (RI), as metrics.json stores them.
 
     RI is the mean change of accuracy over the targets other than the source (ImageNet-RIB).
 
@@ -164,7 +166,7 @@ def measure(
 
 
 def held_out_accuracy(before: Predictions, after: Predictions, paths: Sequence[str], held_out: ImageTree) -> HeldOut:
-    """Return the accuracy on the images that were held out from training.
+    """Return the accuracy, before and after fine-tuning, on the images that were held out from training.
 
     Args:
         before: Predictions of the pretrained model, for a dataset that contains the held-out images.
@@ -192,7 +194,7 @@ def held_out_accuracy(before: Predictions, after: Predictions, paths: Sequence[s
 
 
 def interval_dict(interval: Interval) -> IntervalInPoints:
-    """Return value, low and high of an interval as in metrics.json, in percentage points."""
+    """Convert a confidence interval to a dictionary of value, low and high in percentage points, as in metrics.json."""
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
@@ -207,14 +209,14 @@ def paths_file(store: Path, images: str) -> Path:
 
 
 def keep_paths(store: Path, images: str, paths: Sequence[str]) -> None:
-    """Write the list of paths of a set of images if the store lacks it; predictions are columns in its order."""
+    """Write the paths of a set of images to the store if it lacks them, in the order of the images' predictions."""
     file = paths_file(store, images)
     if not file.is_file():
         write_atomically(file, ("\n".join(paths) + "\n").encode())
 
 
 def read_paths(store: Path, images: str) -> list[str]:
-    """Return the paths of a set of images, in the order of predictions.
+    """Return the stored list of paths of a set of images, in the order in which predictions for them are stored.
 
     Args:
         store: Folder of the store.

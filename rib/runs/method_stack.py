@@ -1,4 +1,4 @@
-"""The stack of methods of a run: those that take part in training, and at most one that merges finished runs.
+"""The methods that a run combines (its stack): any that change training, and at most one that merges finished runs.
 
 A method whose options name ``ingredients`` does not train: it merges finished runs. An ingredient is the folder of a
 run, or a text: the methods of the ingredient joined by ``+``, then overrides relative to the merged run::
@@ -42,24 +42,24 @@ BY_TARGET = {
 
 
 def training_methods(config: Config) -> dict[str, Any]:
-    """Return the methods that change fine-tuning, with their options; `finetune` itself is none of them."""
+    """Return the methods of a run that change fine-tuning: options by method name; plain ``finetune`` has no entry."""
     return {name: node for name, node in config.method.items() if node and "ingredients" not in node}
 
 
 def merging_method(config: Config) -> str | None:
-    """Return the name of the method that merges finished runs, or None."""
+    """Return the name of a config's method that merges finished runs, such as ``wise_ft``, or None."""
     return next((name for name, node in config.method.items() if node and "ingredients" in node), None)
 
 
 def stack_name(config: Config) -> str:
-    """Return the name of a stack, ``lora+lwf`` or ``lwf+wise_ft``: adapters, then regularizers, then merging."""
+    """Return the joined names of a run's methods, ``lora+lwf``: adapters, then other training methods, then merging."""
     last = merging_method(config)
     names = sorted(training_methods(config), key=lambda name: (name not in ADAPTERS, name)) + ([last] if last else [])
     return "+".join(names) or next(iter(config.method), "finetune")
 
 
 def check(config: Config) -> None:
-    """Check that the methods of a stack can be combined.
+    """Check that all methods of a config can be used together.
 
     Raises:
         RibError: If two methods exclude each other, or one cannot be trained with this Trainer; it gives the reason.
@@ -85,31 +85,31 @@ def check(config: Config) -> None:
 
 
 def classes_of(config: Config) -> set[str]:
-    """Return the names of a stack's methods, rib's own by their registered names."""
+    """Return the names of a config's methods; rib's own by their registered names, whatever the config calls them."""
     return {registered_name(node) or name for name, node in config.method.items()}
 
 
 @cache
 def _registered_names() -> dict[str, str]:
-    """Return the names of rib's own methods by their classes."""
+    """Return the registered names of rib's own methods (``ewc``) by the import path of their class."""
     nodes = shipped_nodes("method").items()
     return {node["_target_"]: name for name, node in nodes if name not in WITHOUT_TARGET}
 
 
 def registered_name(node: Mapping[str, Any]) -> str | None:
-    """Return the registered name of a method of rib's, whatever a config calls it; None for a class of the user's."""
+    """Return the registered name of the rib method that a config block builds (``ewc``), or None for a user's class."""
     return _registered_names().get(node.get("_target_", ""))
 
 
 def read_by_rib(node: Mapping[str, Any]) -> frozenset[str]:
-    """Return the options of a method that rib reads itself; those that a user's class takes go to that class."""
+    """Return the names of a method's options that rib reads itself instead of passing them to the method's class."""
     if registered_name(node) is not None or "_target_" not in node:
         return READ_BY_RIB["method"]
     return READ_BY_RIB["method"] - (rib.config.arguments(node["_target_"], "method") - {"ingredients"})
 
 
 def build_method(config: Config, name: str, **more: object) -> Any:
-    """Instantiate one method of a stack.
+    """Instantiate one method of a config with its options.
 
     Args:
         config: Config with the stack.

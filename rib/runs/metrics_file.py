@@ -42,13 +42,13 @@ class MetricsKey(NamedTuple):
 
     @classmethod
     def of(cls, metrics: Metrics) -> MetricsKey:
-        """Return the key of a metrics file."""
+        """Return the suite, experiment and way of scoring that the content of a metrics file records."""
         protocol = metrics["protocol"]
         targets, reported = protocol.get("targets"), protocol.get("reported")
         return cls(metrics["suite"], targets, reported, protocol["experiment"], metrics["scores"])
 
     def covers(self, metrics: Metrics) -> bool:
-        """Return True if a metrics file has this key."""
+        """Return True if metrics have this suite, experiment and way of scoring (any, if ``scores`` is None)."""
         own = MetricsKey.of(metrics)
         return self == (own if self.scores is not None else own._replace(scores=None))
 
@@ -77,7 +77,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def read_metrics(file: Path) -> Metrics:
-    """Read a metrics file; raises like `read`."""
+    """Read and validate a metrics file; raises the same errors as `read`."""
     return cast("Metrics", read(file))
 
 
@@ -100,7 +100,7 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def check(file: Path, content: Mapping[str, Any]) -> None:
-    """Check that the content of a file matches its type.
+    """Check that the content of a JSON file of a store matches the type that the file's name stands for.
 
     Args:
         file: The file; its name determines the type.
@@ -128,27 +128,33 @@ def check(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def improvement_of(metrics: Metrics) -> RobustnessImprovement:
-    """Return RI with its interval, of a run that was scored on at least one target."""
+    """Return a run's robustness improvement (RI) with its confidence interval, from the run's metrics.
+
+    The run must have been scored on at least one target.
+    """
     improvement = metrics["robustness_improvement"]
     assert improvement is not None, "the caller leaves out runs without a target"
     return improvement
 
 
 def numerics_of(metrics: Metrics) -> int:
-    """Return the version of the numbers (`rib.runs.keys.NUMERICS`) behind these metrics; 1 where none is recorded."""
+    """Return the numerics version (`rib.runs.keys.NUMERICS`) of the code that made these metrics; 1 if not recorded."""
     version: object = metrics["protocol"].get("numerics", 1)
     return version if isinstance(version, int) else 1  # a damaged file may hold anything here
 
 
 def is_older(metrics: Metrics) -> bool:
-    """Return True if an older version of rib made these numbers; no key of this version leads to them."""
+    """Return True if metrics come from an older version of rib, whose results differ from this version's."""
     from rib.runs.keys import NUMERICS
 
     return numerics_of(metrics) < NUMERICS
 
 
 def older_words(metrics: Metrics) -> str:
-    """Return a phrase for messages: ``was made by an older version of rib (numerics 1, now 2)``."""
+    """Return a phrase for messages: ``was made by an older version of rib (numerics 1, now 2)``.
+
+    The numbers are the numerics versions (`rib.runs.keys.NUMERICS`) of the run and of this code.
+    """
     from rib.runs.keys import NUMERICS
 
     return f"was made by an older version of rib (numerics {numerics_of(metrics)}, now {NUMERICS})"

@@ -51,7 +51,7 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """True for each image whose most likely class is its label, shape (N,)."""
+        """Boolean mask of shape (N,): True for each image whose most likely class is its label."""
         return np.equal(self.top5[:, 0], self.label)
 
     @property
@@ -75,7 +75,7 @@ class Predictions:
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Columns by name, without logits where they are not kept."""
+        """Arrays of these predictions by name (``label``, ``top5``, ...); ``logits`` only if they were kept."""
         return {name: column for name, column in vars(self).items() if column is not None}
 
     def _check(self) -> None:

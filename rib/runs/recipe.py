@@ -1,4 +1,4 @@
-"""The optimization recipe of a run, with options left null resolved by the kind of data and the machine."""
+"""Optimization settings of a run (its recipe), with defaults for null options by the kind of data and the machine."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Recipe:
 
 
 def resolve_recipe(config: Config, catalog: Catalog, num_images: int) -> Recipe:
-    """Return the recipe of a config.
+    """Return the optimization settings of a config, with defaults in place of options that are null.
 
     Args:
         config: A composed config.

@@ -33,7 +33,7 @@ class RefusedError(RibError):
 
 @dataclass
 class Resolver:
-    """Lookups shared by many specs: pretrained models and lists of images, or the error of a failed lookup.
+    """Cache of lookups while many configs are resolved: pretrained models, lists of images, errors of failed lookups.
 
     Attributes:
         download: Fetch weights that are not on this machine. If False, they are identified by the hub's metadata.
@@ -61,7 +61,7 @@ class Resolver:
 
 
 def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
-    """Return the fully resolved run of a config.
+    """Resolve a config to a `RunSpec`: find images and weights, check options, and fill in those that are null.
 
     Args:
         config: A composed config.
@@ -121,12 +121,12 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
 
 
 def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: Resolver) -> Ingredient:
-    """Resolve an ingredient of a run, given as a config or as a finished run's folder."""
+    """Resolve a run that another one is made from (its ingredient), given as a config or as a finished run's folder."""
     where = f"method.{spec.merged}.ingredients: {ingredient if isinstance(ingredient, Path) else label}"
     held_out = (spec.config.data.holdout, _subset_seed(spec.config))
 
     def check_held_out(source: str, trained_without: tuple[float, int | None]) -> None:
-        """Check that no ingredient was trained on the held-out images, on which the merging method chooses."""
+        """Check that the ingredient was not trained on the held-out images, by which the merging method chooses."""
         derived_from = {name: dataset.derived_from for name, dataset in spec.catalog.specs.items()}
         if spec.held_out is None or family_of(source, derived_from) != family_of(spec.source_name, derived_from):
             return
@@ -156,7 +156,7 @@ def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: 
     if pretrained_key not in (metrics["before"], metrics["fingerprint"]):
         raise RibError(
             f"{where} was fine-tuned from other pretrained weights ({metrics['model']}) than model={spec.start.name}; "
-            "all ingredients must start from the same weights"
+            "all runs to merge must start from the same weights"
         )
     # With subset_seed=null the training seed chose the images; without any entry the default 0 did.
     seed = metrics["options"].get("data.subset_seed", 0)

@@ -34,7 +34,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Training key, 16 hex digits."""
+        """Training key: hash of everything that determines the run's weights, 16 hex digits; the folder's name."""
         # An unfinished run is in <key>.<token of the lock>.
         return self.folder.name.partition(".")[0]
 
@@ -63,7 +63,7 @@ class Run:
         return list(self.metrics_files().values())
 
     def metrics(self, wanted: str | MetricsKey | None = None) -> Metrics | None:
-        """Return the run's metrics for a suite.
+        """Return the run's metrics on a suite (set of datasets to score), or None if there are none.
 
         Args:
             wanted: A suite's name, or the exact suite and way of scoring; None for the suite that the run was first
@@ -81,7 +81,7 @@ class Run:
         return match and match[1]
 
     def metrics_file_for(self, metrics: Metrics) -> Path:
-        """Return the file to write metrics to: that of the same suite and way of scoring, else a new one."""
+        """Return the file to write metrics to: the existing one of the same suite and way of scoring, or a new one."""
         key, files = MetricsKey.of(metrics), self.metrics_files()
         if (same := self._find(key)) is not None:
             return same[0]
@@ -95,7 +95,7 @@ class Run:
         return self.folder / f"metrics.{suite}.{digest_of(key)}.json"
 
     def _find(self, wanted: str | MetricsKey) -> tuple[Path, Metrics] | None:
-        """Return the first metrics file that matches, with its content."""
+        """Return the first metrics file for a suite's name or an exact `MetricsKey`, with its content, or None."""
         for file, metrics in self.metrics_files().items():
             if metrics["suite"] == wanted if isinstance(wanted, str) else wanted.covers(metrics):
                 return file, metrics
@@ -113,7 +113,10 @@ class Run:
         return (folder if point is None else folder / point) / f"{dataset}.{score_key}.npz"
 
     def curve_points(self, score_keys: Mapping[str, str]) -> list[str]:
-        """Return the labels of the curve's points that were scored on every dataset, in ascending order."""
+        """Return the labels of the points on the run's interpolation curve (WiSE-FT) that were scored on every dataset.
+
+        A label is the point's alpha, as text; they are in ascending order.
+        """
         labels = [folder.name for folder in (self.folder / "predictions").glob("*/")]
         return sorted(
             (p for p in labels if all(self.predictions_file(n, k, p).is_file() for n, k in score_keys.items())),
@@ -121,7 +124,7 @@ class Run:
         )
 
     def predictions(self, dataset: str, suite: str | None = None) -> Predictions:
-        """Return the predictions behind the run's metrics.
+        """Return the predictions for one dataset from which the run's metrics were computed.
 
         Args:
             dataset: Name of the dataset.
@@ -159,7 +162,7 @@ class Run:
         return expected is None or (self.weights_file.is_file() and file_digest(self.weights_file) == expected)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the final weights, float32, by the parameter names of the plain architecture (LoRA merged)."""
+        """Return the final weights, float32, by the parameter names of the pretrained model (LoRA merged)."""
         from safetensors.torch import load_file
 
         return load_file(self.weights_file)
@@ -185,7 +188,7 @@ class Run:
 
 
 def made_from(metrics: Metrics) -> list[UsedRun]:
-    """Return the runs that a run used, ingredients and linear probe, as its metrics record them."""
+    """Return the records, in a run's metrics, of the runs that it was made from: ingredients and linear probe."""
     return [*metrics.get("ingredients", ()), *([metrics["probe"]] if "probe" in metrics else ())]
 
 
@@ -196,7 +199,7 @@ def weights_digest(run: Run) -> str | None:
 
 
 def unscored(spec: RunSpec, run: Run) -> list[str]:
-    """Return the names of datasets that a run still has to be scored on."""
+    """Return the names of the datasets that a resolved run is to be scored on and has no predictions for yet."""
     return [n for n, key in spec.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 

@@ -42,7 +42,7 @@ PERMISSION = "i_have_permission"
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A finished run that another run uses, given by its spec or by its folder.
+    """A run that another run is made from (to merge or to start from), given as a spec or as a finished run's folder.
 
     Attributes:
         label: Name in tables and messages: ``ewc``, ``finetune seed=+1``, ``finetune on imagenet_a``.
@@ -90,7 +90,7 @@ class RunSpec:
 
     @property
     def method(self) -> str:
-        """Name of the stack of methods: ``finetune``, ``ewc``, ``lwf+wise_ft``."""
+        """Joined names of the methods that the run combines: ``finetune``, ``ewc``, ``lwf+wise_ft``."""
         return method_stack.stack_name(self.config)
 
     @property
@@ -110,17 +110,17 @@ class RunSpec:
 
     @property
     def source_name(self) -> str:
-        """Dataset that was fine-tuned on, or ``none``; for external weights the one that the user stated."""
+        """Name of the dataset to fine-tune on, or ``none``; for weights from outside rib as the user stated it."""
         return self.config.dataset.name if self.source is not None or self.external is not None else "none"
 
     @property
     def external(self) -> dict[str, Any] | None:
-        """Name and digest of external weights, or None."""
+        """Name and digest of weights that were trained outside rib and are only scored here; None for other runs."""
         return self.config.method.get(EXTERNAL)
 
     @property
     def kind(self) -> Kind:
-        """Kind of training key, by the origin of the weights."""
+        """Origin of the weights (trained, merged, pretrained or external), which decides what their hash key covers."""
         if self.ingredients:
             return "merged"
         if self.source is not None:
@@ -129,12 +129,12 @@ class RunSpec:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """All resolved fields by flat name, from which the keys are made."""
+        """All settings and digests of inputs by dotted name, from which the hash keys of the run are made."""
         return fields.resolved_fields(self)
 
     @cached_property
     def training_key(self) -> str:
-        """Key of the weights, 16 hex digits; the fingerprint in metrics.json."""
+        """Hash key of the weights, 16 hex digits; the fingerprint in metrics.json."""
         return key_of(self.fields, self.kind)
 
     @property
@@ -150,14 +150,14 @@ class RunSpec:
 
     @cached_property
     def images(self) -> dict[str, ImageTree]:
-        """All images to score, by name: the datasets, and the held-out images if their source is none of these."""
+        """Images to score, by dataset name; with those held out from training, if no scored dataset contains them."""
         name = self.held_out_name
         more = {} if self.held_out is None or name in self.scored else {str(name): self.held_out}
         return {**self.scored, **more}
 
     @cached_property
     def score_keys(self) -> dict[str, str]:
-        """Score key of each entry of `images`."""
+        """Hash key of the predictions for each dataset in `images` (its score key), by dataset name."""
         return {name: fields.score_key(self.fields, tree) for name, tree in self.images.items()}
 
     @cached_property
@@ -167,12 +167,15 @@ class RunSpec:
 
     @property
     def scores(self) -> dict[str, ScoreInfo]:
-        """Score key and digest of images behind each accuracy in metrics.json."""
+        """Score key and digest of the images of each dataset in `images`, by dataset name, as in metrics.json."""
         return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.images.items()}
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options that differ from their defaults after resolution, by flat name; not an lr given at its default."""
+        """Options that differ from their defaults after null options were filled in: values by dotted name.
+
+        A learning rate that equals the default is not among them, even if the user set it.
+        """
         changed = rib.config.flat_changes(self.config)
         if not self.draws_subset:
             changed.pop("data.subset_seed", None)
@@ -200,7 +203,7 @@ class RunSpec:
 
     @property
     def protocol(self) -> Protocol:
-        """Settings behind the numbers, as metrics.json records them under ``protocol``."""
+        """Settings with which the run is trained and scored, as metrics.json records them under ``protocol``."""
         c, recipe = self.config, self.recipe
         return {
             "numerics": NUMERICS,
@@ -225,24 +228,24 @@ class RunSpec:
 
     @property
     def suite(self) -> str:
-        """Name of the suite; with a star if its datasets differ from those of rib's own suite of that name."""
+        """Name of the suite (datasets to score), with a star if rib's suite of that name has other datasets."""
         return suite_label(self.config.suite)
 
     @property
     def identity(self) -> str:
-        """Identity of images: ``content``, ``listing`` (names and sizes) or ``pixels`` (mini), or several of these."""
+        """Basis of the images' digests: ``content``, ``listing`` (names and sizes) or ``pixels`` (mini), or several."""
         trees = [*self.images.values(), *filter(None, (self.source,))]
         return " and ".join(sorted({tree.identity for tree in trees})) or "content"
 
     @property
     def images_found(self) -> dict[str, int]:
-        """Number of images on disk of datasets whose releases differ in it (ObjectNet), by name."""
+        """Number of images on disk, by dataset name, for datasets whose releases differ in size (ObjectNet)."""
         trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
         return {name: tree.found for name, tree in trees.items() if tree.found is not None}
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """Number and digest of the images that trained the weights, of a subset where one was drawn.
+        """Number and digest of the images that the weights are trained on, after a subset was taken; else None.
 
         None where nothing was trained here; ingredients record their own.
         """
@@ -252,7 +255,7 @@ class RunSpec:
 
     @property
     def draws_subset(self) -> bool:
-        """True if ``data.subset_seed`` has an influence."""
+        """True if training images or labels are chosen at random, so that ``data.subset_seed`` has an influence."""
         data = self.config.data
         return data.images_per_class is not None or data.holdout > 0 or data.shuffled_labels
 
@@ -269,7 +272,7 @@ class RunSpec:
         return found
 
     def _incomplete(self) -> dict[str, Any]:
-        """Return what was on disk of each incomplete dataset, including the source, before ``data.limit``."""
+        """Return the numbers of images and classes found and expected, by name of each incomplete dataset."""
         trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
         short = {name: dict(tree.incomplete) for name, tree in trees.items() if tree.incomplete is not None}
         wanted = (*self.config.suite.targets, *self.config.suite.reported)

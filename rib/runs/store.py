@@ -35,7 +35,7 @@ class TakenOverError(RibError):
 
 
 class RunStore:
-    """All runs under one folder.
+    """Store of all runs below one folder: finds, locks and publishes them.
 
     Args:
         root: ``paths.runs``; created when the first run is locked.
@@ -81,14 +81,14 @@ class RunStore:
         return found[0]
 
     def seconds(self, model: str, method: str) -> float | None:
-        """Return the seconds that the last finished run of a model took, of this method if there is one, or None."""
+        """Return the seconds that the last comparable run took (same model, if possible same method), or None."""
         trained = [m for run in self.finished(model=model) if (m := run.metrics()) and m["source"] != "none"]
         same = [m for m in trained if m["method"] == method] or trained
         return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
 
     @property
     def locks(self) -> Locks:
-        """Locks on the keys of runs that are being made."""
+        """Locks on runs that are being made, by training key, so that no two processes make the same run."""
         # The name of the folder is older than the class; versions of rib that share a store must agree on it.
         return Locks(self.root / "claims")
 
@@ -231,12 +231,12 @@ def _taken_over(run: Run) -> TakenOverError:
 
 
 def _is_run(metrics: Path) -> bool:
-    """Return False for the metrics of an unfinished run, in ``<key>.<token>``."""
+    """Return True if a metrics file is in the folder of a finished run, ``<key>``, and not in ``<key>.<token>``."""
     return "." not in metrics.parent.name
 
 
 def ingredient_run(ingredient: Ingredient, store: RunStore) -> Run:
-    """Return the run of an ingredient, whether it exists or not."""
+    """Return the run that an `Ingredient` refers to: its given folder, or one in the store that may not exist yet."""
     if ingredient.folder is not None:
         return Run(ingredient.folder)
     assert ingredient.spec is not None, "an ingredient is a folder or a spec"

@@ -1,4 +1,4 @@
-"""Marks for the trials of `rib.search`, which tables of methods leave out.
+"""Marks for runs that are trials of a hyperparameter search (`rib.search`), so that tables leave them out.
 
 A trial is in the store like any other run, so that it is never made twice. Before it begins, an empty file named by
 its fingerprint marks it: ``<store>/searches/<study>/trials/<fingerprint>``. Tables leave trials out because the best of
@@ -40,11 +40,11 @@ def mark_trial(spec: RunSpec, store: RunStore, folder: Path) -> None:
 
 
 def trials_in(store: RunStore) -> frozenset[str]:
-    """Return the fingerprints of all trials in a store."""
+    """Return the training keys of all runs that are marked as trials of a hyperparameter search in a store."""
     return frozenset(file.name for file in store.root.glob(TRIALS))
 
 
 def without_trials(results: Sequence[Result], store: RunStore) -> Sequence[Result]:
-    """Return the results that are not trials."""
+    """Return the given results without those of runs that are marked as trials of a hyperparameter search."""
     trials = trials_in(store)
     return [(run, metrics) for run, metrics in results if run.key not in trials]

@@ -85,13 +85,13 @@ class LoadedRun:
         return cls(spec, run, datasets, data, own, merging.curve(), model_for=merging.model_for)
 
     def models(self, dataset: str) -> list[Classifier]:
-        """Return the models to score on a dataset: the run's own, then those of the curve."""
+        """Return the models to score on a dataset: the run's own, then those on its interpolation curve (WiSE-FT)."""
         special = self.model_for(dataset)
         return [*(self.own if special is None else [special]), *self.curve.values()]
 
 
 def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> None:
-    """Score runs on their datasets and write their predictions, reading each dataset once for all that share its key.
+    """Score runs and write their predictions, reading a dataset once for all runs with the same score key for it.
 
     An output ensemble, whose models have predictions only together, has a pass of its own.
 
@@ -117,7 +117,7 @@ def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> 
 
 
 def _scale_progress(advance: Advance, images: int, world: int) -> Advance:
-    """Return a progress callback that counts one process's images for all processes, up to the number of images."""
+    """Return a progress callback that multiplies one process's count by the number of processes, up to the total."""
     left = images
 
     def advance_all(done: int, note: str = "") -> None:
@@ -132,7 +132,7 @@ def _scale_progress(advance: Advance, images: int, world: int) -> Advance:
 def _score(
     name: str, key: str, entries: Sequence[LoadedRun], fabric: Fabric, advance: Callable[[int, str], object]
 ) -> None:
-    """Score one dataset for all runs that share its score key."""
+    """Score the models of several runs on one dataset in one pass, and save the predictions of each."""
     first = entries[0]
     tree, config = first.spec.images[name], first.spec.config
     models = [entry.models(tree.spec.name) for entry in entries]
@@ -159,7 +159,7 @@ def _score(
 
 
 def _add_seconds(seconds: float, entries: Sequence[LoadedRun]) -> None:
-    """Add a pass's seconds to the scoring times of its runs, in proportion to their numbers of models."""
+    """Add the seconds of one pass to the scoring times of its runs, in proportion to each run's number of models."""
     models = [len(entry.own) + len(entry.curve) for entry in entries]
     for entry, count in zip(entries, models, strict=True):
         scoring = entry.run.read_json("scoring.json")

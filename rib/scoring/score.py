@@ -83,12 +83,12 @@ def score_all(
 
 
 def _concatenate(batches: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-    """Return one model's columns over all batches of this process."""
+    """Return one model's prediction arrays by name, concatenated over all batches of this process."""
     return {name: torch.cat([batch[name].cpu() for batch in batches]).numpy() for name in batches[0]}
 
 
 def _merge_shares(shares: Sequence[dict[str, Any]], num_images: int) -> Predictions:
-    """Return one model's predictions in the dataset's order, from the shares of all processes.
+    """Return one model's predictions in the dataset's order, joined from the arrays of all processes.
 
     Raises:
         RuntimeError: If an image came twice or not at all.
@@ -101,7 +101,7 @@ def _merge_shares(shares: Sequence[dict[str, Any]], num_images: int) -> Predicti
 
 
 def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Tensor]:
-    """Return the columns of `Predictions` for one batch, from logits (B, C) and labels (B,)."""
+    """Return the arrays of `Predictions` by name for one batch, from logits (B, C) and labels (B,)."""
     log_probs = logits.log_softmax(dim=1)
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     # int16 is enough for class numbers, and predictions of a million images stay at 20 MB.
@@ -117,7 +117,7 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Ten
 
 
 def _gather(mine: list[dict[str, Any]]) -> list[list[dict[str, Any]]] | None:
-    """Return the columns of every rank on rank zero, and None on other ranks."""
+    """Gather the prediction arrays of all processes: one entry per rank on rank zero, None on other ranks."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [mine]
     shares: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None

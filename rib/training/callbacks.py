@@ -33,7 +33,7 @@ class StopAfter(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after the last step."""
+        """Stop after the last optimizer step."""
         self._stop_when_done(trainer)
 
     def _stop_when_done(self, trainer: L.Trainer) -> None:
@@ -73,7 +73,7 @@ class TrainingProgress(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Advance by one batch."""
+        """Advance the bar by one batch, and show the epoch and the loss."""
         assert self._advance is not None
         loss = trainer.callback_metrics.get("loss")
         self._advance(1, f"epoch {trainer.current_epoch + 1}, loss {loss:.3f}" if loss is not None else "")
@@ -88,13 +88,13 @@ class TrainingProgress(L.Callback):
 
 
 def total_steps(trainer: L.Trainer) -> int:
-    """Return the number of optimizer steps of a whole fit."""
+    """Return the number of optimizer steps of the whole training: all epochs, or up to the limit of `StopAfter`."""
     # Lightning's estimate rounds up: the last step of an epoch may accumulate fewer batches than the others.
     return min([int(trainer.estimated_stepping_batches), *_limits(trainer)])
 
 
 def total_batches(trainer: L.Trainer) -> int:
-    """Return the number of batches of a whole fit."""
+    """Return the number of batches of the whole training: all epochs, or up to the limit of `StopAfter`."""
     per_epoch, accumulate = int(trainer.num_training_batches), trainer.accumulate_grad_batches
     totals = [per_epoch * (trainer.max_epochs or 0)]
     for limit in _limits(trainer):
@@ -104,6 +104,6 @@ def total_batches(trainer: L.Trainer) -> int:
 
 
 def _limits(trainer: L.Trainer) -> list[int]:
-    """Return the step limits set by `StopAfter`."""
+    """Return the limits, in optimizer steps, of a trainer's `StopAfter` callbacks."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback.steps for callback in callbacks if isinstance(callback, StopAfter)]

@@ -168,7 +168,7 @@ def _is_whole(checkpoint: Path) -> bool:
 def _fine_tuner(
     spec: RunSpec, model: Classifier, methods: Sequence[Method], store: RunStore, probe: Run | None
 ) -> FineTuner:
-    """Return the LightningModule to train."""
+    """Return the LightningModule that fine-tunes a model with a run's classes, methods, optimizer and schedule."""
     from rib.data.labels import LabelSpace
     from rib.training.module import FineTuner
 

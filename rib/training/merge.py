@@ -1,4 +1,4 @@
-"""Make a merged run: load its ingredients, merge them, and estimate BatchNorm statistics of the result."""
+"""Make a merged run: load the runs to merge (ingredients), merge them, and estimate BatchNorm statistics again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STATISTICS_IMAGES = 1024
 
 
 class Merging:
-    """Merging of finished runs; all processes compute the same weights.
+    """Merging of finished runs into one model (or an ensemble); all processes compute the same weights.
 
     Args:
         spec: The resolved run.
@@ -83,16 +83,16 @@ class Merging:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the merged weights."""
+        """Return the merged weights, by parameter name."""
         return self._reestimate(self.method.merge(self.ingredients))
 
     def curve(self) -> dict[str, Classifier]:
-        """Return the models of the points on the run's curve, by label."""
+        """Return the models at the points of the run's interpolation curve (WiSE-FT), by label, if it has one."""
         points = self.method.variants(self.ingredients)
         return {label: self._build(self._reestimate(weights)) for label, weights in points.items()}
 
     def model_for(self, dataset: str) -> Classifier | None:
-        """Return the model for a dataset that the run's own model is not scored on (RIB soup), or None."""
+        """Return the special model to score on a dataset (RIB soup), or None if the run's own model is scored on it."""
         weights = self.method.merge_for(dataset, self.ingredients)
         return None if weights is None else self._build(self._reestimate(weights))
 
@@ -106,7 +106,7 @@ class Merging:
         return self.method.combine if isinstance(self.method, OutputEnsemble) else None
 
     def statistics_images(self) -> int:
-        """Return the number of source images behind new BatchNorm statistics; 0 where none are estimated."""
+        """Return the number of source images on which BatchNorm statistics are estimated again; 0 if they are not."""
         if not self._needs_statistics or self.spec.source is None:
             return 0
         count = min(STATISTICS_IMAGES, len(self.spec.source))
@@ -133,7 +133,10 @@ class Merging:
         return has_any and config.batch_norm == BatchNorm.update and wanted and not single_image
 
     def _reestimate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights with new BatchNorm statistics (Izmailov et al. 2018, arXiv 1803.05407, section 3.2)."""
+        """Return weights with BatchNorm statistics estimated again on source images, if the merged run needs them.
+
+        Izmailov et al. 2018, arXiv 1803.05407, section 3.2.
+        """
         # Averaged statistics fit no averaged weights. Weights equal to an ingredient's keep theirs, so that the ends of
         # a curve are exactly the runs that it interpolates.
         ends = (self.ingredients.start, *self.ingredients.parts)
@@ -146,7 +149,7 @@ class Merging:
         return {name: tensor.cpu() for name, tensor in model.backbone.state_dict().items()}
 
     def _accuracy(self, weights: StateDict) -> float:
-        """Return the accuracy of weights on the held-out images, a fraction; the same on all processes."""
+        """Return the accuracy of a model with given weights on the held-out images, a fraction."""
         tree = self.spec.held_out
         assert tree is not None
         predictions = score(
@@ -160,7 +163,10 @@ class Merging:
         return float(self.fabric.broadcast(0.0 if predictions is None else predictions.accuracy))
 
     def _fisher(self, weights: StateDict) -> StateDict:
-        """Return the diagonal of the Fisher at given weights, averaged over ``samples`` source images of the method."""
+        """Return the diagonal of the Fisher information at given weights, a mean over source images.
+
+        The method's option ``samples`` sets the number of images.
+        """
         samples, seed = getattr(self.method, "samples", 1000), getattr(self.method, "seed", 0)
         model = self._build(weights)
         loader, count = self.data.source_images(samples, seed)

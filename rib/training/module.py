@@ -76,27 +76,27 @@ class FineTuner(L.LightningModule):
 
     @property
     def methods(self) -> list[Method]:
-        """Methods of this fit, in stack order."""
+        """Methods that take part in this training, sorted by their ``order``."""
         return methods_of(self.trainer)
 
     @property
     def backbone(self) -> nn.Module:
-        """Network inside the classifier, of timm or open_clip."""
+        """Network inside the classifier, a model of timm or open_clip."""
         return self.model.backbone
 
     @property
     def head(self) -> set[str]:
-        """Names in the backbone of the parameters of its last layer, from features to the K outputs."""
+        """Names of the parameters of the backbone's last layer, which maps features to the K outputs."""
         return head_names(self.model.backbone)
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """Select source images by a seed (`rib.data.datamodule.RIBDataModule.source_images`)."""
+        """Return batches of source images chosen by a seed, and their number (see `RIBDataModule.source_images`)."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         selection: tuple[Iterable[Batch], int] = data.source_images(count, seed, rank, world)
         return selection
 
     def read_image(self, file: Path) -> Tensor:
-        """Read an image file like the source's images, uint8 (3, H, W)."""
+        """Read an image file and transform it like the images of the source, uint8 (3, H, W)."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return read_image(file, data.transform, data.image_backend)
 
@@ -191,19 +191,19 @@ class FineTuner(L.LightningModule):
 
     @property
     def order(self) -> EpochBatches | None:
-        """Order of the training images; None where a loader of the user's serves them."""
+        """Batch sampler that orders the training images; None if the user's own data loader serves them."""
         order = getattr(self.trainer.train_dataloader, "batch_sampler", None)
         return order if isinstance(order, EpochBatches) else None
 
     def _weight(self, batch_idx: int) -> float:
-        """Return the factor of a batch's loss (`EpochBatches.weight`); 1 with a loader of the user's."""
+        """Return the factor that multiplies a batch's loss (`EpochBatches.weight`); 1 with the user's own loader."""
         if self.order is None:
             return 1.0
         batches = int(self.trainer.num_training_batches)
         return self.order.weight(batch_idx, self.trainer.accumulate_grad_batches, batches)
 
     def _log_means(self, terms: dict[str, Tensor], images: int, batch_idx: int) -> None:
-        """Log once per optimizer step the mean of each term over this process's images of the step."""
+        """Log the mean of each loss term once per optimizer step, over this process's images of that step."""
         self._terms.append((images, {name: term.detach() for name, term in terms.items()}))
         last = batch_idx + 1 >= self.trainer.num_training_batches
         if not last and (batch_idx + 1) % self.trainer.accumulate_grad_batches:
@@ -216,7 +216,7 @@ class FineTuner(L.LightningModule):
         self.log_dict(dict(terms))
 
     def _check_finite(self, loss: Tensor) -> None:
-        """Remember the first step with a NaN or infinite loss, and raise for it."""
+        """Record the first step with a NaN or infinite loss; raise DivergedError, on a GPU every 20 steps only."""
         step = torch.where(loss.isfinite(), -1, self.global_step)
         earlier = self._diverged_at.to(loss.device)
         self._diverged_at = torch.where(earlier >= 0, earlier, step)

@@ -35,7 +35,7 @@ class Resume(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if the interval has passed, but neither between accumulated batches nor after an epoch's last batch."""
+        """Save a checkpoint if the interval has passed; not amid accumulated batches or after an epoch's last one."""
         done = batch_idx + 1
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
@@ -44,7 +44,7 @@ class Resume(L.Callback):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save at the end of an epoch."""
+        """Save a checkpoint at the end of an epoch."""
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -57,7 +57,7 @@ class Resume(L.Callback):
 
 
 class KeepEpochs(L.Callback):
-    """Write the weights at the end of each epoch, float32, by the parameter names of the plain architecture.
+    """Write the weights of each epoch to a file, float32, by the parameter names of the pretrained model (LoRA merged).
 
     Args:
         folder: Folder for the files ``1.safetensors``, ``2.safetensors``, ...
@@ -67,7 +67,7 @@ class KeepEpochs(L.Callback):
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save on rank zero."""
+        """Save the epoch's weights on rank zero."""
         if trainer.is_global_zero:
             backbone: Any = pl_module.model.backbone  # type: ignore[union-attr]
             save_weights(plain_weights(backbone), self.folder / f"{trainer.current_epoch + 1}.safetensors")

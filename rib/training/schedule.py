@@ -6,7 +6,7 @@ import math
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Return the factor of the learning rate at a step: linear warm-up, then half a cosine down to 0.
+    """Return the factor that multiplies the peak learning rate at a step: linear warm-up, then half a cosine to 0.
 
     The schedule of the ImageNet-RIB authors' code: (step + 1) / warmup, then
     0.5 * (1 + cos(pi * (step - warmup) / (total - warmup))).

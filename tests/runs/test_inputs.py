@@ -192,7 +192,7 @@ def test_weights_replaced_while_a_run_is_made_leave_no_result(ask_for, store, tm
             file.write_bytes(file.read_bytes())  # the same bytes: what was read in between may have been others
 
     monkeypatch.setattr(pipeline, "fit", replaced)
-    with pytest.raises(RibError, match="changed while it was made, so its result was deleted"):
+    with pytest.raises(RibError, match="changed while it ran, so its result was deleted"):
         finetune(config)
     assert RunStore(store).finished(method="finetune") == []
     assert not list((store / "mini" / "mini_tiny" / "imagenet_r" / "finetune").glob("*/fit.json"))

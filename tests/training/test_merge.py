@@ -305,7 +305,7 @@ WRONG = [
     (("+method=soup", "method.soup.ingredients=[output_ensemble]"), "cannot be averaged .* no weights"),
     (
         ("+method=[ewc,output_ensemble]", "method.output_ensemble.ingredients=[lwf]"),
-        "expected an ingredient finetune, which stands for the rest",
+        "expected an entry finetune, which stands for the run's other methods",
     ),
     (("+method=lp_ft", "+method.lp_ft.probe.stength=1"), "method.lp_ft.probe"),
     (("+method=wise_ft", "method.wise_ft.alpha=1.5"), "method.wise_ft.alpha: expected a number from 0"),
