@@ -1,4 +1,4 @@
-"""Disk cache of analyses in a run's folder, keyed by everything that changes their numbers."""
+"""Disk cache of analyses in a run's folder; the key is a hash of all inputs and options that change the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUMERICS = 1
 
 
 class CachedAnalysis(NamedTuple):
-    """An analysis on disk.
+    """Folder of an analysis on disk, and whether this call computed it.
 
     Attributes:
         folder: ``RUN/analysis/NAME/<key>``.
@@ -60,19 +60,19 @@ def get_or_compute(
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read ``<name>.json`` of an analysis: its key fields, and what its computation added.
+    """Read the record of an analysis, ``<name>.json``: the inputs and options that it depends on, and metadata.
 
     Args:
         folder: `CachedAnalysis.folder`.
 
     Raises:
-        DamagedError: If it holds something else.
+        DamagedError: If the file is not a valid record.
     """
     return read(folder / f"{folder.parent.name}.json")
 
 
 def _is_complete(record: Path) -> bool:
-    """Return True if the record of an analysis, which is written last, can be read."""
+    """Return True if an analysis is complete on disk: its record, which is written last, can be read."""
     try:
         return bool(read(record))
     except (FileNotFoundError, DamagedError):

@@ -71,7 +71,7 @@ class LayerCKA:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """CKA of all pairs of layers, by name of the array.
+        """Arrays by name: CKA of all pairs of layers, names of the layers, and the pairs that have a CKA.
 
         ``one`` (N,) and ``other`` (M,) are names of layers, ``cka`` is (N, M), and ``defined`` (N, M) is False where
         one of the two layers is constant or unused.
@@ -135,7 +135,7 @@ def epoch_cka(config: CKAConfig, dataset: str) -> CachedAnalysis:
 
 
 def layer_table(compared: ModelPair) -> pd.DataFrame:
-    """Return the table that cka.csv holds: one row per layer that both models have."""
+    """Return computed CKA as a table with the columns of cka.csv: one row per layer that both models have."""
     rows = [
         (name, *((None, None, None) if estimate is None else estimate), note)
         for name, (estimate, note) in compared.layers.items()
@@ -159,7 +159,7 @@ class Pair:
 
     @classmethod
     def of(cls, config: CKAConfig) -> Pair:
-        """Find both runs and check the options.
+        """Open the two runs that the options name, and check the options.
 
         Raises:
             RibError: If an option is invalid, a run has no weights, or the two runs use different kinds of data.
@@ -179,7 +179,7 @@ class Pair:
         return LayerCKA(*get_or_compute(self.one.run, "cka", key_fields, compute, self.config.force))
 
     def tree(self, dataset: str) -> ImageTree:
-        """Return the images of a dataset.
+        """Return the list of a dataset's images.
 
         Raises:
             RibError: If there is no such dataset, or it has fewer than four images.
@@ -193,7 +193,7 @@ class Pair:
         return tree
 
     def key_fields(self, dataset: str, images: int | None = None) -> dict[str, Any]:
-        """Return everything that changes the numbers, and nothing else; the cache key is its hash.
+        """Return all inputs and options that change the result, by name; the cache key is their hash.
 
         Args:
             dataset: Name of the dataset whose images both models see.
@@ -218,7 +218,7 @@ class Pair:
         }
 
     def compute(self, dataset: str, folder: Path) -> Mapping[str, Any]:
-        """Compute CKA, write cka.csv and cka.npz into a folder, and return fields for the record."""
+        """Compute CKA on a dataset, write cka.csv and cka.npz into a folder, and return metadata for the record."""
         compared = self.compare(dataset, self.one.model(), self.one.label)
         write_table(layer_table(compared), folder / "cka.csv")
         write_arrays(
@@ -232,7 +232,7 @@ class Pair:
         return {**labels(self.one, self.other), "batches": batches, "read": compared.tokens}
 
     def compare(self, dataset: str, model: Classifier, label: str) -> ModelPair:
-        """Pass the sample of images through a model and through that of `other`, and compute CKA.
+        """Compute CKA of a model with the model of the run `other`, on a sample of a dataset's images.
 
         Args:
             dataset: Name of the dataset.
@@ -270,14 +270,14 @@ class Pair:
         return self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def batch_indices(self, tree: ImageTree) -> list[NDArray[np.int64]]:
-        """Split the sample into batches of nearly equal size, at least four images each; indices into the tree."""
+        """Split a sample of a dataset's images (indices) into batches of nearly equal size, at least four each."""
         sample = tree.sample(self.config.images, self.config.seed)
         # As many batches as batch_size asks for, rounded up, but not so many that one has fewer than four images.
         count = max(1, min(-(-len(sample) // self.config.batch_size), len(sample) // MIN_IMAGES))
         return np.array_split(sample, count)
 
     def batches(self, tree: ImageTree, indices: list[NDArray[np.int64]]) -> Batches:
-        """Yield each batch under the transforms of both models; decoded once if they crop and resize alike."""
+        """Yield pairs of each batch, transformed for either model; decoded once if both crop and resize alike."""
         one, other = (self.loader(subject, tree, indices) for subject in (self.one, self.other))
         # Mean and std are applied inside the models, so they make no difference to the uint8 pixels.
         pixels = [replace(s.start.transform, mean=(), std=()) for s in (self.one, self.other)]

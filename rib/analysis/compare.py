@@ -101,7 +101,7 @@ class _Side:
         return torch.stack([self.features.get(name, zeros) for name in self.names])
 
     def add(self, name: str, spread: Tensor, size: Tensor) -> None:
-        """Add a batch to the sums by which a constant layer is recognised."""
+        """Add one layer's sums of squares over a batch to the totals that tell if the layer is constant."""
         self.spread[name] = self.spread.get(name, 0.0) + spread
         self.size[name] = self.size.get(name, 0.0) + size
 

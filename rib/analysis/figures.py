@@ -204,7 +204,7 @@ def drift_figure(table: pd.DataFrame, metadata: Metadata, file: Path) -> Path:
 
 
 def _name_layers(axis: Any, names: list[str]) -> None:
-    """Label every layer if there is room, else the ends of blocks, else evenly spaced layers."""
+    """Label an axis of layers: every layer if there is room, else the ends of blocks or evenly spaced layers."""
     blocks = by_block(names)
     ends = [i for i, (_, name) in enumerate(blocks or []) if name == OUTPUT]
     every = -(-len(names) // MAX_NAMES)

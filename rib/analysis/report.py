@@ -1,4 +1,4 @@
-"""Output of an analysis for people: copies of the latest files, a few printed lines, and the dashboard."""
+"""Show an analysis to the user: copies of the latest files, a few printed lines, and a dashboard page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_SHOWN = ("paths", "logger", "force", "device", "data")
 
 @dataclass
 class Output:
-    """Output of a command so far.
+    """Files and tables that a CKA command has produced so far.
 
     Attributes:
         files: Copies of the latest files, in the run's analysis folder.
@@ -159,5 +159,5 @@ def dashboard_page(
 
 
 def print_figures(files: Sequence[Path]) -> None:
-    """Print the paths of the PNG files among some files."""
+    """Print the paths of all PNG files in a list of files."""
     print(f"figures: {' '.join(str(file.resolve()) for file in files if file.suffix == '.png')}")

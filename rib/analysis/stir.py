@@ -31,7 +31,9 @@ from rib.runtime.progress import Advance, progress
 
 
 def shared_invariances(config: CKAConfig, dataset: str) -> CachedAnalysis:
-    """Return STIR of the run given its pretrained model (or ``against``), and the reverse, computing it if needed.
+    """Return STIR of a run given its pretrained model, and of that model given the run, computing it if needed.
+
+    A run given as ``against`` takes the place of the pretrained model.
 
     Args:
         config: Options of the analysis; ``config.inversion`` controls the search.
@@ -82,7 +84,9 @@ def _both_orders(pair: list[Any]) -> Iterator[tuple[Any, Any]]:
 def stir(
     model: Classifier, given: Classifier, images: Tensor, how: InversionConfig, seed: int, advance: Advance
 ) -> tuple[tuple[float | None, ...], Tensor]:
-    """Compute STIR(model | given). Nanda et al. 2022, arXiv 2206.11939, eq. 2, with debiased CKA.
+    """Compute STIR(model | given): the degree to which one model shares the invariances of another.
+
+    Nanda et al. 2022, arXiv 2206.11939, eq. 2, with debiased CKA.
 
     Args:
         model: The model whose response to the inverted images is measured, in eval mode.

@@ -1,4 +1,4 @@
-"""The subject of an analysis: a finished run with its weights, its pretrained run and images to show it.
+"""The subject of an analysis: a finished run with its weights, its pretrained run and its datasets.
 
 This module imports torch only inside functions: a cached analysis must be readable without it.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished run with weights.
+    """A finished run whose weights can be analysed.
 
     Attributes:
         run: The run's folder.
@@ -133,7 +133,7 @@ class Subject:
         return self._data[0]
 
     def tree(self, dataset: str) -> ImageTree:
-        """Return the images of a dataset.
+        """Return the list of a dataset's images.
 
         Raises:
             RibError: If there is no such dataset, or its folder is missing or incomplete.
@@ -168,7 +168,7 @@ class Subject:
 
     @property
     def crops(self) -> Path:
-        """Folder of the crop cache (`rib.data.crop_cache`)."""
+        """Folder that caches cropped and resized images (`rib.data.crop_cache`)."""
         return cache_dir(self.config.paths.cache) / "crops"
 
 
@@ -191,5 +191,5 @@ def _check_has_weights(method: str, folder: str | Path, where: str) -> None:
 
 
 def labels(one: Subject, other: Subject) -> dict[str, str]:
-    """Return the fields of a record that figures print: labels of two runs, and the kind of data (mini or user)."""
+    """Return what figures print about an analysis: labels of its two runs, and the kind of data (mini or user)."""
     return {"run_label": one.label, "against_label": other.label, "kind": one.metrics["data"]["kind"]}

@@ -1,4 +1,4 @@
 """Tables, figures and report files made from finished runs.
 
-Imports runs and what stands below it; scoring, training, sweeps and studies may import it.
+Imports runs and the layers below it; scoring, training, sweeps and studies may import it.
 """

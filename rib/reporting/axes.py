@@ -1,4 +1,4 @@
-"""Settings that differ between the rows of a table, and each row's values of them."""
+"""Choose the settings that get a column of their own in a table of results, and format their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def setting_axes(rows: Sequence[Summary]) -> tuple[str, ...]:
 
 
 def value_of(row: Summary, axis: str) -> str:
-    """Return a row's value of a setting as text.
+    """Return the value of one setting (``optimizer.lr``) in a table row, as text.
 
     Args:
         row: Any row.

@@ -1,4 +1,4 @@
-"""Group results that can share a table, and name the differences between those that cannot.
+"""Group results of runs that are comparable in one table, and name the differences between the groups.
 
 A table row is one model with one method under one set of settings; its cells are sources, with one run per seed. Runs
 share a table if the fields that apply to the whole table (`SHARED`) agree, and if the runs of each cell agree in
@@ -26,7 +26,7 @@ SHARED = (
     "protocol.image_backend",
     "protocol.limit",
 )
-"""Fields that must agree within a table, besides the suite and the way ImageNet-C is resized."""
+"""Fields of metrics.json that must be equal in all runs of a table, besides the suite and ImageNet-C's resizing."""
 
 OF_A_SUITE = ("protocol.targets", "protocol.reported")
 """Fields that identify a suite: its datasets, not its name. Older results lack them and are compared by name."""
@@ -45,7 +45,7 @@ OF_ONE_SOURCE = ("objectnet_training", "incomplete", "paper.objectnet_loss")
 
 
 def settings(metrics: Metrics) -> dict[str, Any]:
-    """Return the settings that tell rows of one model and method apart.
+    """Return a run's settings, which tell table rows of the same model and method apart.
 
     Args:
         metrics: Of one run.
@@ -61,7 +61,7 @@ def settings(metrics: Metrics) -> dict[str, Any]:
 
 
 def row_key(metrics: Metrics) -> tuple[str, str, str, str]:
-    """Return the model, method, pretrained run and settings that identify a row.
+    """Return a run's model, method, pretrained run and settings, which identify its table row.
 
     The pretrained run is part of it because two checkpoints may carry the same model name.
     """
@@ -70,7 +70,7 @@ def row_key(metrics: Metrics) -> tuple[str, str, str, str]:
 
 @dataclass
 class Group:
-    """Results that can share a table.
+    """Results of finished runs that are comparable, so that one table can hold them.
 
     Attributes:
         results: Runs with their metrics; a run that was scored twice for the same table appears once.
@@ -80,7 +80,7 @@ class Group:
     _cells: dict[tuple[Any, ...], dict[int | None, Metrics]] = field(default_factory=dict)
 
     def differences(self, metrics: Metrics) -> list[str]:
-        """List the reasons why a result cannot join, such as ``protocol.limit 60, not null``; empty if it can."""
+        """List the differences that keep a result out of this group, such as ``protocol.limit 60, not null``."""
         if not self.results:
             return []
         # Every member agrees with the first on the table's fields, so comparing with the first one is enough.
@@ -98,7 +98,7 @@ class Group:
         return []
 
     def add(self, result: Result) -> None:
-        """Add a result for which `differences` is empty."""
+        """Add a result that is comparable with those in the group (`differences` returns none)."""
         # A seed that is there already has the same fingerprint: it is the same run, with another metrics file.
         cell = self._cell(result[1])
         if result[1]["seed"] not in cell:
@@ -110,7 +110,7 @@ class Group:
 
 
 def group_comparable(results: Iterable[Result]) -> list[Group]:
-    """Group results so that those of each group can share a table.
+    """Split results of runs into groups of comparable ones, each of which can be one table.
 
     Args:
         results: Finished runs, each with its metrics.
@@ -128,7 +128,7 @@ def group_comparable(results: Iterable[Result]) -> list[Group]:
 
 
 def explain_groups(groups: Sequence[Group]) -> list[str]:
-    """Return one line per group that has a table of its own, saying why.
+    """Return messages that say why some runs get a table of their own, one message per such group.
 
     Args:
         groups: From `group_comparable`. The first needs no line unless an older version of rib made it.
@@ -148,7 +148,7 @@ def explain_groups(groups: Sequence[Group]) -> list[str]:
 
 
 def _table_fields(metrics: Metrics) -> dict[str, Any]:
-    """Return the fields that all results of a table must agree on."""
+    """Return the fields of a run that must be equal in all runs of a table."""
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
     in_ri = {*improvement_of(metrics)["targets"], metrics["source"]}
     only_named = not all(key in leaves for key in OF_A_SUITE)
@@ -162,12 +162,12 @@ def _table_fields(metrics: Metrics) -> dict[str, Any]:
 
 
 def _cell_fields(metrics: Metrics) -> dict[str, Any]:
-    """Return the protocol fields that two seeds of a cell must agree on, besides those of the whole table."""
+    """Return the protocol fields, beyond `SHARED`, that must be equal in all runs of the same table row and source."""
     return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
 
 
 def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
-    """Name the targets that only one of two suites has, for results without the fields of `OF_A_SUITE`.
+    """List the targets that only one of two runs has, if metrics.json of either lacks the fields `OF_A_SUITE`.
 
     Two suites of one name may have different targets. Older results show theirs only as the targets of RI, which never
     include the run's own source.
@@ -180,7 +180,7 @@ def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
 
 
 def _compare_images(first: Metrics, second: Metrics) -> list[str]:
-    """Name the datasets whose images differ, where the data digests do."""
+    """List the datasets on which two runs were scored on different images; empty if their data digests are equal."""
     if first["data"]["digest"] == second["data"]["digest"]:
         return []
     images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]

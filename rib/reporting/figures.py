@@ -1,4 +1,4 @@
-"""Figures that compare runs: changes by method, mRI by method, and the trials of a search."""
+"""Figures that compare runs: accuracy changes by method, mRI by method, and the trials of a search."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def comparison_figure(runs: Sequence[Metrics]) -> Figure:
-    """Plot the change on each target and RI by method: one panel per model and source, one line per seed.
+    """Plot the accuracy change on each target, and RI, by method; one panel per model and source, one line per seed.
 
     Args:
         runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
@@ -62,7 +62,7 @@ def comparison_figure(runs: Sequence[Metrics]) -> Figure:
 
 
 def summary_figure(table: PaperTable) -> Figure:
-    """Plot mRI by method with its intervals, one panel per model, best method first.
+    """Plot mRI by method with intervals over images and over seeds; one panel per model, best method first.
 
     The thick bar is the interval over images, the thin one the interval over seeds. A filled marker differs from plain
     fine-tuning after Holm's correction, an open one does not; plain fine-tuning is a square.
@@ -104,7 +104,7 @@ def summary_figure(table: PaperTable) -> Figure:
 
 
 def _draw_mri(axes: Axes, height: int, row: Summary) -> None:
-    """Draw one row's mRI with both intervals."""
+    """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin)."""
     plain = row.method == PLAIN
     colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
     if row.over_seeds is not None:
@@ -122,7 +122,7 @@ def _draw_mri(axes: Axes, height: int, row: Summary) -> None:
 
 
 def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Figure:
-    """Plot held-out accuracy against the first searched option, coloured by the second if there is one.
+    """Plot held-out accuracy of a search's trials against the first searched option, coloured by the second if any.
 
     Args:
         rows: One per trial, best first (`rib.sweeps.search.trial_rows`); diverged trials are crosses at the bottom.
@@ -156,13 +156,13 @@ def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], abo
 
 
 def _span(numbers: Collection[int]) -> str:
-    """Spell a range of numbers: ``3``, or ``1 to 3``."""
+    """Format the range of some numbers: ``3`` if all are equal, else ``1 to 3``."""
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
 
 
 def _draw_panel(axes: Axes, runs: Sequence[Metrics], colours: Mapping[str, str], methods: Sequence[str]) -> None:
-    """Draw the change on each target and RI of the runs of one model and source."""
+    """Draw a panel of `comparison_figure`: accuracy changes on targets, and RI, of the runs of one model and source."""
     kind = runs[0]["data"]["kind"]
     targets = [n for n in runs[0]["accuracy"] if n in improvement_of(runs[0])["targets"]]
     for m in runs:

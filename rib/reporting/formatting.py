@@ -1,4 +1,4 @@
-"""Format numbers and descriptions for tables: signed points, intervals, accuracy before and after."""
+"""Format numbers and descriptions for tables: signed percentage points, intervals, accuracy before and after."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def points(value: float) -> str:
 
 
 def with_interval(value: IntervalInPoints) -> str:
-    """Format a value and its interval in percentage points, ``+1.23 [+0.40, +2.05]``."""
+    """Format a value and its interval, both in percentage points, as ``+1.23 [+0.40, +2.05]``."""
     return f"{points(value['value'])} [{points(value['low'])}, {points(value['high'])}]"
 
 
 def before_after(before: float, after: float) -> str:
-    """Format accuracies in percent as ``34.6 > 62.5``, or ``not scored`` if they are NaN."""
+    """Format accuracy before and after fine-tuning, in percent, as ``34.6 > 62.5``; ``not scored`` if NaN."""
     return "not scored" if isnan(after) else f"{before:.1f} > {after:.1f}"
 
 
 def world_of(kind: str, limit: int | None) -> str:
-    """Describe the data that numbers are about, so that a quick look is not taken for a result.
+    """Describe the data that results are computed on, with a warning if only some of the images are used.
 
     Args:
         kind: ``mini`` or ``user``.
@@ -35,10 +35,10 @@ def world_of(kind: str, limit: int | None) -> str:
 
 
 def world(metrics: Metrics) -> str:
-    """Describe the data that a run's numbers are about; every table and figure shows it."""
+    """Describe the data that a run was scored on, for the title or caption of a table or figure."""
     return world_of(metrics["data"]["kind"], metrics["protocol"]["limit"])
 
 
 def percent(entry: DatasetAccuracy | None, when: Literal["before", "after"]) -> float:
-    """Return a dataset's accuracy ``before`` or ``after`` in percent; NaN if it was not scored."""
+    """Return a dataset's accuracy before or after fine-tuning, in percent; NaN if it was not scored."""
     return 100 * entry[when] if entry else float("nan")

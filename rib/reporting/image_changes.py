@@ -1,4 +1,4 @@
-"""Changes of single images under fine-tuning, read from the stored predictions of finished runs."""
+"""Images that became right or wrong by fine-tuning, from the stored predictions of finished runs."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def cell_of(metrics: Metrics) -> Cell:
 def changes_of(
     results: Sequence[Result], store: RunStore, catalog: Catalog, datasets: Sequence[str] | None = None
 ) -> dict[Cell, list[Changes]]:
-    """Return what fine-tuning changed on every image of every target, by source and seed.
+    """Return, by source and seed of the run, the images of each target that became right (1) or wrong (-1).
 
     Args:
         results: Runs of one model with one method and settings.
         store: The store that holds them.
         catalog: Catalog of their datasets.
-        datasets: PairedPredictions datasets to use instead of the targets.
+        datasets: Names of datasets to use instead of the targets.
 
     Returns:
         For each source and seed, the changes per dataset (per corruption and severity for ImageNet-C): 1 for an image
@@ -55,14 +55,14 @@ def changes_of(
 
 @dataclass
 class ChangesReader:
-    """Reader of the changes that stored predictions show.
+    """Reader of stored predictions that compares those before and after fine-tuning, image by image.
 
     Predictions of the pretrained models and the datasets' paths are needed by many runs, so each is read once.
 
     Attributes:
         store: The store that holds the runs.
         catalog: Catalog of their datasets.
-        datasets: PairedPredictions datasets to use instead of each run's targets.
+        datasets: Names of datasets to use instead of each run's targets.
     """
 
     store: RunStore
@@ -72,7 +72,7 @@ class ChangesReader:
     _paths: dict[str, list[str]] = field(default_factory=dict)
 
     def changes(self, group: Sequence[Result]) -> dict[Cell, list[Changes]]:
-        """Return what fine-tuning changed on every image of every target, by source and seed."""
+        """Return the changes of each run's images by the run's source and seed, as `changes_of` does."""
         return {cell_of(m): self._changes_of_run(run, m) for run, m in group}
 
     def _changes_of_run(self, run: Run, metrics: Metrics) -> list[Changes]:
@@ -104,7 +104,7 @@ def _read_predictions(run: Run, name: str, key: str, metrics: Metrics | None = N
 
 
 def _read_or_advise(read: Callable[[], T], run: Run, metrics: Metrics | None) -> T:
-    """Read a file of a finished run; if it is damaged, name the command that restores it.
+    """Read a file of a finished run; if it is damaged, raise an error that names the command to restore it.
 
     Repeating the run's own command is not enough: the run counts as finished, so it would not be scored again.
     """

@@ -1,4 +1,4 @@
-"""Text of a table in Markdown and LaTeX."""
+"""Convert a table to Markdown, and plain text to LaTeX."""
 
 from __future__ import annotations
 

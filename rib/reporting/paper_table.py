@@ -1,9 +1,9 @@
-"""The paper's table: one row per model and method, RI by source, then mRI with its intervals.
+"""The paper's table: one row per model and method, robustness improvement (RI) by source, then its mean (mRI).
 
     table = paper_table(results, store)
     table.rich(), table.markdown(), table.latex(), table.frame()
 
-The caller chooses the runs; this module refuses those that cannot share a table.
+The caller chooses the runs; `paper_table` raises a RibError if they cannot share a table.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ class PaperTable:
 
     @property
     def shared(self) -> str:
-        """Options that all rows share, ``All with epochs=1, data.limit=60``; empty if there is none."""
+        """Text that names the options of all rows, ``All with epochs=1, data.limit=60``; empty if there is none."""
         return "All with " + ", ".join(f"{k}={v}" for k, v in self.common.items()) if self.common else ""
 
     @property
     def best(self) -> set[int]:
-        """Indices of the rows with the best mRI of their model.
+        """Indices of the rows printed in bold: those with the best mRI of their model.
 
         Only rows with every source count. As mRI is computed on the targets, taking the best of several settings of
         one method would select on them: of such rows only the default setting counts, and trials of a search never do.
@@ -108,13 +108,13 @@ class PaperTable:
         return {i for i in eligible if self.rows[i].over_images.value == tops[self.rows[i].model]}
 
     def _can_be_best(self, row: Summary) -> bool:
-        """Check that no target selected a row: it is its method's only or default setting, and no search trial."""
+        """Return True if a row may be bold: it is its method's only or default setting, and not a trial of a search."""
         settings = sum((other.model, other.method) == (row.model, row.method) for other in self.rows)
         return not row.is_trial and (settings == 1 or self.label(row) == row.method)
 
     @property
     def notes(self) -> list[str]:
-        """Sentences below the table."""
+        """Notes printed below the table, such as the meaning of its intervals and of bold type."""
         missing = [self._short(name) for name in self.asked if name not in self.sources]
         compared = sum(row.against_plain is not None for row in self.rows)
         lines = [
@@ -129,7 +129,7 @@ class PaperTable:
 
     @property
     def _note_on_bold(self) -> str:
-        """Sentence that says which rows are bold, and why some cannot be; empty if nothing needs saying."""
+        """Note that explains which rows are bold and which cannot be; empty if there is nothing to explain."""
         note = "Bold: best mRI of a model" if self.best else "Nothing is bold"
         if all(map(self._can_be_best, self.rows)):
             return f"{note}." if self.best else ""
@@ -140,7 +140,7 @@ class PaperTable:
 
     @property
     def columns(self) -> list[str]:
-        """Headings of the main table, in the order of `cells`."""
+        """Column headings of the main table (RI by source, and mRI), in the order of `cells`."""
         return [
             "model",
             "method",
@@ -153,12 +153,12 @@ class PaperTable:
         ]
 
     def label(self, row: Summary) -> str:
-        """Return a row's method with the options that not all rows share, ``ewc strength=10``."""
+        """Return a row's name: its method with the options that not all rows share, ``ewc strength=10``."""
         label = label_with_options(row.method, {k: v for k, v in row.options.items() if k not in self.common})
         return label + TRIAL * row.is_trial
 
     def cells(self, row: Summary) -> list[str]:
-        """Return a row of the main table as text, one entry per column."""
+        """Return the entries of a row in the main table (RI by source, and mRI) as text, one per column."""
         seeds = f"[{points(row.over_seeds.low)}, {points(row.over_seeds.high)}]" if row.over_seeds else _no_seeds(row)
         options = {k: v for k, v in row.options.items() if k not in {*self.axes, *self.common}}
         return [
@@ -173,7 +173,7 @@ class PaperTable:
         ]
 
     def cost_cells(self, row: Summary) -> list[str]:
-        """Return a row of the second table as text: accuracy on the sources, time per run, and ingredients."""
+        """Return the entries of a row in the cost table as text: accuracy on sources, seconds per run, merged runs."""
         return [
             *self.cells(row)[: 2 + len(self.axes)],
             before_after(100 * row.source_before, 100 * row.source_after),
@@ -183,11 +183,11 @@ class PaperTable:
 
     @property
     def cost_columns(self) -> list[str]:
-        """Headings of the second table, in the order of `cost_cells`."""
+        """Column headings of the cost table, in the order of `cost_cells`."""
         return [*self.columns[: 2 + len(self.axes)], "on the source %", "seconds per run", "made from"]
 
     def rich(self) -> tuple[Table, Table]:
-        """Return the two tables for a terminal: mRI, and accuracy on the sources with cost."""
+        """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal."""
         best = self.best
         bold = ["bold" if i in best else "" for i in range(len(self.rows))]
         table, cost = Table(caption="\n".join(self.notes), caption_justify="left"), Table()
@@ -204,7 +204,7 @@ class PaperTable:
         return table, cost
 
     def markdown(self) -> str:
-        """Return both tables and the notes as Markdown."""
+        """Return the main table, its notes and the cost table as Markdown."""
         best, column = self.best, self.columns.index("mRI [images]")
         rows = [self.cells(row) for row in self.rows]
         for i, row in enumerate(rows):
@@ -232,7 +232,7 @@ class PaperTable:
         return "\n".join(["% needs booktabs", *body, *notes]) + "\n"
 
     def frame(self) -> DataFrame:
-        """Return every number unrounded, one row per model, method and settings; points and percent."""
+        """Return the numbers of both tables unrounded; mRI in percentage points, accuracies in percent."""
         import pandas as pd
 
         return pd.DataFrame([self._numbers(row) for row in self.rows])
@@ -270,7 +270,7 @@ class PaperTable:
 
 
 def paper_table(results: Iterable[Result], store: RunStore, asked: Sequence[str] = ()) -> PaperTable:
-    """Build the table of some fine-tuned runs.
+    """Build the paper's table from fine-tuned runs that are comparable.
 
     Args:
         results: Finished runs, each with its metrics; pretrained ones are skipped.
@@ -303,12 +303,12 @@ def paper_table(results: Iterable[Result], store: RunStore, asked: Sequence[str]
 
 
 def _no_seeds(row: Summary) -> str:
-    """Return why a row has no interval over seeds."""
+    """Return the text shown in place of an interval over seeds, which says why a row has none."""
     return "one seed" if len(row.seeds) < 2 else "seeds share runs"
 
 
 def _about(metrics: Sequence[Metrics]) -> str:
-    """Describe the data, suite and protocol, and the switches that are on in any run."""
+    """Describe a table's data, suite and experiment, and the protocol switches that are on in any of its runs."""
     first = metrics[0]
     items = [world(first), f"suite {first['suite']}"]
     if first["protocol"]["experiment"]:

@@ -1,4 +1,4 @@
-"""Compute a scored run's metrics and write metrics.json, its figures and its curve."""
+"""Compute a scored run's metrics, and write metrics.json, figures and (after an interpolation) curve.csv."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]
 
 
 def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]) -> Metrics:
-    """Return the content of metrics.json."""
+    """Compute the content of a run's metrics.json from its stored predictions."""
     fitted, scoring, measures = fit_of(run), run.read_json("scoring.json"), _measure(spec, run, pretrained)
     metrics: Metrics = {
         "schema": 1,
@@ -80,7 +80,7 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
 
 
 def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None) -> Measures:
-    """Compute accuracies and RI of the run's own weights, or of a point of its curve."""
+    """Compute accuracies and RI of the run's final model, or of one point of its interpolation curve."""
     scored = [
         PairedPredictions.of(
             name,
@@ -95,7 +95,7 @@ def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None)
 
 
 def _used_runs(spec: RunSpec, run: Run) -> list[UsedRun]:
-    """List the runs that a run was made from, with the digest of the weights it used.
+    """List the runs that a run was made from (merged runs or a linear probe), with digests of the weights it used.
 
     The key of a used run is not enough: retraining it may give other weights under the same key.
     """
@@ -109,7 +109,7 @@ def _used_runs(spec: RunSpec, run: Run) -> list[UsedRun]:
 
 
 def _best_ingredients(spec: RunSpec, metrics: Metrics, runs: Sequence[Run]) -> dict[str, BestIngredient]:
-    """Find the most accurate ingredient on each dataset, among those that were not fine-tuned on it.
+    """Find, for each dataset, the most accurate of the merged runs (ingredients) that were not fine-tuned on it.
 
     Averaging is worth its cost where it beats that ingredient, by ``gain`` percentage points. If a RIB soup leaves out
     a whole family of datasets (``leave_out: family``), ingredients of the same family are left out here as well.

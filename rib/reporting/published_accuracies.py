@@ -42,12 +42,12 @@ class PublishedComparison:
 
     @property
     def agrees(self) -> bool:
-        """True if the difference is within the allowed one."""
+        """True if measured and published accuracy differ by at most ``allowed`` percentage points."""
         return abs(self.measured - self.published) <= self.allowed
 
 
 def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedComparison]:
-    """Compare accuracies on every dataset that was scored and has a published one.
+    """Compare a pretrained model's measured accuracies with published ones, on every dataset that has both.
 
     Args:
         metrics: Of any run; its accuracies before fine-tuning are compared.
@@ -71,7 +71,7 @@ def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedC
 
 
 def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
-    """Return the table of measured and published accuracies, with a verdict as its caption."""
+    """Return a terminal table of measured and published accuracies; its caption says if they agree."""
     table = Table(title=f"{metrics['model']}: measured and published ({world(metrics)})", title_justify="left")
     table.add_column("dataset")
     for column in ("images", "measured %", "published %", "difference in points", "allowed"):
@@ -99,6 +99,6 @@ def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
 
 
 def show_published(metrics: Metrics, published: Mapping[str, float]) -> None:
-    """Print the comparison with published accuracies, if there is anything to compare."""
+    """Print a table of measured and published accuracies, if any dataset has both."""
     if rows := compare(metrics, published):
         Console(width=None if Console().is_terminal else 120).print(published_table(metrics, rows))

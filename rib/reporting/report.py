@@ -1,4 +1,4 @@
-"""Print and write the tables and figures of a store's finished runs, one set per group of comparable runs."""
+"""Print and write tables and figures of the finished runs in a store, one set per group of comparable runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def report(config: ReportConfig) -> list[Path]:
-    """Print the tables of each group of comparable runs in a store, and write them with their figures.
+    """Print tables of a store's fine-tuned runs, one set per group of comparable runs, and write them with figures.
 
     Args:
         config: Its ``paths.runs`` is the store, ``out`` the folder to write into (null: ``<store>/report``),
@@ -65,7 +65,7 @@ def report(config: ReportConfig) -> list[Path]:
 
 
 def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]:
-    """Return the fine-tuned runs with an RI, on some sources or on all.
+    """Return a store's fine-tuned runs that have an RI, only those on the given sources if any are given.
 
     Raises:
         RibError: If there is none, or none on one of the sources.
@@ -86,7 +86,7 @@ def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Resu
     if unknown or not wanted:
         name = (unknown or absent or [""])[0]
         raise RibError(
-            f"sources: {store.root} has {_count(trained)} with training, none of them on "
+            f"sources: expected sources with fine-tuned runs in {store.root}, got "
             f"{name if unknown else ', '.join(absent) or 'an empty list'}; available: {', '.join(known)}"
             f"{nearest(name, [*known, *datasets]) if unknown else ''}"
         )
@@ -106,7 +106,7 @@ def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Resu
 
 
 def _finished(store: RunStore) -> list[Result]:
-    """Return all finished runs of a store, once per metrics file.
+    """Return all finished runs of a store with their metrics, one entry per metrics file.
 
     Raises:
         RibError: If there is no such folder, or no finished run in it, with a guess at the folder that was meant.
@@ -132,7 +132,7 @@ def _training_command(store: RunStore) -> str:
 
 
 def _metrics_files(run: Run) -> list[Metrics]:
-    """Return a run's metrics for each suite; if a file is unreadable, print why and leave the run out."""
+    """Return the content of all metrics files of a run; if one is unreadable, print why and return none."""
     try:
         return run.all_metrics()
     except RibError as error:
@@ -148,7 +148,10 @@ def _count(results: Sequence[Result]) -> str:
 def write_report(
     results: Sequence[Result], store: RunStore, out: Path, asked: Sequence[str] = (), suffix: str = ""
 ) -> tuple[list[Path], PaperTable | None]:
-    """Print and write runs.csv, the table as summary.csv, .md, .tex and .png, and (up to 7 methods) comparison.png.
+    """Print the tables of comparable runs, and write them to a folder with their figures.
+
+    The files are runs.csv (one row per run), the paper's table as summary.csv, .md, .tex and .png, and comparison.png,
+    which is left out for more than 7 methods, since figures have 7 colours.
 
     Args:
         results: Fine-tuned runs that can share a table.
@@ -158,7 +161,7 @@ def write_report(
         suffix: Appended to every file's name, before its extension.
 
     Returns:
-        The files, and the table; None if no run is on one of the sources.
+        The files, and the paper's table, which is None if no run is on one of the sources.
 
     Raises:
         RibError: If the folder cannot be made, or a run's predictions cannot be read.
@@ -201,12 +204,12 @@ def write_report(
 
 
 def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:
-    """Show a table and its figures on a dashboard.
+    """Show the paper's table and its figures on a dashboard, such as Weights & Biases.
 
     Args:
         table: From `write_report`.
         files: From `write_report`; their PNG files are shown. W&B writes its own files beside the first one.
-        logger: The config's ``logger`` node; nothing is shown if it names no class.
+        logger: The config's section ``logger``; nothing is shown if it names no class.
         cache: ``paths.cache``.
     """
     from rib.loggers.base import DashboardPage, show_page

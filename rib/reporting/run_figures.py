@@ -1,4 +1,4 @@
-"""Figures of one run: accuracy before and after, the curve of an interpolation, the training loss."""
+"""Figures of one run: accuracy before and after fine-tuning, the curve of an interpolation, the training loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rib.schemas.metrics import Metrics
 
 
 def draw_run(metrics: Metrics, folder: Path) -> list[Path]:
-    """Write a run's figures: change.png, and if there is one, curve.png and loss.png.
+    """Write a run's figures: change.png, curve.png if it has an interpolation curve, loss.png if it was trained.
 
     Args:
         metrics: Of the run.
@@ -40,7 +40,7 @@ def draw_run(metrics: Metrics, folder: Path) -> list[Path]:
 
 
 def change_figure(metrics: Metrics) -> Figure:
-    """Plot accuracy before (open) and after (filled, with the 95 % interval of the change), one row per dataset."""
+    """Plot accuracy before fine-tuning (open) and after (filled, with a 95 % interval of the change), by dataset."""
     kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
     # From bottom to top: datasets outside RI, then the targets, each group by change.
@@ -79,7 +79,7 @@ def change_figure(metrics: Metrics) -> Figure:
 
 
 def curve_figure(metrics: Metrics) -> Figure:
-    """Plot source accuracy against the mean over targets along an interpolation from the start to the ingredient.
+    """Plot mean target accuracy against source accuracy, for weights between the pretrained and the fine-tuned ones.
 
     Args:
         metrics: Of a run with a curve; the point at alpha 0.5 and the chosen one are circled.
@@ -103,7 +103,7 @@ def curve_figure(metrics: Metrics) -> Figure:
 
 
 def loss_figure(logs: Sequence[Path], metrics: Metrics) -> Figure:
-    """Plot the training loss and each penalty by optimizer step.
+    """Plot a run's cross-entropy loss and the penalties of its methods against the optimizer step.
 
     Args:
         logs: Files log/version_N/metrics.csv, oldest first; a run that was interrupted and resumed has several.

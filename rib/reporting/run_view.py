@@ -1,4 +1,4 @@
-"""Print one run's results, and write its curve as CSV."""
+"""Print one run's results, and write its interpolation curve as CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rib.schemas.metrics import IntervalInPoints, Metrics
 
 
 def run_table(metrics: Metrics) -> Table:
-    """Return the table of one run: accuracy before and after on each dataset, then RI."""
+    """Return a terminal table of one run: accuracy before and after on each dataset, then RI."""
     kind, source = metrics["data"]["kind"], metrics["source"]
     heading = f"{metrics['model']}, {metrics['method']}"
     if source != "none":
@@ -44,7 +44,7 @@ def run_table(metrics: Metrics) -> Table:
 
 
 def show_run(metrics: Metrics, folder: Path) -> None:
-    """Print a run's table, its notes, and the paths of its figure and curve.
+    """Print a run's table, its notes, and the paths of its figure and its interpolation curve.
 
     Args:
         metrics: Of the run.
@@ -67,7 +67,7 @@ def show_run(metrics: Metrics, folder: Path) -> None:
 
 
 def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
-    """Return the points of a curve as rows.
+    """Return the points of a run's interpolation curve as table rows, one per alpha.
 
     Args:
         metrics: Of a run with a curve.
@@ -98,14 +98,14 @@ def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def write_curve(metrics: Metrics, file: Path) -> None:
-    """Write the rows of `curve_rows` as CSV."""
+    """Write a run's interpolation curve (`curve_rows`) to a CSV file."""
     import pandas as pd
 
     write_atomically(file, pd.DataFrame(curve_rows(metrics)).to_csv(index=False).encode())
 
 
 def curve_table(metrics: Metrics) -> Table:
-    """Return the table of a curve, with the fixed alpha (0.5) and the chosen one marked."""
+    """Return a terminal table of a run's interpolation curve, with alpha 0.5 and the chosen alpha marked."""
     table = Table(title="Interpolation from the pretrained model (0) to the ingredient (1)", title_justify="left")
     for column in ("alpha", "source %", "mean of targets %", "ImageNet val %", "RI, points [95 %, images only]"):
         table.add_column(column, justify="right")
@@ -118,7 +118,7 @@ def curve_table(metrics: Metrics) -> Table:
 
 
 def best_ingredient_table(metrics: Metrics) -> Table:
-    """Return the table of a merged model against its best ingredient on each dataset.
+    """Return a terminal table that compares a merged model with the best of its merged runs on each dataset.
 
     An ingredient that was fine-tuned on a dataset does not compete there. The best one is known only in hindsight.
     """

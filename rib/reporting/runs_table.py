@@ -76,7 +76,7 @@ def comparison_table(runs: Sequence[Metrics]) -> Table:
 
 
 def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:
-    """Return the commands of control runs that a comparison of models with BatchNorm lacks.
+    """Return messages with the commands of control runs that are missing for models with BatchNorm.
 
     The control is plain fine-tuning with frozen BatchNorm statistics. Updating the statistics alone can cost more
     accuracy than fine-tuning does, so that a method which freezes them would look better for that reason only.

@@ -1,4 +1,4 @@
-"""Colours and markers shared by all figures, and the function that saves one."""
+"""Colours and markers shared by all figures, and `save`, which writes a figure to a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def style(number: int) -> dict[str, str]:
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """Write a figure as PNG, atomically, and make its folder; returns the file."""
+    """Write a figure to a PNG file atomically, make its folder if needed, and return the file."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=160)
     write_atomically(file, picture.getvalue())

@@ -1,4 +1,4 @@
-"""Mean robustness improvement (mRI) over sources and seeds, its two intervals, and tests against plain fine-tuning."""
+"""Mean robustness improvement (mRI), its intervals over images and seeds, and tests against plain fine-tuning."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ class Summary:
 
     @property
     def is_significant(self) -> bool:
-        """True if its mRI differs from that of plain fine-tuning, over images, after Holm's correction."""
+        """True if the row's mRI differs from that of plain fine-tuning (paired test over images, Holm-corrected)."""
         return self.against_plain is not None and self.p_adjusted < LEVEL
 
 
 def method_label(metrics: Metrics) -> str:
-    """Return a run's method with its options that differ from the defaults, ``ewc strength=10``."""
+    """Return a name for a run: its method with the options that differ from the defaults, ``ewc strength=10``."""
     return label_with_options(metrics["method"], metrics["options"])
 
 
@@ -138,7 +138,7 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
 
 
 def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> Summary:
-    """Summarise results of one model and method as one row, even if their settings differ; without a test.
+    """Summarise results of one model and method as one table row, even if settings differ; without a test.
 
     Args:
         results: Finished fine-tuned runs, at least one.
@@ -153,7 +153,7 @@ def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> 
 
 
 def select_balanced(results: Sequence[Result]) -> list[Result]:
-    """Select the results that a mean over sources uses, so that every source has the same number of seeds.
+    """Select the results to average, so that every source counts with the same number of seeds.
 
     These are the seeds with a run on every source; if no seed has one, the first seed of each source.
     """
@@ -184,7 +184,7 @@ def _plain_row(
 def _test_against(
     changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]
 ) -> PairedTest | None:
-    """Test a method against plain fine-tuning over the sources and seeds that both have."""
+    """Test a method's mRI against plain fine-tuning on the sources and seeds of both; None if they share none."""
     cells, _ = _balanced_cells(changes.keys() & plain.keys())
     if not cells:
         return None
@@ -192,7 +192,7 @@ def _test_against(
 
 
 def _balanced_cells(cells: Iterable[Cell]) -> tuple[list[Cell], tuple[int, ...]]:
-    """Return the cells that a mean over sources uses, and the seeds that have every source.
+    """Return the (source, seed) pairs to average over, and the seeds that have a run on every source.
 
     A source with more seeds than the others must not weigh more, so only complete seeds count. If no seed is complete,
     each source enters with its first one.
@@ -247,7 +247,7 @@ def _before_and_after(metrics: Metrics, dataset: str) -> tuple[float, float]:
 
 
 def _share_ingredients(balanced: Sequence[Metrics]) -> bool:
-    """Check if merged runs of two seeds use the same fine-tuned run, so that they are not independent."""
+    """Return True if merged runs of two seeds use the same fine-tuned run, so that they are not independent."""
     seeds_of: defaultdict[str, set[int | None]] = defaultdict(set)
     for m in balanced:
         for ingredient in m.get("ingredients", []):

@@ -21,7 +21,7 @@ from rib.sweeps.study import Made, Study, need_axis
 
 
 class Against(Study):
-    """Curves of mRI over the values of one option.
+    """Study of mRI as a function of one option's value, such as the learning rate.
 
     Args:
         option: Name of the option, one of the grid's axes, ``optimizer.lr``.
@@ -37,14 +37,14 @@ class Against(Study):
         need_axis(cells, self.option, "this study")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per curve and value of the option."""
+        """Return the study's table: one row per curve (model, method, settings) and value of the option."""
         grouped = rows(made, store)
         name_curves(grouped, [self.option])
         table = pd.DataFrame([{**row.columns, "held_out_after": _held_out(row)} for row in grouped])
         return with_holm(table).sort_values(["curve", self.option], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe each curve: its ends, the best value by accuracy on the source, and how many values gain."""
+        """Describe each curve: mRI at its ends, the most accurate value on the source, and the number of gains."""
         lines = [
             f"mRI against {self.title}, in percentage points with 95 % intervals over images only, each on its own; "
             f"accuracy on the source. A value gains robustness if mRI is above 0 with p < 0.05 after Holm over "
@@ -58,7 +58,7 @@ class Against(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI over the option, and below it accuracy on the source, which is the purpose of fine-tuning."""
+        """Plot mRI against the option's value, and below it accuracy on the source, the purpose of fine-tuning."""
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for number, (label, curve) in enumerate(table.groupby("curve")):
@@ -78,7 +78,7 @@ class Against(Study):
         return {"against": figure}
 
     def _best(self, points: Sequence[Mapping[Hashable, Any]]) -> str:
-        """Name the value with the best accuracy on images held out of the source, else on the source.
+        """Describe the most accurate point of a curve on images held out of the source, else on the source.
 
         mRI never chooses, since it is measured on the targets.
         """
@@ -96,7 +96,7 @@ class Against(Study):
 
 
 def _held_out(row: Row) -> float:
-    """Return the mean accuracy on images held out of the source, in percent; NaN if a run has none."""
+    """Return the mean accuracy of a row's runs on images held out of the source, percent; NaN if a run has none."""
     results = [m for _, m in select_balanced([one.result for one in row.made])]
     held = [m["held_out"]["after"] for m in results if "held_out" in m]
     return 100 * fmean(held) if len(held) == len(results) else nan

@@ -32,7 +32,7 @@ Launcher = Mapping[str, Any]
 
 
 def act(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Carry out ``action=``.
+    """Carry out the action that ``action=`` names, such as ``run`` or ``status``.
 
     Args:
         config: The composed config of the command.
@@ -54,7 +54,7 @@ def act(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 
 def run(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Show the plan, make the missing runs, show the results; exit with code 1 if a cell has no result."""
+    """Show a grid's plan, make its missing runs and show the results; exit with code 1 if one has no result."""
     if config.force:
         raise RibError("force=true repeats a single run (python -m rib.train); a grid makes only missing runs")
     _check_format(config)
@@ -88,7 +88,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
 
 
 def status(config: BenchmarkConfig, launcher: Launcher) -> None:
-    """Show the status of the grid's cells: finished, running, failed, missing."""
+    """Show how many of a grid's cells (its single runs) are finished, running, failed or missing."""
     _check_format(config)
     store = RunStore(config.paths.runs)
     if not store.root.is_dir():
@@ -198,7 +198,7 @@ def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
 
 
 def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: Console) -> bool:
-    """Write the study, and print its paragraph and the paths of its table and figures; return False if it failed."""
+    """Write a study's files, print its paragraph and their paths; return False if it cannot be plotted."""
     from rib.sweeps.study import Made, write_study
 
     done = [(cell, cell.run, m) for cell in plan.asked if cell.run and (m := cell.metrics)]

@@ -1,4 +1,4 @@
-"""Study of representation shift and robustness: CKA of every run with its pretrained model, and RI against it."""
+"""Study of representation shift and robustness: CKA of every run with its pretrained model, and RI against CKA."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from rib.sweeps.study import Made, Study
 
 
 class Shift(Study):
-    """CKA by layer of every finished cell with its pretrained model, and RI against mean CKA.
+    """Study of the layer-wise CKA of every finished run with its pretrained model, and of RI against mean CKA.
 
     Args:
         dataset: Name of the dataset whose images both models see.
@@ -44,7 +44,7 @@ class Shift(Study):
         self.dataset, self.images = dataset, images
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check the dataset and the number of images, and that some method has weights to analyse."""
+        """Check the study's options, and that some method of the grid has weights to analyse."""
         super().check(cells)
         if not isinstance(self.images, int):
             raise RibError(f"draw.images: expected a whole number, got {self.images!r}")
@@ -57,7 +57,7 @@ class Shift(Study):
             raise RibError(f"draw.dataset: there is no {self.dataset!r}; expected any of {', '.join(known)}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per cell and layer; a cell that cannot be analysed has one row with the reason as its note.
+        """Return one row per run and layer; a run that cannot be analysed has one row with the reason as its note.
 
         Columns: ``cka`` with its jackknife interval (``cka_low``, ``cka_high``), ``ri`` of the cell and ``mri`` of its
         curve in percentage points, with their intervals over images.
@@ -73,7 +73,7 @@ class Shift(Study):
         return pd.DataFrame(table)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe each curve's mean CKA and rank correlation of RI and CKA over sources, then the mean of these.
+        """Describe mean CKA and its rank correlation with RI over sources, by curve (model and method) and overall.
 
         For a curve with fewer than six sources the points are listed instead.
         """
@@ -132,7 +132,7 @@ class Shift(Study):
         return figure
 
     def _cell(self, row: Row, one: Made, store: RunStore) -> list[dict[str, Any]]:
-        """Return the rows of one cell: one per layer, or a single one with the reason why there is no CKA."""
+        """Return the table rows of one finished run: one per layer, or a single one that says why it has no CKA."""
         m, improvement = one.metrics, improvement_of(one.metrics)
         shared = (
             "curve",
@@ -178,7 +178,7 @@ class Shift(Study):
         ]
 
     def _pair(self, one: Made, store: RunStore) -> Pair:
-        """Pair a cell's run with its pretrained run.
+        """Return a cell's run and its pretrained run as a `Pair`, whose CKA can be computed.
 
         Both configs are those of the cell's run spec; reading config.yaml of each run again would take longer.
         """
@@ -200,7 +200,7 @@ class Shift(Study):
 
 
 def _points(table: pd.DataFrame) -> pd.DataFrame:
-    """Average RI and CKA over layers and seeds: one row per curve and source.
+    """Average a table's RI and CKA over layers and seeds: one row per curve and source.
 
     CKA is rounded to nine digits, so that 1 up to rounding errors is a tie in ranks.
     """
@@ -211,7 +211,7 @@ def _points(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_correlation(points: pd.DataFrame) -> MeanCorrelation | None:
-    """Return the curves' mean rank correlation of RI and mean CKA over the sources that all of them share."""
+    """Return the rank correlation of RI and mean CKA over the sources that all curves share, averaged over curves."""
     curves = points.groupby("curve", sort=False)
     return shared_rank_correlation(
         {str(curve): dict(zip(g["source"], zip(g["cka"], g["ri"], strict=True), strict=True)) for curve, g in curves}
@@ -237,7 +237,7 @@ def _list_points(group: pd.DataFrame) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    """Format the mean over sources with its interval by Student's t, cut at 1: ``0.812 [0.701, 0.923]``.
+    """Format the mean of one value per source, with its Student's t interval cut at 1: ``0.812 [0.701, 0.923]``.
 
     For fewer than six sources, the mean alone.
     """
@@ -251,7 +251,7 @@ def _image_count(dataset: str, table: pd.DataFrame) -> str:
 
 
 def _name_layers(axes: Axes, layers: Sequence[str]) -> None:
-    """Put ticks at the ends of blocks if there are blocks, else at about eight layers."""
+    """Label the axis of layers at the ends of blocks if there are blocks, else at about eight layers."""
     blocks = by_block(layers)
     ends = [i for i, (_, name) in enumerate(blocks or []) if name == OUTPUT]
     if blocks and ends:

@@ -35,7 +35,7 @@ CONTROLS: Mapping[str, tuple[str, Callable[[Row, Row], bool]]] = {
 
 
 class Controls(Study):
-    """mRI of each control and model, and whether it is as expected."""
+    """Study of negative controls: mRI of each control and model, and whether it is as expected."""
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check that the grid has plain fine-tuning to compare with, and at least one control."""
@@ -46,7 +46,7 @@ class Controls(Study):
             raise RibError(f"grids: expected a control beside {PLAIN}, one of {', '.join(CONTROLS)}; got none")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per model and control, plain fine-tuning included; ``holds`` is None if not checkable."""
+        """Return one row per model and control; ``holds``: its outcome is as expected (None: it cannot be checked)."""
         records = [{"control": _control(row.columns), **row.columns} for row in rows(made, store)]
         plain = {row["model"]: row for row in records if row["control"] == PLAIN}
         for row in records:
@@ -70,7 +70,7 @@ class Controls(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI of the controls and of plain fine-tuning, with a cross where a control does not hold."""
+        """Plot mRI of the controls and of plain fine-tuning, with a cross where the outcome is not as expected."""
         figure = Figure(figsize=(5.2, 1.0 + 0.26 * len(table)), layout="constrained")
         axes = figure.add_subplot()
         for y, row in enumerate(table.to_dict("records")):

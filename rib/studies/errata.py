@@ -1,4 +1,4 @@
-"""Study of the effect on mRI of each error in the ImageNet-RIB authors' code: the same cells, right and wrong."""
+"""Study of the effect on mRI of each error in the ImageNet-RIB authors' code: the same runs with and without it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from rib.sweeps.study import Made, Study
 
 
 class Errata(Study):
-    """Paired comparisons of cells that differ only in one ``paper.*`` switch (described in `rib.runs.errata`).
+    """Paired comparisons of runs that differ only in one ``paper.*`` switch (described in `rib.runs.errata`).
 
     The side where the switch is off (null or false) is called right, the side with the error wrong.
     """
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every cell sets exactly one switch."""
+        """Check that every cell (a run of the grid) sets exactly one ``paper.*`` switch."""
         super().check(cells)
         for cell in cells:
             if len(switches := [axis for axis in cell.axes if axis.startswith("paper.")]) != 1:
@@ -39,7 +39,7 @@ class Errata(Study):
                 raise RibError(f"axes: this study needs one paper.* switch in each cell, {cell.label} has {names}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per model, method and switch: mRI of both sides, their difference and its Holm p-value.
+        """Return a row per model, method and switch: mRI without and with the error, the difference, its Holm p-value.
 
         Raises:
             RibError: If no switch has finished cells on both sides.
@@ -55,12 +55,12 @@ class Errata(Study):
             if right:
                 records.append(self._row(*key, right, wrong, store))
         if not records:
-            raise RibError("no switch has both of its sides finished, so there is nothing to plot")
+            raise RibError("no paper.* switch has finished runs with and without its error; there is nothing to plot")
         adjusted = holm([row["p"] for row in records])
         return pd.DataFrame([{**row, "p_holm": p} for row, p in zip(records, adjusted, strict=True)])
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe each error on a line."""
+        """Describe the effect of each error on mRI, one line per row of the table."""
         lines = [
             "Effect of each error of the authors' code on mRI (wrong minus right) in percentage points, with 95 % "
             f"intervals, each on its own, and p-values after Holm over {len(table)} pairs. Both are over images only; "
@@ -75,7 +75,7 @@ class Errata(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot the difference of each pair with its interval."""
+        """Plot the effect of each error on mRI (wrong minus right) with its interval."""
         figure = Figure(figsize=(6.0, 1.2 + 0.26 * len(table)), layout="constrained")
         axes = figure.add_subplot()
         for y, row in enumerate(table.iloc[::-1].to_dict("records")):
@@ -118,7 +118,7 @@ class Errata(Study):
 
 
 def _match(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], list[Made]]:
-    """Keep the cells of both sides whose source and seed is finished on the other, without incomplete seeds."""
+    """Keep the cells whose source and seed are finished both with and without the error; complete seeds only."""
     done = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
     both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in done[0] & done[1]]
     kept = {(m["source"], m["seed"]) for _, m in select_balanced([one.result for one in both])}
@@ -127,7 +127,7 @@ def _match(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], li
 
 
 def _mri(side: Sequence[Made]) -> float:
-    """Return the mean of RI over sources, each averaged over its seeds, in percentage points."""
+    """Return the mRI of some runs: RI averaged over seeds, then over sources, in percentage points."""
     by_source: dict[str, list[float]] = {}
     for one in side:
         by_source.setdefault(one.metrics["source"], []).append(improvement_of(one.metrics)["value"])

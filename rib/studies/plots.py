@@ -16,7 +16,7 @@ from rib.reporting.style import style
 def draw_curve(
     axes: Axes, x: str, curve: pd.DataFrame, number: int, label: str, value: str = "mri", of: str = ""
 ) -> None:
-    """Plot a curve with a band for the interval over images, and bars over seeds if all its points have several.
+    """Plot a curve with its interval over images as a band, and over seeds as bars if all points have several seeds.
 
     Args:
         axes: Axes to plot on.

@@ -1,4 +1,4 @@
-"""Rows of a study's table from finished cells, and the text that describes them."""
+"""Rows of a study's table, made from a grid's finished runs, and functions that describe them in words."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
         store: The store that holds their runs.
 
     Returns:
-        Rows with mRI and its two intervals in percentage points, accuracies in percent and seconds per run, all means
-        over the finished sources and seeds.
+        Rows with mRI and its intervals over images and seeds in percentage points, accuracies in percent and seconds
+        per run, all means over the finished sources and seeds.
     """
     groups: dict[str, list[Made]] = {}
     starts: dict[str, set[str]] = {}
@@ -59,7 +59,7 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
 
 
 def _start(metrics: Metrics) -> str:
-    """Return what distinguishes two models of the same name: pretrained weights and options of the model."""
+    """Return text that distinguishes models of the same name: their pretrained weights' key and their options."""
     options = [f"{k.rpartition('.')[2]} {v}" for k, v in metrics["options"].items() if k.startswith("model.")]
     return " ".join([metrics["before"][:6], *options])
 
@@ -100,7 +100,7 @@ def describe_subset(row: Row) -> dict[str, Any]:
 
 
 def numbers(summary: Summary) -> dict[str, Any]:
-    """Return the numeric columns of a row: mRI in percentage points, accuracies in percent, seconds per run."""
+    """Return the numeric columns of a study's row: mRI in percentage points, accuracies in percent, seconds per run."""
     over_seeds = summary.over_seeds
     return {
         "mri": summary.over_images.value,
@@ -121,7 +121,7 @@ def numbers(summary: Summary) -> dict[str, Any]:
 
 
 def format_effect(row: Mapping[Any, Any], of: str = "mri") -> str:
-    """Format mRI in points with its 95 % interval over images only: ``-3.21 [-4.00, -2.50]``."""
+    """Format mRI in percentage points with its 95 % interval over images only: ``-3.21 [-4.00, -2.50]``."""
     return f"{row[of]:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
@@ -131,17 +131,17 @@ def per_class(value: float) -> str:
 
 
 def with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the column ``p_holm``: ``p`` of "mRI is 0" over images, adjusted for all rows of the table."""
+    """Add the column ``p_holm``: p-values of mRI = 0 (column ``p``), adjusted by Holm's method for all rows."""
     return table.assign(p_holm=holm(list(table["p"])))
 
 
 def count_gains(table: pd.DataFrame) -> int:
-    """Count the rows of a table `with_holm` whose mRI is significantly above 0."""
+    """Count the rows whose mRI is significantly above 0, in a table that `with_holm` returned."""
     return int(((table["mri"] > 0) & (table["p_holm"] < LEVEL)).sum())
 
 
 def n_of(table: pd.DataFrame, named: bool = False) -> str:
-    """Format the number of sources and seeds: ``3 sources, 2 seeds``; ``1 to 3 seeds`` where rows differ.
+    """Format the number of sources and seeds of a table: ``3 sources, 2 seeds``; ``1 to 3 seeds`` where rows differ.
 
     Args:
         table: A table with the columns of `numbers`.

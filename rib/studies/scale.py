@@ -30,7 +30,7 @@ from rib.sweeps.study import Made, Study, need_axis
 
 
 class Scale(Study):
-    """mRI against the number of pretraining images (``model.pretraining``), with a line per objective and method."""
+    """Study of mRI against the number of pretraining images, with a line per pretraining objective and method."""
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
         """Return one row per model and method."""
@@ -40,7 +40,9 @@ class Scale(Study):
         return table.sort_values(["curve", "pretrained_on"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe the models of each line in order, and the rank correlation of scale and mRI over six scales or more.
+        """Describe mRI of each line's models, and its rank correlation with the number of pretraining images.
+
+        The correlation needs six scales or more.
 
         An effect of a source on all models alike does not change their order, so models are the independent points of
         this correlation.
@@ -77,7 +79,7 @@ class Scale(Study):
 
 
 class Map(Study):
-    """mRI against both pretraining images (``model.pretraining``) and fine-tuning images per class."""
+    """Study of mRI against both pretraining images (``model.pretraining``) and fine-tuning images per class."""
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check that every cell sets the number of images per class."""
@@ -85,14 +87,14 @@ class Map(Study):
         need_axis(cells, SIZE, "this study")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per curve (a model, and whatever else differs) and size."""
+        """Return one row per curve (a model, and whatever else differs) and number of fine-tuning images per class."""
         grouped = _rows(made, store)
         name_curves(grouped, [SIZE])
         table = pd.DataFrame([{**row.columns, **describe_subset(row)} for row in grouped])
         return with_holm(table).sort_values(["pretrained_on", "curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe how many cells of the map gain robustness, and the ends of its first and last row."""
+        """Describe how many fields of the map gain robustness, and mRI at the ends of its first and last row."""
         known = _known(table)
         lines = [
             "mRI in percentage points with 95 % intervals over images only, each on its own: "
@@ -108,7 +110,7 @@ class Map(Study):
         return "\n".join([*lines, *_left_out(table)])
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot a heat map of mRI with the contour of mRI = 0; unfinished cells are white."""
+        """Plot a heat map of mRI with the contour of mRI = 0; fields without a finished run are white."""
         known = _known(table)
         if known.empty:
             return {}
@@ -139,7 +141,7 @@ class Map(Study):
 
 
 def _rows(made: Sequence[Made], store: RunStore) -> list[Row]:
-    """Return the rows of fine-tuned cells with number of pretraining images (0 if unknown) and objective."""
+    """Return table rows of the fine-tuned runs, with number of pretraining images (0 if unknown) and objective."""
     grouped = rows([one for one in made if one.metrics["method"] != PRETRAINED], store)
     for row in grouped:
         spec = row.made[0].cell.spec
@@ -158,7 +160,7 @@ def _known(table: pd.DataFrame) -> pd.DataFrame:
 def _left_out(table: pd.DataFrame) -> list[str]:
     """Name the models whose number of pretraining images is unknown, and the option that gives it.
 
-    The option is in no key, so that repeating the command with it takes seconds.
+    The option changes no run, so that repeating the command with it takes seconds.
     """
     models = list(dict.fromkeys(table[table["pretrained_on"] == 0]["model"]))
     return [f"Left out: {', '.join(models)}, of which model.pretraining.images is not given."] if models else []

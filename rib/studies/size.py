@@ -26,7 +26,7 @@ SIZE = "data.images_per_class"
 
 
 class Size(Study):
-    """mRI against the number of images per class, on nested, class-balanced, seeded subsets of one source.
+    """Study of mRI against the number of images per class, on nested, class-balanced, seeded subsets of one source.
 
     Args:
         threshold: mRI in percentage points; the study estimates the size below which a model loses more than this.
@@ -50,7 +50,7 @@ class Size(Study):
         return table.sort_values(["curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe each curve: its smallest and largest subset, and where mRI crosses the threshold."""
+        """Describe each curve: its smallest and largest subset, and the size at which mRI crosses the threshold."""
         lines = [
             "mRI against images per class, in percentage points with 95 % intervals over images only; "
             f"{n_of(table, named=True)}."
@@ -63,7 +63,7 @@ class Size(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI over the size, and below it the change of accuracy on ImageNet val."""
+        """Plot mRI against images per class, and below it the change of accuracy on ImageNet val."""
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for number, (label, curve) in enumerate(table.groupby("curve")):
@@ -103,7 +103,7 @@ class Size(Study):
         return f"estimated mRI is {than} below {crossing:.3g} images per class {bracket}"
 
     def _bracket(self, records: Sequence[Mapping[Any, Any]], of: str = "") -> str:
-        """Format the interval around the crossing: ``[4.1, above the largest]``."""
+        """Format the interval of the size at which mRI crosses the threshold: ``[4.1, above the largest]``."""
         low, high = (self._last_below(records, of + name) for name in ("low", "high"))
         ends = "below the smallest" if high is None else f"{high:.3g}"
         return f"[{ends}, {'above the largest' if low == inf else f'{low:.3g}'}]"
@@ -127,7 +127,7 @@ class Size(Study):
 
 
 def _on_val(row: Row, store: RunStore) -> dict[str, float]:
-    """Return the change of accuracy on ImageNet val in points, with both intervals; NaN where it was not scored."""
+    """Return the accuracy change on ImageNet val in points, with intervals over images and seeds; NaN if not scored."""
     columns = dict.fromkeys(("val_change", "val_low", "val_high", "val_seeds_low", "val_seeds_high"), nan)
     results = select_balanced([one.result for one in row.made])
     if any(IN_DISTRIBUTION not in m["scores"] for _, m in results):

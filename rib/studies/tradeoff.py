@@ -1,4 +1,4 @@
-"""Study of the trade-off between mRI and accuracy on the source, with a line per method over its strength."""
+"""Study of the trade-off between mRI and accuracy on the source, with a line per method along its strength."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rib.sweeps.study import Made, Study, need_axis
 
 
 class Tradeoff(Study):
-    """mRI against accuracy on the source, for methods whose strength is varied and for plain fine-tuning.
+    """Study of mRI against accuracy on the source, for methods of varied strength and for plain fine-tuning.
 
     Args:
         strength: By method, the option that varies along its curve: ``{ewc: method.ewc.strength}``.
@@ -35,7 +35,7 @@ class Tradeoff(Study):
         self.strength, self.notes = strength, notes
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every method except plain fine-tuning has a curve, and weights whose distance can be measured."""
+        """Check that every method except plain fine-tuning has an option in ``strength``, and that all have weights."""
         super().check(cells)
         methods = {cell.spec.method: cell for cell in cells if cell.spec is not None}
         if PLAIN not in methods:
@@ -67,7 +67,7 @@ class Tradeoff(Study):
         return pd.DataFrame(table).sort_values(["model", "curve", "strength"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe plain fine-tuning, and one point of each curve that is as accurate on the source.
+        """Describe plain fine-tuning, and the point of each method's curve that is as accurate on the source.
 
         Of such points, the one nearest to the pretrained weights is taken: taking the best mRI would choose on targets.
         """

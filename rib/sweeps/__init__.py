@@ -1,4 +1,4 @@
 """Commands over many runs: grids, searches, Hydra multiruns and rescoring, with their expected cost.
 
-Imports the pipeline and what stands below it; studies and commands may import it.
+Imports the pipeline and the layers below it; studies and commands may import it.
 """

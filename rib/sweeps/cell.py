@@ -1,4 +1,6 @@
-"""One grid cell in a process of its own: ``python -m rib.sweeps.cell FOLDER``, or forked from a warm server.
+"""Make one cell (one run of a grid) in its own process: ``python -m rib.sweeps.cell FOLDER``, or forked.
+
+A forked process comes from a server that has imported torch already.
 
 The folder (``<store>/cells/<id>``) holds config.yaml, the run to make; log.txt, the output of all attempts;
 progress.json while a process works on the cell; and failed.json if the last attempt failed.
@@ -84,7 +86,7 @@ def run_cell(folder: Path, threads: int, environment: Mapping[str, str]) -> None
 
 
 def attempt(folder: Path) -> int:
-    """Make a cell, record a failure in failed.json, and return the exit code."""
+    """Make a cell's run and return the exit code; a failure is recorded in failed.json."""
     try:
         make_cell(folder)
     except RibError as error:
@@ -109,7 +111,7 @@ def record_failure(folder: Path, error: str) -> None:
 
 
 def failure(folder: Path) -> Failure | None:
-    """Return why the last attempt at a cell failed, or None if it did not."""
+    """Return the record of a cell's last failure (error and log lines); None if its last attempt did not fail."""
     try:
         return cast("Failure", read(folder / FAILED))
     except FileNotFoundError:
@@ -119,7 +121,7 @@ def failure(folder: Path) -> Failure | None:
 
 
 def _exit_with_grid() -> None:
-    """Exit this process when its grid, or the server it was forked from, is killed.
+    """Start a thread that exits this process when the grid's process or the server it was forked from is killed.
 
     Nothing is lost: repeating the grid's command resumes the cell from its last checkpoint.
     """

@@ -32,7 +32,7 @@ CALIBRATION_IMAGES = 32
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured time per image.
+    """Measured time that a model takes per image.
 
     Attributes:
         train: Seconds of a forward and backward pass.
@@ -64,7 +64,7 @@ class RunCost:
 
 
 class Costs:
-    """Expected time and disk space of cells.
+    """Estimator of the time and disk space of a grid's cells (its single runs).
 
     Args:
         store: Its finished runs are what the estimates are based on.
@@ -141,7 +141,7 @@ def total(seconds: Sequence[float | None], jobs: int) -> float | None:
 
 
 def _keys(model: str, method: str, source: str, images_seen: int | None) -> tuple[tuple[Any, ...], ...]:
-    """Return the keys under which similar runs are found, the most similar ones first."""
+    """Return lookup keys for runs like this one, from those of the most similar to those of the least similar."""
     return (model, method, source, images_seen), (model, method, source), (model, method)
 
 
@@ -167,7 +167,7 @@ def _read(file: Path) -> Calibration | None:
 
 
 def _time_model(spec: RunSpec) -> Calibration:
-    """Time two batches of a model after one to warm up: forward and backward, and forward alone."""
+    """Measure a model's seconds per image, forward and backward, and forward alone, on two batches after a warm-up."""
     import torch
 
     from rib.models.backbone import build_backbone

@@ -1,4 +1,4 @@
-"""Executors that run cells: as processes of this machine or as jobs of a SLURM cluster, behind one interface."""
+"""Executors that run a grid's cells (its single runs) as processes of this machine or as jobs of a SLURM cluster."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Worker:
 
 
 class Workers(Protocol):
-    """Interface of an executor.
+    """Interface of an executor, which runs cells.
 
     Attributes:
         at_once: Largest number of cells that it runs at the same time.
@@ -65,7 +65,7 @@ class LocalExecutor:
     processes.
 
     Args:
-        trainer: The grid's ``trainer`` node: accelerator and number of devices of each cell.
+        trainer: The grid's config section ``trainer``: accelerator and number of devices of each cell.
         jobs: Number of cells to run in parallel; None for one per GPU, or for as many as there are CPU cores for.
         threads: Number of CPU threads per cell.
 
@@ -143,7 +143,7 @@ class SlurmExecutor:
     checkpoint.
 
     Args:
-        launcher: Hydra's node ``hydra/launcher``: ``_target_`` gives the kind of cluster, the rest goes to submitit.
+        launcher: Hydra's config ``hydra/launcher``: ``_target_`` gives the kind of cluster, the rest goes to submitit.
         folder: Folder for submitit's files.
         jobs: Largest number of jobs in the queue; None for 1000.
 

@@ -22,7 +22,7 @@ from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
 
 
 def external_job(config: EvaluateConfig) -> ScoringJob:
-    """Return the scoring job of a file of external weights.
+    """Return the job that scores a file of external weights.
 
     Args:
         config: Its ``weights`` is the file; ``model`` the pretrained model, ``dataset`` the source.
@@ -61,7 +61,7 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
 
 
 def _check_name(name: str, job: ScoringJob) -> None:
-    """Refuse a name that other external weights have: both would be the same row of a table."""
+    """Raise a RibError if other external weights have the same name: both would be the same row of a table."""
     spec = job.spec
     for other in job.store.finished(model=spec.start.name, source=spec.source_name, method=EXTERNAL):
         other_name = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")

@@ -120,12 +120,12 @@ def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None
 
 
 def in_multirun() -> bool:
-    """Check if this is a job of a sweep."""
+    """Return True if this process runs a job of a Hydra multirun."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def needs_own_process(config: Config) -> bool:
-    """Check if this is a job of a sweep whose Trainer would start processes."""
+    """Return True if this is a job of a Hydra multirun whose Trainer would start further processes."""
     return in_multirun() and several_processes(config) and not processes_exist()
 
 
@@ -262,7 +262,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _requeue(stop: SystemExit) -> None:
-    """Put a job that SLURM ends with SIGTERM back into the queue, by sending submitit's own signal.
+    """Put a job that SLURM ends with SIGTERM back into the queue, by sending this process submitit's own signal.
 
     Lightning ends the fit at SIGTERM, which SLURM sends first. Submitit waits for the signal that comes next, when the
     process is gone already.

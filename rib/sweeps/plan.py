@@ -28,7 +28,7 @@ from rib.runtime.files import digest_of
 from rib.schemas.metrics import Metrics
 
 AXES = ("models", "sources", "methods", "seeds", "axes")
-"""Keys that an entry of ``grids`` may set."""
+"""Options that an entry of ``grids`` may set."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class Cell:
 
     @property
     def metrics(self) -> Metrics | None:
-        """Metrics of its run under exactly this spec; None until the run is finished and scored."""
+        """Metrics of the cell's run; None until it is finished and scored exactly as ``spec`` says."""
         return None if self.run is None or self.spec is None else metrics_if_current(self.run, self.spec)
 
     @property
     def is_done(self) -> bool:
-        """True if its result is in the store."""
+        """True if the cell's result is in the store."""
         return self.metrics is not None
 
 
 @dataclass
 class Plan:
-    """A grid's cells.
+    """A grid's cells and the further runs that they need.
 
     Attributes:
         cells: All cells by id, each after those that it needs.
@@ -107,7 +107,7 @@ class Plan:
 
 
 def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
-    """Plan the cells of a grid.
+    """Plan a grid: resolve each of its cells to a run, and find the runs that these depend on.
 
     Args:
         config: With the lists ``models``, ``sources``, ``methods`` and ``seeds``, ``axes``, or ``grids`` of these.
@@ -193,7 +193,7 @@ def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Con
 
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
-    """Yield the cells of one grid, as `_configs` does."""
+    """Yield the label, the values of the axes and the config of every cell of one grid, a product of lists."""
     sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
     axes = _axes(grid["axes"] or {}, base)
     for name, entries in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
@@ -224,7 +224,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
 
 
 def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
-    """Return the axes that apply to this kind of data, without those that are null.
+    """Return the values of each axis for the kind of data in use (mini or user), without axes that are null.
 
     An axis is a list of values, or a mapping that gives a list for mini and another for the user's data.
     """
@@ -246,9 +246,10 @@ def _spell(value: object) -> str:
 
 
 def _fisher_fields(cell: Cell) -> Iterator[Sequence[object]]:
-    """Yield the key fields of the Fisher that a cell estimates, if any; equal ones share it (`rib.runtime.artifacts`).
+    """Yield the inputs of the Fisher information that a cell estimates for EWC, if it does.
 
-    They only serve to count Fishers: the cache's own key holds the digest of the probe's weights, not made yet.
+    Cells with equal inputs share one Fisher (`rib.runtime.artifacts`). They only serve to count
+    Fishers: the cache's own key holds the digest of the probe's weights, not made yet.
     """
     spec = cell.spec
     if spec is None or spec.source is None or not spec.trains:

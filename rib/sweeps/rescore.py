@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rib.scoring.one_pass import LoadedRun
 
 SCORING_OPTIONS = ("runs", "suite", "evaluation", "predictions", "trainer", "paths", "force", "keep_memory")
-"""Options, with everything below them, that a command may set for finished runs."""
+"""Options and config sections that ``rib.evaluate`` may set for finished runs."""
 
 MACHINE_OPTIONS = (
     "data.root",
@@ -90,7 +90,7 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
 
 
 def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[ScoringJob]:
-    """Return a job for each finished run that the pattern matches."""
+    """Return a scoring job for each finished run that the path or pattern ``runs=`` matches."""
     given = [key for key in rib.config.changed_options(config, "evaluate") if key not in MACHINE_OPTIONS]
     if wrong := [key for key in given if key.partition(".")[0] not in SCORING_OPTIONS]:
         raise RibError(
@@ -167,7 +167,7 @@ def _with_scoring_of(config: EvaluateConfig, saved: Config, metrics: Metrics, st
 
 
 def _explain_new_key(metrics: Metrics, spec: RunSpec) -> str:
-    """Explain why a finished run would have another key now."""
+    """Explain why a finished run, resolved again, has another key (a hash of all that its training depends on)."""
     if is_older(metrics):
         return f"it {older_words(metrics)}"
     trained_on = metrics.get("trained_on")
@@ -183,7 +183,7 @@ def _explain_new_key(metrics: Metrics, spec: RunSpec) -> str:
 
 
 def _score(config: EvaluateConfig, jobs: dict[Path, ScoringJob], failed: dict[Path, str]) -> None:
-    """Score everything that is missing, with as many models at a time as fit into memory, and write the metrics."""
+    """Score all jobs on the datasets they lack, as many models at a time as fit into memory, and write the metrics."""
     fabric = launch_processes(config)
     with ExitStack() as locks:
         # Locks are taken in one order by all commands, so that two never wait for each other. A key is locked once,
@@ -252,7 +252,7 @@ def _batches(jobs: Sequence[ScoringJob], config: EvaluateConfig, fabric: Fabric)
 def _score_batch(
     batch: Sequence[ScoringJob], missing: dict[Path, list[str]], fabric: Fabric, failed: dict[Path, str]
 ) -> None:
-    """Score the missing datasets of some jobs in one pass over the images."""
+    """Score the runs of a batch of jobs on the datasets they lack, in one pass over the images."""
     from rib.scoring.one_pass import score_together
 
     loaded = []

@@ -1,4 +1,4 @@
-"""Finished runs by path or pattern, and explanations for patterns that match none."""
+"""Find finished runs by path or glob pattern, and explain why a pattern matches none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _split_at_existing(pattern: str) -> tuple[Path, list[str]]:
 
 
 def is_finished(path: Path) -> bool:
-    """Check if a path is the folder of a finished run."""
+    """Return True if a path is the folder of a finished run."""
     # A dot marks a folder in which a process makes a run, or which an interrupted one has left.
     return (path / "metrics.json").is_file() and "." not in path.name
 

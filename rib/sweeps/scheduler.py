@@ -40,12 +40,12 @@ class Outcome:
     refused: dict[str, str] = field(default_factory=dict)
 
     def is_open(self, cell: str) -> bool:
-        """Check if a cell is still to be made."""
+        """Return True if a cell is still to be made."""
         return not (cell in self.done or cell in self.failed or cell in self.refused)
 
 
 def cell_folder(store: RunStore, cell: Cell) -> Path:
-    """Return the folder of a cell's config, log, progress and failure."""
+    """Return the folder that holds a cell's config, log, progress and record of a failure."""
     return store.root / "cells" / cell.id
 
 

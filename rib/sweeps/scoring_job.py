@@ -15,7 +15,7 @@ from rib.runs.spec import PRETRAINED, RunSpec
 from rib.runs.store import RunStore
 
 Trees = dict[tuple[Path, str], ImageTree]
-"""Lists of images by folder and score key, shared among jobs: that of ImageNet-C has 3.75 million entries."""
+"""Lists of images by folder and key (`RunSpec.score_keys`), shared among jobs: ImageNet-C has 3.75 million images."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class ScoringJob:
 
     @property
     def pretrained(self) -> Run:
-        """The baseline that it is compared with: its `pretrained` run, or itself if it is one."""
+        """The baseline that the run is compared with: its `pretrained` run, or the run itself if it is one."""
         return self.needs[0].run if self.needs else self.run
 
     @property
     def is_open(self) -> bool:
-        """True if something is left to score or to compute."""
+        """True if the run lacks predictions or metrics of the suite, or if ``force`` is set."""
         return self.force or metrics_if_current(self.run, self.spec) is None
 
     @property
     def unscored(self) -> list[str]:
-        """Datasets to score."""
+        """Names of the datasets that are left to score."""
         return list(self.spec.images) if self.force else unscored(self.spec, self.run)
 
     @property
@@ -74,7 +74,7 @@ class ScoringJob:
 
 
 def scoring_job_of(spec: RunSpec, store: RunStore, trees: Trees) -> ScoringJob:
-    """Return the job of a run together with the jobs that it needs.
+    """Return the job that scores a run, with the jobs that must come first (its `pretrained` run, its ingredients).
 
     Args:
         spec: The resolved run.

@@ -148,7 +148,7 @@ def _options(setting: Mapping[str, float]) -> list[str]:
 
 
 def _resolve(base: Config, setting: Mapping[str, float]) -> RunSpec:
-    """Resolve the run of a setting.
+    """Resolve the run that tries a setting (values of the searched options).
 
     Raises:
         RibError: If its method does not train.
@@ -210,7 +210,7 @@ def _next_trial(study: Study | None, space: Space, config: SearchConfig) -> tupl
 
 
 def _trials(study: Study) -> list[FrozenTrial]:
-    """Return the trials that count; failed ones were started in excess by two processes at the same moment."""
+    """Return a study's trials without the failed ones, which two processes started in excess at the same moment."""
     from optuna.trial import TrialState
 
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
@@ -219,7 +219,7 @@ def _trials(study: Study) -> list[FrozenTrial]:
 def _record_trial(
     study: Study, number: int, setting: Mapping[str, float], metrics: Metrics | None, trials: int
 ) -> None:
-    """Record the result of a trial, unless another process has done so; a trial without metrics diverged."""
+    """Record a trial's result in the study, unless another process has; a trial without metrics has diverged."""
     from optuna.trial import TrialState
 
     if metrics is None:

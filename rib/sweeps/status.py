@@ -110,7 +110,7 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanRe
 
 
 def _missing(plan: Plan, outcome: Outcome) -> list[RunSpec]:
-    """Return the specs of the cells that are still to be made."""
+    """Return the resolved runs of the cells that are still to be made."""
     return [cell.spec for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
 
 
@@ -201,7 +201,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def _progress(cell: Cell, store: RunStore, holder: Mapping[str, Any]) -> RunningCell:
-    """Return the process that makes a cell, with its progress if that can be read."""
+    """Return the host and process that make a cell, with their progress if it can be read."""
     running: RunningCell = {"label": cell.label, "host": holder["host"], "pid": holder["pid"]}
     try:
         return {**running, **cast("ProgressInfo", read(cell_folder(store, cell) / PROGRESS))}

@@ -49,7 +49,7 @@ class Study(ABC):
     """A research question that the cells of a grid answer."""
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check, before any run is made, that the study can be drawn from these cells.
+        """Check, before any run is made, that a grid has the cells that the study needs.
 
         Args:
             cells: The resolved cells of the grid.
@@ -62,7 +62,7 @@ class Study(ABC):
 
     @abstractmethod
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return the study's table.
+        """Return the study's table, made from finished cells.
 
         Args:
             made: The cells that are finished so far, at least one.
@@ -101,7 +101,7 @@ def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) 
 
 
 def need_axis(cells: Sequence[Cell], option: str, study: str) -> None:
-    """Check that every cell has a value of an axis.
+    """Check that every cell of a grid has a value of the option that a study varies.
 
     Args:
         cells: The resolved cells of the grid.
@@ -112,4 +112,4 @@ def need_axis(cells: Sequence[Cell], option: str, study: str) -> None:
         RibError: If a cell has none.
     """
     if without := next((cell for cell in cells if option not in cell.axes), None):
-        raise RibError(f"axes: {study} is drawn over {option}, of which {without.label} has no value; add it to axes")
+        raise RibError(f"axes: {study} needs values of {option}, but {without.label} has none; add it to axes")

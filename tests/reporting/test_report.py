@@ -363,12 +363,12 @@ def test_what_there_is_in_the_place_of_results_is_said(grid, tmp_path):
     with pytest.raises(RibError, match=r"has 1 run without training .* and none that was fine-tuned"):
         report(ask(near, out))
     for source, text in (
-        ("imagenet_v2", "none of them on imagenet_v2; available: imagenet_a, imagenet_r$"),
-        ("imagenet_rr", r"none of them on imagenet_rr; available: imagenet_a, imagenet_r; did you mean imagenet_r\?"),
+        ("imagenet_v2", "got imagenet_v2; available: imagenet_a, imagenet_r$"),
+        ("imagenet_rr", r"got imagenet_rr; available: imagenet_a, imagenet_r; did you mean imagenet_r\?"),
     ):
-        with pytest.raises(RibError, match=rf"sources: {grid.root} has 4 runs with training, {text}"):
+        with pytest.raises(RibError, match=rf"sources: expected sources with fine-tuned runs in {grid.root}, {text}"):
             report(ask(grid.root, out, [source]))
-    with pytest.raises(RibError, match=r"none of them on imagenet_aa; .* did you mean imagenet_a\?"):
+    with pytest.raises(RibError, match=r"got imagenet_aa; .* did you mean imagenet_a\?"):
         report(ask(grid.root, out, ["imagenet_a", "imagenet_aa"]))
     assert not out.exists()
 

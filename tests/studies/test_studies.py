@@ -178,17 +178,17 @@ def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path
     assert "plain fine-tuning is not finished" in text
     config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
     assert len(instantiate(config.draw).table(made[1:], store)) == 2
-    with pytest.raises(RibError, match="no switch has both of its sides finished"):
+    with pytest.raises(RibError, match="has finished runs with and without its error"):
         instantiate(config.draw).table(made[:1], store)
 
 
 @pytest.mark.parametrize(
     ("study", "overrides", "sentence"),
     [
-        ("lr_study", ("axes={batch_size:[16]}",), "axes: this study is drawn over optimizer.lr, of which mini_tiny"),
-        ("size_study", ("axes={steps:[3]}",), "axes: this study is drawn over data.images_per_class, of which"),
+        ("lr_study", ("axes={batch_size:[16]}",), "axes: this study needs values of optimizer.lr, but mini_tiny"),
+        ("size_study", ("axes={steps:[3]}",), "axes: this study needs values of data.images_per_class, but"),
         ("ewc_study", ("grids=[{methods:[ewc],axes:{method.ewc.strength:[1]}}]",), "compares with finetune, which is"),
-        ("ewc_study", ("grids=[{methods:[finetune]},{methods:[ewc]}]",), "axes: the curve of ewc is drawn over"),
+        ("ewc_study", ("grids=[{methods:[finetune]},{methods:[ewc]}]",), "axes: the curve of ewc needs values of"),
         (
             "ewc_study",
             ("grids=[{methods:[finetune,lwf]}]",),
