@@ -198,7 +198,7 @@ def _no_head_error(name: str, cfg: Any) -> RibError:
 
 
 def _open_clip_name(name: str, cfg: Any) -> tuple[str, str] | None:
-    """Return open_clip's name and tag of the CLIP model from which a timm checkpoint's image tower is, or None.
+    """Return open_clip's name and tag of the CLIP model that a timm checkpoint's image tower comes from, or None.
 
     It is the model of the same repository or, if there is none, the one with the same architecture and tag.
     """

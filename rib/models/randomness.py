@@ -1,4 +1,4 @@
-"""Detect networks that train differently in one process and in several, even with exactly averaged gradients."""
+"""Detect networks whose training depends on the number of processes, such as those with dropout or BatchNorm."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Build = Callable[[int | None], nn.Module]
 
 
 def size_to_build(library: str, architecture: str, num_outputs: int, own_size: int, size: int) -> int | None:
-    """Return the image size that a network must be built for to accept images of another size than its own.
+    """Return the image size that a fixed-size network must be built for; None for a network that accepts any size.
 
     Args:
         library: ``mini``, ``timm`` or ``open_clip``.

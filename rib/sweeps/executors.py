@@ -188,7 +188,7 @@ class SlurmExecutor:
 
 
 class CellJob:
-    """Function object that submitit pickles and runs for a cell; submitit calls `checkpoint` at a preemption."""
+    """Callable that submitit pickles and runs for a cell; submitit calls `checkpoint` on preemption."""
 
     def __call__(self, folder: str) -> int:
         """Make the cell and return its exit code; the output goes to submitit's log."""

@@ -239,14 +239,14 @@ def _describe_result(run: Run, cfg: DictConfig) -> Job:
 
 
 def _describe_error(error: BaseException) -> str:
-    """Return an error as one line; an unexpected one with its type, and a reference to the traceback."""
+    """Describe an error in one line; for an unexpected error, with its type and where the traceback is."""
     error = (error.__cause__ or error) if isinstance(error, Stop) else error
     text = " ".join(str(error).split())
     return text if isinstance(error, RibError) else f"{type(error).__name__}: {text} (traceback in the log)"
 
 
 def _arguments() -> list[str]:
-    """Return the command-line arguments that say where configs are found, which a job's overrides lack."""
+    """Return the command-line arguments that locate the configs; a job's overrides do not include them."""
     hydra = HydraConfig.get()
     folders = [f"--config-dir={s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
     return [*folders, *(o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath="))]

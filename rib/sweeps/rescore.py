@@ -1,4 +1,4 @@
-"""Score finished runs on another suite, and external weights, with many models in one pass over the images.
+"""Score finished runs or external weights on another suite of datasets, many models per pass over the images.
 
 A finished run is resolved again from its config.yaml with another suite. If its key is no longer the same, the run is
 left as it is. Its `pretrained` run and its ingredients are scored in the same pass. Nothing is trained.

@@ -74,7 +74,7 @@ def grid_state(plan: Plan, store: RunStore, retry_failed: bool = False) -> Outco
 
 
 class Schedule:
-    """Scheduler that makes the missing cells of a plan.
+    """Scheduler that runs the cells of a plan whose results are not in the store.
 
     Args:
         plan: All cells.
@@ -182,6 +182,6 @@ def _explain_exit(code: int) -> str:
 
 
 def failed_labels(plan: Plan, outcome: Outcome) -> Sequence[tuple[str, str]]:
-    """Return the label and reason of every failed cell, with the cells that the grid asks for last."""
+    """Return the label and reason of every failed cell: first those that others need, then the grid's own cells."""
     cells = sorted(outcome.failed, key=lambda id: plan.cells[id].wanted)
     return [(plan.cells[id].label, outcome.failed[id]) for id in cells]

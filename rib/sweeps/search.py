@@ -148,7 +148,7 @@ def _options(setting: Mapping[str, float]) -> list[str]:
 
 
 def _resolve(base: Config, setting: Mapping[str, float]) -> RunSpec:
-    """Resolve the run that tries a setting (values of the searched options).
+    """Return the specification of the run for one trial, given its values of the searched options.
 
     Raises:
         RibError: If its method does not train.
@@ -160,7 +160,7 @@ def _resolve(base: Config, setting: Mapping[str, float]) -> RunSpec:
 
 
 def _open_study(folder: Path) -> Study:
-    """Open the study in a folder, or create it."""
+    """Open the Optuna study in a folder; create it if there is none."""
     try:
         import optuna
     except ImportError as error:

@@ -94,7 +94,7 @@ def total_steps(trainer: L.Trainer) -> int:
 
 
 def total_batches(trainer: L.Trainer) -> int:
-    """Return the number of batches of the whole training: all epochs, or up to the limit of `StopAfter`."""
+    """Return the number of batches of the whole training: those of all epochs, or fewer if `StopAfter` sets a limit."""
     per_epoch, accumulate = int(trainer.num_training_batches), trainer.accumulate_grad_batches
     totals = [per_epoch * (trainer.max_epochs or 0)]
     for limit in _limits(trainer):

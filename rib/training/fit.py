@@ -99,7 +99,7 @@ def _train(
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
     if resumed and not _is_whole(run.checkpoint):
         raise RibError(
-            f"{resumed} is damaged; delete it and run the same command again, which begins this run from the start"
+            f"{resumed} is damaged; delete it and run the same command again to train from the start"
         )
     if resumed:
         say(f"resuming from {resumed}")

@@ -133,7 +133,7 @@ class Merging:
         return has_any and config.batch_norm == BatchNorm.update and wanted and not single_image
 
     def _reestimate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights with BatchNorm statistics estimated again on source images, if the merged run needs them.
+        """Return weights with BatchNorm statistics estimated again on source images; unchanged where none are needed.
 
         Izmailov et al. 2018, arXiv 1803.05407, section 3.2.
         """
@@ -149,7 +149,7 @@ class Merging:
         return {name: tensor.cpu() for name, tensor in model.backbone.state_dict().items()}
 
     def _accuracy(self, weights: StateDict) -> float:
-        """Return the accuracy of a model with given weights on the held-out images, a fraction."""
+        """Return the accuracy of a model with given weights on the held-out images, as a fraction."""
         tree = self.spec.held_out
         assert tree is not None
         predictions = score(

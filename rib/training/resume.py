@@ -57,7 +57,7 @@ class Resume(L.Callback):
 
 
 class KeepEpochs(L.Callback):
-    """Write the weights of each epoch to a file, float32, by the parameter names of the pretrained model (LoRA merged).
+    """Write each epoch's weights to a file in float32, with LoRA merged, under the pretrained model's parameter names.
 
     Args:
         folder: Folder for the files ``1.safetensors``, ``2.safetensors``, ...

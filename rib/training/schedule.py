@@ -1,4 +1,4 @@
-"""The learning-rate schedule of a fine-tuning."""
+"""The learning-rate schedule of fine-tuning: linear warm-up, then a cosine to zero."""
 
 from __future__ import annotations
 
