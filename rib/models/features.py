@@ -1,4 +1,4 @@
-"""Intermediate features of a network by layer: for a ViT the sub-layers of each block, for other networks the blocks and stages.
+"""Intermediate features of a network by layer: sub-layers of each block in a ViT, blocks and stages elsewhere.
 
 A block is a numbered module with several children. If all blocks are in one list, the network is a plain ViT (timm's,
 mini's, open_clip's towers), and its layers are each block's projection after attention, the two linear layers of its

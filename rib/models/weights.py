@@ -132,7 +132,9 @@ def _check_names(states: Sequence[StateDict]) -> None:
         raise RibError("expected weights of at least one model, got none")
     for state in states[1:]:
         if different := states[0].keys() ^ state.keys():
-            raise RibError(f"expected weights of one architecture, {min(different)} is a tensor of only one of the models")
+            raise RibError(
+                f"expected weights of one architecture, but {min(different)} is a tensor of only one of them"
+            )
 
 
 def _tensors(states: Sequence[StateDict], name: str) -> list[Tensor]:

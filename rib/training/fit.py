@@ -98,9 +98,7 @@ def _train(
     trainer = _trainer(spec, run, methods, loggers)
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
     if resumed and not _is_whole(run.checkpoint):
-        raise RibError(
-            f"{resumed} is damaged; delete it and run the same command again to train from the start"
-        )
+        raise RibError(f"{resumed} is damaged; delete it and run the same command again to train from the start")
     if resumed:
         say(f"resuming from {resumed}")
     module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode

@@ -90,7 +90,7 @@ class FineTuner(L.LightningModule):
         return head_names(self.model.backbone)
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """Return batches of source images chosen by a seed, and the number of images (see `RIBDataModule.source_images`)."""
+        """Return batches of source images chosen by a seed, and the number of images."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         selection: tuple[Iterable[Batch], int] = data.source_images(count, seed, rank, world)
         return selection
