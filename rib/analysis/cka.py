@@ -312,7 +312,7 @@ def check(config: CKAConfig) -> None:
     numbers = {"images": config.images, "batch_size": config.batch_size, "inversion.images": config.inversion.images}
     for name, number in numbers.items():
         if number < MIN_IMAGES:
-            raise RibError(f"{name}: expected at least {MIN_IMAGES} (unbiased HSIC needs as many), got {number}")
+            raise RibError(f"{name}: expected at least {MIN_IMAGES} images, which unbiased HSIC needs, got {number}")
     if config.inversion.steps < 1 or not config.inversion.lr > 0:
         how = config.inversion
         raise RibError(f"inversion: expected steps of 1 or more and lr above 0, got steps={how.steps} and lr={how.lr}")

@@ -129,7 +129,7 @@ class Subject:
 
     @property
     def catalog(self) -> Catalog:
-        """Catalog of the datasets that the run was scored on: mini's or the real ones."""
+        """Catalog of the datasets that the run was scored on: of the built-in mini data, or of the real ImageNet sets."""
         return self._data[0]
 
     def tree(self, dataset: str) -> ImageTree:
@@ -185,7 +185,7 @@ def _read_metrics(run: Run, folder: str | Path, where: str) -> Metrics:
 
 
 def _check_has_weights(method: str, folder: str | Path, where: str) -> None:
-    """Raise a RibError if runs of a method have no weights of their own."""
+    """Raise a RibError if runs of a method have no weights to analyse, as those of output_ensemble."""
     if method in NO_WEIGHTS:
         raise RibError(f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}")
 

@@ -182,7 +182,7 @@ class CKAConfig(AnalyzeConfig):
 
 @dataclass
 class DataCommandConfig:
-    """Options of `rib.data`.
+    """Options of `rib.data`, which checks the datasets on disk and draws contact sheets.
 
     Attributes:
         action: ``check``, ``look`` or ``sheet``.

@@ -218,7 +218,7 @@ class CheckpointConfig:
 
 @dataclass
 class PaperConfig:
-    """Switches for errors and choices of the ImageNet-RIB authors' code (`rib.runs.errata`); null is correct."""
+    """Switches that reproduce errors of the ImageNet-RIB authors' code (`rib.runs.errata`); null: without the error."""
 
     linear_probe: str | None
     ewc: str | None

@@ -33,7 +33,7 @@ READS_FILES: Mapping[str, tuple[str, ...]] = {"method.lwf.inputs": ("source", "a
 
 
 def resolved_fields(spec: RunSpec) -> dict[str, Any]:
-    """Return a resolved run as a flat dictionary: options by dotted name, and digests of its input files and code."""
+    """Return a run spec as a flat dictionary: options by dotted name, and digests of its input files and code."""
     config, start, recipe = spec.config, spec.start, spec.recipe
     options = {name: value for name, value in flat(config).items() if find_entry(RESOLVED, name) is None}
     if _code(config.optimizer):

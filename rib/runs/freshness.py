@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def metrics_if_current(run: Run, spec: RunSpec) -> Metrics | None:
-    """Return a run's metrics if they are up to date: measured on the images and with the settings of a resolved run.
+    """Return a run's metrics if they are up to date: measured on the images and with the settings of a run spec.
 
     Args:
         run: The run's folder.

@@ -17,7 +17,7 @@ from rib.runs.method_stack import BY_TARGET, NO_WEIGHTS, classes_of, merging_met
 
 
 def ingredients(config: Config, catalog: Catalog) -> list[tuple[str, Config | Path]]:
-    """Return the runs to merge (ingredients): for each a label, and its config or the folder of the finished run.
+    """Return the runs to merge (ingredients), each as a label and either its config or the folder of a finished run.
 
     Args:
         config: Of the merged run; ``method.NAME.ingredients`` lists its ingredients (`rib.runs.method_stack`).

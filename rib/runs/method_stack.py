@@ -91,7 +91,7 @@ def classes_of(config: Config) -> set[str]:
 
 @cache
 def _registered_names() -> dict[str, str]:
-    """Return the registered names of rib's own methods (``ewc``) by the import path of their class."""
+    """Map the import path of each of rib's own method classes to its registered name, such as ``ewc``."""
     nodes = shipped_nodes("method").items()
     return {node["_target_"]: name for name, node in nodes if name not in WITHOUT_TARGET}
 

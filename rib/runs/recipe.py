@@ -90,7 +90,7 @@ def resolve_recipe(config: Config, catalog: Catalog, num_images: int) -> Recipe:
 
 
 def training_precision(config: Config) -> str:
-    """Return the full name of the precision that training will run in on this machine."""
+    """Return the precision that training runs in on this machine, by Lightning's full name, ``bf16-mixed``."""
     accelerator = config.trainer.get("accelerator", "auto")
     on_gpu = has_gpu(accelerator)
     name = config.precision or (config.gpu_precision if on_gpu else "32-true")

@@ -194,7 +194,7 @@ def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | N
     held_out = None
     data, seed = config.data, _subset_seed(config)
     if not 0 <= data.holdout < 1:
-        raise RibError(f"data.holdout: expected a fraction from 0 to below 1, got {data.holdout}")
+        raise RibError(f"data.holdout: expected a fraction of at least 0 and below 1, got {data.holdout}")
     # Held out first: a smaller subset of the rest then has the same held-out images.
     if data.holdout > 0:
         source, held_out = source.holdout(data.holdout, seed)

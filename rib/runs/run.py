@@ -199,7 +199,7 @@ def weights_digest(run: Run) -> str | None:
 
 
 def unscored(spec: RunSpec, run: Run) -> list[str]:
-    """Return the names of the datasets that a resolved run is to be scored on and has no predictions for yet."""
+    """Return the names of the datasets that a run spec asks for and the folder has no predictions for yet."""
     return [n for n, key in spec.score_keys.items() if not run.predictions_file(n, key).is_file()]
 
 

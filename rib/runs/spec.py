@@ -1,4 +1,4 @@
-"""A fully resolved run, and the hash keys of its weights and scores.
+"""A run with every option, image and weights file settled, and the hash keys of its weights and predictions.
 
 `rib.runs.resolve` makes a `RunSpec` from a config. `rib.runs.fields` flattens it into one dictionary. `rib.runs.keys`
 hashes this to the *training key*, which names the weights, and to a *score key* for each dataset, which names the
@@ -167,7 +167,7 @@ class RunSpec:
 
     @property
     def scores(self) -> dict[str, ScoreInfo]:
-        """Score key and digest of the images of each dataset in `images`, by dataset name, as in metrics.json."""
+        """By dataset name: the hash key of its predictions (score key) and the digest of its images, as in metrics.json."""
         return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.images.items()}
 
     @property

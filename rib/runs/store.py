@@ -49,7 +49,7 @@ class RunStore:
         return Run(self.root / data / model / source / method / key)
 
     def run_of(self, spec: RunSpec) -> Run:
-        """Return the folder of a resolved run, whether it exists or not."""
+        """Return the folder that belongs to a run spec, named by its hash key, whether it exists or not."""
         return self.run(spec.catalog.kind, spec.start.name, spec.source_name, spec.method, spec.training_key)
 
     def finished(self, **where: object) -> list[Run]:

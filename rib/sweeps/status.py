@@ -110,7 +110,7 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanRe
 
 
 def _missing(plan: Plan, outcome: Outcome) -> list[RunSpec]:
-    """Return the resolved runs of the cells that are still to be made."""
+    """Return the run specs of the cells that are not finished."""
     return [cell.spec for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
 
 

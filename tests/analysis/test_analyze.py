@@ -327,7 +327,7 @@ WRONG = [
     ({"datasets": []}, r"datasets: expected at least one"),
     ({"tokens": "class"}, r"tokens: expected one of null, cls, mean, all, got 'class'"),
     ({"estimator": "fast"}, r"estimator: expected one of minibatch, exact, got 'fast'"),
-    ({"images": 3}, r"images: expected at least 4 \(unbiased HSIC needs as many\), got 3"),
+    ({"images": 3}, r"images: expected at least 4 images, which unbiased HSIC needs, got 3"),
     ({"against": "nowhere"}, r"against: expected the folder of a finished run, with metrics\.json, got nowhere"),
 ]
 

@@ -237,10 +237,10 @@ def test_a_loss_that_is_no_number_stops_with_step_and_remedy(ask_for):
         ("method.ewc.samples=0", "method.ewc.samples: expected at least 1 image"),
         ("optimizer.lr=-1", "optimizer.lr: expected a number of 0 or more, got -1"),
         ("epochs=-1", "epochs: expected a number of 0 or more, got -1"),
-        ("data.holdout=1", "data.holdout: expected a fraction from 0 to below 1"),
+        ("data.holdout=1", "data.holdout: expected a fraction of at least 0 and below 1"),
         ("evaluation.precision=half", "evaluation.precision: expected one of"),
         ("data.root=/nowhere", "data.root: there is no folder /nowhere"),
-        ("model.weights=/nowhere.pt", "model.weights: there is no file /nowhere.pt"),
+        ("model.weights=/nowhere.pt", "model.weights: /nowhere.pt does not exist"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(ask_for, override, sentence):

@@ -63,7 +63,7 @@ def test_half_precision_stays_and_is_summed_in_float64():
 
 def test_models_that_differ_are_named():
     one, other = small_vit().state_dict(), small_convnet().state_dict()
-    with pytest.raises(RibError, match=r"one architecture, backbone.* is a tensor of only one of them"):
+    with pytest.raises(RibError, match=r"one architecture, but backbone.* is a tensor of only one of them"):
         average([one, other])
     wide = {**one, "backbone.head.bias": torch.zeros(3)}
     with pytest.raises(RibError, match=r"backbone.head.bias has the shapes \(20,\) and \(3,\)"):

@@ -97,7 +97,7 @@ def test_what_is_not_trained_is_a_cell_and_no_row(made, cache):
 def test_a_command_line_without_a_grid_is_one_sentence(store, cache):
     done = grids.run(store, cache, "methods=[ewcc]")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("rib: methods: 'ewcc' is no folder")
+    assert done.stderr.startswith("rib: methods: expected a run folder or a method, got 'ewcc'")
 
 
 def test_a_plan_is_json_for_other_programs(store, cache):
