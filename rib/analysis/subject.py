@@ -129,7 +129,7 @@ class Subject:
 
     @property
     def catalog(self) -> Catalog:
-        """Catalog of the datasets that the run was scored on: of the built-in mini data, or of the real ImageNet sets."""
+        """Catalog of the datasets that the run was scored on: the built-in mini data or the ImageNet family."""
         return self._data[0]
 
     def tree(self, dataset: str) -> ImageTree:

@@ -48,15 +48,13 @@ class Summary:
         seeds: Seeds with a run on every one of these sources.
         over_images: mRI with its interval over images, which are resampled once for all sources and seeds.
         over_seeds: mRI with its interval over ``seeds`` (Student's t); None for fewer than two seeds, and if merged
-            runs of different seeds share an ingredient, as they are then not independent (`model_stock` at seeds 0 and
-            1: both use the fine-tune of seed 1).
-        against_plain: Test of mRI minus that of plain fine-tuning of the same model under the same general options,
-            over the sources and seeds that both have; None if that was not run, and for plain fine-tuning itself.
+            runs of two seeds share an ingredient, which makes them dependent (`model_stock`).
+        against_plain: Test of mRI minus that of plain fine-tuning of the same model, options, sources and seeds;
+            None if that was not run, and for plain fine-tuning itself.
         p_adjusted: Its p-value adjusted by Holm's method for all comparisons of the table.
         val_before: Accuracy on ImageNet val before fine-tuning, a fraction; NaN if it was not scored.
         val_after: The same after fine-tuning, the mean over sources and seeds.
-        source_before: Accuracy on the source before fine-tuning, the mean over sources, a fraction; NaN if it was not
-            scored.
+        source_before: Accuracy on the source before fine-tuning, a fraction; NaN if it was not scored.
         source_after: The same after fine-tuning, the mean over sources and seeds.
         seconds: Mean time for training (or merging) and scoring one run, without its ingredients.
         made_from: Largest number of ingredients of one run; 0 if it trains.

@@ -36,7 +36,7 @@ def resolved_fields(spec: RunSpec) -> dict[str, Any]:
     """Return a run spec as a flat dictionary: options by dotted name, and digests of its input files and code."""
     config, start, recipe = spec.config, spec.start, spec.recipe
     options = {name: value for name, value in flat(config).items() if find_entry(RESOLVED, name) is None}
-    if _code(config.optimizer):
+    if code_digests(config.optimizer):
         # An optimizer of the user's own may read files, too.
         by_content = {f"optimizer.{k}": _by_content(None, k, v, spec.records) for k, v in config.optimizer.items()}
         options |= flat(by_content)
@@ -53,7 +53,7 @@ def resolved_fields(spec: RunSpec) -> dict[str, Any]:
         "optimizer.warmup_steps": recipe and recipe.warmup_steps,
         "precision": recipe and recipe.precision,
         "steps": recipe and recipe.max_steps,
-        "optimizer.code": _code(config.optimizer),
+        "optimizer.code": code_digests(config.optimizer),
         "trainer.strategy": _strategy(config),
         "methods": method_fields(spec),
         "ingredients": [(ingredient.key, ingredient.source) for ingredient in spec.ingredients],
@@ -115,7 +115,7 @@ def method_fields(spec: RunSpec, surgery: bool = False) -> list[list[Any]]:
             written = {
                 k: v for k, v in content.items() if not (registered and is_neutral(f"method.{registered}.{k}", v))
             }
-            found.append([registered or node["_target_"], written, _code(node)])
+            found.append([registered or node["_target_"], written, code_digests(node)])
     return found
 
 
@@ -124,11 +124,11 @@ def content_options(spec: RunSpec) -> dict[str, Any]:
     config, found = spec.config, {}
     nodes = {f"method.{name}": node for name, node in config.method.items() if node and "_target_" in node}
     for where, node in {**nodes, "optimizer": config.optimizer}.items():
-        if code := _code(node):
+        if code := code_digests(node):
             found[f"{where}.code"] = " ".join(code)
         for key, value in node.items():
             content = _by_content(method_stack.registered_name(node), key, value, spec.records)
-            if (where in nodes or _code(node)) and key not in METHOD_RESOLVED and content != value:
+            if (where in nodes or code_digests(node)) and key not in METHOD_RESOLVED and content != value:
                 found[f"{where}.{key}.content"] = content
     return found
 
@@ -174,7 +174,7 @@ def _processes(spec: RunSpec) -> int:
     if not spec.trains or (count := num_processes(config)) == 1:
         return 1
     # What code of the user's does with its rank cannot be known.
-    has_own = any(_code(node) for node in [config.optimizer, *method_stack.training_methods(config).values()])
+    has_own = any(code_digests(node) for node in [config.optimizer, *method_stack.training_methods(config).values()])
     moves = config.batch_norm == BatchNorm.update and not config.trainer.get("sync_batchnorm", False)
     return count if has_own or _varies(spec.start, moves) else 1
 
@@ -208,7 +208,7 @@ def _by_content(registered: str | None, key: str, value: Any, records: Path | No
         return {k: _by_content(registered, key, child, records) for k, child in value.items()}
     if isinstance(value, list):
         return [_by_content(registered, key, child, records) for child in value]
-    path = _path(registered, key, value)
+    path = option_path(registered, key, value)
     if path is None:
         return value
     if isinstance(path, list):
@@ -216,7 +216,7 @@ def _by_content(registered: str | None, key: str, value: Any, records: Path | No
     return {"content": folder_digest_of(path, records) if path.is_dir() else file_digest_of(path, records)}
 
 
-def _path(registered: str | None, key: str, value: object) -> Path | list[Path] | None:
+def option_path(registered: str | None, key: str, value: object) -> Path | list[Path] | None:
     """Return the file or folder that an option's value names, or the files that match it as a glob pattern, or None."""
     words = READS_FILES.get(f"method.{registered}.{key}", (value,)) if registered else ("",)
     if not isinstance(value, str) or value in words:
@@ -231,26 +231,7 @@ def _path(registered: str | None, key: str, value: object) -> Path | list[Path] 
         return None
 
 
-def files_of(spec: RunSpec) -> list[Path]:
-    """Return every file and folder that the methods and the optimizer of a run name in their options."""
-    found: list[Path] = []
-
-    def walk(registered: str | None, key: str, value: object) -> None:
-        if isinstance(value, dict | list):
-            for child in value.values() if isinstance(value, dict) else value:
-                walk(registered, key, child)
-        elif (path := _path(registered, key, value)) is not None:
-            found.extend(path if isinstance(path, list) else [path])
-
-    for node in [*method_stack.training_methods(spec.config).values(), spec.config.optimizer]:
-        if "_target_" in node and (method_stack.registered_name(node) is not None or _code(node)):
-            for key, value in node.items():
-                if key not in METHOD_RESOLVED:
-                    walk(method_stack.registered_name(node), key, value)
-    return found
-
-
-def _code(node: Mapping[str, Any]) -> list[str]:
+def code_digests(node: Mapping[str, Any]) -> list[str]:
     """Return one digest for each class or function of the user's own code that a config block names (``_target_``)."""
     found = (user_code(target) for target in dict.fromkeys(targets(node)))
     return [code.digest for code in found if code is not None]

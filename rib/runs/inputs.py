@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rib.errors import RibError
-from rib.runs.fields import files_of
+from rib.runs import method_stack
+from rib.runs.fields import code_digests, option_path
+from rib.runs.keys import METHOD_RESOLVED
 from rib.runs.resolve import resolve
 from rib.runs.run import Run, unscored
 from rib.runs.spec import RunSpec
@@ -94,3 +96,22 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (file for file in path.rglob("*") if file.is_file())
     else:
         yield path
+
+
+def files_of(spec: RunSpec) -> list[Path]:
+    """Return every file and folder that the methods and the optimizer of a run name in their options."""
+    found: list[Path] = []
+
+    def walk(registered: str | None, key: str, value: object) -> None:
+        if isinstance(value, dict | list):
+            for child in value.values() if isinstance(value, dict) else value:
+                walk(registered, key, child)
+        elif (path := option_path(registered, key, value)) is not None:
+            found.extend(path if isinstance(path, list) else [path])
+
+    for node in [*method_stack.training_methods(spec.config).values(), spec.config.optimizer]:
+        if "_target_" in node and (method_stack.registered_name(node) is not None or code_digests(node)):
+            for key, value in node.items():
+                if key not in METHOD_RESOLVED:
+                    walk(method_stack.registered_name(node), key, value)
+    return found

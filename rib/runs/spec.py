@@ -167,7 +167,7 @@ class RunSpec:
 
     @property
     def scores(self) -> dict[str, ScoreInfo]:
-        """By dataset name: the hash key of its predictions (score key) and the digest of its images, as in metrics.json."""
+        """Hash key of the predictions (score key) and digest of the images, by dataset name, as in metrics.json."""
         return {n: {"key": self.score_keys[n], "images": tree.digest} for n, tree in self.images.items()}
 
     @property
