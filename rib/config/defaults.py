@@ -40,7 +40,7 @@ NOT_OPTIONS = {
 
 
 def flat_changes(config: Config) -> dict[str, Any]:
-    """Return the options that differ from their defaults, as stored in metrics.json: ``{"method.ewc.strength": 10.0}``."""
+    """Return options that differ from their defaults, as in metrics.json: ``{"method.ewc.strength": 10.0}``."""
     changes: dict[str, Any] = {}
     for name, options_ in config.method.items():
         default = shipped_nodes("method").get(name, {})  # of a user's own method every option is listed
