@@ -196,7 +196,7 @@ def _objectnet() -> DatasetSpec:
 
 
 def _derived_from_val() -> tuple[DatasetSpec, ...]:
-    """Return the descriptions of the datasets made from the images of val: Cartoon, Drawing and C."""
+    """Return the descriptions of the datasets made from ImageNet val's images: ImageNet-Cartoon, -Drawing and -C."""
     common: dict[str, Any] = {"derived_from": "imagenet_val", "balanced": True}
     looks = tuple(
         _of_all_classes(

@@ -93,7 +93,7 @@ def expected_images(spec: DatasetSpec) -> str:
 
 
 def _names(spec: DatasetSpec, listing: Listing) -> dict[str, str]:
-    """Return the folder of each class in a listing, by the class's name from `class_name`."""
+    """Map each class's name (from `class_name`) to its folder in a dataset's listing."""
     return {class_name(spec, name): name for name in listing.folders if name != FLAT}
 
 
@@ -143,7 +143,7 @@ def _numbering_fault(spec: DatasetSpec, folder: Path, listing: Listing) -> str |
 
 
 def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int]) -> str | None:
-    """Return a sentence if folders are ImageNet classes that are not in the dataset (A or R have 200), else None."""
+    """Return an error message if folders are ImageNet classes outside the dataset (A and R have 200), else None."""
     if spec.rule != "wnid":
         return None
     foreign = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().wnids))

@@ -78,7 +78,7 @@ class ImageTree:
         return self.digest if self.identity == "content" else self.states()
 
     def states(self) -> str:
-        """Return one digest over the sizes, times and inodes of all files, by which changes are detected.
+        """Return one digest of the sizes, times and inodes of all files, used to detect changes.
 
         On a network file system times and inodes are left out.
         """

@@ -117,7 +117,7 @@ class Tuned(Protocol):
 
     @property
     def head(self) -> set[str]:
-        """Names, within the backbone, of the parameters of its last layer, which maps features to the K outputs."""
+        """Names, within the backbone, of the parameters of its last layer (the classifier)."""
 
     @property
     def space(self) -> Space:

@@ -94,7 +94,7 @@ class Foreign:
 
     @property
     def trainer(self) -> L.Trainer:
-        """Trainer of the user's module."""
+        """The Trainer that the user's module is attached to."""
         return self.model.trainer
 
     def source_images(
@@ -118,7 +118,7 @@ class Foreign:
         return ((*self.transfer(batch), places) for batch, places in batches), number
 
     def transfer(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Move a batch to the device as the Trainer does, with the module's own hooks, and return images and labels.
+        """Move a batch to the device as the Trainer does, with the module's transfer hooks; return images and labels.
 
         Raises:
             RibError: If the batch is not (images, labels, ...).

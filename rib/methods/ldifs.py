@@ -108,7 +108,7 @@ class LDIFS(Method):
         self._handles, self._teacher = [], None
 
     def _hook(self, backbone: nn.Module, kept: dict[str, Tensor]) -> list[RemovableHandle]:
-        """Add forward hooks to a network that store the features of its blocks in ``kept``, by name."""
+        """Add forward hooks that store the features of a network's blocks in ``kept``, by block name."""
         found = blocks(backbone)
         names = list(found)
         if self.scaling == "flattened":

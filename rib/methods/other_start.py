@@ -48,7 +48,7 @@ class OtherStart(Method):
 
     @torch.no_grad()
     def prepare(self, module: Tuned) -> None:
-        """Shuffle the weights, with the same permutation on every process."""
+        """Shuffle the entries of the pretrained weights, with the same permutation on every process."""
         backbone, head = module.backbone, module.head
         for name, p in backbone.named_parameters():
             generator = torch.Generator().manual_seed(int(digest_of([self.seed, name])[:15], 16))

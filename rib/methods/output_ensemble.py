@@ -55,7 +55,10 @@ class OutputEnsemble(Merge):
         Raises:
             RibError: Always.
         """
-        raise RibError("method.output_ensemble: it has no weights of its own; run it with python -m rib.train")
+        raise RibError(
+            "method.output_ensemble: it averages predictions, so there are no merged weights to return; score it with "
+            "python -m rib.train"
+        )
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """Average the probabilities of several models, given their logits.

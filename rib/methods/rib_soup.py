@@ -54,7 +54,10 @@ class RibSoup(Merge):
         if len(kept) == len(given.parts):
             return None
         if not kept:
-            raise RibError(f"method.rib_soup: nothing is left to average for {dataset}; give more ingredients")
+            raise RibError(
+                f"method.rib_soup: every ingredient was fine-tuned on {dataset} or its photographs, so none can be averaged "
+                "for it; add ingredients of other sources"
+            )
         return average([given.parts[i] for i in kept])
 
     def unseen(self, dataset: str, given: Ingredients) -> list[int]:

@@ -1,4 +1,4 @@
-"""Task arithmetic and TIES: sums of the displacements from the start."""
+"""Task arithmetic and TIES: add task vectors (fine-tuned minus start weights) of several runs to the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group results of runs that are comparable in one table, and name the differences between the groups.
+"""Group runs whose results may be compared in one table, and name the settings in which the groups differ.
 
 A table row is one model with one method under one set of settings; its cells are sources, with one run per seed. Runs
 share a table if the fields that apply to the whole table (`SHARED`) agree, and if the runs of each cell agree in

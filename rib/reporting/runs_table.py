@@ -76,7 +76,7 @@ def comparison_table(runs: Sequence[Metrics]) -> Table:
 
 
 def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:
-    """Return messages with the commands of control runs that are missing for models with BatchNorm.
+    """Return a command for each model with BatchNorm that lacks its control: fine-tuning with frozen statistics.
 
     The control is plain fine-tuning with frozen BatchNorm statistics. Updating the statistics alone can cost more
     accuracy than fine-tuning does, so that a method which freezes them would look better for that reason only.

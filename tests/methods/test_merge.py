@@ -227,7 +227,7 @@ def test_the_rib_soup_leaves_out_what_has_seen_the_target():
     kin = RibSoup("family").merge_for("imagenet_drawing", g)
     assert equal(kin, average([g.parts[0], g.parts[2]]))
     alone = Ingredients(g.start, g.parts[:1], g.labels[:1], ["imagenet_a"])
-    with pytest.raises(RibError, match="nothing is left to average for imagenet_a"):
+    with pytest.raises(RibError, match="every ingredient was fine-tuned on imagenet_a"):
         RibSoup().merge_for("imagenet_a", alone)
 
 
