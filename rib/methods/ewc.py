@@ -170,7 +170,7 @@ class EWC(Method):
         return self.form == "penalty"
 
     def penalty(self, module: Tuned, step: Step) -> Tensor | None:
-        """Return strength/2 * sum_i F_i (theta_i - theta0_i)^2, a float32 scalar in nats; None with ``form=proximal``."""
+        """Return strength/2 * sum_i F_i (theta_i - theta0_i)^2, float32, in nats; None with ``form=proximal``."""
         if self.form != "penalty":
             return None
         return quadratic(trained_parameters(module), self._anchor, self._importance)

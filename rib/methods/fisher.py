@@ -54,7 +54,7 @@ def sample_labels(model: nn.Module, images: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: Space) -> Tensor:
-    """Return the output index of each image's true class; if the class has several outputs, the one that the model finds likeliest.
+    """Return the output index of each image's true class; of a class with several outputs, the likeliest.
 
     Args:
         model: In eval mode.

@@ -55,8 +55,8 @@ class RibSoup(Merge):
             return None
         if not kept:
             raise RibError(
-                f"method.rib_soup: every ingredient was fine-tuned on {dataset} or its photographs, so none can be averaged "
-                "for it; add ingredients of other sources"
+                f"method.rib_soup: every ingredient was fine-tuned on {dataset} or its photographs, so none can be "
+                "averaged for it; add ingredients of other sources"
             )
         return average([given.parts[i] for i in kept])
 

@@ -108,7 +108,7 @@ class PaperTable:
         return {i for i in eligible if self.rows[i].over_images.value == tops[self.rows[i].model]}
 
     def _can_be_best(self, row: Summary) -> bool:
-        """Return True if a row may be bold: it shows the only or default setting of its method, and no trial of a search."""
+        """Return True if a row may be bold: its method's only or default setting, and no trial of a search."""
         settings = sum((other.model, other.method) == (row.model, row.method) for other in self.rows)
         return not row.is_trial and (settings == 1 or self.label(row) == row.method)
 
