@@ -88,7 +88,7 @@ def test_ctrl_c_says_how_to_go_on(store, cache, undisturbed):
     os.kill(child.pid, signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "the same command goes on" in err
+    assert "run the same command to resume" in err
     assert "Traceback" not in err
     assert_same(undisturbed, finish(store, cache)[0])
 
@@ -100,7 +100,7 @@ def test_sigterm_is_no_success(store, cache):
     child.terminate()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 143
-    assert "the same command goes on" in err
+    assert "run the same command to resume" in err
     assert checkpoints(store)
 
 
