@@ -69,7 +69,7 @@ def find_finished(config: Config) -> Run | None:
 
 
 def get_or_make(spec: RunSpec, store: RunStore) -> Run:
-    """Return the finished run that a `RunSpec` describes; if it is missing, make it, and first every run it needs.
+    """Return the finished run that a `RunSpec` describes; if missing, make it after making the runs that it needs.
 
     Args:
         spec: The run.
@@ -118,16 +118,17 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
 
 
 def _is_outdated(spec: RunSpec, run: Run) -> bool:
-    """Return True, with a message, if the runs that a finished run was made from have other weights now."""
+    """Return True, and print why, if a finished run was made from other runs whose weights have changed since."""
     views = run.all_metrics() if run.metrics() is not None else []
     changed = next(filter(None, (out_of_date(metrics, spec, run) for metrics in views)), None)
     if changed is not None:
-        say(f"{run.folder} is out of date, an ingredient has other weights now ({changed}); making it again")
+        why = f"the weights of a run it was made from have changed ({changed})"
+        say(f"{run.folder} is out of date: {why}; making it again")
     return changed is not None
 
 
 def _get_ingredient(spec: RunSpec, ingredient: Ingredient, store: RunStore) -> Run:
-    """Return a finished run that another one needs; make it if it is missing."""
+    """Return a finished run that another run is made from (its ingredient); make the ingredient if it is missing."""
     if ingredient.folder is not None:
         run = Run(ingredient.folder)
         if not run.is_intact:
@@ -148,7 +149,7 @@ def _get_ingredient(spec: RunSpec, ingredient: Ingredient, store: RunStore) -> R
 
 
 def _get_intact(spec: RunSpec, store: RunStore) -> Run:
-    """Return the finished run that a `RunSpec` describes, made again if its weights file has a wrong checksum."""
+    """Return the finished run that a `RunSpec` describes; make it again if its weights file has a wrong checksum."""
     run = get_or_make(spec, store)
     if agree(spec.config, lambda: run.is_intact):
         return run
@@ -203,7 +204,7 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
 
 @contextmanager
 def _discard_if_inputs_changed(watch: Watch | None) -> Iterator[None]:
-    """Delete an unfinished run if the block fails after input files changed; no later attempt may resume from it."""
+    """Context manager: if its body fails after an input file changed, delete the unfinished run (never resume it)."""
     try:
         yield
     except BaseException:
@@ -214,7 +215,7 @@ def _discard_if_inputs_changed(watch: Watch | None) -> Iterator[None]:
 
 
 def _score_missing(spec: RunSpec, run: Run, fabric: Fabric, merging: Merging | None) -> None:
-    """Score the run's model, and those of its interpolation curve, on every dataset without predictions."""
+    """Score a run's model, and the models on its interpolation curve, on every dataset that has no predictions yet."""
     missing = fabric.broadcast(unscored(spec, run))  # ranks must not look for themselves: rank zero is writing
     if missing:
         from rib.scoring.one_pass import LoadedRun, score_together

@@ -68,7 +68,7 @@ def command_for(made: Config | Metrics, **changes: Any) -> str:
 
 
 def command_of(run: Run, metrics: Metrics | None = None, **changes: Any) -> str:
-    """Return the shell command that makes a finished run, for use in a message; a phrase if its config cannot be read.
+    """Return the shell command that made a finished run, for a message; if its config is unreadable, a phrase instead.
 
     Args:
         run: A run in its store.
@@ -86,7 +86,7 @@ def scoring_command_of(run: Run, metrics: Metrics | None = None) -> str:
 
     Args:
         run: A run in its store.
-        metrics: The metrics file that is meant; None for that of the suite that it was first scored on.
+        metrics: The metrics file whose suite to score; None for that of the suite that it was first scored on.
     """
     words = [rib.config.spell_override("runs", str(run.folder))]
     try:
@@ -176,7 +176,7 @@ class _Command:
         return rib.config.check_config(cfg, EvaluateConfig if self.external else Config)
 
     def _options(self, config: Config) -> dict[str, Any]:
-        """Return the options that affect a config's run and may have to be in its command: values by dotted name."""
+        """Return the values, by dotted name, of all options of a config that affect its run."""
         plain = rib.config.to_plain(config)
         flat = dict(_leaves({field.name: plain[field.name] for field in fields(Config)}))
         if not self.trains:

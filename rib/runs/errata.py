@@ -54,7 +54,7 @@ def switches(config: Config) -> dict[str, Any]:
 
 
 def apply_switches(config: Config) -> Config:
-    """Return a config in which each ``paper.*`` switch that is on has replaced the default options that it concerns.
+    """Return a config with the defaults of options replaced as its ``paper.*`` switches say; options set by hand stay.
 
     Args:
         config: A composed config.

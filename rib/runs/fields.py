@@ -160,7 +160,7 @@ def _source(spec: RunSpec) -> dict[str, Any]:
 
 
 def _strategy(config: Config) -> str:
-    """Return the Trainer's strategy, or ``replicated`` for any with which each process holds all weights (DDP).
+    """Return the name of the Trainer's strategy; ``replicated`` if every process holds all weights (one process, DDP).
 
     Sharded strategies (FSDP) round differently.
     """
@@ -199,7 +199,7 @@ def _by_content(registered: str | None, key: str, value: Any, records: Path | No
 
     Args:
         registered: Name of a method of rib's, of which the options of `READS_FILES` may name files; None for the
-            user's code, where any text may that names something on the disk.
+            user's code, in which every text that is the path of something on the disk is replaced.
         key: The option.
         value: Its value.
         records: Folder with known digests of files; None to read every file.

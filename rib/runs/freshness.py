@@ -1,4 +1,4 @@
-"""Check whether a finished run is up to date: same images and scoring, same weights of the runs it was made from."""
+"""Check that a finished run is up to date: its images, way of scoring and the runs it was made from are unchanged."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Check that the input files of a run did not change while the run was being made.
 
-The key covers the content of input files at the start of the command, but a run reads them for hours. So it is resolved
-again right before it begins, and size, times and inode of every input file are compared before and after. A changed
-time is enough to refuse a result, since nobody can tell what was read in between.
+A run's hash key covers the content of input files at the start of the command, but the run reads them for hours. So the
+run is resolved again right before it begins, and size, times and inode of every input file are compared before and
+after. A changed time is enough to refuse a result, since nobody can tell what was read in between.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def key_of(fields: Mapping[str, Any], kind: Kind) -> str:
 
 
 def select_key_fields(fields: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """Return the fields that are hashed into a key: not those in `LEFT_OUT`, nor options at their `NEUTRAL` value."""
+    """Return the fields that are hashed into a key: all except those in `LEFT_OUT` or at their `NEUTRAL` value."""
     left_out = LEFT_OUT[kind]
     return {
         name: value
@@ -242,5 +242,5 @@ def is_neutral(name: str, value: object) -> bool:
 
 
 def find_entry(names: Iterable[str], name: str) -> str | None:
-    """Return the first of ``names`` that covers an option: its own name or a prefix such as ``data.``, or None."""
+    """Return the first of ``names`` that is an option's name or a prefix of it, such as ``data.``; None if none is."""
     return next((entry for entry in names if name == entry or (entry.endswith(".") and name.startswith(entry))), None)

@@ -75,9 +75,9 @@ class PairedPredictions:
         return cls(dataset, before, after, paths, cells)
 
     def changes(self, derived_from: Mapping[str, str | None]) -> list[Changes]:
-        """Return -1, 0 or +1 per image (correct after minus before), from which the confidence interval is computed.
+        """Return whether each image became right (+1), wrong (-1) or neither (0), to compute confidence intervals from.
 
-        There is one entry, or one for each corruption and severity of ImageNet-C (cell).
+        The list has one item for the dataset; for ImageNet-C one for each corruption and severity (cell).
 
         Args:
             derived_from: By dataset, the dataset whose photographs it was made from, or None.
@@ -97,7 +97,7 @@ class PairedPredictions:
         ]
 
     def accuracy(self, derived_from: Mapping[str, str | None]) -> DatasetAccuracy:
-        """Return accuracy before and after fine-tuning and its change: the dataset's entry in metrics.json.
+        """Return a dataset's entry in metrics.json: accuracy before and after fine-tuning, and its change.
 
         Args:
             derived_from: By dataset, the dataset whose photographs it was made from, or None.

@@ -62,7 +62,7 @@ def check(config: Config) -> None:
     """Check that all methods of a config can be used together.
 
     Raises:
-        RibError: If two methods exclude each other, or one cannot be trained with this Trainer; it gives the reason.
+        RibError: If two methods exclude each other, or one cannot be trained with this Trainer; the message says why.
     """
     names = [name for name, node in config.method.items() if node]
     classes = classes_of(config)
@@ -85,7 +85,7 @@ def check(config: Config) -> None:
 
 
 def classes_of(config: Config) -> set[str]:
-    """Return the names of a config's methods; rib's own by their registered names, whatever the config calls them."""
+    """Return the names of a config's methods: registered names (``ewc``) for rib's, the config's own for the user's."""
     return {registered_name(node) or name for name, node in config.method.items()}
 
 

@@ -97,7 +97,7 @@ class Predictions:
         """Read predictions from a file written by `save`.
 
         Raises:
-            DamagedError: If the file is damaged or missing; once deleted, the next command scores the dataset again.
+            DamagedError: If the file is damaged or missing; delete a damaged one, and the next command scores again.
         """
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as columns:

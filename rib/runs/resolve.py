@@ -43,7 +43,7 @@ class Resolver:
     _known: dict[str, Any] = field(default_factory=dict)
 
     def once(self, key_fields: object, find: Callable[[], T]) -> T:
-        """Call ``find`` the first time only, and return its result, or raise its error, every time.
+        """Return the result of a lookup, or raise its error; repeat no lookup that was made before.
 
         Args:
             key_fields: Everything that the result depends on, as JSON.
@@ -97,7 +97,7 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
         except MissingDatasetError as error:
             if not config.data.allow_incomplete:
                 raise
-            say(f"left out: {error}")
+            say(f"dataset left out of scoring: {error}")
     digests = cache / "digests"
     # Nothing is trained, so neither the licence of the source nor a recipe matters.
     if PRETRAINED in config.method or EXTERNAL in config.method:
@@ -126,7 +126,7 @@ def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: 
     held_out = (spec.config.data.holdout, _subset_seed(spec.config))
 
     def check_held_out(source: str, trained_without: tuple[float, int | None]) -> None:
-        """Check that the ingredient was not trained on the held-out images, by which the merging method chooses."""
+        """Check that the ingredient was not trained on the held-out images, by which a merging method picks models."""
         derived_from = {name: dataset.derived_from for name, dataset in spec.catalog.specs.items()}
         if spec.held_out is None or family_of(source, derived_from) != family_of(spec.source_name, derived_from):
             return

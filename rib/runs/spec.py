@@ -150,7 +150,7 @@ class RunSpec:
 
     @cached_property
     def images(self) -> dict[str, ImageTree]:
-        """Images to score, by dataset name; with those held out from training, if no scored dataset contains them."""
+        """Images to score, by dataset name; held-out images get an entry of their own if no scored dataset has them."""
         name = self.held_out_name
         more = {} if self.held_out is None or name in self.scored else {str(name): self.held_out}
         return {**self.scored, **more}
@@ -172,7 +172,7 @@ class RunSpec:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options that differ from their defaults after null options were filled in: values by dotted name.
+        """Values, by dotted name, of the options that differ from their defaults once null options are filled in.
 
         A learning rate that equals the default is not among them, even if the user set it.
         """
@@ -233,7 +233,10 @@ class RunSpec:
 
     @property
     def identity(self) -> str:
-        """Basis of the images' digests: ``content``, ``listing`` (names and sizes) or ``pixels`` (mini), or several."""
+        """What images are identified by: ``content``, ``listing`` (names and sizes), ``pixels`` (built-in), or a mix.
+
+        A mix is joined by ``and``: ``content and pixels``.
+        """
         trees = [*self.images.values(), *filter(None, (self.source,))]
         return " and ".join(sorted({tree.identity for tree in trees})) or "content"
 
@@ -245,9 +248,9 @@ class RunSpec:
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """Number and digest of the images that the weights are trained on, after a subset was taken; else None.
+        """Number and digest of the training images, without those held out; None for a run that trains nothing itself.
 
-        None where nothing was trained here; ingredients record their own.
+        Runs that a merged one is made from record their own.
         """
         if self.source is None or self.ingredients:
             return None

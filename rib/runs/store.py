@@ -63,7 +63,7 @@ class RunStore:
             try:
                 metrics = read_metrics(file) if _is_run(file) else None
             except RibError as error:
-                say(f"left out: {error}")
+                say(f"run left out: {error}")
                 continue
             if metrics is not None and all(metrics.get(k) == v for k, v in where.items()):
                 found.append(Run(file.parent))
@@ -81,7 +81,7 @@ class RunStore:
         return found[0]
 
     def seconds(self, model: str, method: str) -> float | None:
-        """Return the seconds that the last comparable run took (same model, if possible same method), or None."""
+        """Return the seconds that a finished run of a model took, if possible of the same method; None without one."""
         trained = [m for run in self.finished(model=model) if (m := run.metrics()) and m["source"] != "none"]
         same = [m for m in trained if m["method"] == method] or trained
         return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
@@ -141,7 +141,7 @@ class RunStore:
                 return
 
     def begin(self, run: Run, lock: Lock, again: bool = False) -> Run:
-        """Return the folder to make a run in; it continues what a dead or stalled process left, if there is anything.
+        """Return the folder to make a run in: what a dead or stalled process left of the run, else a new, empty folder.
 
         Args:
             run: The run to make.
@@ -175,7 +175,7 @@ class RunStore:
             again: Replace a finished run.
 
         Raises:
-            TakenOverError: If another process has taken over; its result then counts.
+            TakenOverError: If another process has taken over the run; the result of that process then counts.
         """
         if work == run:
             return
@@ -196,7 +196,7 @@ class RunStore:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _replaced(self, run: Run) -> Path:
-        """Return the folder of a finished run while another is replacing it."""
+        """Return the path to which `publish` moves the old copy of a finished run that was made again."""
         return run.folder.with_name(f"{run.key}.old")
 
     def _leftovers(self, run: Run) -> list[Path]:

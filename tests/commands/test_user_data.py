@@ -55,7 +55,7 @@ def test_what_is_gone_on_without_is_named_and_stamped(spec, root, capsys, limit)
     shutil.rmtree(root / "imagenet-a")
     asked = spec("dataset=imagenet_train", ALLOW, f"data.limit={limit}")
     assert list(asked.scored) == ["imagenet_r", "objectnet"]
-    assert capsys.readouterr().err.startswith("left out: ImageNet-A: expected the folder")
+    assert capsys.readouterr().err.startswith("dataset left out of scoring: ImageNet-A: expected the folder")
     assert asked.protocol["switches"]["incomplete"] == {
         "imagenet_train": {"images": 4, "expected": 6, "classes": 2, "expected_classes": 3},
         "objectnet": {"images": 4, "expected": None, "classes": 2, "expected_classes": 3},

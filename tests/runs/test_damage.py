@@ -56,7 +56,7 @@ def test_metrics_that_are_none_are_one_sentence_wherever_they_are_met(tmp_path, 
         with pytest.raises(DamagedError, match=r"metrics.json .*; delete it and run the same command again"):
             look()
     assert store.finished() == []
-    assert "left out: " in capsys.readouterr().err
+    assert "run left out: " in capsys.readouterr().err
     store.recover(run)
     assert "moved aside" in capsys.readouterr().err
     assert run.metrics() is None

@@ -378,7 +378,7 @@ def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
     assert metrics_if_current(run, resolve(soup)) is None
     capsys.readouterr()
     again = finetune(soup)
-    assert "is out of date, an ingredient has other weights now (finetune)" in capsys.readouterr().err
+    assert "is out of date: the weights of a run it was made from have changed (finetune)" in capsys.readouterr().err
     assert again.metrics()["ingredients"][0]["weights"] == file_digest(part.weights_file)
     assert again.metrics()["accuracy"] != before
     # One that is gone is accepted.
