@@ -88,14 +88,14 @@ class Space(Protocol):
         """Convert the model's outputs (B, K) to logits of the source dataset's classes, (B, C)."""
 
     def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the index of the largest output among those of each image's class, shape (B,)."""
+        """Return for each image the index of the largest output among those of its labelled class, shape (B,)."""
 
 
 class Cache(Protocol):
     """Interface of a disk cache, in which a file's name is a digest of everything that its content depends on."""
 
     def file(self, kind: str, **facts: object) -> Path:
-        """Return the path of the cached file for these facts, which may not exist yet."""
+        """Return the path of the cached file whose content depends on ``facts``; the file may not exist yet."""
 
     def making(self, file: Path) -> AbstractContextManager[object]:
         """Lock a cached file while the caller looks for it and, if it is missing, computes it."""
@@ -109,11 +109,11 @@ class Tuned(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The model: from images to logits of all outputs, (B, K)."""
+        """The model, which maps images to the logits of all outputs, (B, K)."""
 
     @property
     def backbone(self) -> nn.Module:
-        """The network inside the model, by whose parameter names layers are recognised."""
+        """The network inside the model; layers are recognised by the names of its parameters."""
 
     @property
     def head(self) -> set[str]:
@@ -133,14 +133,14 @@ class Tuned(Protocol):
 
     @property
     def memo(self) -> Cache | None:
-        """Disk cache for values that depend only on the start weights, such as the Fisher; None without a cache."""
+        """Disk cache for values that depend only on the start weights, such as the Fisher diagonal; None: no cache."""
 
     @property
     def trainer(self) -> L.Trainer:
         """Lightning's trainer."""
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
-        """Select training images of the source by a seed; in your own Trainer available from ``begin`` on.
+        """Sample the source's training images at random, by a seed; in your own Trainer available from ``begin`` on.
 
         Args:
             count: Number of images; all, if there are fewer.
@@ -193,7 +193,7 @@ class Method(L.Callback):
             or which of its weights train (adapters), 1 regularizes, 2 averages. Methods of one order are sorted by
             name.
         rib_only: Why the method runs in rib's commands only; empty for one that runs in any Trainer.
-        changes_end: The method changes the weights when the fit has ended.
+        changes_end: True if the method changes the weights when the fit has ended.
     """
 
     name: ClassVar[str] = cast("str", _ClassName())
@@ -205,20 +205,20 @@ class Method(L.Callback):
     _start_digest: str | None = None
 
     def prepare(self, module: Tuned) -> None:
-        """Change the model or keep its start weights, before a checkpoint is restored and optimizers exist."""
+        """Change the model or copy its start weights, before a checkpoint is restored and optimizers exist."""
 
     def parameter_groups(self, module: Tuned) -> list[dict[str, Any]] | None:
-        """Return optimizer parameter groups that replace the single group of all parameters, or None."""
+        """Return optimizer parameter groups to use instead of one group of all parameters; None to keep that one."""
         return None
 
     def begin(self, module: Tuned) -> None:
         """Run once before the first training batch, when the optimizer and the training images are available."""
 
     def before_batch(self, module: Tuned) -> None:
-        """Run before each batch."""
+        """Run before each training batch."""
 
     def penalty(self, module: Tuned, step: Step) -> Tensor | None:
-        """Return a scalar to add to the cross-entropy, in nats per image, or None."""
+        """Return a scalar to add to the cross-entropy, in nats per image; None to add nothing."""
         return None
 
     def before_step(self, module: Tuned) -> None:
@@ -231,7 +231,7 @@ class Method(L.Callback):
         """Run at the end of training, to leave plain weights in the model, as LoRA does by merging its updates."""
 
     def report(self) -> dict[str, float]:
-        """Return numbers about this training for metrics.json, by name; called after training has begun."""
+        """Return what the method measured or chose, as numbers by name for metrics.json, after the fit or merge."""
         return {}
 
     def has_penalty(self) -> bool:
@@ -283,13 +283,13 @@ class Method(L.Callback):
             hook_steps(trainer.optimizers[0], [self], own)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Call `begin`."""
+        """Call `begin` once, before the first training batch."""
         self.begin(tuned(pl_module))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Call `before_batch`."""
+        """Call `before_batch` before each training batch."""
         self.before_batch(tuned(pl_module))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
@@ -302,11 +302,11 @@ class Method(L.Callback):
             raise foreign.nobody_asked(self)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Call `before_step`."""
+        """Call `before_step` right before each optimizer step."""
         self.before_step(tuned(pl_module))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Call `finish`; in a user's own Trainer write final.ckpt after the last method that changes the weights."""
+        """Call `finish`; in a user's own Trainer the last method that changes the weights then writes final.ckpt."""
         own = tuned(pl_module)
         self.finish(own)
         if isinstance(own, foreign.Foreign):

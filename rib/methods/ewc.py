@@ -177,7 +177,10 @@ class EWC(Method):
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
-        """Take the module docstring's proximal step if ``form=proximal``; at strength or lr 0 nothing changes."""
+        """Take the proximal step with ``form=proximal`` (formula in the module's docstring); else do nothing.
+
+        At strength or lr 0 the step changes no weight.
+        """
         if self.form != "proximal":
             return
         steps = {
@@ -217,7 +220,9 @@ class EWC(Method):
                 # Rank zero decides for all: on a network disk another rank may see the file later.
                 if trainer.strategy.broadcast(found is not None):
                     if found is None:
-                        raise RibError(f"method.ewc: expected {file} on a file system that all processes can read")
+                        raise RibError(
+                            f"method.ewc: expected {file} (the Fisher) on a file system that all processes can read"
+                        )
                     fisher = found
                 else:
                     fisher = self._estimate(module, device)
@@ -228,7 +233,7 @@ class EWC(Method):
         return normalise_tensors(fisher) if self.normalise == "tensor" else fisher
 
     def _estimate(self, module: Tuned, device: torch.device) -> dict[str, Tensor]:
-        """Estimate the Fisher diagonal, scaled to mean 1, on the CPU; also its relative error and its mean unscaled."""
+        """Estimate the Fisher diagonal; return it scaled to mean 1, its relative error and its unscaled mean (CPU)."""
         model = self._start_model(module, device)
         rank, world = rank_and_world()
         loader, number = self._selection(module, rank, world)

@@ -72,7 +72,7 @@ def dataset_labels(model: nn.Module, images: Tensor, labels: Tensor, space: Spac
 def squared_gradients(
     model: nn.Module, images: Tensor, labels: Tensor, way: Way = "loop", weights: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute squared per-sample gradients of the cross-entropy, summed over images and, apart, over weights.
+    """Compute squared per-image gradients of the cross-entropy: their sum over images, and each image's over weights.
 
     Args:
         model: In eval mode (no BatchNorm batch statistics, no dropout).
@@ -149,7 +149,7 @@ def fisher_diagonal(
 def _label_draws(
     model: nn.Module, images: Tensor, given: Tensor, labels: Labels
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield labels (B,) for the images and their weights: once, or with ``expected`` once for each of K outputs."""
+    """Yield pairs of labels (B,) and weights (B,) or None (all 1): one pair, or with ``expected`` one per output."""
     if labels == "sampled":
         yield sample_labels(model, images, given), None
     elif labels == "dataset":
@@ -162,7 +162,7 @@ def _label_draws(
 
 
 def moments(each: Tensor) -> Tensor:
-    """Return count, sum and sum of squares of some values, shape (3,), which can be summed over processes."""
+    """Return the count, sum and sum of squares of the given values, shape (3,); such tensors add up over processes."""
     return torch.stack([each.new_tensor(len(each)), each.sum(), each.square().sum()])
 
 

@@ -209,17 +209,17 @@ def check_resumed(method: Method, checkpoint: dict[str, Any], start: str) -> Non
     """Check that a checkpoint is of a fit with this method that began from the module's present start weights.
 
     Raises:
-        RibError: If it began from others, or without a method.
+        RibError: If it began from other weights, or ran without a method.
     """
     if START not in checkpoint:
         raise RibError(
-            f"{method.name}: expected a checkpoint of a fit with this method, got one of another; to start from its "
+            f"{method.name}: expected a checkpoint of a fit with this method, got one without it; to start from its "
             "weights, load them in __init__"
         )
     if checkpoint[START] != start:
         raise RibError(
             f"{method.name}: expected the start weights that the checkpoint's fit began from, got others; build the "
-            "network in __init__ from the same pretrained weights, and seed what is drawn at random"
+            "network in __init__ from the same pretrained weights, and seed any random initialisation"
         )
 
 
@@ -266,7 +266,7 @@ def final_checkpoint(trainer: L.Trainer) -> str | None:
 
 
 def save_final(method: Method, changing: Sequence[Method], trainer: L.Trainer) -> None:
-    """Write final.ckpt after the last method that changes the weights at the end of a fit.
+    """Write final.ckpt if ``method`` is the last of those that change the weights at the end of a fit; else do nothing.
 
     It holds weights only, since the states of other callbacks and the optimizer belong to the weights before the
     change.

@@ -13,7 +13,7 @@ from rib.models.layers import depths
 
 
 class LayerDecay(Method):
-    """Layer-wise learning-rate decay: lr * decay^(L + 1 - l) at depth l of L blocks.
+    """Layer-wise learning-rate decay: in a network of L blocks, depth l learns at lr * decay^(L + 1 - l).
 
     Depth 0 is the embedding, L + 1 the head. Clark et al. 2020 (ELECTRA), arXiv 2003.10555, section 3.1; for ViTs Bao
     et al. 2021 (BEiT), arXiv 2106.08254. In a config::

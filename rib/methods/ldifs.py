@@ -121,7 +121,7 @@ class LDIFS(Method):
         return handles
 
     def _distance(self, now: Tensor, before: Tensor) -> Tensor:
-        """Compute the mean squared distance of a batch's features after one block, now and in the start model."""
+        """Compute the mean squared distance between the trained and the start model's features after one block."""
         if self.scaling == "flattened":
             return (_unit(now) - _unit(before)).square().sum(dim=1).mean()
         units = [_unit_channels(features, self._channels_last) for features in (now, before)]

@@ -93,7 +93,7 @@ class LoRA(Method):
         known = sites(backbone)
         if absent := [target for target in self.targets if target not in known]:
             raise RibError(
-                f"method.lora.targets: this model has no {absent[0]}; expected any of {', '.join(known) or 'nothing'}"
+                f"method.lora.targets: this model has no {absent[0]}; targets that it has: {', '.join(known) or 'none'}"
             )
         trained = {name for kind in self.train for name in BESIDE[kind](backbone)}
         for name, p in backbone.named_parameters():

@@ -117,7 +117,7 @@ class LwF(Method):
         self._teacher = None
 
     def _other_images(self, module: Tuned, step: Step) -> Tensor:
-        """Return the images to distil on with ``inputs`` other than source: augmented ones, or some of the folder.
+        """Return the images to distil on if ``inputs`` is not source: the batch augmented, or some of the folder.
 
         Each is chosen at random by (seed, epoch, source image that it replaces), so that a resumed run chooses the
         same, and neither processes nor batch sizes matter.
@@ -131,7 +131,7 @@ class LwF(Method):
         return torch.stack([module.read_image(self._files[int(i)]) for i in drawn]).to(step.images.device)
 
     def _augmented(self, image: Tensor, seed: int) -> Tensor:
-        """Crop and flip an image at random, by a seed."""
+        """Return an image randomly cropped and flipped; the seed determines how."""
         with torch.random.fork_rng(devices=[]):
             # Forks only the CPU's generator, which draws crops and flips; the GPU's is seeded by the step.
             torch.default_generator.manual_seed(seed)
@@ -153,7 +153,7 @@ def _gpus(images: Tensor) -> list[torch.device]:
 
 @contextmanager
 def _still_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Freeze BatchNorm's running statistics within a block, so that they stay those of the source's images."""
+    """Context manager that stops BatchNorm's running statistics, so that they stay those of the source's images."""
     moving = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in moving:
         layer.eval()

@@ -56,8 +56,8 @@ class Ingredients:
         """
         if self.accuracy is None:
             raise RibError(
-                "expected held-out images to choose on, since neither training images nor targets may be used for "
-                "that; hold out a part of the source with data.holdout=0.1"
+                "expected held-out images, by the accuracy on which this method chooses how to merge (training images "
+                "and targets may not be used for that); hold out a part of the source with data.holdout=0.1"
             )
         return self.accuracy
 
@@ -80,11 +80,11 @@ class Merge(Method):
         """Return the merged weights, by the parameter names of the unmodified network."""
 
     def merge_for(self, dataset: str, given: Ingredients) -> dict[str, Tensor] | None:
-        """Return the weights to score one dataset with, if they differ from those of `merge`; else None."""
+        """Return weights made for scoring one dataset only (RIB soup); None to score it with those of `merge`."""
         return None
 
     def variants(self, given: Ingredients) -> dict[str, dict[str, Tensor]]:
-        """Return further models to score in the same pass, such as those along an interpolation curve, by label."""
+        """Return weights of further models to score in the same pass, by label, such as an interpolation curve's."""
         return {}
 
     def prepare(self, module: Tuned) -> None:
@@ -93,7 +93,7 @@ class Merge(Method):
         self._start = {name: tensor.detach().clone() for name, tensor in _plain(module.backbone).items()}
 
     def finish(self, module: Tuned) -> None:
-        """Replace the weights by the merge of the start and the end of this fit."""
+        """Replace the model's weights by a merge of those at the start and at the end of this fit."""
         backbone = module.backbone
         end = {name: tensor.detach().cpu().clone() for name, tensor in backbone.state_dict().items()}
         start = {name: tensor.cpu() for name, tensor in self._start.items()}

@@ -1,4 +1,4 @@
-"""Model Stock: interpolate from the start to the mean of fine-tunes by the angle between them."""
+"""Model Stock: interpolate from the start to the mean of fine-tuned models, by the angle between their changes."""
 
 from __future__ import annotations
 

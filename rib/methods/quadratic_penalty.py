@@ -24,7 +24,7 @@ class _Pull(torch.autograd.Function):
 
 
 def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: list[Tensor] | float) -> Tensor:
-    """Compute 1/2 sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32 also under autocast.
+    """Compute the penalty 1/2 sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32 also under autocast.
 
     The forward pass keeps the gradient F_i (theta_i - theta0_i), since autograd would take twice the passes over the
     weights for the same bits.
@@ -40,7 +40,7 @@ def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: l
 
 
 def stability_bound(optimizer: Optimizer) -> float:
-    """Return the largest curvature of a parabola at which SGD still converges, with its peak learning rate.
+    """Return the largest curvature of a quadratic loss at which SGD with its peak learning rate still converges.
 
     2 (1 + m) / lr with momentum m, 2 (1 + m) / (1 + 2 m) / lr with Nesterov's, 2 / lr without; infinity for any other
     optimizer, whose steps are not in proportion to gradients.
@@ -57,6 +57,6 @@ def stability_bound(optimizer: Optimizer) -> float:
 
 
 def peak_rate(group: Mapping[str, Any]) -> float:
-    """Return the largest learning rate of a parameter group: its scheduler's peak where known, else its present one."""
+    """Return the largest learning rate of a parameter group: its scheduler's peak if known, else the current rate."""
     rate: float = group.get("max_lr", group.get("initial_lr", group["lr"]))
     return rate

@@ -1,4 +1,4 @@
-"""RIB soup: the mean of fine-tunes on the benchmark's other sources."""
+"""RIB soup: the mean of the models fine-tuned on the benchmark's other sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rib.models.weights import average
 
 
 class RibSoup(Merge):
-    """Mean of the fine-tunes on the other sources; each target is scored without its own fine-tune.
+    """Mean of the models fine-tuned on the other sources; for each target without the one fine-tuned on that target.
 
     It tests whether an average of models, each fine-tuned on one shift, does better than the best of them on a shift
     that none was trained on. With source X the soup is of every other source that may be trained on, and target T is

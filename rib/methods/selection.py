@@ -143,7 +143,7 @@ def _rows(batch: Any, rows: Tensor) -> list[Any]:
 
 
 def _shares(batches: Iterable[tuple[Any, Tensor]], rank: int, world: int) -> Iterator[tuple[Any, Tensor, Tensor]]:
-    """Yield each batch, its positions, and the indices of its rows that belong to this process."""
+    """Yield each batch with its images' positions in the selection and the indices of the rows this process takes."""
     for batch, places in batches:
         keep = torch.nonzero(places % world == rank)[:, 0]
         if len(keep):

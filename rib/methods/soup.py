@@ -66,5 +66,5 @@ class Soup(Merge):
         return sorted(kept)
 
     def report(self) -> dict[str, float]:
-        """Return the number of averaged ingredients, and 1 for each of them by its label."""
+        """Return the number of averaged ingredients, and for each averaged ingredient a 1 under its label."""
         return {"soup.ingredients": len(self.kept), **{f"soup.kept.{label}": 1.0 for label in self.kept}}

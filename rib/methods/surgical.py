@@ -85,7 +85,7 @@ class Surgical(Method):
         return [{"params": ps, "lr": module.lr * self.rates[layer]} for layer, ps in groups.items()]
 
     def report(self) -> dict[str, float]:
-        """Return each layer's learning rate relative to the largest; with ``per=tensor`` the smallest and median."""
+        """Return each layer's learning rate relative to the largest; with ``per=tensor`` only minimum and median."""
         if self.per == "tensor" and self.rates:
             rates = self.rates.values()
             return {"surgical.smallest_rate": min(rates), "surgical.median_rate": median(rates)}

@@ -108,7 +108,7 @@ class Ties(Merge):
         return combine([given.start, *given.parts], elect)
 
     def _floor(self, start: StateDict, end: StateDict, names: frozenset[str]) -> float:
-        """Return the smallest magnitude of a displacement's entries that is kept, by the share ``keep``."""
+        """Return the magnitude from which entries of a displacement are kept, so that the share ``keep`` of them is."""
         moved = torch.cat([(end[n].double() - start[n].double()).abs().flatten() for n in start if n in names])
         count = max(1, round(self.keep * len(moved)))
         return float(moved.kthvalue(len(moved) - count + 1).values)

@@ -69,7 +69,7 @@ class VisualPrompt(Method):
         self.seed = seed
 
     def prepare(self, module: Tuned) -> None:
-        """Freeze the network and add the trainable frame at its input, in the size of the first source image."""
+        """Freeze the network and add the trainable frame at its input, sized for the first source image."""
         model = _classifier(module)
         loader, _ = module.source_images(1, self.seed)
         (side,) = {images.shape[-1] for images, *_ in loader}

@@ -85,5 +85,5 @@ class WiseFT(Merge):
         return sorted({*(self.curve or tenths), FIXED})
 
     def report(self) -> dict[str, float]:
-        """Return the alpha that was chosen by accuracy on held-out images; nothing if none was."""
+        """Return the alpha that was chosen by accuracy on held-out images; an empty dict if none was chosen."""
         return {} if self.chosen is None else {"wise_ft.chosen_alpha": self.chosen}

@@ -1,7 +1,8 @@
 """Linear CKA: similarity of two representations of the same images, invariant to rotation and scale.
 
 Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", arXiv 1905.00414, eq. 4:
-CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X X^T. Two estimators of HSIC:
+CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X X^T. Two estimators of HSIC
+(the Hilbert-Schmidt independence criterion):
 
 - *exact*: centred Gram matrices of all images (HSIC_0). It needs all features in memory, and is biased upwards unless
   there are many more images than features: independent noise gets near 1.

@@ -78,7 +78,7 @@ def target_shares(units: Sequence[str]) -> dict[str, float]:
         for depth, name in enumerate(path):
             children[path[:depth]].add(name)
     if len(set(paths)) < len(paths) or any(path in children for path in paths):
-        raise ValueError(f"expected each target once, whole or by its cells, got {list(units)}")
+        raise ValueError(f"expected each target once, whole or as corruption/severity cells, got {list(units)}")
     return {
         unit: 1 / prod(len(children[path[:depth]]) for depth in range(len(path)))
         for unit, path in zip(units, paths, strict=True)

@@ -34,7 +34,7 @@ class LoadedRun:
     """One run with its models in memory, and the datasets to score them on.
 
     Attributes:
-        spec: The resolved run.
+        spec: The run's configuration, with all options filled in.
         run: The folder that its predictions are written to.
         datasets: Names of the datasets, out of ``spec.images``.
         data: The data module that serves them.
@@ -66,7 +66,7 @@ class LoadedRun:
         """Load a run's models onto the device.
 
         Args:
-            spec: The resolved run.
+            spec: The run's configuration, with all options filled in.
             run: Its folder.
             datasets: Names of the datasets to score.
             data: The data module that serves them.
@@ -91,12 +91,14 @@ class LoadedRun:
 
 
 def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> None:
-    """Score runs and write their predictions, reading a dataset once for all runs with the same score key for it.
+    """Score runs and write their predictions; runs that process a dataset's images alike share one pass over it.
+
+    Alike means with the same score key (see the module's docstring).
 
     An output ensemble, whose models have predictions only together, has a pass of its own.
 
     Args:
-        entries: At least one run.
+        entries: The loaded runs, at least one.
         fabric: The devices; with several processes each scores its share of the images, and rank zero writes.
         title: Title of the progress bar.
     """

@@ -39,8 +39,8 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
     Training resumes from last.ckpt if there is one.
 
     Args:
-        spec: The resolved run.
-        run: The folder that it is made in.
+        spec: The run's configuration, with all options filled in.
+        run: The run's folder, for its files.
         store: The store, for artifacts shared between runs.
         loggers: Loggers besides the CSV log in the run's folder.
         probe: The finished linear probe that training starts from, or None.

@@ -45,7 +45,7 @@ class Merging:
     """Merging of finished runs into one model (or an ensemble); all processes compute the same weights.
 
     Args:
-        spec: The resolved run.
+        spec: The merged run's configuration, with all options filled in.
         pretrained: The finished `pretrained` run.
         runs: The finished ingredients, in the order of ``spec.ingredients``.
         data: Serves the source and its held-out part.
@@ -92,7 +92,7 @@ class Merging:
         return {label: self._build(self._reestimate(weights)) for label, weights in points.items()}
 
     def model_for(self, dataset: str) -> Classifier | None:
-        """Return the special model to score on a dataset (RIB soup), or None if the run's own model is scored on it."""
+        """Return the model made for scoring one dataset (RIB soup); None if that is scored by the run's own model."""
         weights = self.method.merge_for(dataset, self.ingredients)
         return None if weights is None else self._build(self._reestimate(weights))
 
@@ -183,7 +183,7 @@ def save_merged(merging: Merging, run: Run) -> None:
     """Merge finished runs and write weights.safetensors (none for an output ensemble) and fit.json.
 
     Args:
-        merging: The merge.
+        merging: The finished runs and how to merge them.
         run: The folder to write to.
     """
     start = time.perf_counter()
@@ -209,7 +209,7 @@ def check_methods(spec: RunSpec) -> None:
     """Check the options of all methods of a run before anything is trained.
 
     Raises:
-        RibError: If a method refuses an option, or has nothing held out to choose on.
+        RibError: If a method refuses an option, or chooses by held-out images and there are none.
     """
     for name in spec.config.method:
         if not spec.config.method[name]:  # `finetune` and `pretrained` have no class
@@ -217,6 +217,7 @@ def check_methods(spec: RunSpec) -> None:
         method = method_stack.build_method(spec.config, name, probe=None)
         if getattr(method, "chooses", False) and spec.held_out is None:
             raise RibError(
-                f"method.{name}: expected held-out images to choose on, since neither training images nor targets may "
-                "be used for that; hold out a part of the source with data.holdout=0.1"
+                f"method.{name}: expected held-out images, by the accuracy on which this method chooses how to merge "
+                "(training images and targets may not be used for that); hold out a part of the source with "
+                "data.holdout=0.1"
             )

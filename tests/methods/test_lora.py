@@ -251,9 +251,9 @@ def test_a_wrong_option_has_its_sentence(options, message):
 
 
 def test_a_target_that_the_model_lacks_names_those_it_has():
-    with pytest.raises(RibError, match="this model has no conv1x1; expected any of linear, q, k, v, proj, mlp"):
+    with pytest.raises(RibError, match="this model has no conv1x1; targets that it has: linear, q, k, v, proj, mlp"):
         fit(small_vit(), LoRA(targets=["q", "conv1x1"]))
-    with pytest.raises(RibError, match="this model has no q; expected any of conv1x1, linear"):
+    with pytest.raises(RibError, match="this model has no q; targets that it has: conv1x1, linear"):
         fit(wider_convnet(), LoRA())
-    with pytest.raises(RibError, match="this model has no q; expected any of nothing"):
+    with pytest.raises(RibError, match="this model has no q; targets that it has: none"):
         fit(small_convnet(), LoRA())

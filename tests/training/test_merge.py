@@ -106,7 +106,7 @@ def test_alpha_is_chosen_on_what_was_held_out(made):
 
 def test_choosing_without_a_held_out_part_is_refused_before_anything_is_trained(made, store):
     for wrong in (("+method=wise_ft", "method.wise_ft.choose=true"), ("+method=soup", "method.soup.choice=greedy")):
-        with pytest.raises(RibError, match=r"expected held-out images to choose on.*data\.holdout"):
+        with pytest.raises(RibError, match=r"expected held-out images, by the accuracy on which.*data\.holdout"):
             made(*wrong)
     assert RunStore(store).finished() == []
 
