@@ -61,7 +61,7 @@ def check(config: DataCommandConfig) -> None:
 
 
 def look(config: DataCommandConfig) -> None:
-    """Print every damaged JPEG file of the datasets found, and its damage.
+    """Print the path of every damaged JPEG file of the datasets under the data root, and what is wrong with it.
 
     Raises:
         RibError: After the list, if a file is damaged; or if no dataset is found.
@@ -94,7 +94,7 @@ def sheet(config: DataCommandConfig) -> None:
 
 
 def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
-    """Return the images of all datasets found under the data root, complete or not, by name, and their catalog."""
+    """Return the images of each dataset under the data root (complete or not) by its name, and the catalog."""
     from rib.data.folders import MissingDatasetError
     from rib.data.scan import scan
     from rib.data.worlds import find_data

@@ -96,6 +96,11 @@ class RIBDataModule(L.LightningDataModule):
 
         The share is every ``world``-th image from ``rank`` on, in path order. Over all processes each image comes
         exactly once: a padded sampler would count some twice.
+
+        Args:
+            name: Name of the dataset, a key of ``targets``.
+            rank: Index of this process.
+            world: Number of processes.
         """
         return self.loader_of(self.targets[name], rank, world)
 

@@ -103,7 +103,7 @@ def class_names(spec: DatasetSpec) -> Iterator[tuple[int, str]]:
 
 
 def class_name(spec: DatasetSpec, name: str) -> str:
-    """Return the class that a folder's path names: ``fog/3/n01440764`` -> ``n01440764``, V2's ``0007`` -> ``7``."""
+    """Return the class name in a folder's path: ``fog/3/n01440764`` -> ``n01440764``, V2's ``0007`` -> ``7``."""
     name = name.rpartition("/")[2]
     # As integers: sorted as strings, only 12 of ImageNet-V2's 1000 folders keep their class (ImageNetV2 issues 4, 10).
     return str(int(name)) if spec.rule == "number" and name.isdecimal() else name
@@ -144,7 +144,7 @@ def flat_names(spec: DatasetSpec, folder: Path, images: Sequence[str]) -> list[s
 
 
 def _names_by_number(spec: DatasetSpec, folder: Path, file: Path, images: Sequence[str]) -> list[str]:
-    """Return each val image's WordNet id: the line of a list given by the number in the image's file name."""
+    """Return the WordNet id of each val image: line n of a list, where n is the number in the image's file name."""
     lines = file.read_text().split()
     if len(lines) != spec.num_images:
         raise RibError(

@@ -44,7 +44,7 @@ class FileIdentity:
 
     @classmethod
     def of(cls, spec: DatasetSpec, folder: Path, kind: str | None, records: Path | None, since: int) -> FileIdentity:
-        """Create a `FileIdentity`; ``kind`` None means ``listing`` (sizes) for ImageNet-C, else ``content``."""
+        """Create a dataset's `FileIdentity`; ``kind=None``: ``listing`` (sizes) for ImageNet-C, else ``content``."""
         name = f"{spec.name}-files-{digest_of(str(folder.resolve()))}.npz"
         default = "listing" if spec.rule == "corruption" else "content"
         return cls(str(kind or default), None if records is None else records / name, since, is_network(folder))
@@ -66,7 +66,7 @@ class FileIdentity:
 
 
 def drawn_digests(root: Path) -> dict[str, dict[str, str]] | None:
-    """Read the files `DIGESTS` and `CONTENTS` in the folder of mini's images; None if one is missing or damaged."""
+    """Read the digests saved when mini's images were drawn; None if one of their two files is missing or damaged."""
     try:
         documents = {name: json.loads((root / name).read_text()) for name in (DIGESTS, CONTENTS)}
     except (OSError, ValueError):

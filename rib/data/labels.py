@@ -45,7 +45,7 @@ class LabelSpace:
 
     @cached_property
     def _index(self) -> Tensor:
-        """Output ids of each class, shape (C, G), padded with the class's first id, which keeps the maximum."""
+        """Output ids of each class, shape (C, G), padded with the class's first id, so maxima over a row stay right."""
         width = max(len(group) for group in self.groups)
         return torch.tensor([group + (group[0],) * (width - len(group)) for group in self.groups])
 

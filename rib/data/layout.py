@@ -108,7 +108,7 @@ def _is_other_dataset(spec: DatasetSpec, name: str) -> bool:
 
 
 def _other_dataset_at(spec: DatasetSpec, folder: Path) -> str | None:
-    """Return the title of the other dataset that a folder's name (or its link's target) belongs to, or None."""
+    """Return the title of another dataset if a folder (or the target of a link) is named like that one's, or None."""
     target = folder.resolve()
     for pattern, title in catalog.OTHER_SETS.items():
         if re.search(pattern, target.name, re.IGNORECASE):
@@ -120,7 +120,7 @@ def _other_dataset_at(spec: DatasetSpec, folder: Path) -> str | None:
 
 
 def _numbering_fault(spec: DatasetSpec, folder: Path, listing: Listing) -> str | None:
-    """Return a sentence if V2's class folders are not numbered from 0 or C's severities not from 1, else None."""
+    """Return an error message if ImageNet-V2's folders do not count from 0 or -C's severities from 1, else None."""
     if spec.rule == "corruption":
         for corruption in dict.fromkeys(cell.partition("/")[0] for cell in spec.cells):
             for name in (corruption, *(f"{archive}/{corruption}" for archive in ARCHIVES)):
@@ -143,7 +143,10 @@ def _numbering_fault(spec: DatasetSpec, folder: Path, listing: Listing) -> str |
 
 
 def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int]) -> str | None:
-    """Return an error message if folders are ImageNet classes outside the dataset (A and R have 200), else None."""
+    """Return an error message if a folder is of an ImageNet class that the dataset does not have, else None.
+
+    ImageNet-A and -R, for example, have 200 of the 1000 classes.
+    """
     if spec.rule != "wnid":
         return None
     foreign = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().wnids))
@@ -156,7 +159,7 @@ def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, know
 
 
 def _surplus_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
-    """Return a sentence if there are more images than in the release, in total or in a class; else None."""
+    """Return an error message if there are more images than in the release, in total or in a class; else None."""
     most = spec.between[1] if spec.between is not None else spec.num_images
     if most is not None and len(labels) > most:
         return (
@@ -176,7 +179,7 @@ def _surplus_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: In
 
 
 def _label_order_fault(spec: DatasetSpec, folder: Path, paths: Sequence[str], labels: Ints) -> str | None:
-    """Return a sentence if an image of val whose class is known has another label, else None."""
+    """Return an error message if one of the first val images, whose classes are known, has another label; else None."""
     if not spec.first:
         return None
     for path, label in zip(paths, np.asarray(labels).tolist(), strict=True):

@@ -90,7 +90,7 @@ def scan(
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
-    """Return the numbers of images and classes found and expected (the smallest number, where releases differ)."""
+    """Return how many images and classes a dataset has and should have (the fewest, where its releases differ)."""
     return {
         "images": len(labels),
         "expected": spec.num_images if spec.between is None else spec.between[0],
@@ -100,7 +100,7 @@ def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, in
 
 
 def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints) -> str | None:
-    """Return a sentence on missing images, classes or folders and what to do; None if the dataset is complete."""
+    """Return an error message if images, classes or folders are missing; None if the dataset is complete."""
     go_on = "unpack its archive again, or continue with the images found with data.allow_incomplete=true"
     if spec.cells and (fault := _cell_fault(spec, listing)):
         return f"{spec.title}: {fault} in {folder}; {go_on}"
@@ -124,26 +124,27 @@ def _count_fault(spec: DatasetSpec, folder: Path, listing: Listing, labels: Ints
 
 
 def _cell_fault(spec: DatasetSpec, listing: Listing) -> str | None:
-    """Return a sentence if a ``corruption/severity`` folder of ImageNet-C lacks images, else None."""
+    """Return what is wrong if a ``corruption/severity`` folder of ImageNet-C lacks images, else None."""
     count_of = Counter[str]()
     for name, count in zip(listing.folders, listing.counts.tolist(), strict=True):
         count_of["/".join(name.split("/")[-3:-1])] += count
     empty = [cell for cell in spec.cells if not count_of[cell]]
     if empty:
         num_found = len(spec.cells) - len(empty)
-        return f"expected {len(spec.cells)} corruption/severity folders with images, found {num_found} (not {empty[0]})"
+        return (
+            f"expected {len(spec.cells)} corruption/severity folders with images, found {num_found} "
+            f"({empty[0]} has none)"
+        )
     each = None if spec.num_images is None else spec.num_images // len(spec.cells)
     wrong = next((cell for cell in spec.cells if each is not None and count_of[cell] != each), None)
     return wrong and f"expected {each:,} images in {wrong}, found {count_of[wrong]:,}"
 
 
 def _with_pixel_digest(tree: ImageTree, root: Path) -> ImageTree:
-    """Return a dataset of mini identified by its pixels, if its files are still those that rib wrote.
-
-    Other datasets are returned unchanged.
+    """Return a dataset, identified by its pixels if rib drew it and its files are unchanged, else as it was given.
 
     JPEG encoders differ between machines, so the files of mini do too while its pixels before encoding do not: only
-    the digest of pixels gives a run the same key everywhere.
+    the digest of pixels gives a run the same key (hash in the store) on every machine.
     """
     spec, digests = tree.spec, drawn_digests(root)
     if digests is None or spec.name not in digests[DIGESTS]:

@@ -32,7 +32,7 @@ class ImageTree:
         incomplete: Numbers of images and classes found and expected, if some are missing on disk; else None.
         sizes: Size of each file when its folder was listed, bytes, shape (N,).
         file_identity: How the files are identified if they were not drawn by rib.
-        found: Number of images on disk before a subset is taken, where releases differ in it; else None.
+        found: Number of images on disk before a subset is taken; None if all releases have the same number.
     """
 
     spec: DatasetSpec
@@ -50,7 +50,7 @@ class ImageTree:
 
     @property
     def identity(self) -> str:
-        """Kind of the digest: of ``pixels`` (drawn by rib), file ``content``, or paths and sizes (``listing``)."""
+        """What `digest` is made from: ``pixels`` (if drawn by rib), file ``content``, or ``listing`` (paths, sizes)."""
         return self.file_identity.kind if self.drawn is None else "pixels"
 
     @cached_property
@@ -184,7 +184,7 @@ def _path_hashes(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
 
 
 def _balanced_order(cells: Iterable[str], labels: Ints, hashes: NDArray[np.uint64]) -> Ints:
-    """Return an order of ImageNet-C's images whose every prefix is spread evenly over corruptions and classes.
+    """Order ImageNet-C's images so that the first n, for any n, are spread evenly over corruptions and classes.
 
     A cell is a corruption at one severity. Cells take turns, and each goes through the classes from a different first
     class.

@@ -33,7 +33,7 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
 
 
 def cache_dir(configured: str | None) -> Path:
-    """Return the folder for files that can be regenerated: ``paths.cache`` (``RIB_CACHE``), else the user's cache."""
+    """Return the folder for files that can be regenerated: ``paths.cache`` or ``rib`` in the user's cache folder."""
     if configured is not None:
         return Path(configured).expanduser()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -155,7 +155,7 @@ def merge_low_rank(network: nn.Module) -> None:
 
 
 def plain_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a network's weights with all low-rank updates merged, under the names before `add_low_rank`.
+    """Return a network's weights with all low-rank updates merged, under their names before `add_low_rank`.
 
     The network itself is not changed.
     """
@@ -189,7 +189,7 @@ class BorderPrompt(nn.Module):
 
     @classmethod
     def of(cls, picture: Tensor) -> BorderPrompt:
-        """Create a prompt from the picture that it adds to images, shape (3, S, S), zero inside some border."""
+        """Create a prompt from its frame, a picture (3, S, S) that is zero inside; the border's width is measured."""
         side = picture.shape[-1]
         widths = range(side // 2 + 1)
         border = next(b for b in widths if b * 2 >= side or not picture[:, b : side - b, b : side - b].any())

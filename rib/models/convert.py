@@ -133,7 +133,7 @@ def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tupl
 
 
 def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str, ...]]:
-    """Return the prefix that a file puts before the network's parameter names, and those of averaged copies.
+    """Return the prefix of the network's parameter names in a file, and the prefixes of averaged copies in it.
 
     The first is the prefix under which all parameters are found or, if there is none, the one that all names share.
     """
@@ -154,7 +154,7 @@ def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str
 
 
 def _convert_by_name(start: Start, state: State) -> State | None:
-    """Convert a file's names with timm; None if it cannot, or if it matches tensors by order, as for NextViT.
+    """Convert a file's names with timm; None if timm cannot, or if it matches tensors by order (NextViT).
 
     The conversion is repeated with the tensors in reverse order: if names decide, the result is the same.
     """
@@ -207,7 +207,7 @@ def _resized_note(given: State, converted: State) -> str:
 
 
 def _select_complete(state: State, expected: State, network: nn.Module) -> dict[str, Tensor] | None:
-    """Return the tensors for a network from a file's; None if one is missing, has another shape, or is unexpected.
+    """Select a network's tensors from a file's; None if one is missing, has another shape, or is unexpected.
 
     Buffers that the network computes itself and no longer stores (Swin's indices, in files of older versions) are
     accepted if they have the same values.
@@ -229,7 +229,7 @@ def _select_complete(state: State, expected: State, network: nn.Module) -> dict[
 
 
 def _differences(state: State, expected: State) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of a network's tensors that a file lacks, has in another shape, and has in addition."""
+    """Return the names of tensors that a file lacks, has in another shape, or has though the network does not."""
     missing = [name for name in expected if name not in state and not COUNTER.search(name)]
     other = [name for name, tensor in expected.items() if name in state and state[name].shape != tensor.shape]
     extra = [name for name in state if name not in expected and not IGNORED.search(name)]

@@ -116,7 +116,7 @@ def _build_clip(architecture: str, num_outputs: int, size: int | None) -> nn.Mod
 def _load_and_run(
     build: Build, of_timm: bool, architecture: str, num_outputs: int, state: dict[str, Tensor], size: int
 ) -> None:
-    """Build a network for another image size, load weights of its own size, and run it on an image."""
+    """Try another image size: build a network for it, load weights of its own size, and run it on one image."""
     if of_timm:
         # With a state_dict in the config timm downloads nothing, and resamples it with the family's own filter.
         overlay = {"state_dict": state}

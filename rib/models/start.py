@@ -110,7 +110,7 @@ def _find_weights(model: ModelConfig, known: Checkpoint, cache: Path | None, dow
 
 
 def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
-    """Return the weights file given by the user, shipped, or in an installed package; None if it is on the hub."""
+    """Return the weights file given by the user, shipped with rib, or in an installed package; None if on the hub."""
     if model.weights is not None:
         file = Path(model.weights).expanduser()
         if file.is_dir():
@@ -146,7 +146,7 @@ def _file_digest(file: Path, records: Path | None) -> str:
 
 
 def _size_to_build(model: ModelConfig, known: Checkpoint, size: int) -> int | None:
-    """Return the image size that the network must be built for, pixels; None if its own size (or any) will do."""
+    """Return the image size that the network must be built for, pixels; None if it is its own, or it accepts any."""
     own = SIDE if model.library == "mini" else known.transform.get("size", size)
     if size == own:
         return None

@@ -157,7 +157,7 @@ def _reason(file: Path, error: Exception) -> str:
 
 
 def _select_weights(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return the dictionary of a checkpoint that holds the model's weights, an averaged copy only if it is alone."""
+    """Return the dictionary of weights in a checkpoint, that of an averaged copy only if there is no other."""
     if _is_state(content):
         return dict(content)
     if isinstance(content, Mapping) and "ds_version" in content:

@@ -117,7 +117,7 @@ def distance(one: StateDict, other: StateDict) -> float:
         ValueError: If their names differ.
     """
     if one.keys() != other.keys():
-        raise ValueError(f"expected the same names in both, {min(one.keys() ^ other.keys())} is in one only")
+        raise ValueError(f"expected the same names in both models, {min(one.keys() ^ other.keys())} is in one only")
     squares = ((one[n].double() - other[n].double()).square().sum() for n in one if one[n].is_floating_point())
     return math.sqrt(sum(float(square) for square in squares))
 

@@ -42,7 +42,7 @@ def digests() -> dict[str, str]:
 
 
 def ensure(cache: Path) -> Path:
-    """Return the folder of mini's datasets in the cache, after drawing its images (about 5,300) if necessary.
+    """Return the folder of mini's datasets in the cache, after drawing the images (about 5,300) if there are none yet.
 
     Args:
         cache: The cache folder, created if it does not exist.

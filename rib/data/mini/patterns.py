@@ -69,7 +69,7 @@ OUTLINES: tuple[Callable[[Ints, Ints], Ints], ...] = (
 
 
 def _wave(x: Ints, period: int) -> Ints:
-    """Return soft-edged stripes across a coordinate ``x``: 0 for the first colour to 256 for the second."""
+    """Return a texture of soft-edged stripes along ``x``: the share of the second colour at each point, 0..256."""
     return between(128 + 4 * (size(x % period - period // 2) - period // 4), 0, 256)
 
 
@@ -115,7 +115,7 @@ TEXTURES: tuple[Callable[[Ints, Ints], Ints], ...] = (
 
 
 def mute(dice: Dice, greyness: int = 110) -> Ints:
-    """Return a random RGB colour, shape (3,), of which ``greyness``/256 is replaced by grey of equal brightness."""
+    """Return a random RGB colour, shape (3,), mixed with ``greyness``/256 of grey of the same brightness."""
     colour = np.array([dice.between(20, 235) for _ in range(3)], dtype=np.int32)
     return blend(colour, np.full(3, colour.sum() // 3, dtype=np.int32), greyness)
 
@@ -131,7 +131,7 @@ def _horizon(x: Ints, y: Ints, dice: Dice) -> Ints:
 
 
 def _blobs(x: Ints, y: Ints, dice: Dice) -> Ints:
-    """Return a background of soft blobs: a coarse random grid, interpolated bilinearly to the picture's size."""
+    """Return soft blobs: the share of the second colour, 0..256, in a coarse random grid enlarged to picture size."""
     coarse = dice.field(7, 7) + 127
     step = SIDE * PIXEL // 6 + 1
     column, row = x[0] + SIDE * PIXEL // 2, y[:, 0] + SIDE * PIXEL // 2

@@ -123,7 +123,7 @@ def _bar(a: Ints, b: Ints, radius: int, dice: Dice) -> Ints:
 
 
 def flat(layers: Layers, colours: Ints | None = None) -> Ints:
-    """Return the object's texture in its own or the given two colours, without shading, shape (SIDE, SIDE, 3)."""
+    """Fill a picture with the object's texture, in its own or two given colours, unshaded; shape (SIDE, SIDE, 3)."""
     first, second = layers.colours if colours is None else colours
     return blend(first, second, layers.weave[:, :, None])
 

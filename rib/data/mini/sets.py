@@ -79,7 +79,7 @@ class Picture:
 
 @lru_cache(maxsize=512)
 def _scene(path: str, appearance: Appearance, look: Look, renderer: Callable[[Layers, Dice], Ints]) -> Ints:
-    """Render a scene seeded by its path; cached, since val's are reused for Cartoon, Drawing and C's four folders."""
+    """Render the scene of a picture, seeded by the picture's path; cached, since val's pictures are filtered later."""
     dice = Dice(f"rib/mini/{path}")
     return np.clip(renderer(compose(appearance, look, dice), dice), 0, 255).astype(np.int32)
 
@@ -141,7 +141,7 @@ def _sketch() -> Iterator[Picture]:
 
 
 def _objectnet() -> Iterator[Picture]:
-    """Yield ObjectNet's pictures; a folder with several WordNet ids alternates between their objects' looks."""
+    """Yield ObjectNet's pictures; in a folder with several WordNet ids, their objects take turns."""
     looks = {c.wnid: c.appearance for c in CLASSES}
     folders = [(f.name, [looks[w] for w in f.wnids], OBJECTNET_EACH) for f in FOLDERS]
     folders += [(name, [appearance], STRANGERS_EACH) for name, (_, appearance) in STRANGERS.items()]

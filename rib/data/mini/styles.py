@@ -60,7 +60,7 @@ def own_or_wrong(layers: Layers, dice: Dice, wrong: int) -> Ints:
 
 
 def sketch(layers: Layers, dice: Dice) -> Ints:
-    """Render a pencil sketch: 70 % with the object's own grey tones, the others as contours only."""
+    """Render a pencil sketch: at random, 70 % shaded in the object's grey tones and 30 % almost only contours."""
     toned = dice.chance(70)
     tone = 255 - luma(flat(layers))
     shade = layers.cover * tone * (dice.between(190, 250) if toned else dice.between(0, 30)) >> 16

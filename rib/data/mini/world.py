@@ -94,7 +94,7 @@ def pretraining_image(world: str, looks: Sequence[str], index: int) -> tuple[NDA
 
     Args:
         world: Name of the set of images, which seeds them.
-        looks: Keys of `LOOKS`.
+        looks: Names of styles, keys of `LOOKS`.
         index: Index of the image, 0 or more.
 
     Returns:
