@@ -22,7 +22,7 @@ class OtherVersionError(RibError):
 
 
 class DivergedError(RibError):
-    """Error for training whose loss or weights became NaN or infinite; `rib.search` then avoids the setting."""
+    """Error for training whose loss or weights became NaN or infinite; a hyperparameter search avoids such settings."""
 
 
 def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:

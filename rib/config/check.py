@@ -76,7 +76,7 @@ def _check_method(name: str, node: object) -> None:
 
 
 def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> None:
-    """Check the options for a class against rib's yaml files that name it; without one, against its signature."""
+    """Check a block of options against rib's yaml files for its class, or a user's class against its constructor."""
     where = where or group
     known: dict[str, Any] = {}
     # Several files may name one class; then the options of all of them are valid, with the first file's types.
@@ -100,7 +100,7 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
 
 
 def _check_rate(value: object, where: str) -> None:
-    """Check that a method's ``lr`` is a number, null (the recipe's rate), or one of these for user and mini data."""
+    """Check that a method's ``lr`` is a number or null (the default rate), or a mapping to these from user and mini."""
     rates = list(value.values()) if isinstance(value, dict) else [value]
     kinds = value.keys() if isinstance(value, dict) else ()
     numbers = all(r is None or (isinstance(r, int | float) and not isinstance(r, bool)) for r in rates)

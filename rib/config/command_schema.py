@@ -67,7 +67,7 @@ class SearchConfig(Config):
     Attributes:
         search: Ranges to search in.
         trials: Number of trials, those already in the study included.
-        objective: ``held_out``, the only one.
+        objective: Number to maximise: ``held_out`` (accuracy on held-out source images) is the only choice.
     """
 
     search: SpaceConfig
@@ -133,7 +133,7 @@ class AnalyzeConfig:
         analysis: Name of the analysis, ``cka`` or ``drift``.
         against: Folder of the run to compare with; null: the `pretrained` run of the same model.
         device: Device as torch names it; null: a GPU if there is one.
-        force: Repeat the analysis even if its result is there.
+        force: Repeat the analysis even if its result exists.
         data: Images to analyse on.
         paths: Run store and cache.
         logger: Dashboard that shows the result, too.

@@ -52,7 +52,7 @@ def check_command(cfg: DictConfig, schema: type[C]) -> C:
 
 
 def _with_given(config: C, overrides: Iterable[str]) -> C:
-    """Return a copy of the config whose ``given`` also lists the options that these overrides set."""
+    """Return a copy of a config that adds the options set by overrides to ``given``, its list of user-set options."""
     names = [override.partition("=")[0].lstrip("+") for override in overrides]
     given: list[str] = getattr(config, "given")  # noqa: B009 - all schemas of commands that make runs have it
     return cast("C", replace(cast("Any", config), given=sorted({*given, *names})))

@@ -55,7 +55,7 @@ def flat_changes(config: Config) -> dict[str, Any]:
 
 
 def shipped_recipes() -> dict[str, RecipeConfig]:
-    """Return the default recipe for each kind of data, from ``conf/train.yaml`` without the command's overrides."""
+    """Return the default training settings for each kind of data (user, mini), as in ``conf/train.yaml``."""
     return {kind: RecipeConfig(**node) for kind, node in default_options()["recipe"].items()}
 
 

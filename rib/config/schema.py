@@ -105,7 +105,7 @@ class ModelConfig:
         weights: Local file, used instead of hub or package.
         activation: ``gelu`` or ``quickgelu``, the activation that a CLIP model was trained with; null: derived from tag
             or name, and weights without either are refused.
-        transform: Values that replace the checkpoint's own.
+        transform: Evaluation transform; its values replace those recorded with the checkpoint.
         published: Published top-1 in percent by dataset, to compare an evaluation with.
         pretraining: Pretraining data.
     """
@@ -186,7 +186,7 @@ class DataConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Settings for scoring images: a change of precision means scoring again, one of the batch size does not."""
+    """Settings for scoring images; changing the precision makes rib score again, changing the batch size does not."""
 
     batch_size: int
     precision: str

@@ -67,7 +67,7 @@ class DashboardPage:
 
 
 def show_page(logger: Mapping[str, Any], page: DashboardPage) -> None:
-    """Show a page of results on the dashboard that a config's ``logger`` option names, if any.
+    """Show a page of results on the dashboard that a config's ``logger`` option names; do nothing if it names none.
 
     Args:
         logger: The config's node; a dashboard if it has a ``_target_``.
@@ -159,7 +159,7 @@ def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
 
 
 def describe_run(spec: RunSpec, run: Run) -> dict[str, Any]:
-    """Describe a run for a dashboard: its config without local paths, its protocol, key and environment.
+    """Describe a run for a dashboard: its protocol, training key, environment, and config without local paths.
 
     Args:
         spec: The run.

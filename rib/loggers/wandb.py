@@ -25,7 +25,7 @@ class WandB(Dashboard):
     Args:
         project: W&B project.
         entity: User or team; None for the default of the API key.
-        offline: True only writes to the run's folder, False fails without the service, None goes offline if need be.
+        offline: True only writes to the run's folder, False fails without W&B's server, None then goes offline.
         tags: Tags besides those of every run, the kind of data and the suite.
         timeout: Seconds to wait for the service when a run starts.
 
@@ -46,7 +46,7 @@ class WandB(Dashboard):
         self.tags = tags
 
     def open(self, spec: RunSpec, run: Run) -> None:
-        """Start a W&B run with its files in the run's folder, or resume the one of a killed process."""
+        """Start a W&B run with its files in the run's folder, or resume the W&B run that a killed process began."""
         _silence(spec.config.paths.cache)
         from lightning.pytorch.loggers import WandbLogger
 

@@ -45,7 +45,7 @@ OF_ONE_SOURCE = ("objectnet_training", "incomplete", "paper.objectnet_loss")
 
 
 def settings(metrics: Metrics) -> dict[str, Any]:
-    """Return a run's settings, which tell table rows of the same model and method apart.
+    """Return the settings of a run that distinguish its table row from others of the same model and method.
 
     Args:
         metrics: Of one run.
@@ -80,7 +80,7 @@ class Group:
     _cells: dict[tuple[Any, ...], dict[int | None, Metrics]] = field(default_factory=dict)
 
     def differences(self, metrics: Metrics) -> list[str]:
-        """List the differences that keep a result out of this group, such as ``protocol.limit 60, not null``."""
+        """List why a run is not comparable with this group, such as ``protocol.limit 60, not null``; empty if it is."""
         if not self.results:
             return []
         # Every member agrees with the first on the table's fields, so comparing with the first one is enough.
@@ -98,7 +98,7 @@ class Group:
         return []
 
     def add(self, result: Result) -> None:
-        """Add a result that is comparable with those in the group (`differences` returns none)."""
+        """Add a run's result to the group, after `differences` has found it comparable (returned an empty list)."""
         # A seed that is there already has the same fingerprint: it is the same run, with another metrics file.
         cell = self._cell(result[1])
         if result[1]["seed"] not in cell:
@@ -162,12 +162,12 @@ def _table_fields(metrics: Metrics) -> dict[str, Any]:
 
 
 def _cell_fields(metrics: Metrics) -> dict[str, Any]:
-    """Return the protocol fields, beyond `SHARED`, that must be equal in all runs of the same table row and source."""
+    """Return the protocol fields that must be equal in runs of the same row and source, but not in the whole table."""
     return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
 
 
 def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
-    """List the targets that only one of two runs has, if metrics.json of either lacks the fields `OF_A_SUITE`.
+    """List targets that only one of two runs has; empty unless a metrics.json is too old to list its suite's datasets.
 
     Two suites of one name may have different targets. Older results show theirs only as the targets of RI, which never
     include the run's own source.

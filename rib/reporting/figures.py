@@ -122,7 +122,7 @@ def _draw_mri(axes: Axes, height: int, row: Summary) -> None:
 
 
 def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Figure:
-    """Plot held-out accuracy of a search's trials against the first searched option, coloured by the second if any.
+    """Plot held-out accuracy of a hyperparameter search's trials against its first option; colours show a second.
 
     Args:
         rows: One per trial, best first (`rib.sweeps.search.trial_rows`); diverged trials are crosses at the bottom.

@@ -24,7 +24,7 @@ def before_after(before: float, after: float) -> str:
 
 
 def world_of(kind: str, limit: int | None) -> str:
-    """Describe the data that results are computed on, with a warning if only some of the images are used.
+    """Describe the data behind results (built-in mini or the user's), with a warning if only some images are used.
 
     Args:
         kind: ``mini`` or ``user``.

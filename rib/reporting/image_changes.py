@@ -34,7 +34,7 @@ def cell_of(metrics: Metrics) -> Cell:
 def changes_of(
     results: Sequence[Result], store: RunStore, catalog: Catalog, datasets: Sequence[str] | None = None
 ) -> dict[Cell, list[Changes]]:
-    """Return, by source and seed of the run, the images of each target that became right (1) or wrong (-1).
+    """Return which images of each target fine-tuning made right (1) or wrong (-1), by the runs' source and seed.
 
     Args:
         results: Runs of one model with one method and settings.
@@ -72,7 +72,7 @@ class ChangesReader:
     _paths: dict[str, list[str]] = field(default_factory=dict)
 
     def changes(self, group: Sequence[Result]) -> dict[Cell, list[Changes]]:
-        """Return the changes of each run's images by the run's source and seed, as `changes_of` does."""
+        """Return which images of each target fine-tuning made right (1) or wrong (-1), by the runs' source and seed."""
         return {cell_of(m): self._changes_of_run(run, m) for run, m in group}
 
     def _changes_of_run(self, run: Run, metrics: Metrics) -> list[Changes]:
@@ -87,7 +87,7 @@ class ChangesReader:
                 if not (pretrained.folder / "metrics.json").is_file():
                     raise RibError(
                         f"{run.folder} was compared with a pretrained run that is gone; "
-                        f"make it again with {command_of(run, metrics, method={PRETRAINED: {}})}"
+                        f"make that pretrained run again with {command_of(run, metrics, method={PRETRAINED: {}})}"
                     )
                 self._pretrained[start, name, key] = _read_predictions(pretrained, name, key)
             if images not in self._paths:

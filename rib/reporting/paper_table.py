@@ -81,7 +81,7 @@ class PaperTable:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Each row's mRI and interval over images, percentage points: ``mRI/mini_small/ewc strength=10/value``."""
+        """Each row's mRI and interval over images, percentage points, by name: ``mRI/mini_small/ewc/low``."""
         return {
             f"mRI/{row.model}/{self.label(row)}/{name}": getattr(row.over_images, name)
             for row in self.rows
@@ -232,7 +232,7 @@ class PaperTable:
         return "\n".join(["% needs booktabs", *body, *notes]) + "\n"
 
     def frame(self) -> DataFrame:
-        """Return the numbers of both tables unrounded; mRI in percentage points, accuracies in percent."""
+        """Return the unrounded numbers of the main and cost tables; mRI in percentage points, accuracies in percent."""
         import pandas as pd
 
         return pd.DataFrame([self._numbers(row) for row in self.rows])

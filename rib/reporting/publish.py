@@ -95,7 +95,7 @@ def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None)
 
 
 def _used_runs(spec: RunSpec, run: Run) -> list[UsedRun]:
-    """List the runs that a run was made from (merged runs or a linear probe), with digests of the weights it used.
+    """List the runs that a run was made from (merged runs or a linear probe), with a digest of each one's weights.
 
     The key of a used run is not enough: retraining it may give other weights under the same key.
     """

@@ -42,7 +42,7 @@ def report(config: ReportConfig) -> list[Path]:
     trained = _fine_tuned(store, config.sources)
     reported = trained if config.search_trials else without_trials(trained, store)
     if trials := len(trained) - len(reported):
-        say(f"left out: {trials} results of rib.search trials; include them with search_trials=true")
+        say(f"left out of the report: {trials} results of rib.search trials; include them with search_trials=true")
     if not reported:
         raise RibError(
             f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found {trials} "
@@ -65,7 +65,7 @@ def report(config: ReportConfig) -> list[Path]:
 
 
 def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]:
-    """Return a store's fine-tuned runs that have an RI, only those on the given sources if any are given.
+    """Return a store's fine-tuned runs that have an RI, on the given sources (None: on all).
 
     Raises:
         RibError: If there is none, or none on one of the sources.
@@ -93,13 +93,13 @@ def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Resu
     stale = out_of_date_in(store)
     if outdated := [(run, m) for run, m in wanted if run.key in stale]:
         say(
-            f"left out: {_count(outdated)} made from runs whose weights have changed since, such as "
+            f"left out of the report: {_count(outdated)} made from runs whose weights have changed since, such as "
             f"{outdated[0][0].folder}; remake them with the commands that made them"
         )
     with_ri = [(run, m) for run, m in wanted if m["robustness_improvement"] and run.key not in stale]
     if not with_ri:
         raise RibError(
-            f"paths.runs: {store.root} has {_count(wanted)} with training, but no RI: each was scored on no target "
+            f"paths.runs: {store.root} has {_count(wanted)} with fine-tuning, but no RI: each was scored on no target "
             "besides its own source; score them on a suite with python -m rib.evaluate runs=FOLDER suite=NAME"
         )
     return with_ri
@@ -136,7 +136,7 @@ def _metrics_files(run: Run) -> list[Metrics]:
     try:
         return run.all_metrics()
     except RibError as error:
-        say(f"left out: {error}")
+        say(f"left out of the report: {error}")
         return []
 
 

@@ -118,7 +118,7 @@ def curve_table(metrics: Metrics) -> Table:
 
 
 def best_ingredient_table(metrics: Metrics) -> Table:
-    """Return a terminal table that compares a merged model with the best of its merged runs on each dataset.
+    """Return a terminal table that compares a merged model with the most accurate run merged into it, by dataset.
 
     An ingredient that was fine-tuned on a dataset does not compete there. The best one is known only in hindsight.
     """

@@ -136,7 +136,7 @@ def summarise(results: Iterable[Result], store: RunStore, catalog: Catalog) -> l
 
 
 def summary_of(results: Sequence[Result], store: RunStore, catalog: Catalog) -> Summary:
-    """Summarise results of one model and method as one table row, even if settings differ; without a test.
+    """Summarise runs of one model and method, even with different settings, as one table row without significance test.
 
     Args:
         results: Finished fine-tuned runs, at least one.
@@ -182,7 +182,7 @@ def _plain_row(
 def _test_against(
     changes: Mapping[Cell, Sequence[Changes]], plain: Mapping[Cell, Sequence[Changes]]
 ) -> PairedTest | None:
-    """Test a method's mRI against plain fine-tuning on the sources and seeds of both; None if they share none."""
+    """Test a method's mRI against plain fine-tuning on the sources and seeds that both have; None if there are none."""
     cells, _ = _balanced_cells(changes.keys() & plain.keys())
     if not cells:
         return None

@@ -1,4 +1,4 @@
-"""Disk cache for values that depend only on the pretrained model and the data, such as the Fisher."""
+"""Disk cache for values that depend only on the pretrained model and the data, such as the Fisher information."""
 
 from __future__ import annotations
 

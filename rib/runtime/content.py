@@ -231,7 +231,7 @@ def _valid_digests(record: Path | None, paths: Sequence[str], states: Ints, sinc
 
 
 def _read_all(folder: Path, paths: Sequence[str], digests: Digests, read: Ints, title: str) -> Iterator[None]:
-    """Compute the digests of files whose ``read`` is 0, and fill in both arrays; yields after each chunk of files."""
+    """Read all files whose ``read`` is 0, fill in their digests and read times, and yield after each chunk of files."""
     missing = np.flatnonzero(read == 0).tolist()
 
     def read_chunk(first: int) -> int:

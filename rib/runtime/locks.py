@@ -49,7 +49,7 @@ class Lock:
 
     @property
     def token(self) -> str:
-        """The unique part of the file's name."""
+        """Unique part of the lock file's name."""
         return self.file.name.partition(".")[2]
 
     @property
@@ -75,7 +75,7 @@ class Locks:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[Lock]:
-        """Hold the lock of a key within a block, after waiting while another live process holds it.
+        """Hold a named lock within a block, after waiting while another live process holds it.
 
         Args:
             key: Name of the lock, part of its file's name.
@@ -96,7 +96,7 @@ class Locks:
             lock.file.unlink(missing_ok=True)
 
     def holder(self, key: str, besides: Path | None = None) -> dict[str, Any] | None:
-        """Return the live process that holds the lock of a key, or None; lock files of dead processes are removed.
+        """Return the live process that holds a named lock, or None; lock files of dead processes are removed.
 
         Args:
             key: Name of the lock.
@@ -199,7 +199,7 @@ def _is_gone(holder: Mapping[str, Any]) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """Return the start time of a process on this host, None if it is gone; it tells a reused process id apart."""
+    """Return the start time of a process on this host, to recognise a reused process id; None if it is gone."""
     try:
         # Fields behind the name, which may hold blanks and brackets: the state (Z: zombie), the start in clock ticks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -71,7 +71,7 @@ def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> 
 
 
 def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Return an ``advance`` that prints a line every 30 seconds, and at the end of a task longer than a second."""
+    """Return an ``advance(done, note)`` that prints progress every 30 seconds and when a task of over a second ends."""
     begun = last = time.monotonic()
     count = begun_at
 
@@ -91,7 +91,7 @@ def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advanc
 
 
 def _json_reporter(file: Path, what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Return an ``advance`` that writes progress to a JSON file (`rib.schemas.files.ProgressInfo`)."""
+    """Return an ``advance(done, note)`` that writes progress to a JSON file (`rib.schemas.files.ProgressInfo`)."""
     begun, last, count = time.monotonic(), 0.0, begun_at
 
     def advance(done: int, note: str = "") -> None:

@@ -35,7 +35,7 @@ FILES = {"metrics": r"metrics(\..+)?", "job": r"job\.\d+"}
 
 
 def kind_of(file: Path) -> str | None:
-    """Return which schema a JSON file follows, ``metrics`` for metrics.json, by the file's name; None if none."""
+    """Return the name of the schema for a JSON file, ``metrics`` for metrics.json; None if the file has no schema."""
     if file.suffix != ".json":
         return None
     return next((kind for kind in TYPES if re.fullmatch(FILES.get(kind, kind), file.stem)), None)

@@ -10,7 +10,7 @@ from rib.schemas.build import json_schema
 
 
 def write_schemas(folder: Path) -> None:
-    """Write ``<kind>.json`` to a folder for every kind of JSON."""
+    """Write ``<kind>.json`` to a folder for every kind of JSON file that rib writes."""
     for kind, type_ in TYPES.items():
         (folder / f"{kind}.json").write_text(json.dumps(json_schema(type_), indent=1) + "\n")
 

@@ -120,7 +120,9 @@ def test_another_suite_has_a_table_of_its_own(ask_for, store, tmp_path, capsys):
 def test_a_result_whose_start_is_gone_says_how_to_make_it_again(grid, tmp_path):
     for run in grid.finished(source="none"):
         shutil.rmtree(run.folder)
-    with pytest.raises(RibError, match=r"pretrained run that is gone; make it again with .*model=mini_small"):
+    with pytest.raises(
+        RibError, match=r"pretrained run that is gone; make that pretrained run again with .*model=mini_small"
+    ):
         report(ask(grid.root, tmp_path / "report"))
 
 
@@ -377,7 +379,7 @@ def test_a_damaged_view_leaves_out_its_run_alone(grid, tmp_path, capsys):
     run = grid.finished(source="imagenet_a")[0]
     (run.folder / "metrics.later.json").write_text("{}")
     report(ask(grid.root, tmp_path / "report"))
-    assert f"left out: {run.folder / 'metrics.later.json'} is damaged" in capsys.readouterr().err
+    assert f"left out of the report: {run.folder / 'metrics.later.json'} is damaged" in capsys.readouterr().err
     assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 3
 
 

@@ -230,7 +230,7 @@ def test_the_report_prints_how_a_lost_pretrained_run_comes_back(tmp_path, cache)
     shutil.rmtree(start.folder)
     asked = ReportConfig(PathsConfig(str(tmp_path / ODD), None), {"name": "none"}, str(tmp_path / "report"), None)
     with pytest.raises(
-        RibError, match=r"pretrained run that is gone; make it again with python -m rib.train"
+        RibError, match=r"pretrained run that is gone; make that pretrained run again with python -m rib.train"
     ) as caught:
         report(asked)
     in_shell(str(caught.value).partition("make it again with ")[2], tmp_path)

@@ -175,7 +175,7 @@ def test_what_is_two_levels_up_is_out_of_date_too(ask_for, store, tmp_path, caps
     assert out_of_date_in(RunStore(store)) == {run.key, RunStore(store).one(method="wise_ft").key}
     capsys.readouterr()
     report(ReportConfig(PathsConfig(str(store), None), {"name": "none"}, str(tmp_path / "out"), None))
-    assert "left out: 2 runs made from runs whose weights have changed since" in capsys.readouterr().err
+    assert "left out of the report: 2 runs made from runs whose weights have changed since" in capsys.readouterr().err
     assert finetune(config).metrics()["accuracy"] != before
     assert out_of_date_in(RunStore(store)) == set()
 

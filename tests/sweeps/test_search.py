@@ -147,7 +147,7 @@ def test_trials_stay_out_of_the_report_unless_asked_for(searched, store, ask_for
         table = pd.read_csv(tmp_path / "summary.csv")
         assert table["is_trial"].sum() == count - 1
         assert tmp_path / "summary.csv" in files
-        said = "left out: 2 results of rib.search trials; include them with search_trials=true"
+        said = "left out of the report: 2 results of rib.search trials; include them with search_trials=true"
         assert (said in capsys.readouterr().err) == (not shown)
     bold = [line for line in (tmp_path / "summary.md").read_text().splitlines() if "**" in line]
     assert len(bold) == 1
