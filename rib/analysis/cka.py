@@ -71,7 +71,7 @@ class LayerCKA:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """Arrays by name: CKA of all pairs of layers, names of the layers, and the pairs that have a CKA.
+        """Arrays of the saved analysis by name: CKA of each pair of layers, layer names, mask of pairs with a CKA.
 
         ``one`` (N,) and ``other`` (M,) are names of layers, ``cka`` is (N, M), and ``defined`` (N, M) is False where
         one of the two layers is constant or unused.
@@ -257,7 +257,7 @@ class Pair:
             )
 
     def tokens(self, one: Classifier, other: Classifier) -> list[str]:
-        """Return the kind of token that stands for an image in each model: ``config.tokens``, else its head's input."""
+        """Return, for each model, the token that represents an image: ``config.tokens``, else the input of its head."""
         from rib.models.features import readout
 
         return [self.config.tokens or readout(model.backbone) for model in (one, other)]
@@ -277,7 +277,10 @@ class Pair:
         return np.array_split(sample, count)
 
     def batches(self, tree: ImageTree, indices: list[NDArray[np.int64]]) -> Batches:
-        """Yield pairs of each batch, transformed for either model; decoded once if both crop and resize alike."""
+        """Yield each batch of images as a pair: transformed for the first model, and for the second.
+
+        If both models crop and resize in the same way, images are decoded once and the pair holds one tensor twice.
+        """
         one, other = (self.loader(subject, tree, indices) for subject in (self.one, self.other))
         # Mean and std are applied inside the models, so they make no difference to the uint8 pixels.
         pixels = [replace(s.start.transform, mean=(), std=()) for s in (self.one, self.other)]
@@ -286,7 +289,7 @@ class Pair:
         return zip(one, other, strict=True)
 
     def loader(self, subject: Subject, tree: ImageTree, indices: list[NDArray[np.int64]]) -> Iterator[Any]:
-        """Yield batches of images under a model's own transform, uint8 tensors of shape (B, 3, H, W)."""
+        """Yield batches of images, transformed as a run's model needs them: uint8 tensors of shape (B, 3, H, W)."""
         from rib.data.datamodule import RIBDataModule
 
         data = RIBDataModule(

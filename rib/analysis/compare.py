@@ -48,7 +48,7 @@ class ModelPair:
 
 @dataclass
 class _Side:
-    """One of the two models, with the features of the current batch.
+    """One of the two compared models, with its features for the current batch of images.
 
     Attributes:
         model: The model.
@@ -106,7 +106,7 @@ class _Side:
         self.size[name] = self.size.get(name, 0.0) + size
 
     def note(self, name: str) -> str:
-        """Return the reason why a layer has no CKA; empty if it has one."""
+        """Return the reason why a layer has no CKA (it is unused or constant); an empty string if it has one."""
         if name not in self.used:
             return UNUSED
         return CONSTANT if bool(is_constant(self.spread[name], self.size[name])) else ""

@@ -61,7 +61,7 @@ def layer_drift(config: AnalyzeConfig) -> Path:
 
 
 def drift_table(one: Subject, other: Subject) -> pd.DataFrame:
-    """Return the distance between two runs' weights by layer, from input to output.
+    """Return a table of the distance between two runs' weights, one row per layer from input to output.
 
     Args:
         one: The fine-tuned run.

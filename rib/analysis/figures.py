@@ -35,7 +35,7 @@ Metadata = Mapping[str, Any]
 
 
 def by_block(layers: Sequence[str]) -> list[tuple[int, str]] | None:
-    """Split the layer names of a ViT into block number and name inside the block.
+    """Split each layer name of a ViT into the number of its block and its name inside the block.
 
     Args:
         layers: Names such as ``blocks.3.mlp.fc1``.

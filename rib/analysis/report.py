@@ -25,7 +25,7 @@ class Output:
     Attributes:
         files: Copies of the latest files, in the run's analysis folder.
         tables: Tables by name, for the dashboard.
-        new: True if any of it was computed now, so that the dashboard has not seen it.
+        new: True if any of these results was computed by this command, so that the dashboard does not show it yet.
     """
 
     files: list[Path] = field(default_factory=list)

@@ -112,7 +112,7 @@ class Subject:
 
     @cached_property
     def start(self) -> Start:
-        """The run's network and image transform, with the run's own weights in place of the pretrained checkpoint."""
+        """Network, image transform and weights file of the run: those of its pretrained model, but its own weights."""
         return replace(find_start(self.config.model, cache_dir(self.config.paths.cache)), weights=self.run.weights_file)
 
     @cached_property
@@ -191,5 +191,5 @@ def _check_has_weights(method: str, folder: str | Path, where: str) -> None:
 
 
 def labels(one: Subject, other: Subject) -> dict[str, str]:
-    """Return what figures print about an analysis: labels of its two runs, and the kind of data (mini or user)."""
+    """Return the metadata that figures print: labels of the two compared runs, and the kind of data (mini or user)."""
     return {"run_label": one.label, "against_label": other.label, "kind": one.metrics["data"]["kind"]}

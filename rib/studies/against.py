@@ -32,7 +32,7 @@ class Against(Study):
         self.option, self.title = option, title
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every cell has a value of the option."""
+        """Check that every cell (a run of the grid) has a value of the option that the study varies."""
         super().check(cells)
         need_axis(cells, self.option, "this study")
 
@@ -44,7 +44,7 @@ class Against(Study):
         return with_holm(table).sort_values(["curve", self.option], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe each curve: mRI at its ends, the most accurate value on the source, and the number of gains."""
+        """Describe each curve: mRI at its ends, the value most accurate on the source, how many have mRI above 0."""
         lines = [
             f"mRI against {self.title}, in percentage points with 95 % intervals over images only, each on its own; "
             f"accuracy on the source. A value gains robustness if mRI is above 0 with p < 0.05 after Holm over "

@@ -237,7 +237,7 @@ def _list_points(group: pd.DataFrame) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    """Format the mean of one value per source, with its Student's t interval cut at 1: ``0.812 [0.701, 0.923]``.
+    """Format the mean of values, one per source, with its Student's t interval (at most 1): ``0.812 [0.701, 0.923]``.
 
     For fewer than six sources, the mean alone.
     """

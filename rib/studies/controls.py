@@ -35,18 +35,21 @@ CONTROLS: Mapping[str, tuple[str, Callable[[Row, Row], bool]]] = {
 
 
 class Controls(Study):
-    """Study of negative controls: mRI of each control and model, and whether it is as expected."""
+    """Study of negative controls: the mRI of each control with each model, and whether it is as expected."""
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check that the grid has plain fine-tuning to compare with, and at least one control."""
         super().check(cells)
         if not any(cell.spec is not None and cell.spec.method == PLAIN for cell in cells):
-            raise RibError(f"methods: this study compares with {PLAIN}, which is not among its cells")
+            raise RibError(f"methods: this study compares with {PLAIN}, which is not among the grid's methods")
         if all(cell.spec is None or _control(_columns(cell)) == PLAIN for cell in cells):
             raise RibError(f"grids: expected a control beside {PLAIN}, one of {', '.join(CONTROLS)}; got none")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per model and control; ``holds``: its outcome is as expected (None: it cannot be checked)."""
+        """Return one row per model and control; column ``holds`` is True if the outcome is as expected.
+
+        It is None if this cannot be checked, as plain fine-tuning or accuracy on the source is missing.
+        """
         records = [{"control": _control(row.columns), **row.columns} for row in rows(made, store)]
         plain = {row["model"]: row for row in records if row["control"] == PLAIN}
         for row in records:
@@ -104,7 +107,7 @@ def _control(row: Mapping[str, Any]) -> str:
 
 
 def _n(table: pd.DataFrame, named: bool = False) -> str:
-    """Format the number of sources and seeds of the trained rows; `pretrained` has no source."""
+    """Format the number of sources and seeds of all rows but those of `pretrained`, which has no source."""
     return n_of(table[table["control"] != PRETRAINED], named)
 
 

@@ -75,7 +75,7 @@ class Errata(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot the effect of each error on mRI (wrong minus right) with its interval."""
+        """Plot the effect of each error, mRI with the error minus mRI without it, with its interval."""
         figure = Figure(figsize=(6.0, 1.2 + 0.26 * len(table)), layout="constrained")
         axes = figure.add_subplot()
         for y, row in enumerate(table.iloc[::-1].to_dict("records")):
@@ -118,7 +118,10 @@ class Errata(Study):
 
 
 def _match(right: Sequence[Made], wrong: Sequence[Made]) -> tuple[list[Made], list[Made]]:
-    """Keep the cells whose source and seed are finished both with and without the error; complete seeds only."""
+    """Keep the cells whose source and seed are finished both with and without the error, so that pairs can be compared.
+
+    Of these, `select_balanced` keeps the seeds that all sources have, else the first seed of each source.
+    """
     done = [{(one.metrics["source"], one.metrics["seed"]) for one in side} for side in (right, wrong)]
     both = [one for one in right if (one.metrics["source"], one.metrics["seed"]) in done[0] & done[1]]
     kept = {(m["source"], m["seed"]) for _, m in select_balanced([one.result for one in both])}

@@ -59,7 +59,7 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
 
 
 def _start(metrics: Metrics) -> str:
-    """Return text that distinguishes models of the same name: their pretrained weights' key and their options."""
+    """Return text that tells models of one name apart: the first digits of the pretrained run's key, model options."""
     options = [f"{k.rpartition('.')[2]} {v}" for k, v in metrics["options"].items() if k.startswith("model.")]
     return " ".join([metrics["before"][:6], *options])
 
@@ -83,7 +83,7 @@ def name_curves(grouped: Sequence[Row], along: Sequence[str], always: Sequence[s
 
 
 def describe_subset(row: Row) -> dict[str, Any]:
-    """Return the columns that describe the fine-tuning subsets of a row.
+    """Return columns with the size and digests of the image subsets that a row's runs were fine-tuned on.
 
     Returns:
         ``images``: number of images; ``a_class``: images per class; both means over the row's cells. ``digests``: the

@@ -33,14 +33,14 @@ class Scale(Study):
     """Study of mRI against the number of pretraining images, with a line per pretraining objective and method."""
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per model and method."""
+        """Return one row per model and method, with mRI and the number of pretraining images."""
         grouped = _rows(made, store)
         name_curves(grouped, [], ("method", "objective"))
         table = pd.DataFrame([row.columns for row in grouped])
         return table.sort_values(["curve", "pretrained_on"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe mRI of each line's models, and its rank correlation with the number of pretraining images.
+        """Describe each line of the figure: mRI of its models, and the rank correlation of mRI with pretraining images.
 
         The correlation needs six scales or more.
 
@@ -82,7 +82,7 @@ class Map(Study):
     """Study of mRI against both pretraining images (``model.pretraining``) and fine-tuning images per class."""
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every cell sets the number of images per class."""
+        """Check that every cell (a run of the grid) sets the number of fine-tuning images per class."""
         super().check(cells)
         need_axis(cells, SIZE, "this study")
 
@@ -94,7 +94,7 @@ class Map(Study):
         return with_holm(table).sort_values(["pretrained_on", "curve", "a_class"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe how many fields of the map gain robustness, and mRI at the ends of its first and last row."""
+        """Describe how many squares of the heat map gain robustness, and mRI at both ends of its first and last row."""
         known = _known(table)
         lines = [
             "mRI in percentage points with 95 % intervals over images only, each on its own: "
@@ -110,7 +110,7 @@ class Map(Study):
         return "\n".join([*lines, *_left_out(table)])
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot a heat map of mRI with the contour of mRI = 0; fields without a finished run are white."""
+        """Plot a heat map of mRI with the contour of mRI = 0; squares without a finished run are white."""
         known = _known(table)
         if known.empty:
             return {}

@@ -36,14 +36,14 @@ class Size(Study):
         self.threshold = threshold
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every cell sets the number of images per class, and that the threshold is a number."""
+        """Check that every cell (run of the grid) sets the images per class, and that the threshold is a number."""
         super().check(cells)
         if not isinstance(self.threshold, int | float):
             raise RibError(f"draw.threshold: expected a number of percentage points, got {self.threshold!r}")
         need_axis(cells, SIZE, "this study")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per curve and size, with the subsets' digests and the change on ImageNet val."""
+        """Return one row per curve and subset size, with the subsets' digests and accuracy change on ImageNet val."""
         grouped = rows(made, store)
         name_curves(grouped, [SIZE])
         table = pd.DataFrame([{**row.columns, **describe_subset(row), **_on_val(row, store)} for row in grouped])
@@ -103,13 +103,13 @@ class Size(Study):
         return f"estimated mRI is {than} below {crossing:.3g} images per class {bracket}"
 
     def _bracket(self, records: Sequence[Mapping[Any, Any]], of: str = "") -> str:
-        """Format the interval of the size at which mRI crosses the threshold: ``[4.1, above the largest]``."""
+        """Format the interval of the subset size at which mRI crosses the threshold: ``[4.1, above the largest]``."""
         low, high = (self._last_below(records, of + name) for name in ("low", "high"))
         ends = "below the smallest" if high is None else f"{high:.3g}"
         return f"[{ends}, {'above the largest' if low == inf else f'{low:.3g}'}]"
 
     def _last_below(self, records: Sequence[Mapping[Any, Any]], name: str) -> float | None:
-        """Return the size at which a curve last rises above the threshold.
+        """Return the subset size (images per class) at which a curve rises above the threshold for the last time.
 
         Returns:
             Images per class; None if the curve is never below the threshold, inf if it ends below.

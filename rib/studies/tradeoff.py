@@ -35,7 +35,7 @@ class Tradeoff(Study):
         self.strength, self.notes = strength, notes
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every method except plain fine-tuning has an option in ``strength``, and that all have weights."""
+        """Check that ``strength`` has an option for every method but plain fine-tuning, and that all have weights."""
         super().check(cells)
         methods = {cell.spec.method: cell for cell in cells if cell.spec is not None}
         if PLAIN not in methods:
@@ -45,13 +45,15 @@ class Tradeoff(Study):
                 raise RibError(f"methods: the weight drift of {weightless} is undefined: {NO_WEIGHTS[weightless]}")
             if method != PLAIN and method not in self.strength:
                 known = ", ".join(self.strength)
-                raise RibError(f"methods: {cell.label} has no curve; draw.strength defines curves of {known}")
+                raise RibError(
+                    f"methods: {cell.label} has no curve: draw.strength names an option to vary only for {known}"
+                )
         for method, option in self.strength.items():
             own = [cell for cell in cells if cell.spec is not None and cell.spec.method == method]
             need_axis(own, option, f"the curve of {method}")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per setting: curve, strength, distance from the pretrained weights, notes, accuracies, mRI."""
+        """Return one row per method and strength: curve, distance from pretrained weights, notes, accuracies, mRI."""
         grouped = rows(made, store)
         name_curves(grouped, list(self.strength.values()), ("method",))
         table = []
@@ -67,7 +69,7 @@ class Tradeoff(Study):
         return pd.DataFrame(table).sort_values(["model", "curve", "strength"], ignore_index=True)
 
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Describe plain fine-tuning, and the point of each method's curve that is as accurate on the source.
+        """Describe plain fine-tuning, and the point of each method's curve that is at least as accurate on the source.
 
         Of such points, the one nearest to the pretrained weights is taken: taking the best mRI would choose on targets.
         """
@@ -88,7 +90,7 @@ class Tradeoff(Study):
         return "\n".join(lines)
 
     def _best(self, curve: Sequence[Mapping[Any, Any]], plain: Mapping[Any, Any]) -> str:
-        """Describe the point of a curve to compare with plain fine-tuning, and what varies along the curve."""
+        """Describe a curve: its point to compare with plain fine-tuning, and how distance and notes vary along it."""
         along = self._along(curve)
         if is_missing(plain["source_after"]):
             return f"accuracy on the source was not scored; {along}"
@@ -99,7 +101,7 @@ class Tradeoff(Study):
         return f"never as accurate on the source; closest at {best['strength']:g}, {_point(best)}; {along}"
 
     def _along(self, curve: Sequence[Mapping[Any, Any]]) -> str:
-        """Format what varies along a curve: ``from 0.1 to 1000: distance moved 0.75 to 0.053``, then the notes."""
+        """Format a curve's range of strength, and how distance and notes change over it: ``from 0.1 to 1000: ...``."""
         columns = {"distance moved": "distance", **{note: note for note in self.notes}}
         ends = curve[0], curve[-1]
         changes = [

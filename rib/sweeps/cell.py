@@ -55,7 +55,7 @@ def make_cell(folder: Path) -> None:
         get_or_make(spec, store)
     except TakenOverError as error:
         # This process had stalled, so that another took its lock and makes the run: wait for that one's result.
-        say(f"{error}; waiting for it")
+        say(f"{error} (not needed here: this cell waits for it by itself)")
         get_or_make(spec, store)
     # An earlier attempt, or another grid, may have left its failure behind.
     if rank() == 0:
@@ -64,7 +64,7 @@ def make_cell(folder: Path) -> None:
 
 
 def run_cell(folder: Path, threads: int, environment: Mapping[str, str]) -> None:
-    """Make a cell in a forked process and exit, with its output in log.txt and a failure in failed.json.
+    """Make a cell in this process, which was forked for it, and exit; output goes to log.txt, a failure to failed.json.
 
     Args:
         folder: The cell's.

@@ -32,7 +32,7 @@ CALIBRATION_IMAGES = 32
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured time that a model takes per image.
+    """Time that a model takes per image, measured with random weights.
 
     Attributes:
         train: Seconds of a forward and backward pass.
@@ -141,7 +141,7 @@ def total(seconds: Sequence[float | None], jobs: int) -> float | None:
 
 
 def _keys(model: str, method: str, source: str, images_seen: int | None) -> tuple[tuple[Any, ...], ...]:
-    """Return lookup keys for runs like this one, from those of the most similar to those of the least similar."""
+    """Return keys under which the costs of a run and of similar runs are filed, from most to least similar."""
     return (model, method, source, images_seen), (model, method, source), (model, method)
 
 

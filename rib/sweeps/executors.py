@@ -103,7 +103,7 @@ class LocalExecutor:
         return self._make_worker(lambda: process.exitcode, process, devices)
 
     def _start_command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:
-        """Start a cell as a command, with its output in the cell's log."""
+        """Start a cell (a run of the grid) as a command, with its output in the cell's log, and return its handle."""
         log = (folder / cell.LOG).open("ab")
         command = [sys.executable, "-m", "rib.sweeps.cell", str(folder)]
         threads = {"OMP_NUM_THREADS": str(self.threads)}
@@ -114,7 +114,7 @@ class LocalExecutor:
         return self._make_worker(process.poll, process, devices)
 
     def _make_worker(self, poll: Callable[[], int | None], process: Any, devices: tuple[str, ...]) -> Worker:
-        """Return the handle of a process that frees its GPUs once it has ended."""
+        """Return the handle of a process; polling it frees the process's GPUs once it has ended."""
 
         def exit_code() -> int | None:
             code = poll()

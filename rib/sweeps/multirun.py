@@ -246,7 +246,10 @@ def _describe_error(error: BaseException) -> str:
 
 
 def _arguments() -> list[str]:
-    """Return the command-line arguments that locate the configs; a job's overrides do not include them."""
+    """Return the command-line arguments that say where configs are (``--config-dir``, ``hydra.searchpath``).
+
+    A process of a job's own needs them, and Hydra does not count them among the job's overrides.
+    """
     hydra = HydraConfig.get()
     folders = [f"--config-dir={s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
     return [*folders, *(o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath="))]

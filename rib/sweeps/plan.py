@@ -82,7 +82,7 @@ class Plan:
     asked: list[Cell] = field(default_factory=list)
 
     def add(self, cell: Cell) -> None:
-        """Add a cell; one that only other cells needed becomes wanted if the grid asks for it as well."""
+        """Add a cell to the plan unless it is known; a known cell becomes wanted if the grid itself asks for it."""
         if cell.wanted:
             self.asked.append(cell)
         # Replacing a value keeps its place in a dict, so that a cell stays before those that need it.
@@ -96,7 +96,10 @@ class Plan:
         return [cell for cell in self.cells.values() if cell.wanted]
 
     def shared(self) -> dict[str, int]:
-        """Count what is made once for several cells: pretrained scores, probes, ingredients and Fishers, by name."""
+        """Count, by method, the runs that the grid's cells need but the grid does not ask for, such as `pretrained`.
+
+        Each is made once for all cells that need it. ``Fisher`` counts EWC's estimates of the Fisher information.
+        """
         needed = [cell for cell in self.cells.values() if not cell.wanted and cell.spec is not None]
         counts: dict[str, int] = {}
         for cell in needed:
@@ -168,7 +171,7 @@ def label_of(spec: RunSpec) -> str:
 def _add(
     plan: Plan, store: RunStore, spec: RunSpec, label: str, values: Mapping[str, Any], wanted: bool = False
 ) -> str:
-    """Add a cell to a plan, after the cells that it needs, and return its id."""
+    """Add the cell of a run to a plan, after the cells of the runs that it needs, and return the cell's id."""
     used = [run.spec for run in spec.needs if run.spec is not None]
     pretrained = [] if spec.source is None else [spec.of_pretrained()]
     needs = tuple(dict.fromkeys(_add(plan, store, need, label_of(need), {}) for need in (*pretrained, *used)))
@@ -193,7 +196,7 @@ def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Con
 
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
-    """Yield the label, the values of the axes and the config of every cell of one grid, a product of lists."""
+    """Yield label, values of the axes and config of every cell: all combinations of the values in a grid's lists."""
     sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
     axes = _axes(grid["axes"] or {}, base)
     for name, entries in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
@@ -224,7 +227,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
 
 
 def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
-    """Return the values of each axis for the kind of data in use (mini or user), without axes that are null.
+    """Return the values of each axis (varied option) for the kind of data in use, mini or user; omit axes set to null.
 
     An axis is a list of values, or a mapping that gives a list for mini and another for the user's data.
     """
@@ -246,7 +249,7 @@ def _spell(value: object) -> str:
 
 
 def _fisher_fields(cell: Cell) -> Iterator[Sequence[object]]:
-    """Yield the inputs of the Fisher information that a cell estimates for EWC, if it does.
+    """Yield the inputs of the Fisher information that a cell estimates for EWC; nothing for a cell that estimates none.
 
     Cells with equal inputs share one Fisher (`rib.runtime.artifacts`). They only serve to count
     Fishers: the cache's own key holds the digest of the probe's weights, not made yet.

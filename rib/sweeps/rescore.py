@@ -115,7 +115,7 @@ def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[Scori
 
 
 def _resolve_again(run: Run, config: EvaluateConfig) -> RunSpec:
-    """Resolve a finished run with the suite and the scoring options of this command.
+    """Return a finished run's specification, with the suite and the scoring options of this command.
 
     Raises:
         RibError: If the run's config cannot be read, if it now leads to another key, or if the run is out of date.
@@ -167,7 +167,7 @@ def _with_scoring_of(config: EvaluateConfig, saved: Config, metrics: Metrics, st
 
 
 def _explain_new_key(metrics: Metrics, spec: RunSpec) -> str:
-    """Explain why a finished run, resolved again, has another key (a hash of all that its training depends on)."""
+    """Explain why a finished run's key (hash of all that its training depends on) differs if computed again now."""
     if is_older(metrics):
         return f"it {older_words(metrics)}"
     trained_on = metrics.get("trained_on")
@@ -276,7 +276,7 @@ def _load(job: ScoringJob, datasets: Sequence[str], fabric: Fabric) -> LoadedRun
 
 
 def _publish(job: ScoringJob, failed: dict[Path, str]) -> None:
-    """Write a run's metrics, unless it or a run that it needs could not be scored."""
+    """Write a run's metrics; if it or a run that it needs could not be scored, record the reason in ``failed``."""
     folder = job.run.folder
     for need in job.needs:
         if need.run.folder in failed:

@@ -27,7 +27,7 @@ SECONDS_BETWEEN_POLLS = 0.1
 
 @dataclass
 class Outcome:
-    """State of a grid's cells; those in none of the three collections are still to be made.
+    """State of a grid's cells (its single runs): done, failed or refused; all others are still to be made.
 
     Attributes:
         done: Ids of cells whose results are in the store.
@@ -173,7 +173,7 @@ class Schedule:
 
 
 def _explain_exit(code: int) -> str:
-    """Explain the exit code of a process that recorded no failure."""
+    """Return a phrase that explains the exit code of a cell's process that recorded no reason for its failure."""
     if code == -signal.SIGKILL:
         return "its process was killed (SIGKILL), by the system because memory ran out, or by hand"
     if code < 0:

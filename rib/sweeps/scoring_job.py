@@ -20,7 +20,7 @@ Trees = dict[tuple[Path, str], ImageTree]
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """A run to be scored.
+    """A run to be scored on a suite of datasets, with the jobs that must be done first.
 
     Attributes:
         spec: The resolved run, with the suite to score it on.
@@ -57,7 +57,10 @@ class ScoringJob:
 
     @property
     def num_models(self) -> int:
-        """Number of models that see each image: the run's own and those of its curve, or those of an ensemble."""
+        """Number of models that each image passes through: the run's own, and those of its curve, if it has one.
+
+        A curve holds models between two weights, such as those of WiSE-FT by alpha. An ensemble counts its members.
+        """
         if self.ingredients and not self.run.weights_file.is_file():
             return len(self.ingredients)
         metrics = self.run.metrics()

@@ -210,7 +210,10 @@ def _next_trial(study: Study | None, space: Space, config: SearchConfig) -> tupl
 
 
 def _trials(study: Study) -> list[FrozenTrial]:
-    """Return a study's trials without the failed ones, which two processes started in excess at the same moment."""
+    """Return an Optuna study's trials without the failed ones.
+
+    Those are surplus trials: two processes began one at the same moment, when only one was left to begin.
+    """
     from optuna.trial import TrialState
 
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
@@ -219,7 +222,7 @@ def _trials(study: Study) -> list[FrozenTrial]:
 def _record_trial(
     study: Study, number: int, setting: Mapping[str, float], metrics: Metrics | None, trials: int
 ) -> None:
-    """Record a trial's result in the study, unless another process has; a trial without metrics has diverged."""
+    """Record a trial's result in the study, unless another process has done so; ``metrics`` is None if it diverged."""
     from optuna.trial import TrialState
 
     if metrics is None:

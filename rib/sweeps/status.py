@@ -115,7 +115,7 @@ def _missing(plan: Plan, outcome: Outcome) -> list[RunSpec]:
 
 
 def say_older(store: RunStore) -> None:
-    """Print how many runs of a store an older version of rib has made; no grid uses them."""
+    """Print how many runs in a store were made by an older version of rib, which grids do not use; nothing if none."""
     older = [metrics for run in store.finished() if (metrics := run.metrics()) is not None and is_older(metrics)]
     if older:
         say(f"{len(older)} runs in {store.root} are ignored here: each {older_words(older[0])}")

@@ -27,7 +27,7 @@ from rib.sweeps.plan import Cell
 
 @dataclass(frozen=True)
 class Made:
-    """A finished cell of a study.
+    """A finished cell (a run of the grid) that a study uses, with its metrics.
 
     Attributes:
         cell: The cell of the plan, with its values of the axes.
@@ -71,11 +71,11 @@ class Study(ABC):
 
     @abstractmethod
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Return the results in words, made from the table alone."""
+        """Return the study's results in words, made from its table alone."""
 
     @abstractmethod
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Return the figures by file name without extension, made from the table alone."""
+        """Return the study's figures, made from the table alone, by file name without extension."""
 
 
 def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) -> tuple[str, list[Path]]:

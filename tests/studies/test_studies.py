@@ -192,14 +192,18 @@ def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path
         (
             "ewc_study",
             ("grids=[{methods:[finetune,lwf]}]",),
-            "has no curve; draw.strength defines curves of ewc",
+            "has no curve: draw.strength names an option to vary only for ewc",
         ),
         (
             "ewc_study",
             ("grids=[{methods:[finetune,visual_prompt]}]",),
             "weight drift of visual_prompt is undefined",
         ),
-        ("negative_controls", ("grids=[{methods:[ewc]}]",), "compares with finetune, which is not among its cells"),
+        (
+            "negative_controls",
+            ("grids=[{methods:[ewc]}]",),
+            "compares with finetune, which is not among the grid's methods",
+        ),
         ("paper_errata", ("grids=[{methods:[ewc]}]",), "needs one paper.* switch in each cell, mini_tiny, ewc on"),
         ("cka_study", ("draw.images=2",), "images: expected at least 4"),
         ("cka_study", ("draw.dataset=imagenet_w",), "draw.dataset: there is no 'imagenet_w'; expected any of imagenet"),
