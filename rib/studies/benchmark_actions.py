@@ -19,7 +19,7 @@ from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.files import digest_of
 from rib.sweeps.cost import Costs
-from rib.sweeps.executors import LocalExecutor, SlurmExecutor, Workers
+from rib.sweeps.executors import Executor, LocalExecutor, SlurmExecutor
 from rib.sweeps.plan import Plan, controls, make_plan
 from rib.sweeps.scheduler import Outcome, Schedule, failed_labels, grid_state
 from rib.sweeps.status import plan_report, show_plan, show_status
@@ -130,7 +130,7 @@ def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
         )
 
 
-def _workers(config: BenchmarkConfig, launcher: Launcher, store: RunStore) -> Workers:
+def _workers(config: BenchmarkConfig, launcher: Launcher, store: RunStore) -> Executor:
     if "submitit" in str(launcher.get("_target_", "")):
         return SlurmExecutor(launcher, store.root / "submitit", config.jobs)
     return LocalExecutor(config.trainer, config.jobs, config.threads)
@@ -152,7 +152,7 @@ def _console() -> Console:
     return Console(width=None if Console().is_terminal else 140)
 
 
-def _make_controls(plan: Plan, store: RunStore, workers: Workers, outcome: Outcome) -> None:
+def _make_controls(plan: Plan, store: RunStore, workers: Executor, outcome: Outcome) -> None:
     """Make the control runs that models with BatchNorm need, and add them to the plan and its outcome.
 
     Only after training is it known whether a model has BatchNorm, whose moving statistics alone can cost robustness.

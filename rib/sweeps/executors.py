@@ -45,7 +45,7 @@ class Worker:
     kill: Callable[[], object]
 
 
-class Workers(Protocol):
+class Executor(Protocol):
     """Interface of an executor, which runs cells.
 
     Attributes:

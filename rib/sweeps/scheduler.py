@@ -19,7 +19,7 @@ from rib.runtime.console import say
 from rib.runtime.files import write_atomically
 from rib.runtime.progress import Advance, progress
 from rib.sweeps.cell import CONFIG, FAILED, failure, record_failure
-from rib.sweeps.executors import SECONDS_TO_END, Worker, Workers
+from rib.sweeps.executors import SECONDS_TO_END, Executor, Worker
 from rib.sweeps.plan import Cell, Plan
 
 SECONDS_BETWEEN_POLLS = 0.1
@@ -83,7 +83,7 @@ class Schedule:
         outcome: From `grid_state`; it is updated in place.
     """
 
-    def __init__(self, plan: Plan, store: RunStore, workers: Workers, outcome: Outcome) -> None:
+    def __init__(self, plan: Plan, store: RunStore, workers: Executor, outcome: Outcome) -> None:
         self.plan, self.store, self.workers, self.outcome = plan, store, workers, outcome
         self._locks = store.locks
         self._waiting = {id: cell for id, cell in plan.cells.items() if outcome.is_open(id)}

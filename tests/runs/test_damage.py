@@ -239,7 +239,9 @@ def test_a_checkpoint_that_was_cut_short_is_named_and_trains_nothing(ask_for, st
     place = RunStore(store).run_of(resolve(config))
     place.folder.mkdir(parents=True)
     place.checkpoint.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(RibError, match=r"last.ckpt is damaged; delete it and run the same command again, which begins"):
+    with pytest.raises(
+        RibError, match=r"last.ckpt is damaged; delete it and run the same command again to train from the start"
+    ):
         finetune(config)
     next(place.folder.parent.glob("*/last.ckpt")).unlink()
     assert finetune(config) == place
