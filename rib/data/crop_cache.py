@@ -41,7 +41,7 @@ Pixels = NDArray[np.uint8]
 
 
 def crops_of(tree: ImageTree, transform: Transform, backend: str, cache: Path | None) -> Tensor | None:
-    """Return all decoded images of a dataset from the cache, decoding and saving them on first use.
+    """Return all decoded and cropped images of a dataset from the cache, filling it on first use.
 
     Args:
         tree: The dataset.

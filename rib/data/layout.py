@@ -27,7 +27,7 @@ GENERIC = ("val", "train", "sketch")
 def wrong_images_fault(
     spec: DatasetSpec, folder: Path, listing: Listing, known: Mapping[str, int], paths: Sequence[str], labels: Ints
 ) -> str | None:
-    """Check that the images are this dataset's and have the right labels; any fault is an error in every run.
+    """Return the fault if images are another dataset's or have wrong labels, else None; no run may use such images.
 
     Args:
         spec: The dataset's catalog entry.

@@ -90,7 +90,7 @@ def scan(
 
 
 def counts(spec: DatasetSpec, labels: Sequence[int] | Ints = ()) -> dict[str, int | None]:
-    """Return how many images and classes a dataset has and should have (the fewest, where its releases differ)."""
+    """Return the actual and expected numbers of images and classes (the smallest, where releases differ)."""
     return {
         "images": len(labels),
         "expected": spec.num_images if spec.between is None else spec.between[0],

@@ -44,7 +44,7 @@ DATA = {"objectnet": "authors", "objectnet_loss": "unrestricted"}
 
 
 def switches(config: Config) -> dict[str, Any]:
-    """Return the ``paper.*`` switches that are on and affect a run, with values: ``{"paper.ewc": "identity"}``."""
+    """Return the errors of the authors' code that a run reproduces, by option: ``{"paper.ewc": "identity"}``."""
     reads = {name: name in config.method for name in METHODS}
     # LP-FT trains a linear probe first, which the probe's switch changes as well.
     reads["linear_probe"] |= any(node and "probe" in node for node in config.method.values())

@@ -66,7 +66,7 @@ def resolved_fields(spec: RunSpec) -> dict[str, Any]:
 
 
 def score_key(spec: Mapping[str, Any], tree: ImageTree) -> str:
-    """Return the hash key of predictions on one dataset: its images and the way of scoring, but not the weights.
+    """Return the hash key of predictions on one dataset; it covers images and scoring, but not the weights.
 
     Args:
         spec: The run's `resolved_fields`.

@@ -78,7 +78,7 @@ def check_unchanged(spec: RunSpec) -> None:
 
 
 def states_of(spec: RunSpec) -> str:
-    """Return a digest that changes whenever an input file of a run may have changed."""
+    """Return a digest of the sizes, times and inodes of a run's input files; equal if none has changed."""
     # mini's images are drawn from code: their files may be rewritten at any time, their pixels cannot change.
     trees = [*spec.images.values(), *filter(None, (spec.source, spec.held_out))]
     images = [tree.states() for tree in trees if tree.identity != "pixels"]

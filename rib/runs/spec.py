@@ -1,4 +1,4 @@
-"""A run with every option, image and weights file settled, and the hash keys of its weights and predictions.
+"""A fully resolved run: its options, images and weights files, and the hash keys of its weights and predictions.
 
 `rib.runs.resolve` makes a `RunSpec` from a config. `rib.runs.fields` flattens it into one dictionary. `rib.runs.keys`
 hashes this to the *training key*, which names the weights, and to a *score key* for each dataset, which names the

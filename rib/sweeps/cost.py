@@ -1,4 +1,4 @@
-"""Expected time and disk space of a grid, from finished runs of the store or from a calibration.
+"""Expected time and disk space of a grid, from finished runs of the store or short calibration runs.
 
 Time is the seconds that one cell trains (or merges) and scores, without imports; disk is the bytes that its run keeps.
 """

@@ -158,7 +158,7 @@ def run_in_own_process() -> Run:
 
 
 def _records(sweep: Path) -> list[Job]:
-    """Read the records of a sweep's jobs, in order."""
+    """Read the record that each job of a sweep wrote (started, finished or failed), in the order of the jobs."""
     files = [file for file in sweep.glob("job.*.json") if file.name.split(".")[1].isdecimal()]
     return [_record(file) for file in sorted(files, key=lambda file: int(file.name.split(".")[1]))]
 

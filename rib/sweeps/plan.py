@@ -141,7 +141,7 @@ def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
 
 
 def controls(plan: Plan, store: RunStore) -> Plan:
-    """Plan the control runs that a finished grid lacks: plain fine-tuning with frozen BatchNorm statistics.
+    """Plan the missing control runs of a finished grid: plain fine-tuning with frozen BatchNorm statistics.
 
     Updating the statistics alone can cost more accuracy than fine-tuning does, so that methods which freeze them need
     this comparison. Whether a model has BatchNorm is known once it was trained, hence a second plan.

@@ -252,7 +252,7 @@ def _batches(jobs: Sequence[ScoringJob], config: EvaluateConfig, fabric: Fabric)
 def _score_batch(
     batch: Sequence[ScoringJob], missing: dict[Path, list[str]], fabric: Fabric, failed: dict[Path, str]
 ) -> None:
-    """Score the runs of a batch of jobs on the datasets they lack, in one pass over the images."""
+    """Score the runs of several jobs on the datasets that they have no predictions for, reading images once."""
     from rib.scoring.one_pass import score_together
 
     loaded = []

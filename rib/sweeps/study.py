@@ -71,7 +71,7 @@ class Study(ABC):
 
     @abstractmethod
     def paragraph(self, table: pd.DataFrame) -> str:
-        """Return the study's results in words, made from its table alone."""
+        """Return a paragraph that states the study's results, using only its table."""
 
     @abstractmethod
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:

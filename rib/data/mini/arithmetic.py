@@ -49,7 +49,7 @@ class Dice:
         return self.between(0, 99) < percent
 
     def pick(self, things: Sequence[T]) -> T:
-        """Return a random element of a sequence, each with the same probability."""
+        """Return an element of a sequence, chosen uniformly at random."""
         return things[self.between(0, len(things) - 1)]
 
     def field(self, *shape: int, layers: int = 1) -> Ints:

@@ -113,7 +113,7 @@ def _decoy(u: Ints, v: Ints, dice: Dice) -> Ints:
 
 
 def _bar(a: Ints, b: Ints, radius: int, dice: Dice) -> Ints:
-    """Return the share of each pixel, 0..256, that is covered by a bar across the object, off its centre.
+    """Return how much of each pixel (0 none, 256 all) is covered by an off-centre bar across the object.
 
     The bar is an eighth to a quarter as wide as the object.
     """
