@@ -115,7 +115,7 @@ def differences(store: Path, other: Path) -> list[str]:
 def made(store: Path) -> Counter[str]:
     """How often each run was made, as the cells' logs say."""
     logs = (log.read_text() for log in (store / "cells").glob("*/log.txt"))
-    return Counter(line for log in logs for line in re.findall(r"^made (.*)$", log, re.MULTILINE))
+    return Counter(line for log in logs for line in re.findall(r"^saved (.*)$", log, re.MULTILINE))
 
 
 def unfinished(store: Path) -> list[str]:
