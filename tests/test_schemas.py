@@ -125,6 +125,7 @@ def test_kinds_go_by_the_files_name(tmp_path):
     assert [kind_of(tmp_path / name) for name in names] == ["metrics", "metrics", "job", None, None, None]
 
 
+@pytest.mark.slow
 def test_every_file_of_a_run_is_seen_and_as_its_schema_says(ask_for, store):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=4", "data.limit=100", "data.holdout=.5")
     run = finetune(ask_for(*quick, "suite=paper", "+method=wise_ft", "method.wise_ft.curve=[0,1]"))

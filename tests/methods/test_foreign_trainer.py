@@ -128,6 +128,7 @@ def test_accumulated_batches_are_as_in_ribs_own_module(net, make):
     assert furthest(found, fit(Own(net), *make(), steps=4)) > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [*ALL, lora, stack])
 def test_two_processes_are_one(make, gloo_pool):
     """Of a ViT: a ConvNet's BatchNorm has the statistics of each process, in plain training too."""
@@ -137,6 +138,7 @@ def test_two_processes_are_one(make, gloo_pool):
     assert furthest(one, first) < 1e-5  # gradients are summed in another order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [ewc_diagonal, l2sp, lwf, ftp, wise_ft])
 def test_processes_that_draw_other_weights_hold_on_to_rank_zeros(make, gloo_pool):
     one = fit(Own("vit"), *make())
@@ -529,6 +531,7 @@ def test_a_selection_is_the_samplers_images_alone_and_shared_by_processes():
 # Layers
 
 
+@pytest.mark.slow
 def test_methods_import_nothing_of_training_or_runs():
     code = """
 import importlib, pkgutil, sys, rib.methods
