@@ -233,7 +233,7 @@ def test_the_report_prints_how_a_lost_pretrained_run_comes_back(tmp_path, cache)
         RibError, match=r"pretrained run that is gone; make that pretrained run again with python -m rib.train"
     ) as caught:
         report(asked)
-    in_shell(str(caught.value).partition("make it again with ")[2], tmp_path)
+    in_shell(str(caught.value).partition("make that pretrained run again with ")[2], tmp_path)
     assert start.metrics() is not None
     assert report(asked)
 
