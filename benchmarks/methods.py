@@ -31,10 +31,10 @@ import torch
 from torch.nn import functional as F
 
 from rib.config import compose
-from rib.config.composition import instantiate
 from rib.config.shipped import options, shipped_nodes
 from rib.data.labels import LabelSpace
 from rib.methods.base import Method, Step
+from rib.methods.build import build_object
 from rib.models.classifier import Classifier
 from rib.models.mini import build_mini
 from rib.runtime.memory import keep_memory
@@ -54,7 +54,7 @@ class Bench:
         self.batches = batches
         node = {} if name == "finetune" else dict(compose(f"+method={name}").method[name])
         given = {k: v for k, v in node.items() if k not in ("lr", "probe")}
-        self.method: Method = instantiate(given) if given else Method()
+        self.method: Method = build_object(given) if given else Method()
         source = [(images, labels, torch.arange(len(images))) for images, labels in batches[:1]]
         self.trainer: Any = SimpleNamespace(
             strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda value: value),

@@ -22,7 +22,7 @@ __all__ = ["gloo_pool"]
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where mini is drawn: once a machine, since its pixels never change."""
+    """Folder of the built-in data, drawn once per machine, since its pixels never change."""
     given = os.environ.get("RIB_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "rib"
 

@@ -94,7 +94,7 @@ def test_a_wrong_command_would_be_noticed():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where all pages run: what one has made, the next finds in the store."""
+    """Folder in which all pages run, so that they share a store."""
     return tmp_path_factory.mktemp("docs")
 
 

@@ -66,7 +66,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports(name: str) -> frozenset[str]:
-    """What a module imports, at its top or inside its functions, but for type checking; and the packages of these."""
+    """Return what a module imports, at its top or inside its functions, except for type checking."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:

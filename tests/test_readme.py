@@ -14,7 +14,7 @@ from tests.support.pages import PAGES
 
 
 def anchors(page):
-    """What headings of a page may be linked as."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -27,7 +27,7 @@ def packages() -> dict[str, list[str]]:
 
 
 def first_line(module: str) -> str:
-    """What a module says it is, as Markdown."""
+    """Return the first line of a module's docstring as Markdown."""
     text = (inspect.getdoc(importlib.import_module(module)) or "").partition("\n")[0]
     return text.replace("``", "`").replace("|", "\\|")
 

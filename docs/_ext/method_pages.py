@@ -111,7 +111,7 @@ def options_table(name: str, node: dict[str, Any], text: str, docstring: str) ->
 
 
 def clashes_of(name: str) -> str:
-    """What a method cannot be combined with, and why."""
+    """Return the methods that a method cannot be combined with, and the reasons."""
     rows = [f"- `{other}`: {why}." for pair, why in CLASHES.items() if name in pair for other in pair - {name}]
     return "\n".join(sorted(rows)) or "Every method that trains, and one method made from finished runs."
 

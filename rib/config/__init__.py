@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rib.config.check import to_plain as to_plain
     from rib.config.composition import changed_options as changed_options
     from rib.config.composition import compose as compose
-    from rib.config.composition import instantiate as instantiate
     from rib.config.composition import load_config as load_config
     from rib.config.composition import method_node as method_node
     from rib.config.composition import override as override
@@ -35,7 +34,6 @@ _MODULES = {
     "compose_node": "unchecked",
     "flat_changes": "defaults",
     "has_key": "unchecked",
-    "instantiate": "composition",
     "method_node": "composition",
     "changed_options": "composition",
     "search_path": "unchecked",

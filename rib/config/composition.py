@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from rib.config.check import OPEN_NODES, C, check_config, to_plain
@@ -91,26 +91,6 @@ def override(config: Config, overrides: list[str], where: str) -> Config:
         raise RibError(f"{where}: {explain(error)}") from error
     except RibError as error:
         raise RibError(f"{where}: {error}") from error
-
-
-def instantiate(node: Mapping[str, Any], **extra: object) -> Any:
-    """Build the object that a block of options with ``_target_`` describes (`hydra.utils.instantiate`).
-
-    Args:
-        node: Dotted name of a class, and its arguments.
-        extra: Further arguments.
-
-    Raises:
-        RibError: If the class does not accept these values.
-    """
-    from hydra.utils import instantiate as build
-
-    try:
-        return build(dict(node), **extra, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, RibError):
-            raise error.__cause__ from None
-        raise RibError(f"cannot build {node['_target_']} from its options: {error.__cause__ or error}") from error
 
 
 def load_config(file: Path) -> Config:

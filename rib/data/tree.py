@@ -50,7 +50,7 @@ class ImageTree:
 
     @property
     def identity(self) -> str:
-        """What `digest` is made from: ``pixels`` (if drawn by rib), file ``content``, or ``listing`` (paths, sizes)."""
+        """Source of `digest`: ``pixels`` (images drawn by rib), file ``content``, or ``listing`` (paths and sizes)."""
         return self.file_identity.kind if self.drawn is None else "pixels"
 
     @cached_property

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-import rib.config
 from rib.errors import RibError
+from rib.methods.build import build_object
 from rib.runs.freshness import metrics_if_current
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
@@ -79,7 +79,7 @@ def show_page(logger: Mapping[str, Any], page: DashboardPage) -> None:
     if "_target_" not in logger:
         return
     try:
-        rib.config.instantiate(logger).show(page)
+        build_object(logger).show(page)
     except RibError:
         raise
     except Exception as error:
@@ -143,7 +143,7 @@ def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
         RibError: If the dashboard's options are wrong.
     """
     node = spec.config.logger
-    dashboard = rib.config.instantiate(node) if rank() == 0 and "_target_" in node else Dashboard()
+    dashboard = build_object(node) if rank() == 0 and "_target_" in node else Dashboard()
     dashboard.open(spec, run)
     try:
         yield [dashboard.logger] if dashboard.logger else []

@@ -15,7 +15,7 @@ from typing import Any
 from rib.errors import RibError
 
 
-def build(node: Mapping[str, Any], **more: object) -> Any:
+def build_object(node: Mapping[str, Any], **more: object) -> Any:
     """Build the object that a dictionary with a class name (``_target_``) and arguments describes.
 
     Args:
@@ -38,7 +38,7 @@ def build(node: Mapping[str, Any], **more: object) -> Any:
     except RibError:
         raise
     except Exception as error:  # whatever the user's class raises
-        raise RibError(f"cannot make a {target}: {error}") from error
+        raise RibError(f"cannot build {target} from its options: {error}") from error
 
 
 _SPECIAL = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
@@ -47,7 +47,7 @@ _SPECIAL = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_conver
 def _value(value: object) -> Any:
     """Return an argument with every nested dictionary that has a ``_target_`` replaced by the object it describes."""
     if isinstance(value, Mapping):
-        return build(value) if "_target_" in value else {key: _value(each) for key, each in value.items()}
+        return build_object(value) if "_target_" in value else {key: _value(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_value(each) for each in value]
     return value

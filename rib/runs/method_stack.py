@@ -23,7 +23,7 @@ import rib.config
 from rib.config.schema import Config
 from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, shipped_nodes
 from rib.errors import RibError
-from rib.methods.build import build
+from rib.methods.build import build_object
 from rib.methods.clashes import ADAPTERS, CLASHES
 
 NO_WEIGHTS = {
@@ -122,4 +122,4 @@ def build_method(config: Config, name: str, **more: object) -> Any:
     node = dict(config.method[name])
     known = {key: value for key, value in more.items() if key in node}
     left_out = {*read_by_rib(node), "probe"}
-    return build({key: value for key, value in node.items() if key not in left_out} | known)
+    return build_object({key: value for key, value in node.items() if key not in left_out} | known)

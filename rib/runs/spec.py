@@ -233,7 +233,7 @@ class RunSpec:
 
     @property
     def identity(self) -> str:
-        """What images are identified by: ``content``, ``listing`` (names and sizes), ``pixels`` (built-in), or a mix.
+        """Data that identify the images: ``content``, ``listing`` (names and sizes), ``pixels`` (built-in), or a mix.
 
         A mix is joined by ``and``: ``content and pixels``.
         """

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-import rib.config
 from rib.config.command_schema import BenchmarkConfig
 from rib.errors import RibError
+from rib.methods.build import build_object
 from rib.runs import archive
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
@@ -191,7 +191,7 @@ def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
     """Return the requested study after checking that this grid has the cells it needs; None without ``study=``."""
     if config.study is None:
         return None
-    study: Study = rib.config.instantiate(config.draw)
+    study: Study = build_object(config.draw)
     if valid := [cell for cell in plan.asked if cell.spec is not None]:  # without any, the plan says why
         study.check(valid)
     return study

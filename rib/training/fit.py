@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
-import rib.config
 from rib.config.schema import BatchNorm
 from rib.errors import DivergedError, RibError
+from rib.methods.build import build_object
 from rib.runs import errata, method_stack
 from rib.runs.fields import fisher_key
 from rib.runs.images import data_of
@@ -177,7 +177,7 @@ def _fine_tuner(
     return FineTuner(
         model,
         LabelSpace(errata.loss_groups(config, source.spec, len(spec.catalog.wnids))),
-        rib.config.instantiate({**optimizer, "_partial_": True}),
+        build_object({**optimizer, "_partial_": True}),
         lr=recipe.lr,
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,

@@ -12,11 +12,11 @@ import pytest
 from rib.config import compose
 from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig
-from rib.config.composition import instantiate
 from rib.config.defaults import flat_changes
 from rib.config.shipped import conf_dir, options
 from rib.config.unchecked import compose_node
 from rib.errors import RibError
+from rib.methods.build import build_object
 
 
 def command(*arguments: str, module: str = "rib.train", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -131,7 +131,7 @@ def test_every_folder_of_conf_is_known_to_the_tests():
 def test_every_study_composes_and_its_drawing_is_made(name):
     config = check_config(compose_node("benchmark", f"study={name}"), BenchmarkConfig)
     assert config.study == name
-    assert {"table", "paragraph", "figures"} <= set(dir(instantiate(config.draw)))
+    assert {"table", "paragraph", "figures"} <= set(dir(build_object(config.draw)))
     header = Path(conf_dir(), "study", f"{name}.yaml").read_text().split("\nstudy:")[0]
     assert f"python -m rib.benchmark study={name}" in header
     assert "Cost" in header

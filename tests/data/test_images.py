@@ -25,7 +25,7 @@ def labels_by_folder(tree):
 
 
 def told(spec, root, **options) -> str:
-    """What the user is told: one sentence, the dataset first."""
+    """Return the message for the user: one sentence, the dataset first."""
     with pytest.raises(RibError) as caught:
         scan(spec, root, **options)
     message = str(caught.value)
@@ -314,7 +314,7 @@ def test_rescan_lists_again(recorded):
 
 
 def test_another_folder_with_the_same_time_is_listed_again(recorded):
-    """As where an archive is unpacked anew, which puts the folders' times back."""
+    """Unpacking an archive anew puts the folders' times back."""
     spec, root, records, tree, _ = recorded
     folder = root / "imagenet/val" / spec.classes[0]
     times = folder.stat()

@@ -16,7 +16,7 @@ V2 = "imagenet-v2"
 
 
 def refused(spec, root) -> str:
-    """What is said, the same with and without ``allow_incomplete``: one sentence."""
+    """Return the message, one sentence, the same with and without ``allow_incomplete``."""
     said = set()
     for allow in (False, True):
         with pytest.raises(RibError) as caught:
@@ -224,7 +224,7 @@ def flat(root, lines, numbers=range(1, 9), extra=()):
 
 
 def in_order():
-    """Of the real images 1 to 8 the first four have the first four classes; the next are taken for them again."""
+    """Images 1 to 4 have their real classes; 5 to 8 are taken for them again."""
     return [VAL.classes[label] for label in LABELS]
 
 

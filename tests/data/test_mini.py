@@ -200,7 +200,7 @@ def test_whoever_loses_the_rename_uses_the_winners(tmp_path, monkeypatch):
 @pytest.mark.parametrize("file", ["digests.json", "contents.json"])
 @pytest.mark.parametrize("damage", [None, "", "{", "[]"])
 def test_a_root_that_does_not_say_what_was_drawn_is_drawn_anew(tmp_path, monkeypatch, file, damage):
-    """As one of an older version does, or one whose files were cut short."""
+    """An older version's root, and one whose files were cut short, do not."""
     monkeypatch.setattr(build, "NAMES", ())
     root = build.ensure(tmp_path)
     (root / "stranger").touch()

@@ -156,7 +156,7 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def by_timm(folder: Path) -> np.ndarray:
-    """What `timm.data.ImageDataset` hands to its transform."""
+    """Return what `timm.data.ImageDataset` hands to its transform."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, about palettes with alpha
         return np.asarray(timm.data.ImageDataset(str(folder))[0][0])

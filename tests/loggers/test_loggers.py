@@ -66,7 +66,7 @@ def machine(monkeypatch, cache, tmp_path) -> Iterator[Path]:
 
 
 def private(*folders: Path) -> list[str]:
-    """What must be found nowhere."""
+    """Words that must be found nowhere."""
     return [USER, HOST, HOME, str(Path.cwd()), sys.prefix, sys.executable, *map(str, folders)]
 
 
@@ -290,7 +290,7 @@ def test_insisting_on_the_service_without_a_key_is_an_error(ask_for):
 
 
 class Service(BaseHTTPRequestHandler):
-    """As much of W&B's service as one run needs; keeps what it is sent."""
+    """The part of W&B's service that one run needs; keeps what it is sent."""
 
     protocol_version = "HTTP/1.1"
     got: list[tuple[str, bytes]]

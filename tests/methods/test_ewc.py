@@ -177,7 +177,7 @@ SGDS = {
 
 
 def swing(optimizer, curvature, steps):
-    """Where a weight is, step by step, that starts at 1 and is pulled to 0 with a curvature."""
+    """Return the path of a weight that starts at 1 and is pulled to 0 with a curvature."""
     p = nn.Parameter(torch.ones(1, dtype=torch.float64))
     stepper, places = optimizer([p]), []
     for _ in range(steps):

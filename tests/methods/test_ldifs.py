@@ -23,7 +23,7 @@ def deep_vit(pre_norm=True):
 
 
 def slices(net, images):
-    """As omegafragger/ldifs_code's ``get_features`` takes them: after ln_pre, and after blocks 3, 6, 9 and 12."""
+    """Features as omegafragger/ldifs_code's ``get_features`` takes them: after ln_pre and blocks 3, 6, 9, 12."""
     vit = net.backbone
     tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed((images / 255 - 0.5) / 0.5)))
     found = [tokens]

@@ -37,7 +37,7 @@ def freeze():
 
 
 class Watch(Method):
-    """Whether the network was in eval mode at each step."""
+    """Record if the network is in eval mode at each step."""
 
     def __init__(self):
         self.seen = []

@@ -166,7 +166,7 @@ def test_normalised_fishers_have_one_length_whatever_their_scale():
 
 
 def test_a_sign_that_is_exactly_contested_leaves_the_start():
-    """Where the authors' code takes the side of most of the model's signs."""
+    """The authors' code takes the side of most of the model's signs instead."""
     g = one_weight([1.0, 0.0, 0.0], [3.0, 1.0, 1.0], [-1.0, 1.0, 1.0])
     assert Ties(1.0, keep=1.0).merge(g)["w"].tolist() == [1, 1, 1]
 

@@ -68,7 +68,7 @@ def restricted_kl(model, start, images, outputs):
 
 
 def outputs_of_blocks(images, *models):
-    """What leaves each block, and of the first what enters, by model."""
+    """Output of each block, and the input of the first, by model."""
     taken = []
     for each in models:
         found = []

@@ -104,7 +104,7 @@ def test_other_images_or_sources_are_refused() -> None:
 
 
 def rejected(cases: int) -> float:
-    """How often two methods that are exchangeable, photograph by photograph, differ at 5 %."""
+    """Return how often two methods that are exchangeable, photograph by photograph, differ at 5 %."""
     generator, rejections = np.random.default_rng(0), 0
     for _ in range(cases):
         first, second = two_methods(WORLD, generator)
@@ -122,7 +122,7 @@ def rejected(cases: int) -> float:
 
 
 def test_calibration_quickly() -> None:
-    """Of 300 cases 5 % are 15, with a standard deviation of 3.8."""
+    """5 % of 300 cases are 15, with a standard deviation of 3.8."""
     assert 0.015 < rejected(300) < 0.09
 
 

@@ -57,7 +57,7 @@ def as_lines(x, y):
 
 
 def null_rates(shared: float, levels: float, cases: int) -> tuple[float, float, float]:
-    """How often 0 is excluded where nothing is related: by pairs taken as independent, by ours, by our p-value."""
+    """Return how often 0 is excluded although nothing is related: by independent pairs, by ours, by our p-value."""
     rng, pairs, interval, test = np.random.default_rng(0), 0, 0, 0
     for _ in range(cases):
         x, y = drawn(rng, shared, levels)

@@ -126,7 +126,7 @@ QUICK = ("convnext", "dla", "efficientnet", "maxxvit", "vision_transformer")
 
 
 def start_of(architecture: str, file: Path) -> Start:
-    """Of a file of weights; what it is evaluated with does not matter here."""
+    """Return the start of a file of weights; its transform does not matter here."""
     transform = Transform(32, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
     return Start(architecture, "timm", architecture, file, "0" * 16, 1, transform)
 

@@ -28,7 +28,7 @@ CARD = "vit_base_patch16_clip_224.laion2b_ft_in1k"
 
 
 def look_at(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT and HF_HOME do for a process that starts."""
+    """Set what HF_ENDPOINT and HF_HOME set for a process that starts."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

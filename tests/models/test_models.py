@@ -297,7 +297,7 @@ def test_a_clip_file_for_a_classifier_is_refused_with_what_takes_it(tmp_path):
 
 
 def test_older_names_of_timm_s_own_networks_are_known(tmp_path):
-    """As DeiT III's authors wrote them; timm converts."""
+    """DeiT III's authors wrote them so; timm converts."""
     torch.manual_seed(0)
     state = timm.create_model("deit3_small_patch16_224").state_dict()
     older = {n.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): t for n, t in state.items()}

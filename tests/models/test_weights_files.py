@@ -256,7 +256,7 @@ def test_tensors_of_other_kinds_are_refused_by_name(tmp_path):
 
 
 def other_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """What people take for a file of weights, and what is to be said of it."""
+    """Write files that people take for weights; return each with the expected message."""
     files = {
         "empty.pth": (b"", "is empty"),
         "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),

@@ -64,7 +64,7 @@ def recomputed(store: Path) -> dict[str, dict[str, Any]]:
         return float(np.mean([100 * change[method, source, seed, t].mean() for t in TARGETS if t != source]))
 
     def by_photograph(method: str, family: tuple[str, ...]) -> np.ndarray:
-        """What each photograph of a family adds to mRI, times how many there are; every set holds all of them."""
+        """Return what each photograph of a family adds to mRI, times their number; every set holds all of them."""
         names = sorted(photographs[family[0]])
         total = np.zeros(len(names))
         for source, seed in cells:

@@ -313,7 +313,7 @@ def test_a_trial_of_a_search_is_never_bold_and_is_called_one(swept):
 
 
 def test_seeds_that_are_made_from_one_run_have_no_interval_over_seeds(grid):
-    """As Model Stock's at seeds 0 and 1: both hold the fine-tune of seed 1, so that they vary less than seeds do."""
+    """Model Stock's at seeds 0 and 1 share the fine-tune of seed 1, so that they vary less than seeds do."""
 
     def merged(m: dict[str, Any], *seeds: int) -> dict[str, Any]:
         parts = [{"label": "finetune", "source": m["source"], "fingerprint": f"{m['source']} {seed}"} for seed in seeds]

@@ -64,7 +64,7 @@ def test_no_key_moves_while_numbers_stay(command, cache, tmp_path, monkeypatch):
 
 
 def test_a_new_option_at_its_neutral_value_moves_no_key(cache, monkeypatch):
-    """As a later version of rib will introduce one: with a neutral value, and with a default that is another."""
+    """A later version of rib introduces it with a neutral value and another default."""
     spec = resolve(compose("model=mini_tiny", "trainer=cpu", "data.root=null", f"paths.cache={cache}"))
     monkeypatch.setattr("rib.runs.keys.NEUTRAL", {**NEUTRAL, "noise": 0.0})
     for kind in ("trained", "score", "fisher"):

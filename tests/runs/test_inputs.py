@@ -160,7 +160,7 @@ def test_a_method_under_another_name_clashes_as_under_its_own(spec):
 
 
 def shake(run: Run) -> None:
-    """As if a run had been made again elsewhere, with other weights under its key."""
+    """Change a run's weights as if it had been made again elsewhere under its key."""
     save_weights({name: tensor * 0.5 for name, tensor in run.weights().items()}, run.weights_file)
     run.write_json("fit.json", {**run.read_json("fit.json"), "weights": file_digest(run.weights_file)})
 

@@ -90,7 +90,7 @@ def place(tmp_path: Path) -> Run:
 
 
 def taken_over(store: RunStore, place: Run, first_claim: Path) -> None:
-    """What another process does with a run whose owner it takes for dead."""
+    """Take over a run as another process does that believes the holder dead."""
     first_claim.unlink()
     with store.lock(place) as lock:
         assert lock is not None

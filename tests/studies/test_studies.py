@@ -12,13 +12,13 @@ import torch
 from rib.analysis.cka import layer_cka
 from rib.config.check import check_config
 from rib.config.command_schema import BenchmarkConfig, CKAConfig
-from rib.config.composition import instantiate
 from rib.config.launch import normalise_arguments
 from rib.config.schema import PathsConfig
 from rib.config.unchecked import compose_node
 from rib.data import mini
 from rib.data.worlds import title_of
 from rib.errors import RibError
+from rib.methods.build import build_object
 from rib.models.weights import distance, equal
 from rib.pipeline import finetune, get_or_make
 from rib.reporting.summary import summarise
@@ -118,7 +118,7 @@ QUICKEST = ("pretraining_scale", "size_study")
 @pytest.mark.parametrize("name", [n if n in QUICKEST else pytest.param(n, marks=pytest.mark.slow) for n in GRIDS])
 def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, name):
     config, store, made = make(f"study={name}", *QUICK, *GRIDS[name])
-    text, files = write_study(instantiate(config.draw), made, store, tmp_path)
+    text, files = write_study(build_object(config.draw), made, store, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) >= 1
     assert (tmp_path / "summary.md").read_text() == f"{text}\n"
@@ -136,7 +136,7 @@ def test_a_study_writes_its_table_its_paragraph_and_its_figures(make, tmp_path, 
 @pytest.mark.slow
 def test_the_cka_of_a_study_is_that_of_the_analysis_and_what_has_no_weights_is_named(make):
     config, store, made = make("study=cka_study", *QUICK, *GRIDS["cka_study"])
-    study = instantiate(config.draw)
+    study = build_object(config.draw)
     table = study.table(made, store)
     for one in made:
         of = ["model", "method", "source"]
@@ -163,23 +163,23 @@ def test_what_is_finished_is_drawn_and_what_lacks_its_partner_is_said(make, tmp_
     for name in ("pretraining_scale", "size_study", "cka_study"):
         config, store, made = make(f"study={name}", *QUICK, *GRIDS[name])
         for part in filter(None, (made[:1], made[:-1])):
-            text, _ = write_study(instantiate(config.draw), part, store, tmp_path / name)
+            text, _ = write_study(build_object(config.draw), part, store, tmp_path / name)
             assert "nan" not in text
     config, store, made = make("study=negative_controls", *QUICK, *GRIDS["negative_controls"])
     others = [one for one in made if one.metrics["method"] != "finetune" or one.cell.axes]
-    text, _ = write_study(instantiate(config.draw), others, store, tmp_path / "controls")
+    text, _ = write_study(build_object(config.draw), others, store, tmp_path / "controls")
     assert "not checked" in text
 
 
 @pytest.mark.slow
 def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path):
     config, store, made = make("study=ewc_study", *QUICK, *GRIDS["ewc_study"])
-    text, _ = write_study(instantiate(config.draw), made[1:], store, tmp_path / "ewc")
+    text, _ = write_study(build_object(config.draw), made[1:], store, tmp_path / "ewc")
     assert "plain fine-tuning is not finished" in text
     config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
-    assert len(instantiate(config.draw).table(made[1:], store)) == 2
+    assert len(build_object(config.draw).table(made[1:], store)) == 2
     with pytest.raises(RibError, match="has finished runs with and without its error"):
-        instantiate(config.draw).table(made[:1], store)
+        build_object(config.draw).table(made[:1], store)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ def test_an_erratum_or_a_curve_without_its_other_side_is_left_out(make, tmp_path
 def test_a_grid_that_a_study_cannot_draw_is_refused_before_anything_is_made(plan, study, overrides, sentence):
     config, cells = plan(f"study={study}", *QUICK, "sources=[imagenet_a]", *overrides)
     with pytest.raises(RibError) as error:
-        instantiate(config.draw).check(cells)
+        build_object(config.draw).check(cells)
     assert sentence in str(error.value)
 
 
 @pytest.mark.parametrize("study", GRIDS)
 def test_a_studys_own_grid_can_be_drawn(plan, study):
     config, cells = plan(f"study={study}")
-    instantiate(config.draw).check(cells)
+    build_object(config.draw).check(cells)
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_two_starts_under_one_name_and_axes_that_do_not_run_along_are_curves_of_
     lr = "axes={data.images_per_class:[1,2],steps:[3],optimizer.lr:[0.001,0.01]}"
     models = "models=[mini_tiny,'mini_tiny model.transform.crop_pct=0.8']"
     config, store, made = make("study=size_study", *QUICK, "sources=[imagenet_v2]", "seeds=[0]", models, lr)
-    study = instantiate(config.draw)
+    study = build_object(config.draw)
     table = study.table(made, store)
     assert (table.groupby("curve").size() == 2).all()
     assert table["curve"].nunique() == 4
@@ -249,7 +249,7 @@ def test_a_run_made_before_with_the_same_images_is_not_one_of_those_whose_images
 def test_what_no_suite_scores_is_said_to_be_so(make, tmp_path):
     grid = ("sources=[imagenet_v2]", "seeds=[0]", "axes={data.images_per_class:[1,2],steps:[3]}", "suite.reported=[]")
     config, store, made = make("study=size_study", *QUICK, *grid)
-    text, _ = write_study(instantiate(config.draw), made, store, tmp_path)
+    text, _ = write_study(build_object(config.draw), made, store, tmp_path)
     assert text.count("val not scored") == 2
 
 
@@ -285,7 +285,7 @@ def test_a_cell_whose_weights_are_gone_is_a_row_that_says_so(make):
 @pytest.mark.slow
 def test_an_error_costs_the_difference_of_its_two_sides(make):
     config, store, made = make("study=paper_errata", *QUICK, *GRIDS["paper_errata"])
-    table = instantiate(config.draw).table(made, store)
+    table = build_object(config.draw).table(made, store)
     assert len(table) == 3, "two switches whose right side is one run are two rows"
     assert np.allclose(table["difference"], table["wrong"] - table["right"])
     one = next(m for m in made if m.cell.axes.get("paper.ewc") == "identity")
@@ -295,7 +295,7 @@ def test_an_error_costs_the_difference_of_its_two_sides(make):
 @pytest.mark.slow
 def test_the_controls_that_must_be_exact_are(make):
     config, store, made = make("study=negative_controls", *QUICK, *GRIDS["negative_controls"])
-    table = instantiate(config.draw).table(made, store).set_index("control")
+    table = build_object(config.draw).table(made, store).set_index("control")
     assert set(table.index) == {"finetune", "pretrained", "lr 0", "shuffled labels", "shuffled head", "random start"}
     for control in ("pretrained", "lr 0"):
         assert (table.loc[control, ["mri", "low", "high"]] == 0).all()
@@ -328,7 +328,7 @@ def test_a_size_has_a_bracket_over_seeds_where_every_size_has_several():
 
 def test_the_digest_of_a_subset_is_in_the_result_and_in_the_studys_table(make):
     config, store, made = make("study=size_study", *QUICK, *GRIDS["size_study"])
-    table = instantiate(config.draw).table(made, store)
+    table = build_object(config.draw).table(made, store)
     for one in made:
         count = one.cell.axes["data.images_per_class"]
         trained_on = one.metrics["trained_on"]
@@ -344,7 +344,7 @@ def test_what_a_model_had_seen_places_it_and_another_objective_is_another_line(m
     models = "models=[mini_tiny,'mini_small model.pretraining.objective=contrastive',"
     models += "'mini_medium model.pretraining.images=null']"
     config, store, made = make("study=pretraining_scale", *QUICK, *GRIDS["pretraining_scale"], models)
-    study = instantiate(config.draw)
+    study = build_object(config.draw)
     table = study.table(made, store).set_index("model")
     assert table["pretrained_on"].to_dict() == {"mini_tiny": 2000, "mini_small": 8000, "mini_medium": 0}
     text = study.paragraph(table.reset_index())

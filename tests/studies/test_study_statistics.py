@@ -115,7 +115,7 @@ def shifts(models: int, sources: int, seed: int = 0) -> pd.DataFrame:
 
 
 def test_the_study_of_cka_takes_sources_and_not_models_on_sources_as_independent():
-    """Where nothing is related: pairs taken as independent exclude 0 in two of five tables, p < 0.05 in one of 20."""
+    """With nothing related, pairs taken as independent exclude 0 in two of five tables, p < 0.05 in one of 20."""
     cases = 40
     texts = [Shift().paragraph(shifts(4, 7, seed)).splitlines()[-1] for seed in range(cases)]
     assert all("mean over 4" in text and "(n = 7)" in text for text in texts)

@@ -107,7 +107,7 @@ def plain(net: str, **options: Any) -> dict[str, Tensor]:
 
 
 def fit_in_pool(net: str, make: Callable[[], list[Method]], options: dict[str, Any]) -> dict[str, Tensor]:
-    """What one process of the pool does: ``pool.run(fit_in_pool, "vit", make, {})``, ``make`` at a module's top."""
+    """Fit in one process of the pool: ``pool.run(fit_in_pool, "vit", make, {})``, ``make`` at a module's top."""
     return fit(NETS[net](), *make(), two=True, **options).state_dict()
 
 

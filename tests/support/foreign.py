@@ -128,5 +128,5 @@ def in_rib(net: str, *methods: L.Callback, steps: int = 3, epochs: int = 1, accu
 
 
 def fit_in_pool(net: str, make: Callable[[], Sequence[L.Callback]], seeds: tuple[int, int] = (0, 0)) -> Any:
-    """What one process of the pool does: its own module (drawn from a seed of its own), its share of each batch."""
+    """Fit in one process of the pool: its own module (drawn from a seed of its own), its share of each batch."""
     return fit(Own(net, seeds[dist.get_rank()]), *make(), two=True)

@@ -127,7 +127,7 @@ class GlooPool:
 
 
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
-    """What each process does: join, then call what it is sent until it is sent nothing."""
+    """Run one process: join, then call what it is sent until it is sent nothing."""
     os.environ["OMP_NUM_THREADS"] = "1"
     if sys.platform == "linux":
         # Containers often cannot resolve their own host name, which is gloo's default way to find an interface.

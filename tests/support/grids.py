@@ -113,7 +113,7 @@ def differences(store: Path, other: Path) -> list[str]:
 
 
 def made(store: Path) -> Counter[str]:
-    """How often each run was made, as the cells' logs say."""
+    """Count how often each run was made, by the cells' logs."""
     logs = (log.read_text() for log in (store / "cells").glob("*/log.txt"))
     return Counter(line for log in logs for line in re.findall(r"^saved (.*)$", log, re.MULTILINE))
 

@@ -41,7 +41,7 @@ def execute(name: str, runs: Path) -> nbformat.NotebookNode:
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """What was printed in one go as one output: where it is cut depends on what stderr said in between."""
+    """Join outputs printed in one go: where they are cut depends on what stderr said in between."""
     found: list[nbformat.NotebookNode] = []
     for out in outputs:
         if found and out.output_type == found[-1].output_type == "stream":
@@ -52,7 +52,7 @@ def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
 
 
 def shown(kind: str, content: Any, runs: Path) -> Any:
-    """What goes into a commit: no folder of this machine, pictures of at most 800 pixels and 128 colours."""
+    """Return an output as committed: no folder of this machine, pictures of at most 800 pixels and 128 colours."""
     if kind == "image/png":
         picture = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")
         picture.thumbnail((800, 1200), Image.Resampling.LANCZOS)

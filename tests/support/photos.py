@@ -93,7 +93,7 @@ def build(photos: Path, root: Path, only: Collection[str] | None = None) -> Path
 
 
 def class_folder(spec: catalog.DatasetSpec, wnid: str, output: int) -> str | None:
-    """Where a class lies in a dataset; None if it is not one of its."""
+    """Return the folder of a class in a dataset; None if the dataset does not have it."""
     if spec.rule == "number":
         return str(output)
     if spec.rule == "objectnet":

@@ -105,7 +105,7 @@ def fit(tree, file: Path, death=None, accumulate=1, every_minutes=0.0, workers=0
 
 
 def fit_through(tree, file: Path, deaths, **options) -> tuple[list, Toy, list[int]]:
-    """What was seen of each batch last, the toy that reached the end, and the epochs that began."""
+    """Return the last sight of each batch, the toy that reached the end, and the epochs that began."""
     seen, begun = {}, []
     for death in [*deaths, None]:
         toy = fit(tree, file, death, **options)

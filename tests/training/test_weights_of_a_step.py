@@ -258,7 +258,7 @@ def pooled_net() -> Classifier:
 
 
 def refused(num_images: int, batch_size: int, two: bool, frozen: bool = False) -> tuple[str, int]:
-    """What is said about a fit, and the steps that were taken before."""
+    """Return the message of a refused fit, and the steps taken before."""
     method = Counts()
     try:
         fit(pooled_net(), method, data=Ordered(batch_size, num_images), two=two, freeze_batch_norm=frozen)
@@ -298,7 +298,7 @@ def test_a_network_that_can_take_one_image_takes_it():
 
 
 def drawn(batch_size: int, accumulate: int, inputs: str, two: bool) -> dict[tuple[int, int], bytes]:
-    """What LwF shows in the place of each image of each epoch."""
+    """Return the images that LwF shows in the place of each image of each epoch."""
     seen = {}
 
     class Watched(LwF):
