@@ -4,7 +4,8 @@ On a CPU, page faults take half of a ConvNet's time: glibc returns large blocks 
 every layer's output is such a block, and the next layer faults the same pages in again. `keep_memory` switches this
 off; it changes no number. ``benchmarks/allocator.py`` measures the gain: on two cores, idle to very busy, batch size
 32, EfficientNet-lite0 is 2.6 to 3.6 times as fast in evaluation and 1.7 to 2.3 times in training, ViT-tiny 1.1 to 1.2
-times in both, for up to a quarter more memory.
+times in both, for up to a quarter more memory. At batch size 64 an EfficientNet-lite0
+took 11.1 GB in training, and 6.5 GB without it.
 """
 
 from __future__ import annotations
