@@ -15,7 +15,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from latex2mathml.converter import convert
 
-from benchmarks import which_method
+from benchmarks import gpu, which_method
 from rib.config import check_config, compose_node
 from rib.config.command_schema import (
     AnalyzeConfig,
@@ -158,6 +158,26 @@ def test_numbers_of_the_comparison_are_those_of_its_script():
     assert text.strip() == which_method.section(rows)
     assert {row.method for row in rows} <= set(NOTES)
     assert len(rows) == 2 * len({row.method for row in rows})
+
+
+def test_gpu_hours_are_computed_from_the_measured_rates():
+    text = (DOCS / "howto" / "cost.md").read_text()
+    hours, methods = re.findall(r"<!-- gpu .*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert hours == gpu.hours_table()
+    assert methods == gpu.methods_table()
+    train, score, _, before, *_, drawing, _ = re.search(r"^\| ViT-L/14 \| (.*) \|$", hours, re.MULTILINE)[1].split(
+        " | "
+    )
+    scored = 10_000 + 7_500 + 30_000 + 50_889 + 18_574 + 3 * 50_000
+    assert float(before) == pytest.approx(scored / float(score) / 3600, abs=0.005)
+    assert float(drawing) == pytest.approx(500_000 / float(train) / 3600 + scored / float(score) / 3600, abs=0.005)
+
+
+def test_gpu_hours_cover_every_network_of_timm_in_conf():
+    networks = {node["architecture"] for node in shipped_nodes("model").values() if node["library"] == "timm"}
+    # a CLIP network of timm, and MIIL's, have the layers of the plain one
+    plain = {name.replace("patch16_clip", "patch16").replace("patch32_clip", "patch32") for name in networks - {None}}
+    assert {name.removesuffix("_miil") for name in plain} == set(gpu.NETWORKS.values())
 
 
 def test_best_compromises_are_those_that_nothing_beats():
