@@ -40,10 +40,10 @@ def check(config: DataCommandConfig) -> None:
 
     from rib.data.check import survey
     from rib.data.layout import expected_images
-    from rib.data.worlds import find_data
+    from rib.data.worlds import find_data, suffix_of
 
     catalog, root = find_data(config)
-    table = Table(title=f"Datasets under {root}", title_justify="left")
+    table = Table(title=f"Datasets under {root}{suffix_of(catalog.kind)}", title_justify="left")
     table.add_column("dataset")
     for column in ("images", "expected", "classes", "expected"):
         table.add_column(column, justify="right")

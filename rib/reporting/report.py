@@ -13,6 +13,8 @@ from rib.config.shipped import shipped_nodes
 from rib.data.worlds import catalog_of
 from rib.errors import RibError, nearest
 from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.data_warning import warning_after
+from rib.reporting.formatting import world_of
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
@@ -200,6 +202,8 @@ def write_report(
     for line in runs_table.missing_controls(results):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
+    if warning := warning_after([m["model"] for m in metrics], metrics[0]["data"]["kind"]):
+        console.print(warning, highlight=False)
     return files, table
 
 
@@ -218,7 +222,7 @@ def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, A
     page = DashboardPage(
         kind="report",
         group="report",
-        name=f"report: {metadata['data']}, suite {metadata['suite']}",
+        name=f"report: {world_of(metadata['data'], None)}, suite {metadata['suite']}",
         tags=[metadata["data"], metadata["suite"]],
         metadata=metadata,
         tables={"mRI_table": table.frame()},

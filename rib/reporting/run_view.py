@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rib.data.worlds import title_of
+from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import percent, points, with_interval, world
 from rib.runtime.files import write_atomically
 from rib.schemas.metrics import IntervalInPoints, Metrics
@@ -64,6 +65,8 @@ def show_run(metrics: Metrics, folder: Path) -> None:
         console.print(curve_table(metrics))
         console.print(f"curve: {folder.resolve() / 'curve.csv'}", soft_wrap=True, highlight=False)
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
+    if warning := warning_after([metrics["model"]], metrics["data"]["kind"]):
+        console.print(warning, highlight=False)
 
 
 def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rib.config.command_schema import BenchmarkConfig
 from rib.errors import RibError
 from rib.methods.build import build_object
+from rib.reporting.data_warning import warn_before
 from rib.runs import archive
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
@@ -61,6 +62,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     store, console = RunStore(config.paths.runs), _console()
     workers = _workers(config, launcher, store)
     plan = make_plan(config, store)
+    warn_before({cell.spec.start.name for cell in plan.wanted if cell.spec is not None}, config.data.root)
     study = _study(config, plan)  # checked before hours of training, not after
     outcome = grid_state(plan, store, retry_failed=config.retry and not config.plan_only)
     costs = Costs(store)

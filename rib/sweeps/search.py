@@ -25,6 +25,7 @@ from rib.config.command_schema import SearchConfig
 from rib.config.schema import Config
 from rib.errors import DivergedError, RibError
 from rib.pipeline import get_or_make
+from rib.reporting.data_warning import warn_before, warning_after
 from rib.runs.freshness import metrics_if_current
 from rib.runs.method_stack import stack_name
 from rib.runs.resolve import resolve
@@ -68,6 +69,7 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Path:
             diverged.
     """
     _check_objective(config)
+    warn_before([config.model.name], config.data.root)
     space = _search_space(config, overrides)
     base = Config(**{field.name: getattr(config, field.name) for field in fields(Config)})
     # The keys of one setting identify the study: its trials differ in the searched options only.
@@ -289,6 +291,8 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
         command = shlex.join(["python", "-m", "rib.train", *setting, *more])
         console.print(f"{heading}:\n  {command}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"figure: {figure.resolve()}", soft_wrap=True, highlight=False)
+    if warning := warning_after([corner.start.name], kind):
+        console.print(warning, highlight=False)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Table:

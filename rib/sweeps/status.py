@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from rib.errors import RibError
+from rib.reporting.formatting import world_of
 from rib.runs.metrics_file import is_older, older_words, read
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
@@ -35,7 +36,7 @@ def plan_table(plan: Plan, outcome: Outcome) -> Table:
         model, _, rest = cell.label.partition(", ")
         method = rest.partition(" on ")[0]
         rows.setdefault((model, method), Counter())[state_of(cell, outcome)] += 1
-    table = Table(title=f"{len(plan.wanted)} cells", title_justify="left")
+    table = Table(title=f"{len(plan.wanted)} cells on {_world(plan)}", title_justify="left")
     for column in ("model", "method"):
         table.add_column(column)
     states = [state for state in STATES if any(counts[state] for counts in rows.values())]
@@ -44,6 +45,11 @@ def plan_table(plan: Plan, outcome: Outcome) -> Table:
     for (model, method), counts in rows.items():
         table.add_row(model, method, str(counts.total()), *(str(counts[s] or "") for s in states))
     return table
+
+
+def _world(plan: Plan) -> str:
+    specs = [cell.spec for cell in plan.wanted if cell.spec is not None]
+    return world_of(specs[0].catalog.kind, specs[0].config.data.limit) if specs else "data that could not be read"
 
 
 def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Console) -> None:
