@@ -58,9 +58,9 @@ def finetune(config: Config) -> Run:
     if rank() == 0:
         metrics = metrics_if_current(run, spec)
         assert metrics is not None, "a finished run has metrics"
-        run_view.show_run(metrics, run.folder)
         if spec.source is None:
             show_published(metrics, config.model.published)
+        run_view.show_run(metrics, run.folder)
     return run
 
 
