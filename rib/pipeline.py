@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rib.config.schema import Config
+from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.loggers.base import log_run
 from rib.reporting import run_view
+from rib.reporting.data_warning import warn_before
 from rib.reporting.publish import publish
 from rib.reporting.published_accuracies import show_published
 from rib.runs.command import command_of
@@ -49,15 +51,16 @@ def finetune(config: Config) -> Run:
     Raises:
         RibError: For every error that the user can fix.
     """
+    warn_before([config.model.name], config.data.root)
     spec = resolve(config)
     store = RunStore(config.paths.runs)
     run = get_or_make(spec, store)
     if rank() == 0:
         metrics = metrics_if_current(run, spec)
         assert metrics is not None, "a finished run has metrics"
-        run_view.show_run(metrics, run.folder)
         if spec.source is None:
             show_published(metrics, config.model.published)
+        run_view.show_run(metrics, run.folder)
     return run
 
 
@@ -139,8 +142,9 @@ def _get_ingredient(spec: RunSpec, ingredient: Ingredient, store: RunStore) -> R
     needed = ingredient.spec
     if rank() == 0 and store.run_of(needed).metrics() is None:
         seconds = store.seconds(needed.start.name, needed.method)
+        source = title_of(needed.source_name, needed.catalog.kind)
         about = f", about {max(1, seconds):.0f} s" if seconds is not None else ""
-        say(f"{spec.method} needs {ingredient.label} (source {needed.source_name}, seed {needed.config.seed}){about}")
+        say(f"{spec.method} needs {ingredient.label} (source {source}, seed {needed.config.seed}){about}")
     try:
         return _get_intact(needed, store)
     except RibError as error:

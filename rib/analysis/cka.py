@@ -23,6 +23,7 @@ from rib.analysis.cache import CachedAnalysis, get_or_compute, read_record, read
 from rib.analysis.subject import Subject, labels
 from rib.config.command_schema import CKAConfig
 from rib.data.tree import ImageTree
+from rib.data.worlds import logged_name
 from rib.errors import DamagedError, RibError
 from rib.runtime.progress import progress
 
@@ -63,6 +64,11 @@ class LayerCKA:
     def metadata(self) -> dict[str, Any]:
         """Settings of the analysis: the two runs, dataset, images, estimator, tokens."""
         return read_record(self.folder)
+
+    @property
+    def logged_name(self) -> str:
+        """Name of the dataset on a dashboard."""
+        return logged_name(str(self.metadata["dataset"]), str(self.metadata["kind"]))
 
     @property
     def mean(self) -> float:

@@ -10,6 +10,7 @@ import pandas as pd
 from rib.analysis.cache import copy_as_latest, get_or_compute, read_table, write_table
 from rib.analysis.subject import Subject, labels
 from rib.config.command_schema import AnalyzeConfig
+from rib.data.worlds import suffix_of
 from rib.errors import RibError
 
 EMBEDDING, HEAD = "embedding", "head"
@@ -52,8 +53,9 @@ def layer_drift(config: AnalyzeConfig) -> Path:
     latest = [copy_as_latest(folder, name, name) for name in ("drift.csv", "drift.png")]
     table = read_table(latest[0])
     largest = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
-    print(f"largest drift: {largest['drift']:.3g} of the weights' norm before, in {largest['layer']}")
-    print_figures(latest)
+    about = one.label + suffix_of(one.metrics["data"]["kind"])
+    print(f"{about}: largest drift {largest['drift']:.3g} of the weights' norm before, in {largest['layer']}")
+    print_figures(latest, one.metrics)
     if made:
         summary = {f"drift/{layer}": value for layer, value in zip(table["layer"], table["drift"], strict=True)}
         show_page(config.logger, dashboard_page(config, one.run, "drift", {"drift": table}, latest, summary))

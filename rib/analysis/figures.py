@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rib.data.worlds import title_of
+from rib.reporting.formatting import world_of
 from rib.reporting.style import GAIN, NEUTRAL, save, style
 
 WIDTH = 5.2
@@ -234,7 +235,7 @@ def _images(metadata: Metadata) -> str:
 
 
 def _world(metadata: Metadata) -> str:
-    return "mini data" if metadata["kind"] == "mini" else "user data"
+    return world_of(metadata["kind"], None)
 
 
 def _tidy(axes: Axes) -> None:

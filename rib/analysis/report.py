@@ -11,8 +11,11 @@ import pandas as pd
 from rib.analysis.cache import copy_as_latest
 from rib.analysis.cka import LayerCKA, Pair, epoch_cka, layer_cka, read_layers
 from rib.config.command_schema import AnalyzeConfig, CKAConfig
+from rib.data.worlds import logged_name, suffix_of, title_of
 from rib.loggers.base import DashboardPage, show_page
+from rib.reporting.data_warning import warning_after
 from rib.runs.run import Run
+from rib.schemas.metrics import Metrics
 
 NOT_SHOWN = ("paths", "logger", "force", "device", "data")
 """Options of an analysis that are not sent to a dashboard: paths of this machine, and what changes no number."""
@@ -57,9 +60,9 @@ def cka_report(config: CKAConfig) -> Path:
         _over_epochs(config, results[0], output)
     if config.stir:
         _stir(config, output)
-    print_figures(output.files)
+    print_figures(output.files, pair.one.metrics)
     if output.new:
-        means = {f"cka/{dataset}/mean": one.mean for dataset, one in zip(config.datasets, results, strict=True)}
+        means = {f"cka/{one.logged_name}/mean": one.mean for one in results}
         show_page(config.logger, dashboard_page(config, run, "cka", output.tables, output.files, means))
     return output.files[0]
 
@@ -75,9 +78,9 @@ def _on_each_dataset(config: CKAConfig, output: Output) -> list[LayerCKA]:
             heat_figure(one.arrays, one.metadata, heat)
         files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz", heat.name: f"cka_heatmap{suffix}.png"}
         output.files += [copy_as_latest(one.folder, name, copy) for name, copy in files.items()]
-        output.tables[f"cka/{dataset}"] = one.table
+        output.tables[f"cka/{one.logged_name}"] = one.table
         output.new |= one.made
-        _print_layers(dataset, one)
+        _print_layers(one)
     curves = [(one.table, one.metadata) for one in results]
     output.files.append(curve_figure(curves, output.files[0].with_name("cka.png")))
     return results
@@ -107,9 +110,10 @@ def _stir(config: CKAConfig, output: Output) -> None:
         print(f"STIR({row.model} | {row.given}) {row.stir:.3f}, CKA {row.cka:.3f}, residual {row.residual:.3f}")
 
 
-def _print_layers(dataset: str, one: LayerCKA) -> None:
+def _print_layers(one: LayerCKA) -> None:
     table, metadata = one.table, one.metadata
     tokens = "/".join(metadata["read"])
+    dataset = title_of(metadata["dataset"], metadata["kind"])
     sample = f"{dataset}, {metadata['images']} images in {metadata['batches']} batches, tokens {tokens}"
     known = table.dropna(subset="cka")
     if known.empty:
@@ -143,12 +147,13 @@ def dashboard_page(
     """
     m = run.metrics()
     assert m is not None, "only finished runs are analysed"
+    kind = m["data"]["kind"]
     options = {key: value for key, value in asdict(config).items() if key not in NOT_SHOWN}
     return DashboardPage(
         kind=name,
-        group=f"{m['model']}/{m['source']}",
-        name=f"{name} of {m['method']} {m['fingerprint'][:6]}",
-        tags=[m["data"]["kind"]],
+        group=f"{m['model']}/{logged_name(m['source'], kind)}",
+        name=f"{name} of {m['method']} {m['fingerprint'][:6]}{suffix_of(kind)}",
+        tags=[kind],
         metadata={**options, "fingerprint": m["fingerprint"]},
         tables=tables,
         figures=[file for file in files if file.suffix == ".png"],
@@ -158,6 +163,13 @@ def dashboard_page(
     )
 
 
-def print_figures(files: Sequence[Path]) -> None:
-    """Print the paths of all PNG files in a list of files."""
+def print_figures(files: Sequence[Path], metrics: Metrics) -> None:
+    """Print the paths of all PNG files in a list of files, and a warning if the run's data make no sense for its model.
+
+    Args:
+        files: The files of an analysis.
+        metrics: Of the run that was analysed.
+    """
     print(f"figures: {' '.join(str(file.resolve()) for file in files if file.suffix == '.png')}")
+    if warning := warning_after([metrics["model"]], metrics["data"]["kind"]):
+        print(warning)

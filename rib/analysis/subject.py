@@ -16,9 +16,10 @@ from rib.config.schema import Config
 from rib.data.catalog import Catalog
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
-from rib.data.worlds import cache_dir, find_data
+from rib.data.worlds import cache_dir, find_data, title_of
 from rib.errors import DamagedError, RibError
 from rib.models.start import Start, find_start
+from rib.reporting.data_warning import warn_before
 from rib.runs.command import command_of
 from rib.runs.method_stack import NO_WEIGHTS, classes_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
@@ -84,6 +85,7 @@ class Subject:
             )
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
+        warn_before([metrics["model"]], root)
         return cls(run, metrics, replace(made, data=data, paths=config.paths))
 
     @property
@@ -104,10 +106,11 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """Name of the run for figures and messages: ``mini_small, ewc on imagenet_r, seed 0``."""
+        """Name of the run for figures and messages: ``mini_small, ewc on mini R, seed 0``."""
         m = self.metrics
+        source = title_of(m["source"], m["data"]["kind"])
         return f"{m['model']}, " + (
-            "pretrained" if m["source"] == "none" else f"{m['method']} on {m['source']}, seed {m['seed']}"
+            "pretrained" if m["source"] == "none" else f"{m['method']} on {source}, seed {m['seed']}"
         )
 
     @cached_property
@@ -129,7 +132,7 @@ class Subject:
 
     @property
     def catalog(self) -> Catalog:
-        """Catalog of the datasets that the run was scored on: the built-in mini data or the ImageNet family."""
+        """Catalog of the datasets that the run was scored on: toy data (mini) or the ImageNet family."""
         return self._data[0]
 
     def tree(self, dataset: str) -> ImageTree:

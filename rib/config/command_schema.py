@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rib.config.schema import Config, DataConfig, PathsConfig
+from rib.config.schema import Config, DataConfig, PathsConfig, data_root
 
 
 @dataclass
@@ -122,6 +122,9 @@ class ShownConfig:
 
     root: str | None = None
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        self.root = data_root(self.root)
 
 
 @dataclass

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
+MINI = "mini"
+"""Value of ``data.root`` that means the built-in data, whatever ``RIB_DATA`` says."""
+
 
 class BatchNorm(StrEnum):
     """BatchNorm's running statistics during fine-tuning: updated, or frozen at the pretrained ones."""
@@ -163,6 +166,15 @@ class RecipeConfig:
     warmup_steps: int | None
 
 
+def data_root(given: str | None) -> str | None:
+    """Return the folder that ``data.root`` names, or None for mini, which is spelt null, ``mini`` or an empty text.
+
+    Without a name for mini, ``RIB_DATA`` could be overridden only by ``data.root=null``, which nobody guesses. A folder
+    of that name is ``./mini``.
+    """
+    return None if given in (None, "", MINI) else given
+
+
 @dataclass
 class DataConfig:
     """Images to train and score on; ``conf/data/default.yaml`` explains the options."""
@@ -182,6 +194,9 @@ class DataConfig:
     rescan: bool
     allow_incomplete: bool
     objectnet_training: str | None
+
+    def __post_init__(self) -> None:
+        self.root = data_root(self.root)
 
 
 @dataclass

@@ -35,26 +35,24 @@ def check(config: DataCommandConfig) -> None:
     Raises:
         RibError: After the table, if a dataset is missing, incomplete or wrong.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from rib.data.check import survey
     from rib.data.layout import expected_images
-    from rib.data.worlds import find_data
+    from rib.data.worlds import find_data, suffix_of
+    from rib.reporting.layout import FittedTable, output
 
     catalog, root = find_data(config)
-    table = Table(title=f"Datasets under {root}", title_justify="left")
-    table.add_column("dataset")
-    for column in ("images", "expected", "classes", "expected"):
-        table.add_column(column, justify="right")
-    table.add_column("what to do", overflow="fold")
+    table = FittedTable(
+        f"Datasets under {root}{suffix_of(catalog.kind)}",
+        words=("dataset",),
+        numbers=("images", "expected", "classes", "expected"),
+        prose=("what to do",),
+    )
     statuses = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
     for status in statuses:
         expected = expected_images(status.spec)
         classes = (str(status.num_classes), str(len(status.spec.groups)))
         table.add_row(status.spec.title, f"{status.num_images:,}", expected, *classes, status.fault or "")
-    # Without a terminal rich assumes 80 columns, in which the sentences would fold to one word a line.
-    Console(width=None if Console().is_terminal else 160).print(table)
+    output().print(table)
     wrong = sum(status.fault is not None for status in statuses)
     if wrong:
         raise RibError(f"{wrong} of {len(statuses)} datasets are not complete; the table says what to do for each")

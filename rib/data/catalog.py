@@ -19,6 +19,9 @@ from rib.errors import RibError
 
 Rule = Literal["wnid", "number", "objectnet", "corruption"]
 
+Kind = Literal["mini", "user"]
+"""Kind of data: the toy data that rib draws itself, or the user's."""
+
 
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -81,7 +84,7 @@ class Catalog:
         specs: The datasets by name, in the order of tables.
     """
 
-    kind: Literal["mini", "user"]
+    kind: Kind
     wnids: tuple[str, ...]
     specs: Mapping[str, DatasetSpec] = field(repr=False)
 

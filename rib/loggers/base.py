@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from rib.data.worlds import describe_kind, logged_name
 from rib.errors import RibError
 from rib.methods.build import build_object
 from rib.runs.freshness import metrics_if_current
@@ -159,7 +160,7 @@ def log_run(spec: RunSpec, run: Run) -> Iterator[list[Logger]]:
 
 
 def describe_run(spec: RunSpec, run: Run) -> dict[str, Any]:
-    """Describe a run for a dashboard: its protocol, training key, environment, and config without local paths.
+    """Describe a run for a dashboard: its protocol, training key, environment, data, and config without paths.
 
     Args:
         spec: The run.
@@ -170,6 +171,7 @@ def describe_run(spec: RunSpec, run: Run) -> dict[str, Any]:
         del config[name]
     del config["data"]["root"]
     resolved = {"protocol": spec.protocol, "fingerprint": run.key, "environment": run.read_json("env.json")}
+    resolved["images"] = describe_kind(spec.catalog.kind)
     return {name: shorten_paths(value) for name, value in {**config, **resolved}.items()}
 
 
@@ -195,11 +197,11 @@ def summary(metrics: Metrics) -> dict[str, float]:
     Args:
         metrics: Content of metrics.json.
     """
-    improvement = metrics["robustness_improvement"]
+    kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
     numbers: dict[str, float] = {}
     if improvement:
         numbers = {"RI": improvement["value"], "RI_low": improvement["low"], "RI_high": improvement["high"]}
     for name, entry in metrics["accuracy"].items():
         values = {"before": entry["before"], "after": entry["after"], "change": entry["change"]["value"]}
-        numbers |= {f"accuracy/{name}/{key}": value for key, value in values.items()}
+        numbers |= {f"accuracy/{logged_name(name, kind)}/{key}": value for key, value in values.items()}
     return numbers

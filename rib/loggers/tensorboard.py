@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rib.data.worlds import describe_kind, title_of
 from rib.errors import RibError
 from rib.loggers.base import Dashboard, DashboardPage, describe_run, summary
 from rib.runs.run import Run
@@ -31,6 +32,11 @@ class TensorBoard(Dashboard):
     def publish(self, metrics: Metrics, figures: Sequence[Path]) -> None:
         """Write RI and accuracies as scalars with the config (the HPARAMS tab), and the figures as images."""
         self.board.log_hyperparams(self.metadata, summary(metrics))
+        kind = metrics["data"]["kind"]
+        source = "" if metrics["source"] == "none" else f" on {title_of(metrics['source'], kind)}"
+        self.board.experiment.add_text(
+            "about", f"{metrics['model']}, {metrics['method']}{source}: {describe_kind(kind)}"
+        )
         self._add_images(figures)
 
     def _add_images(self, figures: Sequence[Path]) -> None:
@@ -48,5 +54,6 @@ class TensorBoard(Dashboard):
         """Write a page's figures and main numbers to ``tensorboard`` in the page's folder."""
         self._begin(page.folder)
         self.board.log_metrics(dict(page.numbers))
+        self.board.experiment.add_text("about", page.name)
         self._add_images(page.figures)
         self.close(failed=False)

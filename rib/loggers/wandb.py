@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rib.data.worlds import cache_dir
+from rib.data.worlds import cache_dir, logged_name, suffix_of
 from rib.errors import RibError
 from rib.loggers.base import PRIVATE, Dashboard, DashboardPage, describe_run, shorten_paths, summary
 from rib.runs.run import Run
@@ -52,9 +52,9 @@ class WandB(Dashboard):
 
         seed = f" seed {spec.config.seed}" if spec.source is not None else ""
         self.settings |= {
-            "group": f"{spec.start.name}/{spec.source_name}",
+            "group": f"{spec.start.name}/{logged_name(spec.source_name, spec.catalog.kind)}",
             "job_type": spec.method,
-            "name": f"{spec.method}{seed} {run.key[:6]}",
+            "name": f"{spec.method}{seed} {run.key[:6]}{suffix_of(spec.catalog.kind)}",
             "tags": [*self.tags, spec.catalog.kind, spec.suite],
             "config": describe_run(spec, run),
             "dir": str(run.folder),
@@ -105,7 +105,16 @@ class WandB(Dashboard):
             role = "source" if name == metrics["source"] else "target" if name in counted else "reported"
             change = entry["change"]
             points = (change["value"], change["low"], change["high"])
-            rows.append([name, role, entry["num_images"], 100 * entry["before"], 100 * entry["after"], *points])
+            rows.append(
+                [
+                    logged_name(name, metrics["data"]["kind"]),
+                    role,
+                    entry["num_images"],
+                    100 * entry["before"],
+                    100 * entry["after"],
+                    *points,
+                ]
+            )
         self._show("datasets", columns, rows, figures)
         self.run.summary.update(summary(metrics))
 

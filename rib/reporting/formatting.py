@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isnan
 from typing import Literal
 
+from rib.data.worlds import describe_kind
 from rib.schemas.metrics import DatasetAccuracy, IntervalInPoints, Metrics
 
 
@@ -24,14 +25,13 @@ def before_after(before: float, after: float) -> str:
 
 
 def world_of(kind: str, limit: int | None) -> str:
-    """Describe the data behind results (built-in mini or the user's), with a warning if only some images are used.
+    """Describe the data behind results (toy data or the user's), with a warning if only some images are used.
 
     Args:
         kind: ``mini`` or ``user``.
         limit: ``data.limit``, the largest number of images per dataset; None for all of them.
     """
-    data = "the built-in mini data" if kind == "mini" else "user data"
-    return data + (f", at most {limit} images per dataset: a quick look, not a result" if limit else "")
+    return describe_kind(kind) + (f", at most {limit} images per dataset: a quick look, not a result" if limit else "")
 
 
 def world(metrics: Metrics) -> str:

@@ -12,14 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
-from rib.data.worlds import catalog_of, title_of
+from rib.data.worlds import catalog_of, describe_kind, title_of
 from rib.errors import RibError
 from rib.reporting.axes import setting_axes, value_of
 from rib.reporting.comparability import explain_groups, group_comparable
 from rib.reporting.formatting import before_after, points, with_interval, world
+from rib.reporting.layout import FittedTable
 from rib.reporting.markup import escape_latex, markdown_table
 from rib.reporting.summary import LEVEL, Summary, label_with_options, summarise
 from rib.runs.measure import interval_dict
@@ -186,22 +184,28 @@ class PaperTable:
         """Column headings of the cost table, in the order of `cost_cells`."""
         return [*self.columns[: 2 + len(self.axes)], "on the source %", "seconds per run", "made from"]
 
-    def rich(self) -> tuple[Table, Table]:
+    def rich(self) -> tuple[FittedTable, FittedTable]:
         """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal."""
         best = self.best
-        bold = ["bold" if i in best else "" for i in range(len(self.rows))]
-        table, cost = Table(caption="\n".join(self.notes), caption_justify="left"), Table()
-        for target, columns, cells in (
-            (table, self.columns, self.cells),
-            (cost, self.cost_columns, self.cost_cells),
-        ):
-            for number, column in enumerate(columns):
-                # Text, since Rich would read the brackets of an interval as markup.
-                target.add_column(Text(column), justify="left" if number < 2 else "right")
+        world = describe_kind(self.kind)
+        tables = (
+            FittedTable(
+                f"RI by source, and mRI ({world}, suite {self.suite})",
+                words=tuple(self.columns[:2]),
+                numbers=tuple(self.columns[2:]),
+                notes=tuple(self.notes),
+            ),
+            FittedTable(
+                f"Cost, and accuracy on the sources ({world})",
+                words=tuple(self.cost_columns[:2]),
+                numbers=tuple(self.cost_columns[2:]),
+            ),
+        )
+        for table, cells in zip(tables, (self.cells, self.cost_cells), strict=True):
             for i, row in enumerate(self.rows):
                 last = i + 1 == len(self.rows) or self.rows[i + 1].model != row.model
-                target.add_row(*map(Text, cells(row)), style=bold[i], end_section=last)
-        return table, cost
+                table.add_row(*cells(row), style="bold" if i in best else "", end_section=last)
+        return tables
 
     def markdown(self) -> str:
         """Return the main table, its notes and the cost table as Markdown."""

@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
-
 from rib.data import catalog as catalogs
 from rib.data.worlds import title_of
 from rib.reporting.formatting import world
+from rib.reporting.layout import FittedTable, output
 from rib.schemas.metrics import Metrics
 
 TOLERANCE = 0.5
@@ -70,13 +68,22 @@ def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedC
     return comparisons
 
 
-def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
-    """Return a terminal table of measured and published accuracies; its caption says if they agree."""
-    table = Table(title=f"{metrics['model']}: measured and published ({world(metrics)})", title_justify="left")
-    table.add_column("dataset")
-    for column in ("images", "measured %", "published %", "difference in points", "allowed"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> FittedTable:
+    """Return a terminal table of measured and published accuracies; its last line says if they agree."""
+    wrong = [title_of(row.dataset, metrics["data"]["kind"]) for row in rows if not row.agrees]
+    verdict = (
+        f"{', '.join(wrong)}: the accuracy differs from the published one. Check the images (python -m rib.data "
+        "action=check), the weights and model.transform."
+        if wrong
+        else "This set-up reproduces the published accuracies."
+    )
+    table = FittedTable(
+        f"{metrics['model']}: measured and published ({world(metrics)})",
+        words=("dataset",),
+        numbers=("images", "measured %", "published %", "difference, points", "allowed"),
+        prose=("",),
+        notes=(verdict,),
+    )
     for row in rows:
         table.add_row(
             title_of(row.dataset, metrics["data"]["kind"]),
@@ -87,18 +94,10 @@ def published_table(metrics: Metrics, rows: list[PublishedComparison]) -> Table:
             f"{row.allowed:.2f}",
             "agrees" if row.agrees else "differs",
         )
-    wrong = [title_of(row.dataset, metrics["data"]["kind"]) for row in rows if not row.agrees]
-    table.caption_justify = "left"
-    table.caption = (
-        f"{', '.join(wrong)}: the accuracy differs from the published one. Check the images (python -m rib.data "
-        "action=check), the weights and model.transform."
-        if wrong
-        else "This set-up reproduces the published accuracies."
-    )
     return table
 
 
 def show_published(metrics: Metrics, published: Mapping[str, float]) -> None:
     """Print a table of measured and published accuracies, if any dataset has both."""
     if rows := compare(metrics, published):
-        Console(width=None if Console().is_terminal else 120).print(published_table(metrics, rows))
+        output().print(published_table(metrics, rows))

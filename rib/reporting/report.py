@@ -13,6 +13,9 @@ from rib.config.shipped import shipped_nodes
 from rib.data.worlds import catalog_of
 from rib.errors import RibError, nearest
 from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.data_warning import warning_after
+from rib.reporting.formatting import world_of
+from rib.reporting.layout import output
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
@@ -168,7 +171,6 @@ def write_report(
     """
     # Imported here: pandas and matplotlib take about a second each, and the checks before should not wait for them.
     import pandas as pd
-    from rich.console import Console
 
     from rib.reporting import figures, runs_table, style
     from rib.reporting.paper_table import paper_table
@@ -178,16 +180,16 @@ def write_report(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
-    # Rich assumes 80 columns for a file or pipe, and would break the rows.
-    console = Console(width=None if Console().is_terminal else 200)
+    console = output()
     metrics = [m for _, m in results]
-    console.print(runs_table.comparison_table(metrics))
+    console.print(runs_table.comparison_table(metrics), "")
     files = [out / f"runs{suffix}.csv"]
     write_atomically(files[0], pd.DataFrame(runs_table.comparison_rows(metrics)).to_csv(index=False).encode())
     table = None
     if on_sources := [(run, m) for run, m in results if m["source"] in asked or not asked]:
         table = paper_table(on_sources, store, asked)
-        console.print(*table.rich(), sep="\n")
+        for shown in table.rich():
+            console.print(shown, "")
         summary = out / f"summary{suffix}.csv"
         write_atomically(summary, table.frame().to_csv(index=False).encode())
         write_atomically(summary.with_suffix(".md"), table.markdown().encode())
@@ -200,6 +202,8 @@ def write_report(
     for line in runs_table.missing_controls(results):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
+    if warning := warning_after([m["model"] for m in metrics], metrics[0]["data"]["kind"]):
+        console.print(warning, highlight=False)
     return files, table
 
 
@@ -218,7 +222,7 @@ def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, A
     page = DashboardPage(
         kind="report",
         group="report",
-        name=f"report: {metadata['data']}, suite {metadata['suite']}",
+        name=f"report: {world_of(metadata['data'], None)}, suite {metadata['suite']}",
         tags=[metadata["data"], metadata["suite"]],
         metadata=metadata,
         tables={"mRI_table": table.frame()},

@@ -5,25 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from rib.data.worlds import title_of
+from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import percent, points, with_interval, world
+from rib.reporting.layout import FittedTable, output
+from rib.reporting.notes import describe_notes
 from rib.runtime.files import write_atomically
-from rib.schemas.metrics import IntervalInPoints, Metrics
+from rib.schemas.metrics import Improvement, IntervalInPoints, Metrics
+
+UNITS = "Changes in percentage points, with 95 % intervals over images only."
+"""Said once below a table, so that its headings can be short."""
 
 
-def run_table(metrics: Metrics) -> Table:
+def run_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table of one run: accuracy before and after on each dataset, then RI."""
     kind, source = metrics["data"]["kind"], metrics["source"]
     heading = f"{metrics['model']}, {metrics['method']}"
     if source != "none":
         heading += f" on {title_of(source, kind)}, seed {metrics['seed']}"
-    table = Table(title=f"{heading} ({world(metrics)}, suite {metrics['suite']})", title_justify="left")
-    table.add_column("dataset")
-    for column in ("images", "before %", "after %", "change in points [95 %, images only]"):
-        table.add_column(column, justify="right")
+    table = FittedTable(
+        f"{heading} ({world(metrics)}, suite {metrics['suite']})",
+        words=("dataset",),
+        numbers=("images", "before %", "after %", "change, points"),
+        notes=(UNITS,),
+    )
     improvement = metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
     for name, entry in metrics["accuracy"].items():
@@ -35,35 +40,47 @@ def run_table(metrics: Metrics) -> Table:
             f"{100 * entry['after']:.2f}",
             with_interval(entry["change"]),
         )
-    table.add_section()
-    rest = improvement.get("without_derived") if improvement else None
-    for label, value in (("RI", improvement), ("RI without the source's own images", rest)):
-        if value:
-            table.add_row(f"{label}, {len(value['targets'])} targets", "", "", "", with_interval(value), style="bold")
+    for label, value in _improvements(metrics):
+        table.add_row(f"{label}, {len(value['targets'])} targets", "", "", "", with_interval(value), style="bold")
     return table
 
 
+def _improvements(metrics: Metrics) -> list[tuple[str, Improvement]]:
+    """Return RI and, where it differs, RI without the targets that were made of the source's own images."""
+    improvement = metrics["robustness_improvement"]
+    if not improvement:
+        return []
+    rest = improvement.get("without_derived")
+    others = [("RI without the source's images", rest)] if rest and rest["targets"] != improvement["targets"] else []
+    return [("RI", improvement), *others]
+
+
 def show_run(metrics: Metrics, folder: Path) -> None:
-    """Print a run's table, its notes, and the paths of its figure and its interpolation curve.
+    """Print a run's results: details of a merge, the run's table, its notes, and the paths of its files.
 
     Args:
         metrics: Of the run.
         folder: The run's folder.
     """
-    console = Console(width=None if Console().is_terminal else 120)
+    console = output()
+    # Before the run's own table, which is what the command ends with. With one ingredient (WiSE-FT) there is nothing
+    # to choose between; its curve shows more.
+    if len(metrics.get("ingredients", [])) > 1:
+        console.print(best_ingredient_table(metrics), "")
+    if "curve" in metrics:
+        console.print(curve_table(metrics), "")
     console.print(run_table(metrics))
-    for name, value in metrics["notes"].items():
-        console.print(f"{name}: {value:.4g}", highlight=False)
+    lines = describe_notes(metrics["notes"])
     if held_out := metrics.get("held_out"):
         accuracy = f"{100 * held_out['before']:.2f} % before, {100 * held_out['after']:.2f} % after"
-        console.print(f"{held_out['num_images']} images held out of the source: {accuracy}", highlight=False)
-    # With one ingredient (WiSE-FT) there is nothing to choose between; its curve shows more.
-    if len(metrics.get("ingredients", [])) > 1:
-        console.print(best_ingredient_table(metrics))
+        lines.append(f"{held_out['num_images']} images held out of the source: {accuracy}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
     if "curve" in metrics:
-        console.print(curve_table(metrics))
         console.print(f"curve: {folder.resolve() / 'curve.csv'}", soft_wrap=True, highlight=False)
     console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
+    if warning := warning_after([metrics["model"]], metrics["data"]["kind"]):
+        console.print(warning, highlight=False)
 
 
 def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
@@ -104,11 +121,13 @@ def write_curve(metrics: Metrics, file: Path) -> None:
     write_atomically(file, pd.DataFrame(curve_rows(metrics)).to_csv(index=False).encode())
 
 
-def curve_table(metrics: Metrics) -> Table:
+def curve_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table of a run's interpolation curve, with alpha 0.5 and the chosen alpha marked."""
-    table = Table(title="Interpolation from the pretrained model (0) to the ingredient (1)", title_justify="left")
-    for column in ("alpha", "source %", "mean of targets %", "ImageNet val %", "RI, points [95 %, images only]"):
-        table.add_column(column, justify="right")
+    table = FittedTable(
+        f"Interpolation from the pretrained model (0) to the ingredient (1): {world(metrics)}",
+        words=("alpha",),
+        numbers=("source %", "mean of targets %", "val %", "RI, points"),
+    )
     for row in curve_rows(metrics):
         marks = (" chosen" if row["chosen"] else "") + (" fixed" if row["alpha"] == 0.5 else "")
         improvement: IntervalInPoints = {"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}
@@ -117,17 +136,17 @@ def curve_table(metrics: Metrics) -> Table:
     return table
 
 
-def best_ingredient_table(metrics: Metrics) -> Table:
+def best_ingredient_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table that compares a merged model with the most accurate run merged into it, by dataset.
 
     An ingredient that was fine-tuned on a dataset does not compete there. The best one is known only in hindsight.
     """
-    title = "Merged model and its best ingredient on each dataset (in hindsight; none was fine-tuned on that dataset)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("dataset")
-    table.add_column("best ingredient")
-    for column in ("its accuracy %", "merged %", "gain, points"):
-        table.add_column(column, justify="right")
+    table = FittedTable(
+        f"Merged model and its best ingredient on each dataset (in hindsight; none was fine-tuned on it): "
+        f"{world(metrics)}",
+        words=("dataset", "best ingredient"),
+        numbers=("its accuracy %", "merged %", "gain, points"),
+    )
     for name, best in metrics["best_ingredient"].items():
         after = 100 * metrics["accuracy"][name]["after"]
         numbers = (f"{100 * best['accuracy']:.2f}", f"{after:.2f}", points(best["gain"]))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from rib.config.schema import BatchNorm
 from rib.data.worlds import title_of
 from rib.reporting.formatting import before_after, percent, with_interval, world
+from rib.reporting.layout import FittedTable
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -53,14 +52,15 @@ def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
 
 
-def comparison_table(runs: Sequence[Metrics]) -> Table:
+def comparison_table(runs: Sequence[Metrics]) -> FittedTable:
     """Return the rows of `comparison_rows` as a table for the terminal."""
     kind = runs[0]["data"]["kind"]
-    table = Table(title=f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})", title_justify="left")
-    for column in ("source", "model", "method"):
-        table.add_column(column)
-    for column in ("seed", "RI, points [95 %, images only]", "source %", "ImageNet val %", "seconds"):
-        table.add_column(column, justify="right")
+    table = FittedTable(
+        f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})",
+        words=("source", "model", "method"),
+        numbers=("seed", "RI, points", "source %", "val %", "seconds"),
+        notes=("RI in percentage points, with 95 % intervals over images only; accuracies before > after.",),
+    )
     for row in comparison_rows(runs):
         table.add_row(
             title_of(row["source"], kind),

@@ -98,6 +98,7 @@ class Job(TypedDict):
 
     Attributes:
         overrides: The job's overrides, separated by spaces.
+        kind: Kind of data, "mini" or "user"; absent in records of older versions.
         model: Name of the model.
         source: Dataset that is fine-tuned on; "none" for a pretrained model.
         method: "finetune", "ewc", "lwf+wise_ft".
@@ -108,6 +109,7 @@ class Job(TypedDict):
     """
 
     overrides: str
+    kind: NotRequired[str]
     model: str
     source: str
     method: str

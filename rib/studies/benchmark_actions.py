@@ -13,6 +13,8 @@ from rich.console import Console
 from rib.config.command_schema import BenchmarkConfig
 from rib.errors import RibError
 from rib.methods.build import build_object
+from rib.reporting.data_warning import warn_before
+from rib.reporting.layout import output
 from rib.runs import archive
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
@@ -58,9 +60,10 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     if config.force:
         raise RibError("force=true repeats a single run (python -m rib.train); a grid makes only missing runs")
     _check_format(config)
-    store, console = RunStore(config.paths.runs), _console()
+    store, console = RunStore(config.paths.runs), output()
     workers = _workers(config, launcher, store)
     plan = make_plan(config, store)
+    warn_before({cell.spec.start.name for cell in plan.wanted if cell.spec is not None}, config.data.root)
     study = _study(config, plan)  # checked before hours of training, not after
     outcome = grid_state(plan, store, retry_failed=config.retry and not config.plan_only)
     costs = Costs(store)
@@ -145,11 +148,6 @@ def _file(config: BenchmarkConfig) -> Path:
     if config.file is None:
         raise RibError(f"action={config.action} needs a file; give file=NAME.tar")
     return Path(config.file).expanduser()
-
-
-def _console() -> Console:
-    # A log file has no width; 140 columns hold every table.
-    return Console(width=None if Console().is_terminal else 140)
 
 
 def _make_controls(plan: Plan, store: RunStore, workers: Executor, outcome: Outcome) -> None:

@@ -96,7 +96,8 @@ class Errata(Study):
     def _row(
         self, model: str, method: str, switch: str, right: list[Made], wrong: list[Made], store: RunStore
     ) -> dict[str, Any]:
-        catalog = catalog_of(right[0].metrics["data"]["kind"])
+        kind = right[0].metrics["data"]["kind"]
+        catalog = catalog_of(kind)
         changes = [changes_of([one.result for one in side], store, catalog) for side in (wrong, right)]
         test = mean_robustness_difference(*changes)
         half = 1.96 * test.error
@@ -111,6 +112,7 @@ class Errata(Study):
             "difference_low": test.difference - half,
             "difference_high": test.difference + half,
             "p": test.p,
+            "kind": kind,
             "num_sources": len({one.metrics["source"] for one in right}),
             "sources": " ".join(sorted({one.metrics["source"] for one in right})),
             "num_seeds": len({one.metrics["seed"] for one in right}),

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from rib.data.worlds import catalog_of
+from rib.data.worlds import catalog_of, title_of
 from rib.metrics import holm
+from rib.reporting.formatting import world_of
 from rib.reporting.summary import LEVEL, Summary, summary_of
 from rib.runs.store import RunStore
 from rib.schemas.metrics import Metrics
@@ -52,9 +53,10 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
     result = []
     for group in groups.values():
         m, axes = group[0].metrics, group[0].cell.axes
-        summary = summary_of([one.result for one in group], store, catalog_of(m["data"]["kind"]))
+        kind = m["data"]["kind"]
+        summary = summary_of([one.result for one in group], store, catalog_of(kind))
         model = summary.model if len(starts[summary.model]) == 1 else f"{summary.model} ({_start(m)})"
-        result.append(Row({"model": model, "method": summary.method, **axes, **numbers(summary)}, group))
+        result.append(Row({"model": model, "method": summary.method, **axes, "kind": kind, **numbers(summary)}, group))
     return result
 
 
@@ -143,18 +145,21 @@ def count_gains(table: pd.DataFrame) -> int:
 def n_of(table: pd.DataFrame, named: bool = False) -> str:
     """Format the number of sources and seeds of a table: ``3 sources, 2 seeds``; ``1 to 3 seeds`` where rows differ.
 
+    Toy data are named, ``3 sources, 2 seeds, toy data (mini)``, since every text and figure of a study has these words.
+
     Args:
-        table: A table with the columns of `numbers`.
+        table: A table with the columns of `numbers`, and ``kind`` of its data (without it: the user's).
         named: Name the sources as well if there are at most three.
     """
     counts = []
+    kind = "user" if "kind" not in table else str(table["kind"].iloc[0])
     sources = sorted({name for row in table["sources"] for name in str(row).split()})
     for column, name in (("num_sources", "source"), ("num_seeds", "seed")):
         least, most = int(table[column].min()), int(table[column].max())
         counts.append(f"{least if least == most else f'{least} to {most}'} {name}{'s' * (most > 1)}")
     if named and len(sources) <= 3:
-        counts[0] += f" ({', '.join(sources)})"
-    return ", ".join(counts)
+        counts[0] += f" ({', '.join(title_of(source, kind) for source in sources)})"
+    return ", ".join([*counts, world_of(kind, None)] if kind == "mini" else counts)
 
 
 def is_missing(value: object) -> bool:

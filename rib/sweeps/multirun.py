@@ -28,13 +28,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from rib.config.launch import Stop
-from rib.config.schema import Config
+from rib.config.schema import Config, data_root
+from rib.data.worlds import describe_kind, kind_of, title_of
 from rib.errors import RibError
 from rib.reporting.formatting import with_interval
+from rib.reporting.layout import FittedTable, output
 from rib.runs.metrics_file import MetricsKey, read, write
 from rib.runs.run import Run
 from rib.runs.spec import suite_label
@@ -175,25 +175,29 @@ def _record(file: Path) -> Job:
 def _show(sweep: Path) -> None:
     """Print the table of a sweep's jobs, if there are any."""
     if jobs := _records(sweep):
-        # Overrides and messages contain brackets, which are not markup. In a file a row stays one line, so that grep
-        # finds whole messages.
-        console = Console(width=None if Console().is_terminal else 2000, markup=False, emoji=False)
-        console.print(_table(jobs, sweep))
+        output().print(_table(jobs, sweep))
 
 
-def _table(jobs: Sequence[Job], sweep: Path) -> Table:
+def _table(jobs: Sequence[Job], sweep: Path) -> FittedTable:
     """Return a table with one row per job, without the overrides that all jobs share."""
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
-    table = Table(title=f"{len(jobs)} jobs of {sweep.resolve()}", title_justify="left")
-    for column in ("job", "model", "source", "method", "seed", "overrides", "RI in points [95 %, images only]"):
-        table.add_column(column)
-    table.add_column("folder, or error", overflow="fold")
+    worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
+    table = FittedTable(
+        f"{len(jobs)} jobs of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
+        words=("job", "model", "source", "method", "seed", "overrides"),
+        numbers=("RI, points",),
+        prose=("folder, or error",),
+        notes=("RI in percentage points, with 95 % intervals over images only.",),
+    )
     for number, job in enumerate(jobs):
         improvement = job.get("robustness_improvement")
         unfinished = f"it started but left no result: it was killed, or is still running; see {sweep / '.submitit'}"
         table.add_row(
             str(number),
-            *(job["model"], job["source"], job["method"], "" if job["seed"] is None else str(job["seed"])),
+            job["model"],
+            title_of(job["source"], job.get("kind", "user")),
+            job["method"],
+            "" if job["seed"] is None else str(job["seed"]),
             " ".join(o for o in job["overrides"].split() if o not in shared),
             with_interval(improvement) if improvement else "",
             job.get("folder") or job.get("error") or unfinished,
@@ -215,6 +219,7 @@ def _describe_job(cfg: DictConfig) -> Job:
     """Return the record of a job that has just started."""
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
+        "kind": kind_of(data_root(cfg.data.root)),
         "model": cfg.model.name,
         "source": cfg.dataset.name,
         "method": "+".join(cfg.method) or "finetune",
@@ -229,6 +234,7 @@ def _describe_result(run: Run, cfg: DictConfig) -> Job:
     assert metrics is not None, "a job that succeeded has scored its suite"
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
+        "kind": metrics["data"]["kind"],
         "model": metrics["model"],
         "source": metrics["source"],
         "method": metrics["method"],

@@ -16,6 +16,7 @@ from typing import Any
 import rib.config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.schema import BatchNorm, Config
+from rib.data.worlds import kind_of, title_of
 from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
@@ -37,7 +38,7 @@ class Cell:
 
     Attributes:
         id: Name of its folder under ``<store>/cells``; cells with the same result have the same id.
-        label: Description for the user, ``mini_small, ewc on imagenet_r, seed 0``.
+        label: Description for the user, ``mini_small, ewc on mini R, seed 0``.
         spec: The resolved run; None if it cannot be resolved.
         run: Folder of the run, made or not; None without a spec.
         needs: Ids of the cells that must be made before it.
@@ -162,10 +163,11 @@ def controls(plan: Plan, store: RunStore) -> Plan:
 
 
 def label_of(spec: RunSpec) -> str:
-    """Return a run's description for the user, ``mini_small, ewc on imagenet_r, seed 0``."""
+    """Return a run's description for the user, ``mini_small, ewc on mini R, seed 0``."""
     if spec.source is None:
         return f"{spec.start.name}, {spec.method}"
-    return f"{spec.start.name}, {spec.method} on {spec.source_name}, seed {spec.config.seed}"
+    source = title_of(spec.source_name, spec.catalog.kind)
+    return f"{spec.start.name}, {spec.method} on {source}, seed {spec.config.seed}"
 
 
 def _add(
@@ -203,6 +205,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
         if not isinstance(entries, list) or not entries:
             raise RibError(f"{name}: expected a list of at least one value, got {entries!r}")
     used: set[str] = set()
+    kind = kind_of(base.data.root)
     for model, names in itertools.product(grid["models"], grid["methods"]):
         # An entry of models may carry overrides: "timm model.name=resnet26".
         name, *more = shlex.split(model)
@@ -221,7 +224,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
             for source, seed in itertools.product(sources, grid["seeds"]):
                 cell = replace(with_values, dataset=replace(with_values.dataset, name=source), seed=seed)
                 suffix = "".join(f", {axis}={_spell(value)}" for axis, value in values.items())
-                yield f"{cell.model.name}, {names} on {source}, seed {seed}{suffix}", values, cell
+                yield f"{cell.model.name}, {names} on {title_of(source, kind)}, seed {seed}{suffix}", values, cell
     if unused := axes.keys() - used:
         raise RibError(f"axes: no method in methods={grid['methods']} has the option {min(unused)}")
 
@@ -231,7 +234,7 @@ def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
 
     An axis is a list of values, or a mapping that gives a list for mini and another for the user's data.
     """
-    kind = "mini" if base.data.root is None else "user"
+    kind = kind_of(base.data.root)
     axes = {}
     for name, entries in given.items():
         if isinstance(entries, Mapping) and set(entries) != {"mini", "user"}:

@@ -19,6 +19,7 @@ from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config
 from rib.errors import DamagedError, RibError
 from rib.reporting import run_view
+from rib.reporting.data_warning import warn_before
 from rib.reporting.publish import publish
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
@@ -75,6 +76,7 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     requested = _jobs_of_runs(config, failed) if config.weights is None else [external_job(config)]
     jobs = {job.run.folder: job for job in in_order(requested)}
     for job in jobs.values():
+        warn_before([job.spec.start.name], job.spec.config.data.root)
         if job.is_open:
             check_images(job.spec)
     if agree(config, lambda: any(job.is_open for job in jobs.values())):

@@ -25,6 +25,7 @@ from rib.config.command_schema import SearchConfig
 from rib.config.schema import Config
 from rib.errors import DivergedError, RibError
 from rib.pipeline import get_or_make
+from rib.reporting.data_warning import warn_before, warning_after
 from rib.runs.freshness import metrics_if_current
 from rib.runs.method_stack import stack_name
 from rib.runs.resolve import resolve
@@ -39,7 +40,8 @@ from rib.schemas.metrics import Metrics
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-    from rich.table import Table
+
+    from rib.reporting.layout import FittedTable
 
 Space = Mapping[str, tuple[float, float]]
 """Lowest and highest value of each searched option, by its name on the command line."""
@@ -68,6 +70,7 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Path:
             diverged.
     """
     _check_objective(config)
+    warn_before([config.model.name], config.data.root)
     space = _search_space(config, overrides)
     base = Config(**{field.name: getattr(config, field.name) for field in fields(Config)})
     # The keys of one setting identify the study: its trials differ in the searched options only.
@@ -262,10 +265,10 @@ def trial_rows(study: Study) -> list[dict[str, Any]]:
 def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Sequence[str], folder: Path) -> None:
     """Print, write and draw the trials, and print the commands for the best setting."""
     import pandas as pd
-    from rich.console import Console
 
     from rib.data import worlds
     from rib.reporting import figures, formatting, style
+    from rib.reporting.layout import output
 
     rows = trial_rows(study)
     best = rows[0]
@@ -280,7 +283,7 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
         *(o for o in overrides if not _key(o).startswith(SEARCH_ONLY)),
         *_options({name: best[name] for name in options}),
     ]
-    console = Console(width=None if Console().is_terminal else 120)
+    console = output()
     console.print(_table(rows, options, title))
     for heading, more in (
         ("the best trial, which is in the store", [f"data.holdout={protocol['holdout']}"]),
@@ -289,21 +292,21 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
         command = shlex.join(["python", "-m", "rib.train", *setting, *more])
         console.print(f"{heading}:\n  {command}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"figure: {figure.resolve()}", soft_wrap=True, highlight=False)
+    if warning := warning_after([corner.start.name], kind):
+        console.print(warning, highlight=False)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> FittedTable:
     """Return a table with one row per trial, the best in bold."""
-    from rich.table import Table
+    from rib.reporting.layout import FittedTable
 
     best = rows[0]
     title = f"{about}: {best['num_images']} images held out of the source, {100 * best['before']:.2f} % before training"
-    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
-    for column in ("trial", *options, "held out %", "RI"):
-        table.add_column(column, justify="right")
+    table = FittedTable(title, words=("trial",), numbers=(*options, "held out %", "RI"), notes=(CAPTION,))
     for row in rows:
         held_out, ri = row.get("held_out"), row.get("ri")
         result = "diverged" if held_out is None else f"{100 * held_out:.2f}"
         values = [f"{row[name]:.3g}" for name in options]
-        style = "bold" if row is best else None
+        style = "bold" if row is best else ""
         table.add_row(str(row["trial"] + 1), *values, result, "-" if ri is None else f"{ri:+.2f}", style=style)
     return table

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 
 from rib.errors import RibError
+from rib.reporting.formatting import world_of
+from rib.reporting.layout import FittedTable, output
 from rib.runs.metrics_file import is_older, older_words, read
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
@@ -28,22 +29,25 @@ SECONDS_BETWEEN_FRAMES = 2.0
 STATES = ("done", "running", "failed", "refused", "missing")
 
 
-def plan_table(plan: Plan, outcome: Outcome) -> Table:
+def plan_table(plan: Plan, outcome: Outcome) -> FittedTable:
     """Return a table with one row per model and method: the number of cells in each state."""
     rows: dict[tuple[str, str], Counter[str]] = {}
     for cell in plan.wanted:
         model, _, rest = cell.label.partition(", ")
         method = rest.partition(" on ")[0]
         rows.setdefault((model, method), Counter())[state_of(cell, outcome)] += 1
-    table = Table(title=f"{len(plan.wanted)} cells", title_justify="left")
-    for column in ("model", "method"):
-        table.add_column(column)
     states = [state for state in STATES if any(counts[state] for counts in rows.values())]
-    for column in ("cells", *states):
-        table.add_column(column, justify="right")
+    table = FittedTable(
+        f"{len(plan.wanted)} cells on {_world(plan)}", words=("model", "method"), numbers=("cells", *states)
+    )
     for (model, method), counts in rows.items():
         table.add_row(model, method, str(counts.total()), *(str(counts[s] or "") for s in states))
     return table
+
+
+def _world(plan: Plan) -> str:
+    specs = [cell.spec for cell in plan.wanted if cell.spec is not None]
+    return world_of(specs[0].catalog.kind, specs[0].config.data.limit) if specs else "data that could not be read"
 
 
 def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Console) -> None:
@@ -130,7 +134,7 @@ def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:
         costs: Estimates of time.
         style: ``json`` for other programs, else a table.
     """
-    console = Console(width=None if Console().is_terminal else 140)
+    console = output()
     report = read_status(plan, store, costs)
     say_older(store)
     if style == "json":
@@ -211,11 +215,7 @@ def _progress(cell: Cell, store: RunStore, holder: Mapping[str, Any]) -> Running
 
 def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
     """Return the status for the terminal: the plan, the counts, the running cells, and the failures."""
-    running = Table(title="running", title_justify="left")
-    for column in ("cell", "process", "task", "note"):
-        running.add_column(column)
-    for column in ("done", "rate", "left"):
-        running.add_column(column, justify="right")
+    running = FittedTable("running", words=("cell", "process", "task", "note"), numbers=("done", "rate", "left"))
     for entry in report["running"]:
         progress = entry if "what" in entry else None
         left = progress["seconds_left"] if progress else None

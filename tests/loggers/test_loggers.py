@@ -30,6 +30,7 @@ from rib.analysis import analyze
 from rib.config import compose
 from rib.config.command_schema import AnalyzeConfig, ReportConfig
 from rib.config.schema import PathsConfig
+from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.loggers import Dashboard, WandB
 from rib.loggers.base import shorten_paths
@@ -123,8 +124,8 @@ def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, 
 
     written, metrics = Written(run), run.metrics()
     assert (written.run.project, written.run.entity) == ("rib", "us")
-    assert (written.run.run_group, written.run.job_type) == ("mini_tiny/imagenet_r", "ewc")
-    assert written.run.display_name == f"ewc seed 0 {run.key[:6]}"
+    assert (written.run.run_group, written.run.job_type) == ("mini_tiny/mini R", "ewc")
+    assert written.run.display_name == f"ewc seed 0 {run.key[:6]} (toy data (mini))"
     assert list(written.run.tags) == ["mine", "mini", "seven*"]
     assert written.config["method"]["ewc"]["strength"] == 1
     assert written.config["batch_size"] == 26
@@ -142,16 +143,17 @@ def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, 
     improvement = metrics["robustness_improvement"]
     expected = {"RI": improvement["value"], "RI_low": improvement["low"], "RI_high": improvement["high"]}
     for name, entry in metrics["accuracy"].items():
-        expected |= {f"accuracy/{name}/{when}": entry[when] for when in ("before", "after")}
-        expected[f"accuracy/{name}/change"] = entry["change"]["value"]
+        title = title_of(name, "mini")
+        expected |= {f"accuracy/{title}/{when}": entry[when] for when in ("before", "after")}
+        expected[f"accuracy/{title}/change"] = entry["change"]["value"]
     assert {key: written.summary[key] for key in expected} == expected
 
     table = json.loads(written.media("datasets").read_text())
     assert table["columns"] == ["dataset", "role", "images", "before %", "after %", "change", "low", "high"]
     assert {row[0]: row[1] for row in table["data"]} == {
-        "imagenet_a": "target",
-        "imagenet_r": "source",
-        "imagenet_val": "reported",
+        "mini A": "target",
+        "mini R": "source",
+        "mini val": "reported",
     }
     for figure in ("change", "loss"):
         assert written.media(f"figures/{figure}").read_bytes() == (run.folder / f"figures/{figure}.png").read_bytes()
@@ -177,7 +179,7 @@ def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(
     wandb.teardown()  # its service writes the file; at the end of a process it is waited for
     written, rows = Written(out), pd.read_csv(out / "summary.csv")
     assert (written.run.project, written.run.run_group, written.run.job_type) == ("rib", "report", "report")
-    assert written.run.display_name == "report: mini, suite seven*"
+    assert written.run.display_name == "report: toy data (mini), suite seven*"
     assert list(written.run.tags) == ["mine", "mini", "seven*"]
     assert written.config["methods"] == ["finetune", "wise_ft"]
     assert written.config["models"] == ["mini_tiny"]
@@ -233,8 +235,8 @@ def test_an_analysis_is_a_wandb_run_of_its_own_and_is_shown_once(ask_for, store,
     for _ in range(2):
         file = analyze(config)
     written = Written(Run(run.folder / "analysis"))
-    assert (written.run.run_group, written.run.job_type) == ("mini_tiny/imagenet_r", "drift")
-    assert written.run.display_name == f"drift of finetune {run.key[:6]}"
+    assert (written.run.run_group, written.run.job_type) == ("mini_tiny/mini R", "drift")
+    assert written.run.display_name == f"drift of finetune {run.key[:6]} (toy data (mini))"
     with file.open() as stream:
         drift = {f"drift/{row['layer']}": float(row["drift"]) for row in csv.DictReader(stream)}
     assert {key: written.summary[key] for key in drift} == pytest.approx(drift, rel=1e-6)

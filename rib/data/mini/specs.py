@@ -22,14 +22,14 @@ def catalog() -> Catalog:
     wnid: Rule = "wnid"
     val = "imagenet_val"
     specs = (
-        _spec("imagenet_val", "ImageNet val", "imagenet/val", wnid, all_),
-        _spec("imagenet_v2", "ImageNet-V2", "imagenet-v2/imagenetv2-matched-frequency-format-val", "number", all_),
-        _spec("imagenet_a", "ImageNet-A", "imagenet-a", wnid, in_a),
-        _spec("imagenet_r", "ImageNet-R", "imagenet-r", wnid, in_r),
-        _spec("imagenet_sketch", "ImageNet-Sketch", "imagenet-sketch", wnid, all_),
+        _spec("imagenet_val", "mini val", "imagenet/val", wnid, all_),
+        _spec("imagenet_v2", "mini V2", "imagenet-v2/imagenetv2-matched-frequency-format-val", "number", all_),
+        _spec("imagenet_a", "mini A", "imagenet-a", wnid, in_a),
+        _spec("imagenet_r", "mini R", "imagenet-r", wnid, in_r),
+        _spec("imagenet_sketch", "mini Sketch", "imagenet-sketch", wnid, all_),
         DatasetSpec(
             name="objectnet",
-            title="ObjectNet",
+            title="mini ObjectNet",
             folders=("objectnet-1.0/images",),
             rule="objectnet",
             groups=tuple(tuple(ids[w] for w in f.wnids) for f in FOLDERS),
@@ -39,13 +39,13 @@ def catalog() -> Catalog:
             border=sets.BORDER,
             more_folders=True,
         ),
-        _spec("imagenet_cartoon", "ImageNet-Cartoon", "imagenet-cartoon", wnid, all_, derived_from=val),
-        _spec("imagenet_drawing", "ImageNet-Drawing", "imagenet-drawing", wnid, all_, derived_from=val),
+        _spec("imagenet_cartoon", "mini Cartoon", "imagenet-cartoon", wnid, all_, derived_from=val),
+        _spec("imagenet_drawing", "mini Drawing", "imagenet-drawing", wnid, all_, derived_from=val),
         _spec(
-            "imagenet_c", "ImageNet-C", "imagenet-c", "corruption", all_, derived_from=val,
+            "imagenet_c", "mini C", "imagenet-c", "corruption", all_, derived_from=val,
             cells=tuple(f"{c}/{s}" for c in CORRUPTIONS for s in sets.SEVERITIES),
         ),
-        _spec("imagenet_train", "ImageNet train", "imagenet/train", wnid, all_),
+        _spec("imagenet_train", "mini train", "imagenet/train", wnid, all_),
     )  # fmt: skip
     return Catalog(kind="mini", wnids=output_wnids(), specs={spec.name: spec for spec in specs})
 

@@ -1,0 +1,219 @@
+"""Tables that fit any terminal without cutting a number.
+
+A `FittedTable` tries forms in this order, and takes the first one that fits: all columns; without columns whose entries
+are all equal (a line above the table says them); with short names (``R`` for ``ImageNet-R``); with headings on several
+lines and long words folded; upright, one column for each row; and a list. Rich alone would cut numbers with an
+ellipsis. Files and pipes have no width: there a table has all its columns, and no colour.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+NO_LIMIT = 10_000
+"""Width of a file or pipe, in characters."""
+
+NOTEBOOK = 100
+"""Width of a notebook's output, in characters."""
+
+LEAST_WORDS, LEAST_PROSE = 12, 28
+"""Width, in characters, below which a column of words or of sentences is not folded any further."""
+
+
+def output() -> Console:
+    """Return the console for results on stdout: as wide as the terminal; in a file or pipe without limit or colour."""
+    console = Console()
+    if console.is_terminal:
+        return console
+    if console.is_jupyter:
+        return Console(width=NOTEBOOK)
+    return Console(width=NO_LIMIT, color_system=None, force_terminal=False)
+
+
+def short(text: str) -> str:
+    """Return a text with the names of datasets shortened: ``R`` for ``ImageNet-R``, ``val`` for ``ImageNet val``."""
+    return re.sub(r"\bImageNet[- ](?=\w)", "", text)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a `FittedTable`: its entries, a Rich style, and whether a gap follows."""
+
+    cells: tuple[str, ...]
+    style: str = ""
+    end_section: bool = False
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """A table for ``Console.print`` in whatever form fits.
+
+    Attributes:
+        title: Line above the table.
+        words: Headings of the first columns, which name a row.
+        numbers: Headings of the next columns; their entries are never broken, except by a list in very few columns.
+        prose: Headings of the last columns, whose entries are sentences or paths.
+        notes: Lines below the table.
+        rows: The rows; `add_row` adds one.
+    """
+
+    title: str
+    words: tuple[str, ...]
+    numbers: tuple[str, ...] = ()
+    prose: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All headings."""
+        return (*self.words, *self.numbers, *self.prose)
+
+    def add_row(self, *cells: str, style: str = "", end_section: bool = False) -> None:
+        """Add a row.
+
+        Args:
+            cells: One text for each column.
+            style: Rich style, such as ``bold``.
+            end_section: Leave a gap below, unless it is the last row.
+        """
+        assert len(cells) == len(self.columns), (cells, self.columns)
+        self.rows.append(Row(cells, style, end_section))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the title, the table in the first form that fits, and the notes."""
+        table, form, above = self._fit(console, options)
+        yield Text(form.title, style="italic")
+        yield from (Text(above),) if above else ()
+        yield table
+        yield from map(Text, form.notes)
+
+    def _fit(self, console: Console, options: ConsoleOptions) -> tuple[RenderableType, FittedTable, str]:
+        """Return the first form that fits, the table whose columns it has, and a line on the columns that it lacks."""
+        fewer, said = self._without_constants()
+        brief = fewer._shortened()
+        common = f"all: {', '.join(said)}" if said else ""
+        for form, above in ((self, ""), (fewer, common), (brief, short(common))):
+            if _fits(form._table(), console, options):
+                return form._table(), form, above
+        folded, upright = brief._folded(options.max_width), brief._upright()
+        smallest = folded or (upright if _fits(upright, console, options) else _List(brief))
+        return smallest, brief, short(common)
+
+    def _without_constants(self) -> tuple[FittedTable, list[str]]:
+        """Return the table without columns whose entries are all equal, and what these say: ``["seed 0"]``."""
+        if len(self.rows) < 2:
+            return self, []
+        columns = list(zip(*(row.cells for row in self.rows), strict=True))
+        kept = [i for i, cells in enumerate(columns) if len(set(cells)) > 1]
+        if not [i for i in kept if i < len(self.words)]:  # a row must have a name
+            kept = sorted({len(self.words) - 1, *kept})
+        said = [
+            f"{name} {cells[0]}".strip()
+            for i, (name, cells) in enumerate(zip(self.columns, columns, strict=True))
+            if i not in kept and cells[0]
+        ]
+        parts, start = [], 0
+        for names in (self.words, self.numbers, self.prose):
+            parts.append(tuple(name for i, name in enumerate(names, start) if i in kept))
+            start += len(names)
+        rows = [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows]
+        return replace(self, words=parts[0], numbers=parts[1], prose=parts[2], rows=rows), said
+
+    def _shortened(self) -> FittedTable:
+        """Return the table with short names of datasets, in headings and entries."""
+        rows = [replace(row, cells=tuple(map(short, row.cells))) for row in self.rows]
+        words, numbers = (tuple(map(short, names)) for names in (self.words, self.numbers))
+        notes = tuple(map(short, self.notes))
+        return replace(self, title=short(self.title), words=words, numbers=numbers, notes=notes, rows=rows)
+
+    def _is_number(self, column: int) -> bool:
+        return len(self.words) <= column < len(self.words) + len(self.numbers)
+
+    def _table(self, widths: Sequence[int] | None = None) -> Table:
+        """Return a Rich table; its columns are as wide as their entries, or as ``widths`` says."""
+        table = _empty_table(show_header=any(self.columns))
+        for i, name in enumerate(self.columns):
+            width = None if widths is None else widths[i]
+            justify = "right" if self._is_number(i) else "left"
+            table.add_column(
+                Text(name), justify=justify, width=width, no_wrap=widths is None, overflow="fold", vertical="top"
+            )
+        for row in self.rows:
+            end_section = row.end_section and row is not self.rows[-1]
+            table.add_row(*map(Text, row.cells), style=row.style, end_section=end_section)
+        return table
+
+    def _folded(self, width: int) -> Table | None:
+        """Return the table with headings on several lines and long words folded; None if that is too wide as well."""
+        least, most = [], []
+        for i, name in enumerate(self.columns):
+            entries = max((cell_len(row.cells[i]) for row in self.rows), default=0)
+            word = max(map(cell_len, name.split()), default=0)
+            limit = LEAST_PROSE if i >= len(self.words) + len(self.numbers) else LEAST_WORDS
+            least.append(max(word, entries if self._is_number(i) else min(entries, limit), 1))
+            most.append(max(cell_len(name), entries, 1))
+        spare = width - 2 * (len(least) - 1)
+        if sum(least) > spare:
+            return None
+        while sum(most) > spare:
+            most[max(range(len(most)), key=lambda i: (most[i] > least[i], most[i] - least[i]))] -= 1
+        return self._table(most)
+
+    def _upright(self) -> Table:
+        """Return the table with a column for each row."""
+        table = _empty_table(show_header=False)
+        for _ in range(1 + len(self.rows)):
+            table.add_column(no_wrap=True)
+        for i, name in enumerate(self.columns):
+            table.add_row(Text(name), *(Text(row.cells[i], style=row.style) for row in self.rows))
+        return table
+
+
+@dataclass(frozen=True)
+class _List:
+    """The rows of a table as a list."""
+
+    table: FittedTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        named = len(self.table.words)
+        for row in self.table.rows:
+            yield Text(", ".join(filter(None, row.cells[:named])), style=row.style, overflow="fold")
+            items = [
+                f"{name}: {cell}" if name else cell
+                for name, cell in zip(self.table.columns[named:], row.cells[named:], strict=True)
+                if cell
+            ]
+            for line in _pack(items, options.max_width - 2):
+                for part in Text(line, style=row.style, overflow="fold").wrap(console, options.max_width - 2):
+                    part.rstrip()
+                    yield Text("  ").append_text(part)
+
+
+def _fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
+    return console.measure(table, options=options.update(width=NO_LIMIT)).maximum <= options.max_width
+
+
+def _empty_table(show_header: bool) -> Table:
+    # A rule below the headings and two spaces between columns: no line or column is spent on borders.
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=show_header)
+
+
+def _pack(items: Sequence[str], width: int) -> list[str]:
+    """Join texts with semicolons, as many on a line as fit."""
+    lines: list[str] = []
+    for item in items:
+        if lines and cell_len(f"{lines[-1]}; {item}") <= width:
+            lines[-1] += f"; {item}"
+        else:
+            lines.append(item)
+    return lines

@@ -1,0 +1,91 @@
+"""Notes of methods in words: what they reported of a fit, by their keys in metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+Notes = Mapping[str, float]
+
+
+def describe_notes(notes: Notes) -> list[str]:
+    """Return the notes of a run as sentences; a note of a user's own method has the form ``name: value``.
+
+    Args:
+        notes: ``notes`` of metrics.json.
+    """
+    left = dict(notes)
+    lines = []
+    for prefix, describe in SENTENCES.items():
+        own = {name.removeprefix(prefix): left.pop(name) for name in notes if name.startswith(prefix)}
+        if own:
+            lines += describe(own)
+    return lines + [f"{name}: {value:.4g}" for name, value in left.items()]
+
+
+def _ewc(notes: Notes) -> list[str]:
+    lines = []
+    if "capped_share" in notes:
+        share = notes["capped_share"]
+        some = f"{100 * share:.2g} % of EWC's penalty weights were" if share else "none of EWC's penalty weights was"
+        lines.append(f"{some} capped for stability")
+    mean, error = notes.get("fisher_mean"), notes.get("fisher_error")
+    found = [f"mean Fisher {mean:.2g}"] if mean is not None else []
+    found += [f"relative sampling error {100 * error:.2g} %"] if error is not None else []
+    if "lambda" in notes:
+        about = f" ({', '.join(found)})" if found else ""
+        lines.append(f"EWC's penalty strength lambda was {notes['lambda']:.4g}{about}")
+    elif found:
+        lines.append(f"EWC's Fisher information: {', '.join(found)}")
+    return lines
+
+
+def _ftp(notes: Notes) -> list[str]:
+    return [
+        "FTP let each row of a weight move from its pretrained value by at most "
+        f"{notes['smallest_radius']:.3g} to {notes['largest_radius']:.3g} in all (sum of magnitudes; it depends on the "
+        "tensor)"
+    ]
+
+
+def _soup(notes: Notes) -> list[str]:
+    kept = [name.removeprefix("kept.") for name in notes if name.startswith("kept.")]
+    count = int(notes["ingredients"])
+    named = f": {', '.join(kept)}" if kept else ""
+    return [f"the soup averages {count} run{'s' * (count > 1)}{named}"]
+
+
+def _surgical(notes: Notes) -> list[str]:
+    rates = {name.removeprefix("rate."): rate for name, rate in notes.items() if name.startswith("rate.")}
+    if rates:
+        return [
+            "surgical fine-tuning's learning rates, relative to the largest: "
+            + ", ".join(f"{layer} {rate:.2g}" for layer, rate in rates.items())
+        ]
+    return [
+        "surgical fine-tuning's learning rates of tensors, relative to the largest: median "
+        f"{notes['median_rate']:.2g}, smallest {notes['smallest_rate']:.2g}"
+    ]
+
+
+def _wise_ft(notes: Notes) -> list[str]:
+    return [f"WiSE-FT chose alpha {notes['chosen_alpha']:g} by accuracy on the images held out of the source"]
+
+
+def _batch_norm(notes: Notes) -> list[str]:
+    lines = []
+    if "layers" in notes:
+        lines.append(f"the model has {notes['layers']:.0f} BatchNorm layers, whose statistics can cost accuracy, too")
+    if "images" in notes:
+        lines.append(f"BatchNorm's statistics were estimated again on {notes['images']:,.0f} images of the source")
+    return lines
+
+
+SENTENCES: dict[str, Callable[[Notes], list[str]]] = {
+    "ewc.": _ewc,
+    "ftp.": _ftp,
+    "soup.": _soup,
+    "surgical.": _surgical,
+    "wise_ft.": _wise_ft,
+    "batch_norm.": _batch_norm,
+}
+"""Function that puts the notes of one method into sentences, by the beginning of their keys."""
