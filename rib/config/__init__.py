@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rib.config.composition import method_node as method_node
     from rib.config.composition import override as override
     from rib.config.composition import to_yaml as to_yaml
+    from rib.config.conditions import parse_conditions as parse_conditions
+    from rib.config.conditions import quote_filters as quote_filters
     from rib.config.defaults import flat_changes as flat_changes
     from rib.config.defaults import shipped_recipes as shipped_recipes
     from rib.config.messages import spell_override as spell_override
@@ -35,6 +37,8 @@ _MODULES = {
     "flat_changes": "defaults",
     "has_key": "unchecked",
     "method_node": "composition",
+    "parse_conditions": "conditions",
+    "quote_filters": "conditions",
     "changed_options": "composition",
     "search_path": "unchecked",
     "shipped_recipes": "defaults",

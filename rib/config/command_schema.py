@@ -102,13 +102,25 @@ class ReportConfig:
         out: Output folder; null: ``<paths.runs>/report``.
         sources: Show only runs fine-tuned on these datasets; null: all.
         search_trials: Include the trials of `rib.search`.
+        models: Show only runs of these models; names or patterns such as ``mini_*``; null: all.
+        methods: Show only runs of these methods, likewise.
+        seeds: Show only runs with these seeds.
+        suite: Show only results on these suites.
+        where: Show only runs that meet these conditions on their options, ``optimizer.lr=0.001``.
+        sort: Column to sort rows by, in ascending order; ``-COLUMN`` or ``COLUMN desc``: in descending order.
     """
 
     paths: PathsConfig
     logger: dict[str, Any]
     out: str | None
-    sources: list[str] | None
+    sources: Any = None
     search_trials: bool = False
+    models: Any = None
+    methods: Any = None
+    seeds: Any = None
+    suite: Any = None
+    where: Any = None
+    sort: str | None = None
 
 
 @dataclass
