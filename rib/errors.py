@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class RibError(Exception):
-    """Error that the user can fix; commands print only its message, without a traceback."""
+    """Error that the user can fix; commands print only its message, without a traceback.
+
+    Attributes:
+        exit_code: Exit code of a command that ends with this error.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class DamagedError(RibError):
@@ -23,6 +30,16 @@ class OtherVersionError(RibError):
 
 class DivergedError(RibError):
     """Error for training whose loss or weights became NaN or infinite; a hyperparameter search avoids such settings."""
+
+
+class RobustnessError(RibError, AssertionError):
+    """Error for a model that lost more robustness than it may; a test that raises it fails as by an assertion.
+
+    ``python -m rib.evaluate fail_below=-1.0`` and the method ``check`` of scores and runs raise it. Commands end with
+    exit code 3, so that a script can tell a model that is too weak from a mistake in the command (exit code 1).
+    """
+
+    exit_code: ClassVar[int] = 3
 
 
 def nearest(name: str, candidates: Iterable[str], prefix: str = "") -> str:

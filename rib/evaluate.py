@@ -16,12 +16,15 @@ from rib.runtime.console import rank
 @one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_command(cfg, EvaluateConfig)
-    from rib.sweeps.rescore import evaluate
+    from rib.runs.limits import check_results
+    from rib.sweeps.rescore import evaluate_results
 
-    runs = evaluate(config)
+    results = evaluate_results(config)
     if rank() == 0:
-        for run in runs:
-            print(run.folder.resolve())
+        for run, _ in results:
+            print(run.folder.resolve(), flush=True)  # also where the check below ends the command
+        if config.fail_below is not None:
+            check_results(results, config.fail_below, config.fail_on)
 
 
 def main() -> None:

@@ -84,12 +84,16 @@ class EvaluateConfig(Config):
         weights: File of weights to score, of ``model`` after fine-tuning on ``dataset`` outside rib.
         name: Name of these weights in tables; null: the file's name.
         models_at_a_time: Number of models in memory at the same time; null: as many as fit.
+        fail_below: End with exit code 3 if RI is below this many percentage points; null: never.
+        fail_on: Number that is compared with ``fail_below``: ``upper`` (end of the 95 % interval) or ``value``.
     """
 
     runs: str | None
     weights: str | None
     name: str | None
     models_at_a_time: int | None
+    fail_below: float | None
+    fail_on: str
 
 
 @dataclass

@@ -24,9 +24,10 @@ from rib.reporting.publish import publish
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
 from rib.runs.images import check_images, data_of
+from rib.runs.limits import check_limit
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.resolve import resolve
-from rib.runs.run import Run
+from rib.runs.run import Result, Run
 from rib.runs.spec import RunSpec, suite_label
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
@@ -44,7 +45,18 @@ if TYPE_CHECKING:
 
     from rib.scoring.one_pass import LoadedRun
 
-SCORING_OPTIONS = ("runs", "suite", "evaluation", "predictions", "trainer", "paths", "force", "keep_memory")
+SCORING_OPTIONS = (
+    "runs",
+    "suite",
+    "evaluation",
+    "predictions",
+    "trainer",
+    "paths",
+    "force",
+    "keep_memory",
+    "fail_below",
+    "fail_on",
+)
 """Options and config sections that ``rib.evaluate`` may set for finished runs."""
 
 MACHINE_OPTIONS = (
@@ -59,19 +71,30 @@ MACHINE_OPTIONS = (
 
 
 def evaluate(config: EvaluateConfig) -> list[Run]:
+    """Score as `evaluate_results`, and return the requested runs alone."""
+    return [run for run, _ in evaluate_results(config)]
+
+
+def evaluate_results(config: EvaluateConfig) -> list[Result]:
     """Score finished runs on a suite, or a file of weights as a run of method `external`.
+
+    ``fail_below`` is checked for errors only; `rib.runs.limits.check_results` compares the results with it.
 
     Args:
         config: Either its ``runs`` is set, a folder or a pattern, or its ``weights``, a file.
 
     Returns:
-        The requested runs, each with metrics of the suite.
+        The requested runs, each with its metrics of the suite.
 
     Raises:
         RibError: If there is nothing to score; and, once all other runs are done, if some could not be scored.
     """
     if (config.runs is None) == (config.weights is None):
         raise RibError("expected either runs=FOLDER_OR_PATTERN or weights=FILE model=NAME")
+    if config.fail_below is not None:
+        check_limit(config.fail_below, config.fail_on)
+    elif config.fail_on != "upper":
+        raise RibError(f"fail_on={config.fail_on}: there is no limit to fail on; give fail_below=-1.0 as well")
     failed: dict[Path, str] = {}
     requested = _jobs_of_runs(config, failed) if config.weights is None else [external_job(config)]
     jobs = {job.run.folder: job for job in in_order(requested)}
@@ -84,11 +107,17 @@ def evaluate(config: EvaluateConfig) -> list[Run]:
     if failed:
         first, reason = next(iter(failed.items()))
         raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {reason}")
-    if rank() == 0 and len(requested) == 1:
-        metrics = metrics_if_current(requested[0].run, requested[0].spec)
-        assert metrics is not None, "a scored run has metrics"
-        run_view.show_run(metrics, requested[0].run.folder)
-    return [job.run for job in requested]
+    results = [(job.run, _metrics_of(job)) for job in requested]
+    if rank() == 0 and len(results) == 1:
+        run, metrics = results[0]
+        run_view.show_run(metrics, run.folder)
+    return results
+
+
+def _metrics_of(job: ScoringJob) -> Metrics:
+    metrics = metrics_if_current(job.run, job.spec)
+    assert metrics is not None, "a scored run has metrics"
+    return metrics
 
 
 def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[ScoringJob]:
