@@ -1,8 +1,44 @@
-"""Robust fine-tuning of pretrained vision models, measured with the ImageNet-RIB benchmark (arXiv 2410.21582)."""
+"""Robust fine-tuning of pretrained vision models, measured with the ImageNet-RIB benchmark (arXiv 2410.21582).
+
+The functions for Python are `rib.api`'s, reached as ``rib.finetune``, ``rib.load``, ``rib.find_runs`` and
+``rib.compare``. They are imported at their first use, so that ``import rib`` waits neither for torch nor for Hydra.
+"""
 
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rib.api import compare as compare
+    from rib.api import find_runs as find_runs
+    from rib.api import finetune as finetune
+    from rib.api import load as load
+    from rib.errors import RibError as RibError
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "RibError": "errors",
+    "compare": "api",
+    "find_runs": "api",
+    "finetune": "api",
+    "load": "api",
+}
+
+__all__ = ["RibError", "__version__", "compare", "find_runs", "finetune", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``rib.NAME`` from its module when it is first used, and return it."""
+    if name not in _MODULES:
+        # With name and obj Python itself suggests the most similar name.
+        raise AttributeError(f"module 'rib' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    return getattr(import_module(f"rib.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # argv is ["-m", ...] only while Python looks for the module of `python -m rib.COMMAND`. Packages that are not installed
 # are reported here, before the command's own imports would end in a traceback.

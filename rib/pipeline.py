@@ -26,11 +26,12 @@ from rib.runs.images import check_images, data_of
 from rib.runs.inputs import Watch
 from rib.runs.provenance import begin_record
 from rib.runs.resolve import resolve
-from rib.runs.run import Run, unscored
+from rib.runs.run import Result, Run, unscored
 from rib.runs.spec import Ingredient, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
-from rib.runtime.processes import agree, agree_if_finished, check_batch, launch_processes
+from rib.runtime.processes import agree, agree_if_finished, check_batch, launch_processes, processes_exist
+from rib.schemas.metrics import Metrics
 from rib.training.fit import fit
 
 if TYPE_CHECKING:
@@ -51,17 +52,31 @@ def finetune(config: Config) -> Run:
     Raises:
         RibError: For every error that the user can fix.
     """
-    warn_before([config.model.name], config.data.root)
-    spec = resolve(config)
-    store = RunStore(config.paths.runs)
-    run = get_or_make(spec, store)
+    run, metrics = finish(config)
     if rank() == 0:
-        metrics = metrics_if_current(run, spec)
-        assert metrics is not None, "a finished run has metrics"
-        if spec.source is None:
+        if metrics["source"] == "none":
             show_published(metrics, config.model.published)
         run_view.show_run(metrics, run.folder)
     return run
+
+
+def finish(config: Config) -> Result:
+    """Return the finished run of a config with its metrics on the config's suite, like `finetune`, but print no table.
+
+    Raises:
+        RibError: For every error that the user can fix.
+    """
+    warn_before([config.model.name], config.data.root)
+    spec = resolve(config)
+    run = get_or_make(spec, RunStore(config.paths.runs))
+
+    def look() -> Metrics | None:
+        return metrics_if_current(run, spec)
+
+    # Other ranks may not see the folder yet; and no process is started only to read what is in the store.
+    metrics = agree(config, look) if processes_exist() else look()
+    assert metrics is not None, "a finished run has metrics"
+    return run, metrics
 
 
 def find_finished(config: Config) -> Run | None:

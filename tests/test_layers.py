@@ -33,7 +33,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("rib.pipeline",),
     ("rib.sweeps",),
     ("rib.studies",),
+    ("rib.results",),
     (
+        "rib.api",
         "rib.train",
         "rib.benchmark",
         "rib.evaluate",
@@ -50,7 +52,7 @@ KNOW_HYDRA = ("rib.config.", "rib.sweeps.multirun")
 """What may know Hydra and OmegaConf besides the commands; ``rib.config`` imports them when they are used."""
 
 COMMANDS = {"train", "benchmark", "evaluate", "analyze", "report", "search", "pretrain"}
-TOP = {"__init__", "errors", "pipeline", *COMMANDS}
+TOP = {"__init__", "api", "errors", "pipeline", *COMMANDS}
 """What lies at the top of the package besides packages."""
 
 
@@ -146,7 +148,7 @@ def test_hydra_is_reached_through_config_alone(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "runtime.console", "config", "runs.resolve", "reporting.report", "pipeline"]
+    "name", ["errors", "runtime.console", "config", "runs.resolve", "reporting.report", "pipeline", "api"]
 )
 def test_importing_these_brings_no_torch_and_no_hydra(name):
     code = f"import sys, rib.{name}; sys.exit(bool({{'torch', 'hydra', 'omegaconf'}} & sys.modules.keys()))"

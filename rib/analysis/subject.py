@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rib.config
 from rib.config.command_schema import AnalyzeConfig
 from rib.config.schema import Config
 from rib.data.catalog import Catalog
@@ -21,10 +20,10 @@ from rib.errors import DamagedError, RibError
 from rib.models.start import Start, find_start
 from rib.reporting.data_warning import warn_before
 from rib.runs.command import command_of
-from rib.runs.method_stack import NO_WEIGHTS, classes_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.run import Run
 from rib.runs.spec import PRETRAINED
+from rib.runs.usable import check_weights
 from rib.runtime.console import say
 from rib.runtime.content import file_digest_of
 from rib.schemas.metrics import Metrics
@@ -62,27 +61,9 @@ class Subject:
         """
         run = Run(Path(folder).expanduser())
         metrics = _read_metrics(run, folder, where)
-        for method in metrics["method"].split("+"):
-            _check_has_weights(method, folder, where)
-        if not run.weights_file.is_file():
-            raise RibError(
-                f"{where}: {folder} has no weights (imported runs come without them); to analyse it, make it again "
-                f"with {command_of(run, force=True)}"
-            )
+        made = check_weights(run, metrics, where, folder)
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are analysed as they are")
-        try:
-            made = rib.config.load_config(run.folder / "config.yaml")
-        except RibError as error:
-            raise RibError(f"{where}: {error}; make it again with {command_of(run, force=True)}") from error
-        # A user may have configured the same class under another name.
-        for method in classes_of(made):
-            _check_has_weights(method, folder, where)
-        if not run.is_intact:
-            raise RibError(
-                f"{where}: {run.weights_file} is damaged (its checksum differs from the one saved after training); "
-                f"make it again with {command_of(run, force=True)}"
-            )
         root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
         data = replace(made.data, root=root, workers=config.data.workers)
         warn_before([metrics["model"]], root)
@@ -185,12 +166,6 @@ def _read_metrics(run: Run, folder: str | Path, where: str) -> Metrics:
     if metrics is None:
         raise RibError(f"{where}: expected the folder of a finished run, with metrics.json, got {folder}")
     return metrics
-
-
-def _check_has_weights(method: str, folder: str | Path, where: str) -> None:
-    """Raise a RibError if runs of a method have no weights to analyse, as those of output_ensemble."""
-    if method in NO_WEIGHTS:
-        raise RibError(f"{where}: {folder} is a run of {method}, which cannot be analysed: {NO_WEIGHTS[method]}")
 
 
 def labels(one: Subject, other: Subject) -> dict[str, str]:

@@ -318,7 +318,9 @@ def edited(run: Run, **changes) -> None:
 def test_runs_without_weights_of_their_own_are_refused_by_name(asked, run, method, reason):
     edited(run, method=method)
     for kind in (CKAConfig, AnalyzeConfig):
-        with pytest.raises(RibError, match=f"is a run of {method.split('+')[-1]}, which cannot be analysed: {reason}"):
+        with pytest.raises(
+            RibError, match=f"is a run of {method.split('+')[-1]}, whose weights cannot be used: {reason}"
+        ):
             analyze(asked(kind))
 
 

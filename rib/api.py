@@ -1,0 +1,177 @@
+"""rib from Python: fine-tune, load a run, find runs, compare two of them.
+
+These functions are reached as ``rib.finetune`` and so on, after ``import rib``::
+
+    import rib
+
+    run = rib.finetune("ewc", model="mini_small", dataset="imagenet_a")
+    run.table()                                   # accuracies before and after, as a pandas table
+    model, transform = run.model()                # a plain timm or open_clip module
+    plain = rib.finetune(model="mini_small", dataset="imagenet_a")
+    rib.compare(run, plain)                       # paired difference, images won and lost
+
+Errors that you can fix are `rib.RibError`, with one sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rib.errors import RibError
+from rib.results.comparison import RunComparison
+from rib.results.finished_run import FinishedRun
+from rib.results.found_runs import FoundRuns, check_names
+from rib.results.lookup import find_run, find_store
+from rib.runs.run import Run
+from rib.runs.selection import select
+
+__all__ = ["compare", "find_runs", "finetune", "load"]
+
+
+def finetune(
+    method: str | Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+    /,
+    *overrides: str,
+    runs: str | Path | None = None,
+    **options: Any,
+) -> FinishedRun:
+    """Fine-tune a pretrained model, score it on every dataset of the suite, and return the finished run.
+
+    A run that is in the store already is returned from there, and one that was interrupted is resumed: call the
+    function again. The options are those of ``python -m rib.train``, under the same names::
+
+        rib.finetune("ewc", model="mini_small", dataset="imagenet_a", seed=1)
+        rib.finetune("ewc", "method.ewc.strength=3", "optimizer.lr=0.01", model="mini_small")
+        rib.finetune(["lwf", "wise_ft"], optimizer={"lr": 0.01}, data={"root": "~/data"})
+        rib.finetune({"ewc": {"strength": 3}}, epochs=1)
+
+    Args:
+        method: Name of a method, a list of names to stack, or a mapping from names to their options; None for plain
+            fine-tuning.
+        overrides: Options as on the command line, ``"optimizer.lr=0.01"``; they come after the keyword arguments.
+        runs: Folder of the run store, ``paths.runs``; None for ``runs`` in the working directory.
+        options: Options by name, as Python values: numbers, texts, paths, lists, None. A mapping sets several options
+            of a group, ``optimizer={"lr": 0.01}``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RibError: If an option or value does not exist, with the nearest one that does; if data or weights are missing;
+            if training diverges.
+    """
+    from rib.config import compose
+    from rib.config.keywords import overrides_of
+    from rib.pipeline import finish
+
+    if "method" in options:
+        if method is not None:
+            raise RibError(f"method: expected one value, got {method!r} and {options['method']!r}")
+        method = options.pop("method")
+    if runs is not None:
+        options["paths.runs"] = str(Path(runs).expanduser())
+    config = compose(*overrides_of(method, overrides, options))
+    try:
+        run, metrics = finish(config)
+    except SystemExit as stop:
+        # Lightning turns an interrupt of the training loop into exit(1), which would end a script's except clause too.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt("interrupted; the same call resumes from the last checkpoint") from None
+    return FinishedRun(run, metrics)
+
+
+def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suite: str | None = None) -> FinishedRun:
+    """Return a finished run by its folder or its key.
+
+    Args:
+        run: The run's folder (the last line that ``python -m rib.train`` prints), or the first digits of its key, if
+            no other key of the store begins so.
+        runs: The run store in which a key is looked up.
+        suite: Name of the suite whose numbers to return, for a run that was scored on several; None for the first.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RibError: If there is no such run, it is not finished, several keys begin with the digits, or it was not scored
+            on the suite.
+    """
+    if isinstance(run, FinishedRun):
+        return run if suite in (None, run.metrics["suite"]) else FinishedRun.open(run.run, suite)
+    return FinishedRun.open(find_run(run, runs), suite)
+
+
+def find_runs(
+    *,
+    method: str | Sequence[str] | None = None,
+    model: str | Sequence[str] | None = None,
+    source: str | Sequence[str] | None = None,
+    seed: int | Sequence[int] | None = None,
+    suite: str | None = None,
+    where: str | Sequence[str] | Mapping[str, Any] = (),
+    runs: str | Path = "runs",
+) -> FoundRuns:
+    """Return the finished runs of a store, as a sequence of runs and as a table.
+
+    Every argument narrows the search; a list matches any of its values::
+
+        rib.find_runs(method=["ewc", "finetune"], model="mini_small").table()
+        rib.find_runs(method="ewc", where="optimizer.lr=0.01")[0].figure()
+
+    Args:
+        method: Method as in tables, ``"ewc"``; a stack is ``"lwf+wise_ft"``.
+        model: Name of the pretrained model.
+        source: Dataset that was fine-tuned on; ``"none"`` for pretrained models.
+        seed: Random seed.
+        suite: Suite that the runs were scored on; None for each run's first.
+        where: Values of options, set or default: ``"optimizer.lr=0.01"``, several such texts, or a mapping.
+        runs: The run store.
+
+    Returns:
+        The runs, sorted by source, model, method, options and seed; empty if none matches.
+
+    Raises:
+        RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
+    """
+    store = find_store(runs)
+    results = [(run, m) for run in store.finished() if (m := run.metrics(suite)) is not None]
+    for key, given in {"method": method, "model": model, "source": source, "seed": seed, "suite": suite}.items():
+        if given is None:
+            continue
+        wanted = [given] if isinstance(given, str | int) else list(given)
+        if key != "seed":
+            check_names(key, wanted, {m[key] for _, m in results})  # type: ignore[literal-required]
+        results = [(run, m) for run, m in results if m[key] in wanted]  # type: ignore[literal-required]
+    found = [FinishedRun(run, m) for run, m in select(results, where)]
+    order = ("source", "model", "method", "options", "seed")
+    return FoundRuns(sorted(found, key=lambda run: [str(run.metrics[name]) for name in order]), store)  # type: ignore[literal-required]
+
+
+def compare(
+    first: str | Path | Run | FinishedRun,
+    second: str | Path | Run | FinishedRun,
+    *,
+    runs: str | Path = "runs",
+    suite: str | None = None,
+) -> RunComparison:
+    """Compare two runs image by image: first minus second.
+
+    Compared with its own ``run.before``, a run shows what fine-tuning changed.
+
+    Args:
+        first: A run, its folder, or the first digits of its key.
+        second: Another one, scored on the same images.
+        runs: The run store in which keys are looked up.
+        suite: Name of the suite whose numbers to compare; None for each run's own.
+
+    Returns:
+        Paired differences of accuracy and of RI with 95 % intervals over images, and the images won and lost, by
+        dataset, class and image.
+
+    Raises:
+        RibError: If there is no such run, or the two were scored on different data.
+    """
+    return RunComparison(load(first, runs=runs, suite=suite), load(second, runs=runs, suite=suite))

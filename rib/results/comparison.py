@@ -1,0 +1,275 @@
+"""Comparison of two finished runs on the same images, pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rib.data.catalog import Catalog
+from rib.data.worlds import catalog_of, title_of
+from rib.errors import RibError, nearest
+from rib.metrics import Changes, Interval, robustness_interval
+from rib.models.class_words import class_words
+from rib.reporting.formatting import with_interval, world
+from rib.results import display
+from rib.results.finished_run import FinishedRun, role_of
+from rib.results.images import class_folders, image_table, spec_of, store_of
+from rib.runs.measure import PairedPredictions, interval_dict, read_paths
+from rib.runs.predictions import Predictions
+from rib.runs.spec import PRETRAINED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORING = {
+    "numerics": "versions of rib",
+    "evaluation_precision": "precisions of scoring",
+    "image_backend": "libraries for decoding images",
+}
+"""Protocol fields that may differ between compared runs but are noted."""
+
+
+class RunComparison:
+    """Difference of two runs on the same images: first minus second. Made by `rib.compare`.
+
+    Images are paired, so the intervals are narrower than those of two separate accuracies suggest: an image counts
+    only where one of the two models is right and the other is wrong. In a notebook it shows as a table.
+
+    Args:
+        first: A run.
+        second: Another one, scored on the same images.
+
+    Attributes:
+        first: The first run.
+        second: The second run.
+        datasets: Names of the datasets that both were scored on, in the order of the tables.
+        notes: What differs between the two ways of scoring, in words; usually empty.
+
+    Raises:
+        RibError: If the runs' data differ.
+    """
+
+    def __init__(self, first: FinishedRun, second: FinishedRun) -> None:
+        self.first = first
+        self.second = second
+        self.datasets = _shared_datasets(first, second)
+        self.notes = _notes(first, second)
+        self._paired: dict[str, PairedPredictions] = {}
+
+    @property
+    def _catalog(self) -> Catalog:
+        return catalog_of(self.first.metrics["data"]["kind"])
+
+    @property
+    def _derived_from(self) -> dict[str, str | None]:
+        return {name: spec.derived_from for name, spec in self._catalog.specs.items()}
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """The datasets that count towards the RI of both runs."""
+        ours, theirs = self.first.metrics["robustness_improvement"], self.second.metrics["robustness_improvement"]
+        if ours is None or theirs is None:
+            return []
+        return [name for name in self.datasets if name in ours["targets"] and name in theirs["targets"]]
+
+    @cached_property
+    def ri(self) -> Interval | None:
+        """Difference in RI over `targets` in percentage points, with its 95 % interval over images, and ``ri.p``.
+
+        None if the runs share no target, or both are pretrained models, whose RI is 0 by definition.
+        """
+        if not self.targets or {self.first.metrics["method"], self.second.metrics["method"]} == {PRETRAINED}:
+            return None
+        return robustness_interval([change for name in self.targets for change in self._ri_changes(name)])
+
+    def _ri_changes(self, dataset: str) -> list[Changes]:
+        """Return what each image adds to the difference in RI: its change under the first run minus the second's."""
+        changes = self._pair(dataset).changes(self._derived_from)
+        if self.first.metrics["before"] == self.second.metrics["before"]:
+            return changes  # both start from the same model, whose predictions cancel
+        starts = [run.before or run for run in (self.first, self.second)]
+        pair = self._pair_of(dataset, *(start.predictions(dataset) for start in starts))
+        before = pair.changes(self._derived_from)
+        return [replace(c, change=c.change - b.change) for c, b in zip(changes, before, strict=True)]
+
+    def _pair(self, dataset: str) -> PairedPredictions:
+        if dataset not in self.datasets:
+            known = ", ".join(self.datasets)
+            raise RibError(f"{dataset}: not scored in both runs{nearest(dataset, self.datasets)}; in both: {known}")
+        if dataset not in self._paired:
+            models = self.first.predictions(dataset), self.second.predictions(dataset)
+            self._paired[dataset] = self._pair_of(dataset, *models)
+        return self._paired[dataset]
+
+    def _pair_of(self, dataset: str, first: Predictions, second: Predictions) -> PairedPredictions:
+        images = self.first.metrics["scores"][dataset]["images"]
+        paths = read_paths(store_of(self.first.run).root, images)
+        # The difference is "after" minus "before".
+        return PairedPredictions.of(dataset, second, first, paths, self._catalog)
+
+    def table(self) -> pd.DataFrame:
+        """Return a table with one row per dataset.
+
+        Returns:
+            By name of the dataset: ``title``, ``role`` (target, source or reported, for the first run), ``images``,
+            top-1 accuracy of the ``first`` and ``second`` run in percent, their ``difference`` with the ends ``low``
+            and ``high`` of its 95 % interval over images in percentage points, and the numbers of images that only
+            the first run (``won``) or only the second (``lost``) gets right.
+        """
+        import pandas as pd
+
+        kind = self.first.metrics["data"]["kind"]
+        names = {
+            name: {"title": title_of(name, kind), "role": role_of(name, self.first.metrics)} for name in self.datasets
+        }
+        rows = [{"dataset": name, **names[name], **self._row(self._pair(name))} for name in self.datasets]
+        return pd.DataFrame(rows).set_index("dataset")
+
+    def _row(self, pair: PairedPredictions) -> dict[str, float]:
+        entry = pair.accuracy(self._derived_from)
+        first, second = pair.after.correct, pair.before.correct
+        return {
+            "images": len(first),
+            "first": 100 * entry["after"],
+            "second": 100 * entry["before"],
+            "difference": entry["change"]["value"],
+            "low": entry["change"]["low"],
+            "high": entry["change"]["high"],
+            "won": int((first & ~second).sum()),
+            "lost": int((second & ~first).sum()),
+        }
+
+    def classes(self, dataset: str) -> pd.DataFrame:
+        """Return a table with one row per class of a dataset that has images.
+
+        With few images in a class its interval is a rough guide; where no image differs, it is [0, 0].
+
+        Args:
+            dataset: Name of a dataset that both runs were scored on.
+
+        Returns:
+            By English name of the class: ``folder`` (its WordNet id, or ObjectNet's name), and the columns of `table`
+            from ``images`` on.
+        """
+        import pandas as pd
+
+        pair = self._pair(dataset)
+        folders = class_folders(spec_of(dataset, self.first.metrics))
+        names = class_words(folders)
+        labels = [int(label) for label in np.unique(pair.before.label)]
+        rows = [
+            {"class": names[label], "folder": folders[label], **self._row(_part(pair, pair.before.label == label))}
+            for label in labels
+        ]
+        return pd.DataFrame(rows).set_index("class")
+
+    def images(self, dataset: str) -> pd.DataFrame:
+        """Return a table with one row per image of a dataset.
+
+        Args:
+            dataset: Name of a dataset that both runs were scored on.
+
+        Returns:
+            As `FinishedRun.images`, with ``predicted``, ``confidence`` and ``correct`` of both models
+            (``predicted_first``, ...), and ``outcome``: ``won`` if only the first is right, ``lost`` if only the
+            second is, ``both`` or ``neither``.
+        """
+        pair = self._pair(dataset)
+        models = {"_first": pair.after, "_second": pair.before}
+        table = image_table(self.first.result, dataset, models)
+        outcomes = np.array([["neither", "lost"], ["won", "both"]], dtype=object)
+        table["outcome"] = outcomes[pair.after.correct.astype(int), pair.before.correct.astype(int)]
+        return table
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What distinguishes the two runs, in words."""
+        titles = [run.title for run in (self.first, self.second)]
+        if titles[0] == titles[1]:
+            runs = (self.first, self.second)
+            options = [", ".join(f"{k}={v}" for k, v in run.metrics["options"].items()) for run in runs]
+            ends = options if options[0] != options[1] else [run.key[:8] for run in runs]
+            titles = [f"{title} ({end or 'defaults'})" for title, end in zip(titles, ends, strict=True)]
+        return titles[0], titles[1]
+
+    def __repr__(self) -> str:
+        return f"<RunComparison: {' minus '.join(self.labels)}{'' if self.ri is None else f', {self._ri_text}'}>"
+
+    @property
+    def _ri_text(self) -> str:
+        assert self.ri is not None, "asked only where it is there"
+        return f"RI difference {with_interval(interval_dict(self.ri))}"
+
+    def _repr_html_(self) -> str:
+        lines = ["minus", self.labels[1], world(self.first.metrics)]
+        if self.ri is not None:
+            count = f"{len(self.targets)} target{'' if len(self.targets) == 1 else 's'}"
+            lines.append(f"{self._ri_text} points over {count} (95 %, images only)")
+        headers = ("dataset", "images", "first %", "second %", "difference, points [95 %]", "won", "lost")
+        rows = []
+        for name, row in self.table().iterrows():
+            role = {"target": "", "source": " (source)"}.get(row["role"], " (not in RI)")
+            difference = with_interval({"value": row["difference"], "low": row["low"], "high": row["high"]})
+            numbers = (f"{row['images']:,}", f"{row['first']:.2f}", f"{row['second']:.2f}", difference)
+            rows.append((f"{title_of(str(name), self._catalog.kind)}{role}", *numbers, row["won"], row["lost"]))
+        return display.page(self.labels[0], [*lines, *self.notes], headers, rows)
+
+
+def _part(pair: PairedPredictions, kept: NDArray[np.bool_]) -> PairedPredictions:
+    """Return the pairs of some images of a dataset."""
+    models = [Predictions(**{k: v[kept] for k, v in model.columns.items()}) for model in (pair.before, pair.after)]
+    paths = [path for path, keep in zip(pair.paths, kept, strict=True) if keep]
+    cells = None if pair.cells is None else pair.cells[kept]
+    return PairedPredictions(pair.dataset, models[0], models[1], paths, cells)
+
+
+def _shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
+    """Return the datasets that both runs were scored on.
+
+    Raises:
+        RibError: If their data differ.
+    """
+    ours, theirs = first.metrics, second.metrics
+    where = f"{first.key} and {second.key} cannot be compared"
+    if ours["data"]["kind"] != theirs["data"]["kind"]:
+        raise RibError(f"{where}: one was scored on toy data (mini), the other on real data")
+    shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
+    if not shared:
+        raise RibError(
+            f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
+            f"other's suite with python -m rib.evaluate runs={second.run.folder} suite={ours['suite']}"
+        )
+    rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
+    if rules[0] != rules[1] and "objectnet" in shared:
+        raise RibError(
+            f"{where}: they count ObjectNet's classes by other rules (data.label_rule {' and '.join(rules)})"
+        )
+    other = [name for name in shared if ours["scores"][name]["images"] != theirs["scores"][name]["images"]]
+    if other:
+        limits = [m["protocol"]["limit"] for m in (ours, theirs)]
+        why = f" (data.limit {_or_all(limits[0])} and {_or_all(limits[1])})" if limits[0] != limits[1] else ""
+        raise RibError(
+            f"{where}: they were scored on different images of {', '.join(other)}{why}; make or score both with the "
+            "same data options"
+        )
+    return shared
+
+
+def _or_all(limit: int | None) -> str:
+    return "null" if limit is None else str(limit)
+
+
+def _notes(first: FinishedRun, second: FinishedRun) -> list[str]:
+    ours, theirs = first.metrics, second.metrics
+    found = [
+        f"different {words}: {ours['protocol'].get(key)} and {theirs['protocol'].get(key)}"
+        for key, words in SCORING.items()
+        if ours["protocol"].get(key) != theirs["protocol"].get(key)
+    ]
+    alone: Sequence[str] = sorted(ours["accuracy"].keys() ^ theirs["accuracy"].keys())
+    return [*found, *([f"scored in one of the runs only: {', '.join(alone)}"] if alone else [])]

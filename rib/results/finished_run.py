@@ -1,0 +1,249 @@
+"""A finished run as the Python interface returns it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rib.data.worlds import title_of
+from rib.errors import DamagedError, RibError
+from rib.metrics.intervals import Interval
+from rib.reporting.formatting import with_interval
+from rib.results import display
+from rib.results.images import check_scored, image_table, store_of
+from rib.runs.command import command_of, scoring_command_of
+from rib.runs.metrics_file import AGAIN
+from rib.runs.predictions import Predictions
+from rib.runs.run import Result, Run
+from rib.runs.spec import PRETRAINED
+from rib.schemas.metrics import Metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from rib.results.network import Network
+
+
+class FinishedRun:
+    """A finished run: its numbers, predictions and network. Made by `rib.finetune`, `rib.load` and `rib.find_runs`.
+
+    In a notebook it shows as a table of its accuracies.
+
+    Args:
+        run: The run's folder.
+        metrics: The content of one of its metrics files.
+
+    Attributes:
+        run: The run's folder as an object of `rib.runs.run`, for what this class does not offer.
+        metrics: Content of metrics.json: accuracies as fractions, RI in percentage points, options, protocol.
+    """
+
+    def __init__(self, run: Run, metrics: Metrics) -> None:
+        self.run = run
+        self.metrics = metrics
+
+    @classmethod
+    def open(cls, run: Run, suite: str | None = None) -> FinishedRun:
+        """Read the metrics of a run.
+
+        Args:
+            run: The run's folder.
+            suite: Name of the suite (the set of scored datasets); None for the one that the run was first scored on.
+
+        Raises:
+            RibError: If the run was not scored on the suite.
+        """
+        metrics = run.metrics(suite)
+        if metrics is None:
+            scored = ", ".join(dict.fromkeys(m["suite"] for m in run.all_metrics())) or "none"
+            raise RibError(
+                f"{run.folder} has no metrics of suite {suite} (scored on: {scored}); score it with "
+                f"python -m rib.evaluate runs={run.folder} suite={suite}"
+            )
+        return cls(run, metrics)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run, absolute."""
+        return self.run.folder.absolute()
+
+    @property
+    def key(self) -> str:
+        """Training key, 16 hex digits; `rib.load` finds a run by its first digits."""
+        return self.run.key
+
+    @property
+    def ri(self) -> Interval | None:
+        """Robustness improvement in percentage points, with its 95 % interval over images; None without a target."""
+        improvement = self.metrics["robustness_improvement"]
+        if improvement is None:
+            return None
+        return Interval(improvement["value"], improvement["low"], improvement["high"], "images only")
+
+    @cached_property
+    def before(self) -> FinishedRun | None:
+        """The run of the pretrained model that this one is compared with; None for a pretrained model itself.
+
+        Raises:
+            RibError: If it is no longer in the store; the message has the command that makes it again.
+        """
+        m = self.metrics
+        if m["method"] == PRETRAINED:
+            return None
+        run = store_of(self.run).run(m["data"]["kind"], m["model"], "none", PRETRAINED, m["before"])
+        if run.metrics() is None:
+            again = command_of(self.run, m, method={PRETRAINED: {}})
+            raise RibError(f"the pretrained run of {self.run.folder} is gone; make it again with {again}")
+        # On the same images, where it was scored on several suites.
+        same = [own for own in run.all_metrics() if own["scores"].items() >= m["scores"].items()]
+        return FinishedRun(run, (same or run.all_metrics())[0])
+
+    def model(self) -> Network:
+        """Build the run's network: ``model, transform = run.model()``.
+
+        Returns:
+            The timm or open_clip module with the run's weights, in eval mode on the CPU, and the transform from a PIL
+            image to its input.
+
+        Raises:
+            RibError: If the run has no weights (an output ensemble, an imported run), or they are damaged.
+        """
+        from rib.results.network import load_network
+
+        return load_network(self.run, self.metrics)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state dict of the plain architecture, float32."""
+        if not self.run.weights_file.is_file():
+            raise RibError(f"{self.run.folder} has no weights; make it again with {command_of(self.run, force=True)}")
+        return self.run.weights()
+
+    def predictions(self, dataset: str) -> Predictions:
+        """Return the predictions for all images of a dataset, as arrays in the order of `images`.
+
+        Args:
+            dataset: Name of a scored dataset, ``imagenet_v2``.
+
+        Raises:
+            RibError: If the run was not scored on it.
+        """
+        check_scored(self.run, self.metrics, dataset)
+        try:
+            return self.run.load_predictions(dataset, self.metrics["scores"][dataset]["key"])
+        except DamagedError as error:
+            fault = str(error).removesuffix(f"; {AGAIN}")
+            raise DamagedError(
+                f"{fault}; score its run again with {scoring_command_of(self.run, self.metrics)}"
+            ) from error
+
+    def images(self, dataset: str) -> pd.DataFrame:
+        """Return a table with one row per image of a dataset.
+
+        Args:
+            dataset: Name of a scored dataset.
+
+        Returns:
+            By path within the dataset: ``file`` (None if the images are not on this machine), the classes ``label``
+            and ``predicted`` in English, ``confidence`` (0 to 1) and ``correct``.
+        """
+        return image_table((self.run, self.metrics), dataset, {"": self.predictions(dataset)})
+
+    def table(self) -> pd.DataFrame:
+        """Return a table of accuracies with one row per scored dataset.
+
+        Returns:
+            By name of the dataset: ``title``, ``role`` (target of RI, source, or reported only), ``images`` and top-1
+            accuracy ``before`` and ``after`` in percent; ``change`` with the ends ``low`` and ``high`` of its 95 %
+            interval over images in percentage points.
+        """
+        import pandas as pd
+
+        m = self.metrics
+        rows = [
+            {
+                "dataset": name,
+                "title": title_of(name, m["data"]["kind"]),
+                "role": role_of(name, m),
+                "images": entry["num_images"],
+                "before": 100 * entry["before"],
+                "after": 100 * entry["after"],
+                "change": entry["change"]["value"],
+                "low": entry["change"]["low"],
+                "high": entry["change"]["high"],
+            }
+            for name, entry in m["accuracy"].items()
+        ]
+        return pd.DataFrame(rows).set_index("dataset")
+
+    def figure(self, kind: Literal["change", "curve", "loss"] = "change") -> Figure:
+        """Draw a figure of the run, without pyplot; a notebook shows it.
+
+        Args:
+            kind: ``change`` of accuracy by dataset, ``curve`` of an interpolation (WiSE-FT), or ``loss`` of training.
+
+        Raises:
+            RibError: If the run has no such figure.
+        """
+        from rib.reporting import run_figures
+
+        logs = _training_logs(self.run.folder)
+        if kind == "change":
+            figure = run_figures.change_figure(self.metrics)
+        elif kind == "curve" and "curve" in self.metrics:
+            figure = run_figures.curve_figure(self.metrics)
+        elif kind == "loss" and logs:
+            figure = run_figures.loss_figure(logs, self.metrics)
+        else:
+            drawn = ["change", *(["curve"] if "curve" in self.metrics else []), *(["loss"] if logs else [])]
+            raise RibError(f"figure: this run has no figure {kind!r}; it has {', '.join(drawn)}")
+        return display.in_notebooks(figure)
+
+    @property
+    def command(self) -> str:
+        """Shell command that makes the run again."""
+        return command_of(self.run, self.metrics)
+
+    @property
+    def title(self) -> str:
+        """Model, method, source and seed in words, ``mini_small, ewc on ImageNet-A, seed 0``."""
+        m = self.metrics
+        if m["source"] == "none":
+            return f"{m['model']}, {m['method']}"
+        seed = "" if m["seed"] is None else f", seed {m['seed']}"
+        return f"{m['model']}, {m['method']} on {title_of(m['source'], m['data']['kind'])}{seed}"
+
+    @property
+    def result(self) -> Result:
+        """The run's folder with its metrics, as functions of `rib.reporting` take them."""
+        return self.run, self.metrics
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FinishedRun) and (self.folder, self.metrics) == (other.folder, other.metrics)
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    def __repr__(self) -> str:
+        improvement = self.metrics["robustness_improvement"]
+        ri = f", RI {with_interval(improvement)}" if improvement and self.metrics["source"] != "none" else ""
+        return f"<FinishedRun {self.key}: {self.title}{ri}>"
+
+    def _repr_html_(self) -> str:
+        return display.run_html(self.metrics, self.title, self.key)
+
+
+def _training_logs(folder: Path) -> list[Path]:
+    """Return the files of a run's training log, one per attempt, oldest first."""
+    # Sorted by number, as version_10 would come before version_2 by name.
+    return sorted((folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.rpartition("_")[2]))
+
+
+def role_of(dataset: str, metrics: Metrics) -> str:
+    """Return what a scored dataset is to a run: ``target`` of its RI, its ``source``, or ``reported`` only."""
+    improvement = metrics["robustness_improvement"]
+    if dataset == metrics["source"]:
+        return "source"
+    return "target" if improvement and dataset in improvement["targets"] else "reported"

@@ -1,0 +1,148 @@
+"""The finished runs of a store that match a search, as a sequence and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, overload
+
+from rib.config.shipped import options
+from rib.data.catalog import real
+from rib.data.worlds import title_of
+from rib.errors import RibError, nearest
+from rib.reporting.formatting import before_after, percent, with_interval, world
+from rib.results import display
+from rib.results.finished_run import FinishedRun
+from rib.runs.store import RunStore
+from rib.runs.trials import trials_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 20
+"""Largest number of rows that a notebook shows; the first half and the second half of them."""
+
+
+class FoundRuns(Sequence[FinishedRun]):
+    """Finished runs of a store: a sequence of `FinishedRun`, and a table with one row per run.
+
+    Made by `rib.find_runs`. Slices are again of this class. In a notebook it shows as a table.
+
+    Args:
+        runs: The runs.
+        store: The store that holds them.
+    """
+
+    def __init__(self, runs: Iterable[FinishedRun], store: RunStore) -> None:
+        self._runs = list(runs)
+        self._store = store
+
+    @overload
+    def __getitem__(self, index: int) -> FinishedRun: ...
+    @overload
+    def __getitem__(self, index: slice) -> FoundRuns: ...
+    def __getitem__(self, index: int | slice) -> FinishedRun | FoundRuns:
+        if isinstance(index, slice):
+            return FoundRuns(self._runs[index], self._store)
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[FinishedRun]:
+        return iter(self._runs)
+
+    def table(self) -> pd.DataFrame:
+        """Return a table with one row per run, sorted by source, model, method, options and seed.
+
+        Returns:
+            By key: ``model``, ``source``, ``method``, ``options`` that are not default, ``seed``, ``suite``, ``data``
+            (mini or user), ``ri`` with the ends ``ri_low`` and ``ri_high`` of its 95 % interval over images in
+            percentage points, accuracy in percent on the source and on ImageNet val before and after, ``seconds`` of
+            training and scoring, and ``trial``, True for a trial of `rib.search`.
+        """
+        import pandas as pd
+
+        trials = trials_in(self._store)
+        rows = [{**_row(run), "trial": run.key in trials} for run in self._runs]
+        columns = None if rows else [*COLUMNS, "trial"]
+        return pd.DataFrame(rows, columns=columns).set_index("key")
+
+    def __repr__(self) -> str:
+        lines = [f"<FoundRuns: {_count(self)} in {self._store.root}>"]
+        return "\n  ".join([*lines, *(repr(run) for run in self._runs[:SHOWN]), *self._more()])
+
+    def _more(self) -> list[str]:
+        return [f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+
+    def _repr_html_(self) -> str:
+        kinds = dict.fromkeys(world(run.metrics) for run in self._runs)
+        lines = ["; ".join(kinds)] if kinds else []
+        rows = [_cells(run) for run in self._runs[:SHOWN]]
+        rows += [(text, *[""] * (len(HEADERS) - 1)) for text in self._more()]
+        return display.page(f"{_count(self)} in {self._store.root}", lines, HEADERS, rows)
+
+
+COLUMNS = (
+    *("key", "model", "source", "method", "options", "seed", "suite", "data", "ri", "ri_low", "ri_high"),
+    *("source_before", "source_after", "val_before", "val_after", "seconds"),
+)
+"""Columns of the table of runs, the key first."""
+
+HEADERS = ("key", "model", "source", "method", "seed", "RI, points [95 %]", "source %", "ImageNet val %")
+
+
+def _row(run: FinishedRun) -> dict[str, object]:
+    m, improvement = run.metrics, run.metrics["robustness_improvement"]
+    source, val = m["accuracy"].get(m["source"]), m["accuracy"].get("imagenet_val")
+    nothing = float("nan")
+    values = (
+        *(run.key, m["model"], m["source"], m["method"], _options(run), m["seed"], m["suite"], m["data"]["kind"]),
+        *((improvement["value"], improvement["low"], improvement["high"]) if improvement else [nothing] * 3),
+        *(percent(source, "before"), percent(source, "after"), percent(val, "before"), percent(val, "after")),
+        m["seconds"]["fit"] + m["seconds"]["evaluate"],
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _cells(run: FinishedRun) -> tuple[object, ...]:
+    m, row, improvement = run.metrics, _row(run), run.metrics["robustness_improvement"]
+    options_ = f" ({row['options']})" if row["options"] else ""
+    source, val = m["accuracy"].get(m["source"]), m["accuracy"].get("imagenet_val")
+    return (
+        run.key[:8],
+        m["model"],
+        title_of(m["source"], m["data"]["kind"]),
+        f"{m['method']}{options_}",
+        "" if m["seed"] is None else m["seed"],
+        with_interval(improvement) if improvement and m["source"] != "none" else "",
+        before_after(percent(source, "before"), percent(source, "after")) if source else "",
+        before_after(percent(val, "before"), percent(val, "after")) if val else "",
+    )
+
+
+def _options(run: FinishedRun) -> str:
+    return ", ".join(f"{name}={value}" for name, value in run.metrics["options"].items())
+
+
+def _count(runs: Sequence[FinishedRun]) -> str:
+    return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+
+
+def check_names(field: str, wanted: Sequence[object], found: Iterable[object]) -> None:
+    """Check that names to search for exist: in the store, or among those that rib knows.
+
+    Args:
+        field: ``method``, ``model``, ``source`` or ``suite``.
+        wanted: The names.
+        found: Those in the store.
+
+    Raises:
+        RibError: If a name exists nowhere; the message has the nearest one.
+    """
+    shipped = {"source": [*real().specs, "none"]}.get(field) or options(field)
+    known = {*map(str, found), *shipped}
+    for name in wanted:
+        parts = [part for part in str(name).split("+") if part] if field == "method" else [str(name)]
+        if str(name) not in known and not (parts and known.issuperset(parts)):
+            in_store = ", ".join(sorted({*map(str, found)})) or "none"
+            raise RibError(f"{field}: there is no {field} {name}{nearest(str(name), known)}; in the store: {in_store}")
