@@ -26,9 +26,12 @@ def build(start: Start, outputs: int) -> Classifier:
     from rib.models.classifier import Classifier
     from rib.models.convert import fit_to_network
     from rib.models.state import check_finite, read_weights
+    from rib.models.zero_shot import ZeroShot
 
     backbone = build_backbone(start)
     stored = read_weights(start.weights)
+    if isinstance(backbone, ZeroShot):
+        backbone.match_head(stored)
     prompt = {PROMPT: stored.pop(PROMPT).float()} if PROMPT in stored else {}
     check_finite(prompt, start.weights)  # fit_to_network checks the other weights
     state = fit_to_network(start, stored, backbone)

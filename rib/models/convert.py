@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from rib.errors import RibError
 from rib.models.checkpoints import num_outputs
+from rib.models.foreign_formats import FORMATS
+from rib.models.misfit import COUNTER, differences, misfit_error
+from rib.models.renaming import rename
 from rib.models.size import resample
 from rib.models.state import AVERAGED, FLOATS, check_finite
 from rib.runtime.console import say_once
@@ -25,15 +28,6 @@ if TYPE_CHECKING:
     from rib.models.start import Start
 
 State = Mapping[str, Tensor]
-
-COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
-"""BatchNorm's counter of batches, which rib's computations do not use; 0 if a file lacks it, as in torch."""
-
-IGNORED = re.compile(
-    r"(^|\.)(num_batches_tracked|total_ops|total_params|n_averaged)$|^AuxLogits\.|^level\d(\.tree\d)*\.project\."
-)
-"""Tensors that a file may have in addition to the network's: counters of BatchNorm, profilers and weight averaging, the
-auxiliary head that Inception v3 was trained with, and layers of DLA that its authors never used."""
 
 WRAPPED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names, at the start or in the middle, that torch adds when it wraps a module."""
@@ -68,8 +62,8 @@ def fit_to_network(start: Start, state: State, network: nn.Module) -> dict[str, 
             _check_tied(start, complete, tied)
             return _cast(start, complete, expected)
         tried.append(candidate)
-    nearest = min(tried, key=lambda names: sum(map(len, _differences(names, expected))))
-    raise _misfit_error(start, state, nearest, expected)
+    nearest = min(tried, key=lambda names: sum(map(len, differences(names, expected))))
+    raise misfit_error(start, state, nearest, expected)
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
@@ -113,23 +107,43 @@ def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tupl
     notes = f"prefix {prefix!r} removed from its names" if prefix else ""
     if others:
         notes += f"; an averaged copy of the weights, under {', '.join(others)}, was not used"
-    yield stripped, notes.removeprefix("; ")
+    notes = notes.removeprefix("; ")
+    yield stripped, notes
+    variants = [(unwrapped, ""), (stripped, notes)]
+    library = "open_clip" if start.library == "open_clip" else "timm"
+    if (renamed := rename(stripped, [format_ for format_ in FORMATS if format_.library == library])) is not None:
+        variants.append((renamed.state, "; ".join(filter(None, (notes, renamed.note)))))
+        yield variants[-1]
     if start.library == "timm":
-        for given, note in ((unwrapped, ""), (stripped, notes)):
+        for given, note in variants:
             if (converted := _convert_by_name(start, given)) is not None:
                 yield converted, "; ".join(filter(None, (note, _resized_note(given, converted))))
         if BY_ORDER.get(file_digest(start.weights)) == start.architecture:
             yield dict(zip(expected, state.values(), strict=True)), ""
-    elif start.library == "open_clip" and "logit_scale" in stripped:
-        from rib.models.zero_shot import zero_shot_head
+    elif start.library == "open_clip":
+        for given, note in variants[1:]:
+            yield from ((tower, note) for tower in _zero_shot(start, given, network))
 
-        tower = {name: tensor for name, tensor in stripped.items() if name.startswith("visual.")}
-        own = {name: tensor for name, tensor in expected.items() if name.startswith("visual.")}
-        if start.built_for is not None:
-            tower = dict(resample(tower, expected))
+
+def _zero_shot(start: Start, state: State, network: nn.Module) -> Iterator[State]:
+    """Yield a CLIP model's image tower with its head: the file's own or, if it has none, one made by its text tower."""
+    from rib.models.zero_shot import zero_shot_head
+
+    expected = network.state_dict()
+    tower: State = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
+    own = {name: tensor for name, tensor in expected.items() if name.startswith("visual.")}
+    if start.built_for is not None:
+        tower = resample(tower, expected)
+    if "head.weight" in state:
+        # A bias of zeros, as WiSE-FT's code makes it, needs no parameter of the network.
+        head = {n: t for n, t in state.items() if n.startswith("head.") and (n in expected or t.any())}
+        yield {**tower, **head}
+    elif "logit_scale" in state:
         # The head takes a pass of the text tower over 80,000 sentences: not for an image tower that does not fit.
         complete = _select_complete(tower, own, network)
-        yield tower if complete is None else {**complete, **zero_shot_head(start, stripped)}, notes
+        yield tower if complete is None else {**complete, **zero_shot_head(start, state)}
+    elif tower:
+        yield tower
 
 
 def _prefix(start: Start, state: State, expected: State) -> tuple[str, tuple[str, ...]]:
@@ -212,7 +226,7 @@ def _select_complete(state: State, expected: State, network: nn.Module) -> dict[
     Buffers that the network computes itself and no longer stores (Swin's indices, in files of older versions) are
     accepted if they have the same values.
     """
-    missing, other, extra = _differences(state, expected)
+    missing, other, extra = differences(state, expected)
     own = dict(network.named_buffers()) if extra else {}
 
     def is_own(name: str) -> bool:
@@ -226,14 +240,6 @@ def _select_complete(state: State, expected: State, network: nn.Module) -> dict[
     if missing or other or not all(map(is_own, extra)):
         return None
     return {name: state[name] if name in state else torch.zeros_like(tensor) for name, tensor in expected.items()}
-
-
-def _differences(state: State, expected: State) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of tensors that a file lacks, has in another shape, or has though the network does not."""
-    missing = [name for name in expected if name not in state and not COUNTER.search(name)]
-    other = [name for name, tensor in expected.items() if name in state and state[name].shape != tensor.shape]
-    extra = [name for name in state if name not in expected and not IGNORED.search(name)]
-    return missing, other, extra
 
 
 def _cast(start: Start, state: State, expected: State) -> dict[str, Tensor]:
@@ -251,33 +257,3 @@ def _cast(start: Start, state: State, expected: State) -> dict[str, Tensor]:
     numbers = {name: t.float() if expected[name].is_floating_point() else t for name, t in state.items()}
     check_finite(numbers, start.weights)
     return numbers
-
-
-def _misfit_error(start: Start, given: State, nearest: State, expected: State) -> RibError:
-    """Create the error for a file that does not fit, naming the first tensor that differs in the nearest conversion."""
-    file, outputs = start.weights, num_outputs()
-    scales = [any(name.endswith("logit_scale") for name in names) for names in (given, expected)]
-    if scales == [True, False] and start.library != "open_clip":
-        return RibError(
-            f"model.weights: {file} does not fit {start.architecture}: it is a CLIP model without an ImageNet head: "
-            "use model=open_clip"
-        )
-    missing, other, extra = _differences(nearest, expected)
-    heads = {name for name, tensor in expected.items() if tensor.ndim and tensor.shape[0] == outputs}
-    needs = (
-        f"rib needs {outputs} outputs, ImageNet-1K's classes in their order; give weights that were trained with them"
-    )
-    if heads.issuperset(missing + other) and not extra:
-        sizes = {nearest[name].shape[0] for name in other if nearest[name].ndim}
-        head = f"a head of {' and '.join(map(str, sorted(sizes)))} outputs"
-        got = head if sizes else f"no head ({', '.join(missing)})"
-        return RibError(f"model.weights: {file} has {got}; {needs}")
-    if {*missing, *other} - heads:
-        missing = [name for name in missing if name not in heads]
-    wrong = [*other, *missing, *extra]
-    name, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
-    should, actual = (tuple(names[name].shape) if name in names else "absent" for names in (expected, nearest))
-    also = f" (it also holds {', '.join(extra[:3])})" if extra and name not in extra else ""
-    return RibError(
-        f"model.weights: {file} does not fit {start.architecture}: {name} should be {should}, is {actual}{more}{also}"
-    )

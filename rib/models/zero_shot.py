@@ -6,11 +6,13 @@ goldfish", ...). The mean is scaled to unit length and multiplied by the model's
 x cosine for most models. Sentences and class names are OpenAI's, as shipped in open_clip. Fine-tuning trains both tower
 and head. Stored weights have the tower's own keys under ``visual.``, and ``head.weight`` (K, D) without a bias.
 
-The text tower is needed only to make the head, which is cached in a file.
+The text tower is needed only to make the head, which is cached in a file. A file with a head of its own (a classifier
+of WiSE-FT's code) needs none, and may give the head a bias, ``head.bias``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 BATCH = 256
 """Sentences per batch of the text tower; they are sorted by length, so that batches are as narrow as possible."""
 
+HEAD_BIAS = re.compile(r"(?:.*\.)?classification_head\.bias|(?:(?:module|model|backbone|_orig_mod)\.)*head\.bias")
+"""Names of a head's bias in files of whole classifiers."""
+
 
 class ZeroShot(nn.Module):
     """CLIP's image tower with a linear head on features of unit length.
@@ -45,6 +50,16 @@ class ZeroShot(nn.Module):
         super().__init__()
         self.visual = visual
         self.head = nn.Linear(width, num_outputs, bias=False)
+
+    def match_head(self, state: Mapping[str, Tensor]) -> None:
+        """Give the head a bias if a file's head has one that is not zero.
+
+        Args:
+            state: Tensors under the file's names.
+        """
+        biases = [tensor for name, tensor in state.items() if HEAD_BIAS.fullmatch(name)]
+        if any(bias.any() for bias in biases):
+            self.head.bias = nn.Parameter(torch.zeros(self.head.out_features))
 
     @property
     def num_classes(self) -> int:
@@ -184,8 +199,14 @@ def _compute_head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
     from rib.runtime.progress import progress
 
     clip = build_clip(start.architecture).eval()
+    named = _convert_names(clip, state)
+    if missing := [name for name in clip.state_dict() if name not in named and not name.startswith("visual.")]:
+        raise RibError(
+            f"model.weights: {start.weights} does not fit {start.architecture}: it has no head, and its text tower, "
+            f"which would make one, lacks {missing[0]}; give the whole CLIP model, or the image tower with its head"
+        )
     try:
-        clip.load_state_dict(_convert_names(clip, state))
+        clip.load_state_dict(named)
     except RuntimeError as error:
         # torch lists every difference on a line of its own; the first is enough.
         reason = (str(error).split("\n", 2)[1:2] or [str(error)])[0].strip()
