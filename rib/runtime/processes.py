@@ -169,6 +169,27 @@ def trainer_plugins() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
+def device_name(accelerator: str) -> str:
+    """Return the kind of device that this process computes on: ``NVIDIA H100 80GB HBM3``, ``CPU (2 threads)``.
+
+    The number of processes stands in front if there are several, ``4 x NVIDIA H100 80GB HBM3``.
+
+    Args:
+        accelerator: ``trainer.accelerator``: ``auto``, ``cpu``, ``gpu``.
+    """
+    import torch
+    import torch.distributed as dist
+
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    threads = torch.get_num_threads()
+    name = f"CPU ({threads} thread{'s' * (threads > 1)})"
+    if has_gpu(accelerator):
+        name = torch.cuda.get_device_name()
+    elif accelerator != "cpu" and torch.backends.mps.is_available():
+        name = "Apple GPU"
+    return name if world == 1 else f"{world} x {name}"
+
+
 def has_gpu(accelerator: str) -> bool:
     """Return True if training will run on a CUDA GPU.
 

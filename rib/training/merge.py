@@ -32,6 +32,7 @@ from rib.runs.store import fit_of
 from rib.runtime.console import rank
 from rib.runtime.files import file_digest
 from rib.runtime.precision import exact_float32
+from rib.runtime.processes import device_name
 from rib.scoring.score import score
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ def save_merged(merging: Merging, run: Run) -> None:
                 "num_parameters": sum(num_parameters) if weights is None else num_parameters[0],
                 "notes": notes,
                 "weights": None if weights is None else file_digest(run.weights_file),
+                "device": device_name(str(merging.spec.config.trainer.get("accelerator", "auto"))),
             },
         )
 
