@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rib.errors import RibError
 from rib.runtime.memory import keep_memory
+from rib.runtime.progress import activity
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -41,8 +42,9 @@ def launch_processes(config: Config) -> Fabric:
     Raises:
         RibError: If Lightning refuses these values, or the launcher has started another number of processes.
     """
-    import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
-    from lightning.fabric import Fabric
+    with activity("loading PyTorch and Lightning"):
+        import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
+        from lightning.fabric import Fabric
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
