@@ -31,6 +31,7 @@ from rib.runs.spec import Ingredient, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
 from rib.runtime.processes import agree, agree_if_finished, check_batch, launch_processes, processes_exist
+from rib.runtime.progress import activity
 from rib.schemas.metrics import Metrics
 from rib.training.fit import fit
 
@@ -210,14 +211,17 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
             if merging is not None:
                 from rib.training.merge import save_merged
 
-                save_merged(merging, run)
+                with activity(f"{spec.start.name}: merging runs ({spec.method})"):
+                    save_merged(merging, run)
             else:
-                fit(spec, run, store, loggers, *ingredients)
+                with activity(f"{spec.start.name}: preparing {spec.method}"):
+                    fit(spec, run, store, loggers, *ingredients)
         fabric.barrier()
         _score_missing(spec, run, fabric, merging)
         if watch is not None:
             watch.check()
-            publish(spec, run, pretrained or run, ingredients, store)
+            with activity(f"{spec.start.name}: computing RI and drawing figures of {spec.method}"):
+                publish(spec, run, pretrained or run, ingredients, store)
     fabric.barrier()
 
 

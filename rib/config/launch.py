@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rib.config.messages import explain
 from rib.errors import RibError
+from rib.runtime.progress import show_command
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ def launch(main: Callable[[], None]) -> None:
     """
     # On a busy machine OpenMP's spinning threads wait for one another: a mini run of 6 s took 65 s beside two others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    show_command(f"rib.{Path(sys.argv[0]).stem.removeprefix('rib-')}")
     sys.argv[1:] = normalise_arguments(sys.argv[1:])
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}

@@ -59,6 +59,7 @@ from rib.methods.quadratic_penalty import quadratic
 from rib.methods.selection import select_images
 from rib.models.weights import load_cached, save_cached
 from rib.runtime.precision import exact_float32
+from rib.runtime.progress import track
 
 ERROR, MEAN = "relative_error", "mean"
 """Keys of the Fisher's standard error and mean beside its tensors, whose names begin with ``backbone.``."""
@@ -241,7 +242,8 @@ class EWC(Method):
         uniforms = torch.rand(number, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for images, labels, place in loader:
+            shown = track(loader, "estimating the Fisher information", number, lambda batch: world * len(batch[0]))
+            for images, labels, place in shown:
                 there = images.to(device)
                 if self.labels == "dataset":
                     yield there, dataset_labels(model, there, labels.to(device), module.space)

@@ -18,6 +18,7 @@ from rib.methods.base import Method, Tuned
 from rib.methods.fisher import rank_and_world
 from rib.models.layers import layer_of
 from rib.runtime.precision import exact_float32
+from rib.runtime.progress import track
 
 
 class Surgical(Method):
@@ -102,7 +103,8 @@ class Surgical(Method):
         rank, world = rank_and_world()
         batches, count = module.source_images(self.samples, self.seed, rank, world)
         with exact_float32():
-            for images, labels, _ in batches:
+            shown = track(batches, "measuring the gradient of each layer", count, lambda batch: world * len(batch[0]))
+            for images, labels, _ in shown:
                 logits = module.space.project(model(images.to(device)))
                 loss = F.cross_entropy(logits, labels.to(device), reduction="sum") / count
                 gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)

@@ -34,6 +34,9 @@ TEST = (
     f"{100 * LEVEL:.0f} %; it covers a new sample of images, not another training"
 )
 
+COST = ("images trained per run", "scored", "seconds", "device")
+"""Headings of the columns that say what one run costs, the mean over seeds and sources."""
+
 TRIAL = " (search trial)"
 """Suffix of the method in rows whose runs were made to choose a setting."""
 
@@ -171,18 +174,21 @@ class PaperTable:
         ]
 
     def cost_cells(self, row: Summary) -> list[str]:
-        """Return the entries of a row in the cost table as text: accuracy on sources, seconds per run, merged runs."""
+        """Return the entries of a row in the cost table as text: accuracy on sources, images, time, merged runs."""
         return [
             *self.cells(row)[: 2 + len(self.axes)],
             before_after(100 * row.source_before, 100 * row.source_after),
+            f"{row.images_trained:,.0f}",
+            f"{row.images_scored:,.0f}",
             f"{row.seconds:.1f}",
+            ", ".join(row.devices),
             f"{row.made_from} run{'s' * (row.made_from > 1)}" if row.made_from else "",
         ]
 
     @property
     def cost_columns(self) -> list[str]:
         """Column headings of the cost table, in the order of `cost_cells`."""
-        return [*self.columns[: 2 + len(self.axes)], "on the source %", "seconds per run", "made from"]
+        return [*self.columns[: 2 + len(self.axes)], "on the source %", *COST, "made from"]
 
     def rich(self) -> tuple[FittedTable, FittedTable]:
         """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal."""
@@ -264,7 +270,10 @@ class PaperTable:
             "val_after": 100 * row.val_after,
             "source_before": 100 * row.source_before,
             "source_after": 100 * row.source_after,
+            "images_trained": row.images_trained,
+            "images_scored": row.images_scored,
             "seconds": row.seconds,
+            "device": ", ".join(row.devices),
             "made_from": row.made_from,
             "is_trial": row.is_trial,
         }

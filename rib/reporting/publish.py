@@ -12,7 +12,8 @@ from rib.runs.provenance import MADE_FROM
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore, fit_of
-from rib.schemas.metrics import BestIngredient, Measures, Metrics, UsedRun
+from rib.schemas.files import Fit
+from rib.schemas.metrics import BestIngredient, Cost, Measures, Metrics, UsedRun
 
 
 def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run], store: RunStore) -> None:
@@ -71,12 +72,24 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
         metrics["held_out"] = held_out_accuracy(start, end, spec.images[name].paths, spec.held_out)
     if labels := run.curve_points(spec.score_keys):
         metrics["curve"] = [{"label": label, **_measure(spec, run, pretrained, label)} for label in labels]
+    metrics["cost"] = _cost(spec, fitted, len(labels))
     if spec.ingredients:
         metrics["ingredients"] = _used_runs(spec, run)
         metrics["best_ingredient"] = _best_ingredients(spec, metrics, ingredients)
     if spec.probe is not None:
         metrics["probe"] = _used_runs(spec, run)[0]
     return metrics
+
+
+def _cost(spec: RunSpec, fitted: Fit, num_points: int) -> Cost:
+    """Count the images behind a run's metrics: from its spec, so that an interrupted run has the same numbers."""
+    # An ensemble has no weights of its own, and passes every image through the models of its ingredients.
+    models = (1 if fitted["weights"] is not None else len(spec.ingredients)) + num_points
+    cost: Cost = {
+        "images_trained": spec.images_trained,
+        "images_scored": models * sum(len(tree) for tree in spec.images.values()),
+    }
+    return {**cost, "device": fitted["device"]} if "device" in fitted else cost
 
 
 def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None) -> Measures:

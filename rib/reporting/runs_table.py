@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rib.config.schema import BatchNorm
 from rib.data.worlds import title_of
-from rib.reporting.formatting import before_after, percent, with_interval, world
+from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
 from rib.reporting.layout import FittedTable
 from rib.schemas.metrics import Metrics
 
@@ -23,14 +23,15 @@ def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
 
     Returns:
         Rows sorted by source, model, method and seed. RI with its interval in percentage points, accuracy on the
-        source and on ImageNet val in percent, training and scoring in seconds.
+        source and on ImageNet val in percent, images trained (an image once per epoch) and scored, seconds for
+        both, and the device.
     """
     rows = []
     for m in runs:
         if m["source"] == "none" or m["robustness_improvement"] is None:
             continue
         improvement = m["robustness_improvement"]
-        in_distribution = m["accuracy"].get("imagenet_val")
+        in_distribution, cost = m["accuracy"].get("imagenet_val"), cost_of(m)
         rows.append(
             {
                 "model": m["model"],
@@ -46,7 +47,10 @@ def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
                 "source_after": percent(m["accuracy"].get(m["source"]), "after"),
                 "val_before": percent(in_distribution, "before"),
                 "val_after": percent(in_distribution, "after"),
+                "images_trained": cost["images_trained"],
+                "images_scored": cost["images_scored"],
                 "seconds": m["seconds"]["fit"] + m["seconds"]["evaluate"],
+                "device": cost.get("device", ""),
             }
         )
     return sorted(rows, key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])

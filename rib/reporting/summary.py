@@ -22,6 +22,7 @@ from rib.metrics import (
     seed_interval,
 )
 from rib.reporting.comparability import row_key, settings
+from rib.reporting.formatting import cost_of
 from rib.reporting.image_changes import Cell, ChangesReader, cell_of, changes_of
 from rib.runs.metrics_file import improvement_of
 from rib.runs.run import Result
@@ -56,7 +57,10 @@ class Summary:
         val_after: The same after fine-tuning, the mean over sources and seeds.
         source_before: Accuracy on the source before fine-tuning, a fraction; NaN if it was not scored.
         source_after: The same after fine-tuning, the mean over sources and seeds.
+        images_trained: Mean number of images that one run trained on, an image once per epoch, without its ingredients.
+        images_scored: Mean number of images that one run scored.
         seconds: Mean time for training (or merging) and scoring one run, without its ingredients.
+        devices: Devices that the runs were made on; empty for runs of older versions.
         made_from: Largest number of ingredients of one run; 0 if it trains.
         is_trial: True if `rib.search` made any of its runs to choose a setting.
     """
@@ -75,7 +79,10 @@ class Summary:
     val_after: float
     source_before: float
     source_after: float
+    images_trained: float
+    images_scored: float
     seconds: float
+    devices: tuple[str, ...]
     made_from: int
     is_trial: bool
 
@@ -216,6 +223,7 @@ def _summary(
     balanced = [by_cell[cell] for cell in cells]
     each_seed = [mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]
     on_source = [_before_and_after(m, m["source"]) for m in balanced]
+    costs = [cost_of(m) for m in balanced]
     on_val = [_before_and_after(m, IN_DISTRIBUTION) for m in balanced]
     return Summary(
         model,
@@ -232,6 +240,9 @@ def _summary(
         val_after=fmean(after for _, after in on_val),
         source_before=fmean(before for before, _ in on_source),
         source_after=fmean(after for _, after in on_source),
+        images_trained=fmean(cost["images_trained"] for cost in costs),
+        images_scored=fmean(cost["images_scored"] for cost in costs),
+        devices=tuple(dict.fromkeys(cost["device"] for cost in costs if "device" in cost)),
         seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in balanced),
         made_from=max(len(m.get("ingredients", [])) for m in balanced),
         is_trial=any(run.key in trials for run, _ in group),

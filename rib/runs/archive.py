@@ -23,7 +23,7 @@ from rib.schemas.metrics import Metrics
 LEFT_OUT = ("weights.safetensors", "last.ckpt", "epochs", "log", "wandb", "tensorboard")
 """Files and folders of a run that are not exported: weights, checkpoints and logs."""
 
-NOT_COMPARED = ("seconds", "trained_on")
+NOT_COMPARED = ("seconds", "cost", "trained_on")
 """Keys of metrics.json that two executions of one run may differ in: run time, and a field that older files lack."""
 
 

@@ -43,6 +43,19 @@ class Recipe:
     precision: str
     max_steps: int | None = None
 
+    def images_trained(self, num_images: int, images_per_step: int) -> int:
+        """Return the number of images that training sees, counting an image once per epoch.
+
+        Args:
+            num_images: Training images of an epoch.
+            images_per_step: Images of a full optimizer step.
+        """
+        if self.max_steps is None or num_images == 0:
+            return self.epochs * num_images
+        # An epoch's last step may have fewer images than the others.
+        epochs, steps = divmod(self.max_steps, math.ceil(num_images / images_per_step))
+        return epochs * num_images + min(num_images, steps * images_per_step)
+
 
 def resolve_recipe(config: Config, catalog: Catalog, num_images: int) -> Recipe:
     """Return the optimization settings of a config, with defaults in place of options that are null.

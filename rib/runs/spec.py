@@ -257,6 +257,13 @@ class RunSpec:
         return {"num_images": len(self.source), "digest": self.source.digest}
 
     @property
+    def images_trained(self) -> int:
+        """Number of images that training sees, counting an image once per epoch; 0 for a run that trains nothing."""
+        if self.recipe is None or self.source is None or self.ingredients:
+            return 0
+        return self.recipe.images_trained(len(self.source), self.config.batch_size * self.config.accumulate)
+
+    @property
     def draws_subset(self) -> bool:
         """True if training images or labels are chosen at random, so that ``data.subset_seed`` has an influence."""
         data = self.config.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Callable
 
 
 def rank() -> int:
@@ -21,9 +22,23 @@ def rank() -> int:
     return int(os.environ.get("SLURM_PROCID", 0))
 
 
+_printer: Callable[[str], object] | None = None
+"""Function that prints lines above a live display on stderr; None without one."""
+
+
+def print_with(printer: Callable[[str], object] | None) -> None:
+    """Let a live display print the lines of `say`, so that they appear above it; None when it has ended."""
+    global _printer
+    _printer = printer
+
+
 def say(text: str = "") -> None:
     """Print a line to stderr, on rank zero only; stdout is kept for results."""
-    if rank() == 0:
+    if rank() > 0:
+        return
+    if _printer is not None:
+        _printer(text)
+    else:
         print(text, file=sys.stderr, flush=True)
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from rib.errors import RibError
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
+from rib.runtime.progress import activity
 
 BEAT = 5.0
 """Seconds between two heartbeats."""
@@ -122,20 +123,23 @@ class Locks:
         host, pid = socket.gethostname(), os.getpid()
         mine = self.folder / f"{key}.{host}.{pid}.{time.monotonic_ns()}"
         content = json.dumps({"host": host, "pid": pid, "started": _started(pid)}).encode() + b"\n"
-        waiting = False
-        while True:
-            holder = self.holder(key, mine)
-            if holder is None:
-                write_atomically(mine, content)
+        with ExitStack() as shown:
+            waiting = False
+            while True:
                 holder = self.holder(key, mine)
                 if holder is None:
-                    return mine
-                mine.unlink(missing_ok=True)
-            if not waiting:
-                say(f"waiting for process {holder['pid']} on {holder['host']}, which is making the same result")
-                waiting = True
-            # Random, so that two processes that withdrew for each other do not meet again.
-            time.sleep(min(self.beat, 0.2 + 0.3 * random.random()))
+                    write_atomically(mine, content)
+                    holder = self.holder(key, mine)
+                    if holder is None:
+                        return mine
+                    mine.unlink(missing_ok=True)
+                if not waiting:
+                    whom = f"waiting for process {holder['pid']} on {holder['host']}, which is making the same result"
+                    say(whom)
+                    shown.enter_context(activity(whom))
+                    waiting = True
+                # Random, so that two processes that withdrew for each other do not meet again.
+                time.sleep(min(self.beat, 0.2 + 0.3 * random.random()))
 
     def _is_silent(self, name: str, size: int) -> bool:
         """Return True if a lock file has not grown for `silence` seconds of this process's own clock."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rib.errors import RibError
 from rib.runtime.memory import keep_memory
+from rib.runtime.progress import activity
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -41,8 +42,9 @@ def launch_processes(config: Config) -> Fabric:
     Raises:
         RibError: If Lightning refuses these values, or the launcher has started another number of processes.
     """
-    import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
-    from lightning.fabric import Fabric
+    with activity("loading PyTorch and Lightning"):
+        import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
+        from lightning.fabric import Fabric
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -167,6 +169,27 @@ def trainer_plugins() -> list[Any]:
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def device_name(accelerator: str) -> str:
+    """Return the kind of device that this process computes on: ``NVIDIA H100 80GB HBM3``, ``CPU (2 threads)``.
+
+    The number of processes stands in front if there are several, ``4 x NVIDIA H100 80GB HBM3``.
+
+    Args:
+        accelerator: ``trainer.accelerator``: ``auto``, ``cpu``, ``gpu``.
+    """
+    import torch
+    import torch.distributed as dist
+
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    threads = torch.get_num_threads()
+    name = f"CPU ({threads} thread{'s' * (threads > 1)})"
+    if has_gpu(accelerator):
+        name = torch.cuda.get_device_name()
+    elif accelerator != "cpu" and torch.backends.mps.is_available():
+        name = "Apple GPU"
+    return name if world == 1 else f"{world} x {name}"
 
 
 def has_gpu(accelerator: str) -> bool:

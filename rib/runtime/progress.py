@@ -1,44 +1,59 @@
-"""Progress of long tasks: a bar in a terminal, a line every 30 seconds in a log file, or a JSON file."""
+"""Progress of long tasks: rows in a terminal, a line now and then in a log file, or a JSON file for a grid.
+
+A thread shows the tasks, not the code that does the work: a log file gets its lines also while one batch takes minutes
+or a library is being imported, and never a line a batch.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
 from rib.errors import RibError
-from rib.runtime.console import rank
+from rib.runtime import console
+from rib.runtime.console import rank, say
 from rib.runtime.files import write_atomically
+from rib.runtime.tasks import Task
 from rib.schemas.files import ProgressInfo
+
+if TYPE_CHECKING:
+    from rib.runtime.screen import Screen
+
+T = TypeVar("T")
+
+SECONDS_TO_FIRST_LINE = 3.0
+"""Age of a task at which a log file gets its first line; shorter tasks get none."""
 
 SECONDS_BETWEEN_LINES = 30.0
 
-_report: Path | None = None
-"""JSON file that progress is written to instead of stderr; None for stderr."""
+SECONDS_TO_ROW = 0.5
+"""Age of a task at which it appears in a terminal; shorter ones would only flicker."""
 
-
-def report_to(file: Path) -> None:
-    """Write progress of this process to a JSON file instead of stderr from now on, at most once a second.
-
-    Args:
-        file: Path of the file; `rib.schemas.files.ProgressInfo` describes its content.
-    """
-    global _report
-    _report = file
-
+SECONDS_BETWEEN_LOOKS = 0.25
 
 Advance = Callable[[int, str], object]
 """Function to call with the number of units done since the last call and a short note, which may be empty."""
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> Iterator[Advance]:
+def progress(
+    what: str,
+    total: int,
+    unit: str = "images",
+    begun_at: int = 0,
+    *,
+    overall: bool = False,
+    details: Callable[[], Sequence[str]] | None = None,
+    left: Callable[[], float | None] | None = None,
+) -> Iterator[Advance]:
     """Show the progress of a task within a block, on rank zero only.
 
     Args:
@@ -46,71 +61,193 @@ def progress(what: str, total: int, unit: str = "images", begun_at: int = 0) -> 
         total: Number of units in the whole task.
         unit: Name of the units.
         begun_at: Units done before a resume; they count as done, but not for the speed.
+        overall: True for a task made of jobs with tasks of their own: a sweep or a grid.
+        details: Returns lines about the parts that are being worked on; None for none.
+        left: Returns the expected seconds that are left; None to extrapolate from the units done.
 
     Yields:
         Function ``advance(done, note)`` to call as work gets done.
     """
-    if rank() > 0:
-        yield lambda done, note: None
-    elif _report is not None:
-        yield _json_reporter(_report, what, total, unit, begun_at)
-    elif sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total, completed=begun_at, note="")
-            yield lambda done, note: bar.update(task, advance=done, note=note)
-    else:
-        yield _line_printer(what, total, unit, begun_at)
-
-
-def _line_printer(what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Return an ``advance(done, note)`` that prints progress every 30 seconds and when a task of over a second ends."""
-    begun = last = time.monotonic()
-    count = begun_at
+    task = Task(what, total, unit, begun_at, overall, details, left)
 
     def advance(done: int, note: str = "") -> None:
-        nonlocal count, last
-        count += done
-        now = time.monotonic()
-        complete = count - done < total <= count  # reached with this call: a task that overshoots prints one last line
-        if now - last > SECONDS_BETWEEN_LINES or (complete and now - begun > 1):
-            last = now
-            rate = (count - begun_at) / max(now - begun, 1e-9)
-            speed = f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
-            # flush: a log file would otherwise show nothing for minutes.
-            print(f"{what}: {count}/{total} {unit}, {speed} {note}".rstrip(), file=sys.stderr, flush=True)
+        task.count += done
+        task.note = note
 
-    return advance
+    with _BOARD.showing(task):
+        yield advance
 
 
-def _json_reporter(file: Path, what: str, total: int, unit: str, begun_at: int = 0) -> Advance:
-    """Return an ``advance(done, note)`` that writes progress to a JSON file (`rib.schemas.files.ProgressInfo`)."""
-    begun, last, count = time.monotonic(), 0.0, begun_at
+@contextmanager
+def activity(what: str) -> Iterator[None]:
+    """Show within a block that something of unknown length is going on, such as waiting for another process.
 
-    def advance(done: int, note: str = "") -> None:
-        nonlocal last, count
-        count += done
-        now = time.monotonic()
-        if now - last > 1:
-            last = now
-            rate = (count - begun_at) / max(now - begun, 1e-9)
-            report: ProgressInfo = {
-                "what": what,
-                "done": count,
-                "total": total,
-                "unit": unit,
-                "note": note,
-                "rate": rate,
-                "seconds_left": (total - count) / rate if rate else None,
-            }
-            with suppress(RibError):  # a full disk must not end the task
-                write_atomically(file, json.dumps(report).encode())
+    Args:
+        what: Title, "loading libraries".
+    """
+    with _BOARD.showing(Task(what)):
+        yield
 
-    return advance
+
+def track(items: Iterable[T], what: str, total: int, size: Callable[[T], int], unit: str = "images") -> Iterator[T]:
+    """Iterate over items, such as batches, and show the progress.
+
+    Args:
+        items: The items.
+        what: Title of the task.
+        total: Number of units in all items.
+        size: Returns the number of units in an item; with several processes, those of all of them.
+        unit: Name of the units.
+    """
+    left = total
+    with progress(what, total, unit) as advance:
+        for item in items:
+            yield item
+            done = min(left, size(item))  # rank zero may have one image more than its share
+            left -= done
+            advance(done, "")
+
+
+def report_to(file: Path, lines: bool = True) -> None:
+    """Write progress of this process to a JSON file from now on, once a second.
+
+    Args:
+        file: Path of the file; `rib.schemas.files.ProgressInfo` describes its content.
+        lines: Show progress on stderr as well.
+    """
+    _BOARD.report, _BOARD.lines = file, lines
+
+
+def show_command(name: str) -> None:
+    """Let a log file get its lines until this process ends, also while no task is being shown.
+
+    Args:
+        name: Name of the command, ``rib.train``.
+    """
+    _BOARD.command = name
+    _BOARD.start()
+
+
+class _Board:
+    """All tasks of this process, and the thread that shows them."""
+
+    def __init__(self) -> None:
+        self.report: Path | None = None
+        self.lines = True
+        self.command: str | None = None
+        self._tasks: list[Task] = []
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._screen: Screen | None = None
+        self._begun = monotonic()
+        self._last_line: float | None = None
+        self._spoken_of: set[int] = set()
+        self._last_report = 0.0
+
+    def start(self) -> None:
+        """Start the thread, unless it is running."""
+        with self._lock:
+            if self._thread is None:
+                self._begun = monotonic()
+                self._thread = threading.Thread(target=self._keep_showing, daemon=True)
+                self._thread.start()
+                atexit.register(self._ended.set)  # a thread that printed while Python ends could crash it
+
+    @contextmanager
+    def showing(self, task: Task) -> Iterator[None]:
+        """Show a task within a block, unless this process is not the first of its run."""
+        if rank() > 0:
+            yield
+            return
+        with self._lock:
+            self._tasks.append(task)
+        self.start()
+        try:
+            yield
+        finally:
+            self._end(task)
+
+    def _end(self, task: Task) -> None:
+        with self._lock:
+            self._tasks.remove(task)
+            if self._screen is not None and not self.rows():
+                self._screen.stop()
+                self._screen = None
+            if id(task) in self._spoken_of:
+                self._spoken_of.discard(id(task))
+                if task.total and task.count >= task.total:
+                    self._say(task.line())
+
+    def rows(self) -> list[Task]:
+        """Return the tasks that a terminal shows: those with a total, and the innermost one."""
+        tasks = list(self._tasks)  # a copy: the screen's thread looks without the lock
+        return [t for t in tasks if (t.total or t is tasks[-1]) and t.seconds > SECONDS_TO_ROW]
+
+    def _keep_showing(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
+            with self._lock:
+                if not self._tasks and self.command is None:
+                    self._thread = None
+                    return
+                with suppress(RibError, OSError, ValueError):  # a full disk or a closed stderr must not end the task
+                    self._show()
+
+    def _show(self) -> None:
+        now = monotonic()
+        if self.report is not None and self._tasks and now - self._last_report > 1:
+            self._last_report = now
+            write_atomically(self.report, json.dumps(_describe(self._tasks[-1])).encode())
+        if not self.lines:
+            return
+        if not sys.stderr.isatty():
+            self._print_line(now)
+        elif self._screen is None and self.rows():
+            from rib.runtime.screen import Screen  # rich takes a tenth of a second to import
+
+            self._screen = Screen(self.rows)
+            self._screen.start()
+
+    def _print_line(self, now: float) -> None:
+        """Print a line if one is due: of the sweep or grid if there is one, with the innermost task, else of that."""
+        inner = self._tasks[-1] if self._tasks else Task(f"{self.command} is running", begun=self._begun)
+        outer = next((task for task in self._tasks if task.overall), inner)
+        if self._last_line is None:
+            due = now - self._begun >= SECONDS_TO_FIRST_LINE
+        else:
+            is_new = bool(self._tasks) and id(outer) not in self._spoken_of and outer.seconds >= SECONDS_TO_FIRST_LINE
+            due = is_new or now - self._last_line >= SECONDS_BETWEEN_LINES
+        if due:
+            self._spoken_of.add(id(outer))
+            parts = [outer.line(), *([] if inner is outer else [inner.line()])]
+            self._say("; ".join([*parts, *(outer.details() if outer.details is not None else ())]))
+
+    def _say(self, line: str) -> None:
+        self._last_line = monotonic()
+        say(line)
+
+
+def _describe(task: Task) -> ProgressInfo:
+    return {
+        "what": task.what,
+        "done": task.count,
+        "total": max(task.total, task.count),
+        "unit": task.unit,
+        "note": task.note,
+        "rate": task.rate,
+        "seconds_left": task.seconds_left,
+    }
+
+
+def _forget_parent() -> None:
+    """Start anew in a forked process, which has no thread that shows tasks and none of its parent's tasks."""
+    global _BOARD
+    report, lines = _BOARD.report, _BOARD.lines
+    _BOARD = _Board()
+    _BOARD.report, _BOARD.lines = report, lines
+    console.print_with(None)
+
+
+_BOARD = _Board()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

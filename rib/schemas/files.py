@@ -15,12 +15,14 @@ class Fit(TypedDict):
         num_parameters: Number of the model's parameters.
         notes: Numbers that the methods report, by "method.name".
         weights: SHA-256 of weights.safetensors; null for an ensemble of outputs, which has none.
+        device: Name of the GPU, or "CPU (2 threads)"; with a number in front if there were several processes.
     """
 
     seconds: float
     num_parameters: int
     notes: dict[str, float]
     weights: str | None
+    device: NotRequired[str]
 
 
 class Scoring(TypedDict):

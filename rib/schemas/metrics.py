@@ -246,6 +246,20 @@ class Times(TypedDict):
     evaluate: float
 
 
+class Cost(TypedDict):
+    """Work behind a run's numbers, and the device that did it.
+
+    Attributes:
+        images_trained: Training images times epochs, or fewer with steps=; 0 for a run that trains nothing itself.
+        images_scored: Images that were predicted for the accuracies, once for each model of a curve or an ensemble.
+        device: Name of the GPU, or "CPU (2 threads)"; with a number in front if there were several processes.
+    """
+
+    images_trained: int
+    images_scored: int
+    device: NotRequired[str]
+
+
 class Metrics(Measures):
     """Results of one run on one suite: metrics.json, or metrics.<suite>.json beside it.
 
@@ -264,6 +278,7 @@ class Metrics(Measures):
         accuracy: Accuracy by dataset.
         robustness_improvement: RI; null if the suite leaves no target.
         seconds: Wall time.
+        cost: Images trained and scored, and the device.
         num_parameters: Number of the model's parameters.
         notes: Numbers that the methods report, by "method.name".
         before: Training key of the pretrained run.
@@ -287,6 +302,7 @@ class Metrics(Measures):
     protocol: Protocol
     trained_on: NotRequired[TrainedOn | None]
     seconds: Times
+    cost: NotRequired[Cost]
     num_parameters: int
     notes: dict[str, float]
     before: str

@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from rib.errors import RibError
-from rib.reporting.formatting import world_of
+from rib.reporting.formatting import duration, world_of
 from rib.reporting.layout import FittedTable, output
 from rib.runs.metrics_file import is_older, older_words, read
 from rib.runs.spec import RunSpec
@@ -66,9 +66,7 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
         console.print(f"needed by several cells, made once: {shared}", highlight=False)
     if missing := _missing(plan, outcome):
         seconds = total([costs.seconds(spec) for spec in missing], jobs)
-        time_needed = (
-            "time unknown (no similar run in the store)" if seconds is None else f"about {format_seconds(seconds)}"
-        )
+        time_needed = "time unknown (no similar run in the store)" if seconds is None else f"about {duration(seconds)}"
         size = sum(costs.num_bytes(spec) for spec in missing)
         console.print(
             f"to make: {len(missing)} runs, {time_needed} with {jobs} in parallel, plus start-up", highlight=False
@@ -197,13 +195,6 @@ def state_of(cell: Cell, outcome: Outcome) -> str:
     return "missing"
 
 
-def format_seconds(seconds: float) -> str:
-    """Format a duration as ``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _progress(cell: Cell, store: RunStore, holder: Mapping[str, Any]) -> RunningCell:
     """Return the host and process that make a cell, with their progress if it can be read."""
     running: RunningCell = {"label": cell.label, "host": holder["host"], "pid": holder["pid"]}
@@ -226,7 +217,7 @@ def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
             progress["note"] if progress else "",
             f"{progress['done']}/{progress['total']} {progress['unit']}" if progress else "",
             f"{progress['rate']:.0f}/s" if progress else "",
-            format_seconds(left) if left is not None else "",
+            duration(left) if left is not None else "",
         )
     parts: Sequence[RenderableType] = [
         plan_table(plan, grid_state(plan, store)),
@@ -235,4 +226,4 @@ def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
         *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),
     ]
     total_left = report["seconds_left"]
-    return Group(*parts, *([f"about {format_seconds(total_left)} of computing time left"] if total_left else []))
+    return Group(*parts, *([f"about {duration(total_left)} of computing time left"] if total_left else []))

@@ -21,7 +21,7 @@ from rib.runs.store import RunStore
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.console import rank, say
 from rib.runtime.files import file_digest
-from rib.runtime.processes import trainer_plugins
+from rib.runtime.processes import device_name, trainer_plugins
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -77,6 +77,7 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
                 "num_parameters": sum(p.numel() for p in model.parameters()),
                 "notes": notes,
                 "weights": file_digest(run.weights_file),
+                "device": device_name(str(spec.config.trainer.get("accelerator", "auto"))),
             },
         )
         run.checkpoint.unlink(missing_ok=True)

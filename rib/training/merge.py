@@ -32,6 +32,8 @@ from rib.runs.store import fit_of
 from rib.runtime.console import rank
 from rib.runtime.files import file_digest
 from rib.runtime.precision import exact_float32
+from rib.runtime.processes import device_name
+from rib.runtime.progress import track
 from rib.scoring.score import score
 
 if TYPE_CHECKING:
@@ -173,7 +175,8 @@ class Merging:
         # One number for each image decides the label drawn for it, so that batches have no influence.
         uniforms = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         device = self.fabric.device
-        batches = ((images.to(device), uniforms[places].to(device)) for images, _, places in loader)
+        shown = track(loader, "estimating the Fisher information", count, lambda batch: len(batch[0]))
+        batches = ((images.to(device), uniforms[places].to(device)) for images, _, places in shown)
         with exact_float32():
             total, _ = fisher_diagonal(model, batches, "loop" if device.type == "cpu" else "vmap")
         return {name.removeprefix("backbone."): value.cpu() / count for name, value in total.items()}
@@ -201,6 +204,7 @@ def save_merged(merging: Merging, run: Run) -> None:
                 "num_parameters": sum(num_parameters) if weights is None else num_parameters[0],
                 "notes": notes,
                 "weights": None if weights is None else file_digest(run.weights_file),
+                "device": device_name(str(merging.spec.config.trainer.get("accelerator", "auto"))),
             },
         )
 

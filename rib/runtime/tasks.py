@@ -1,0 +1,119 @@
+"""Tasks whose progress is shown, and the text that shows them, in a log file and in a terminal of any width."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+BAR, SHORTEST_BAR = 30, 8
+"""Columns of a bar at most; a bar that would get fewer than the second number is left out."""
+
+
+@dataclass
+class Task:
+    """A task in progress.
+
+    Attributes:
+        what: Title, "fine-tuning on ImageNet-R".
+        total: Units of the whole task; 0 if unknown.
+        unit: Name of the units.
+        begun_at: Units done before a resume; they count as done, but not for the speed.
+        overall: True for a task made of jobs with tasks of their own: a sweep or a grid.
+        details: Returns lines about the parts that are being worked on, shown below the task; None for none.
+        left: Returns the expected seconds that are left; None to extrapolate from the units done.
+        count: Units done.
+        note: Short remark, such as the loss.
+        begun: Time of `time.monotonic` at which it began.
+    """
+
+    what: str
+    total: int = 0
+    unit: str = ""
+    begun_at: int = 0
+    overall: bool = False
+    details: Callable[[], Sequence[str]] | None = None
+    left: Callable[[], float | None] | None = None
+    count: int = 0
+    note: str = ""
+    begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.count = self.begun_at
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.begun
+
+    @property
+    def rate(self) -> float:
+        """Units per second since it began or was resumed."""
+        return (self.count - self.begun_at) / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected seconds that are left; None while there is nothing to tell them from."""
+        if self.left is not None:
+            return self.left()
+        return (self.total - self.count) / self.rate if self.total and self.rate else None
+
+    @property
+    def counter(self) -> str:
+        """Units done and in all, ``120/480 batches``; empty if the total is unknown."""
+        return f"{self.count}/{max(self.total, self.count)} {self.unit}" if self.total else ""
+
+    @property
+    def remaining(self) -> str:
+        """Expected time that is left, ``35 s left``; empty if it is unknown or nothing is left."""
+        left = self.seconds_left if self.count < self.total else None
+        return "" if left is None else f"{clock(left)} left"
+
+    def line(self) -> str:
+        """Return the line for a log file: ``title: 120/480 batches, 20/s, 18 s left, epoch 2, loss 3.685``."""
+        if not self.total:
+            return f"{self.what}, {clock(self.seconds)}"
+        rate = self.rate
+        speed = "" if self.overall or not rate else f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
+        done = f"in {clock(self.seconds)}" if self.count >= self.total else ""
+        return f"{self.what}: " + ", ".join(
+            part for part in (self.counter, speed, self.remaining, done, self.note) if part
+        )
+
+
+def clock(seconds: float) -> str:
+    """Format a rough duration: ``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def row(task: Task, width: int) -> tuple[str, int, int, str]:
+    """Lay a task out as one row of a terminal: title, bar, numbers and, where there is room, the note.
+
+    Args:
+        task: The task.
+        width: Columns of the terminal.
+
+    Returns:
+        Text before the bar, its filled and its empty columns (both 0 for no bar), and the text behind it; together at
+        most ``width`` columns.
+    """
+    if not task.total:
+        return shorten(f"{task.what}, {clock(task.seconds)}", width), 0, 0, ""
+    numbers = ", ".join(part for part in (task.counter, task.remaining) if part)
+    title = shorten(task.what, max(8, width - len(numbers) - 2))
+    room = width - len(title) - len(numbers) - 2
+    if room < 0:
+        return shorten(f"{title} {numbers}", width), 0, 0, ""
+    if task.note and len(task.note) + 2 + SHORTEST_BAR < room:
+        numbers += f"  {task.note}"
+        room -= len(task.note) + 2
+    bar = min(BAR, room - 1) if room > SHORTEST_BAR else 0
+    filled = round(bar * min(1.0, task.count / task.total))
+    return title, filled, bar - filled, numbers
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a text to a number of columns; an ellipsis shows that it was cut."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
