@@ -15,8 +15,12 @@ from rib.config.shipped import conf_dir
 from rib.errors import RibError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rib.data.catalog import Catalog
+    from rib.data.check import DatasetStatus
     from rib.data.tree import ImageTree
+    from rib.reporting.layout import FittedTable
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="data")
@@ -36,26 +40,29 @@ def check(config: DataCommandConfig) -> None:
         RibError: After the table, if a dataset is missing, incomplete or wrong.
     """
     from rib.data.check import survey
-    from rib.data.layout import expected_images
     from rib.data.worlds import find_data, suffix_of
-    from rib.reporting.layout import FittedTable, output
+    from rib.reporting.layout import output
 
     catalog, root = find_data(config)
-    table = FittedTable(
-        f"Datasets under {root}{suffix_of(catalog.kind)}",
-        words=("dataset",),
-        numbers=("images", "expected", "classes", "expected"),
-        prose=("what to do",),
-    )
     statuses = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
+    output().print(status_table(f"Datasets under {root}{suffix_of(catalog.kind)}", statuses))
+    wrong = sum(status.fault is not None for status in statuses)
+    if wrong:
+        raise RibError(f"{wrong} of {len(statuses)} datasets are not complete; the table says what to do for each")
+
+
+def status_table(title: str, statuses: Sequence[DatasetStatus]) -> FittedTable:
+    """Return a table with one row per dataset: images and classes found and expected, and what to do."""
+    from rib.data.layout import expected_images
+    from rib.reporting.layout import FittedTable
+
+    numbers = ("images", "expected", "classes", "classes expected")
+    table = FittedTable(title, words=("dataset",), numbers=numbers, prose=("what to do",))
     for status in statuses:
         expected = expected_images(status.spec)
         classes = (str(status.num_classes), str(len(status.spec.groups)))
         table.add_row(status.spec.title, f"{status.num_images:,}", expected, *classes, status.fault or "")
-    output().print(table)
-    wrong = sum(status.fault is not None for status in statuses)
-    if wrong:
-        raise RibError(f"{wrong} of {len(statuses)} datasets are not complete; the table says what to do for each")
+    return table
 
 
 def look(config: DataCommandConfig) -> None:

@@ -2,7 +2,7 @@
 
 A `FittedTable` tries forms in this order, and takes the first one that fits: all columns; without columns whose entries
 are all equal (a line above the table says them); with short names (``R`` for ``ImageNet-R``); with headings on several
-lines and long words folded; upright, one column for each row; and a list. Rich alone would cut numbers with an
+lines and long words folded; upright, with a column for each row; and a list. Rich alone would cut numbers with an
 ellipsis. Files and pipes have no width: there a table has all its columns, and no colour.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -91,8 +91,7 @@ class FittedTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Yield the title, the table in the first form that fits, and the notes."""
         table, form, above = self._fit(console, options)
-        yield Text(form.title, style="italic")
-        yield from (Text(above),) if above else ()
+        yield from (Text(line, style=style) for line, style in ((form.title, "italic"), (above, "")) if line)
         yield table
         yield from map(Text, form.notes)
 
@@ -104,8 +103,7 @@ class FittedTable:
         for form, above in ((self, ""), (fewer, common), (brief, short(common))):
             if _fits(form._table(), console, options):
                 return form._table(), form, above
-        folded, upright = brief._folded(options.max_width), brief._upright()
-        smallest = folded or (upright if _fits(upright, console, options) else _List(brief))
+        smallest = brief._folded(options.max_width) or brief._upright(options.max_width) or _List(brief)
         return smallest, brief, short(common)
 
     def _without_constants(self) -> tuple[FittedTable, list[str]]:
@@ -130,10 +128,10 @@ class FittedTable:
 
     def _shortened(self) -> FittedTable:
         """Return the table with short names of datasets, in headings and entries."""
-        rows = [replace(row, cells=tuple(map(short, row.cells))) for row in self.rows]
+        end = len(self.words) + len(self.numbers)  # sentences stay as they are
+        rows = [replace(row, cells=(*map(short, row.cells[:end]), *row.cells[end:])) for row in self.rows]
         words, numbers = (tuple(map(short, names)) for names in (self.words, self.numbers))
-        notes = tuple(map(short, self.notes))
-        return replace(self, title=short(self.title), words=words, numbers=numbers, notes=notes, rows=rows)
+        return replace(self, title=short(self.title), words=words, numbers=numbers, rows=rows)
 
     def _is_number(self, column: int) -> bool:
         return len(self.words) <= column < len(self.words) + len(self.numbers)
@@ -168,13 +166,31 @@ class FittedTable:
             most[max(range(len(most)), key=lambda i: (most[i] > least[i], most[i] - least[i]))] -= 1
         return self._table(most)
 
-    def _upright(self) -> Table:
-        """Return the table with a column for each row."""
+    def _upright(self, width: int) -> RenderableType | None:
+        """Return the table with a column for each row, in blocks if not all fit side by side; None if no two do."""
+        named, left = len(self.words), max(map(cell_len, self.columns))
+        widths = []
+        for row in self.rows:
+            words = max((min(cell_len(cell), LEAST_WORDS) for cell in row.cells[:named]), default=0)
+            widths.append(max([words, *map(cell_len, row.cells[named:])]))
+        blocks: list[list[int]] = [[]]
+        for i, needed in enumerate(widths):
+            if blocks[-1] and left + sum(2 + widths[k] for k in blocks[-1]) + 2 + needed > width:
+                blocks.append([])
+            blocks[-1].append(i)
+        if any(left + 2 + needed > width for needed in widths) or len(blocks) == len(self.rows) > 1:
+            return None
+        return Group(*[part for block in blocks for part in ("", self._block(block, widths, left))][1:])
+
+    def _block(self, rows: Sequence[int], widths: Sequence[int], left: int) -> Table:
+        """Return some rows as the columns of a table."""
         table = _empty_table(show_header=False)
-        for _ in range(1 + len(self.rows)):
-            table.add_column(no_wrap=True)
-        for i, name in enumerate(self.columns):
-            table.add_row(Text(name), *(Text(row.cells[i], style=row.style) for row in self.rows))
+        table.add_column(width=left)
+        for i in rows:
+            table.add_column(width=widths[i], justify="right", overflow="fold")
+        for k, name in enumerate(self.columns):
+            cells = [Text(self.rows[i].cells[k], style=self.rows[i].style) for i in rows]
+            table.add_row(Text(name), *cells, end_section=k + 1 == len(self.words))
         return table
 
 

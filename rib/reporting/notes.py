@@ -22,15 +22,20 @@ def describe_notes(notes: Notes) -> list[str]:
     return lines + [f"{name}: {value:.4g}" for name, value in left.items()]
 
 
+def _percent(share: float) -> str:
+    """Format a fraction with two significant digits, ``0.2 %``, or as a whole number of percent."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
 def _ewc(notes: Notes) -> list[str]:
     lines = []
     if "capped_share" in notes:
         share = notes["capped_share"]
-        some = f"{100 * share:.2g} % of EWC's penalty weights were" if share else "none of EWC's penalty weights was"
+        some = f"{_percent(share)} of EWC's penalty weights were" if share else "none of EWC's penalty weights was"
         lines.append(f"{some} capped for stability")
     mean, error = notes.get("fisher_mean"), notes.get("fisher_error")
     found = [f"mean Fisher {mean:.2g}"] if mean is not None else []
-    found += [f"relative sampling error {100 * error:.2g} %"] if error is not None else []
+    found += [f"relative sampling error {_percent(error)}"] if error is not None else []
     if "lambda" in notes:
         about = f" ({', '.join(found)})" if found else ""
         lines.append(f"EWC's penalty strength lambda was {notes['lambda']:.4g}{about}")

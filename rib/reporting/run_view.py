@@ -16,6 +16,8 @@ from rib.schemas.metrics import Improvement, IntervalInPoints, Metrics
 UNITS = "Changes in percentage points, with 95 % intervals over images only."
 """Said once below a table, so that its headings can be short."""
 
+UNRELATED = "Unrelated targets are not made of the source's own images."
+
 
 def run_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table of one run: accuracy before and after on each dataset, then RI."""
@@ -23,11 +25,12 @@ def run_table(metrics: Metrics) -> FittedTable:
     heading = f"{metrics['model']}, {metrics['method']}"
     if source != "none":
         heading += f" on {title_of(source, kind)}, seed {metrics['seed']}"
+    improvements = _improvements(metrics)
     table = FittedTable(
         f"{heading} ({world(metrics)}, suite {metrics['suite']})",
         words=("dataset",),
         numbers=("images", "before %", "after %", "change, points"),
-        notes=(UNITS,),
+        notes=(UNITS, *([UNRELATED] if len(improvements) > 1 else [])),
     )
     improvement = metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
@@ -40,8 +43,8 @@ def run_table(metrics: Metrics) -> FittedTable:
             f"{100 * entry['after']:.2f}",
             with_interval(entry["change"]),
         )
-    for label, value in _improvements(metrics):
-        table.add_row(f"{label}, {len(value['targets'])} targets", "", "", "", with_interval(value), style="bold")
+    for label, value in improvements:
+        table.add_row(f"RI, {len(value['targets'])} {label}", "", "", "", with_interval(value), style="bold")
     return table
 
 
@@ -51,8 +54,8 @@ def _improvements(metrics: Metrics) -> list[tuple[str, Improvement]]:
     if not improvement:
         return []
     rest = improvement.get("without_derived")
-    others = [("RI without the source's images", rest)] if rest and rest["targets"] != improvement["targets"] else []
-    return [("RI", improvement), *others]
+    others = [("unrelated targets", rest)] if rest and rest["targets"] != improvement["targets"] else []
+    return [("targets", improvement), *others]
 
 
 def show_run(metrics: Metrics, folder: Path) -> None:

@@ -175,11 +175,16 @@ def _record(file: Path) -> Job:
 def _show(sweep: Path) -> None:
     """Print the table of a sweep's jobs, if there are any."""
     if jobs := _records(sweep):
-        output().print(_table(jobs, sweep))
+        output().print(job_table(jobs, sweep))
 
 
-def _table(jobs: Sequence[Job], sweep: Path) -> FittedTable:
-    """Return a table with one row per job, without the overrides that all jobs share."""
+def job_table(jobs: Sequence[Job], sweep: Path) -> FittedTable:
+    """Return a table with one row per job, without the overrides that all jobs share.
+
+    Args:
+        jobs: Records of the jobs, at least one.
+        sweep: The folder of the sweep.
+    """
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
     worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
     table = FittedTable(

@@ -284,7 +284,7 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
         *_options({name: best[name] for name in options}),
     ]
     console = output()
-    console.print(_table(rows, options, title))
+    console.print(trial_table(rows, options, title))
     for heading, more in (
         ("the best trial, which is in the store", [f"data.holdout={protocol['holdout']}"]),
         ("the same setting trained on the whole source, as in the benchmark", []),
@@ -296,8 +296,14 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
         console.print(warning, highlight=False)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> FittedTable:
-    """Return a table with one row per trial, the best in bold."""
+def trial_table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> FittedTable:
+    """Return a table with one row per trial, the best in bold.
+
+    Args:
+        rows: From `trial_rows`.
+        options: Names of the searched options.
+        about: The run that is searched.
+    """
     from rib.reporting.layout import FittedTable
 
     best = rows[0]

@@ -206,8 +206,20 @@ def _progress(cell: Cell, store: RunStore, holder: Mapping[str, Any]) -> Running
 
 def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
     """Return the status for the terminal: the plan, the counts, the running cells, and the failures."""
+    parts: Sequence[RenderableType] = [
+        plan_table(plan, grid_state(plan, store)),
+        ", ".join(f"{count} {state}" for state, count in report["counts"].items()),
+        *([running_table(report["running"])] if report["running"] else []),
+        *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),
+    ]
+    total_left = report["seconds_left"]
+    return Group(*parts, *([f"about {duration(total_left)} of computing time left"] if total_left else []))
+
+
+def running_table(cells: Sequence[RunningCell]) -> FittedTable:
+    """Return a table with one row per running cell: its process and its progress."""
     running = FittedTable("running", words=("cell", "process", "task", "note"), numbers=("done", "rate", "left"))
-    for entry in report["running"]:
+    for entry in cells:
         progress = entry if "what" in entry else None
         left = progress["seconds_left"] if progress else None
         running.add_row(
@@ -219,11 +231,4 @@ def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
             f"{progress['rate']:.0f}/s" if progress else "",
             duration(left) if left is not None else "",
         )
-    parts: Sequence[RenderableType] = [
-        plan_table(plan, grid_state(plan, store)),
-        ", ".join(f"{count} {state}" for state, count in report["counts"].items()),
-        *([running] if report["running"] else []),
-        *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),
-    ]
-    total_left = report["seconds_left"]
-    return Group(*parts, *([f"about {duration(total_left)} of computing time left"] if total_left else []))
+    return running

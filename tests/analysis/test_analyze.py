@@ -101,7 +101,7 @@ def test_a_run_against_its_start_leaves_table_figures_and_arrays(asked, run, cap
         assert arrays["defined"].all()
         np.testing.assert_allclose(arrays["cka"].diagonal(), table["cka"], atol=1e-8)
         assert list(arrays["one"]) == list(arrays["other"]) == list(table["layer"])
-    assert "imagenet_val, 100 images in 4 batches, tokens cls/cls: mean CKA" in capsys.readouterr().out
+    assert "mini val, 100 images in 4 batches, tokens cls/cls: mean CKA" in capsys.readouterr().out
 
 
 def test_its_own_weights_give_one_everywhere(asked, run):

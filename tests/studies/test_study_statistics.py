@@ -132,7 +132,7 @@ def test_on_fewer_than_six_sources_points_are_printed_and_no_interval_over_them(
     assert "rank correlation of RI" not in text
     assert "too few sources, or their values are too similar, for a mean rank correlation" in text
     first = table.iloc[0]
-    assert f"CKA and RI on ImageNet-V2 {first['cka']:.3f}, {first['ri']:+.2f}" in text
+    assert f"CKA and RI on mini V2 {first['cka']:.3f}, {first['ri']:+.2f}" in text
     mean = table[table["curve"] == "m0"]["cka"].mean()
     assert f"m0: CKA {mean:.3f}, mRI" in text
     assert "rank correlation" not in str(Shift().figures(table)["shift"].axes[0].get_title(loc="left"))

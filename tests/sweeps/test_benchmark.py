@@ -75,7 +75,7 @@ def test_a_failed_cell_is_recorded_and_takes_what_needs_it_along_and_nothing_els
     assert done.returncode == 1
     assert "2 of 4 cells have no result" in done.stderr
     assert re.search(r"failed: .*optimizer.lr=1e\+30: .*try a smaller optimizer.lr", done.stderr)
-    assert "it needs mini_small, finetune on imagenet_a, seed 0" in done.stderr
+    assert "it needs mini_small, finetune on mini A, seed 0" in done.stderr
     assert len(RunStore(store).finished()) == 3
     assert "try a smaller optimizer.lr" in grids.failures(store)[0]
     again = grids.run(store, cache, "sources=[imagenet_a]", "methods=[finetune,wise_ft]", axes)
@@ -110,8 +110,8 @@ def test_a_plan_is_json_for_other_programs(store, cache):
     start, end, merged, *rest = plan["cells"]
     assert [cell["label"].split(", ")[1] for cell in (start, end, merged)] == [
         "pretrained",
-        "finetune on imagenet_a",
-        "wise_ft on imagenet_a",
+        "finetune on mini A",
+        "wise_ft on mini A",
     ]
     assert (start["wanted"], end["needs"], merged["needs"]) == (False, [start["id"]], [start["id"], end["id"]])
     assert {cell["state"] for cell in plan["cells"]} == {"missing"}

@@ -38,7 +38,7 @@ def shared_store(tmp_path_factory):
 
 def test_wise_ft_makes_its_ingredient_and_is_between(made, store, capfd):
     run = made("+method=wise_ft", "method.wise_ft.alpha=.25")
-    assert "wise_ft needs finetune (source imagenet_r, seed 0)" in capfd.readouterr().err
+    assert "wise_ft needs finetune (source mini R, seed 0)" in capfd.readouterr().err
     end, start = RunStore(store).one(method="finetune"), RunStore(store).one(method="pretrained")
     assert equal(run.weights(), interpolate(start.weights(), end.weights(), 0.25))
     metrics = run.metrics()
