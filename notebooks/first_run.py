@@ -48,7 +48,7 @@ metrics = run.metrics()
 # ## Its table and its figure
 #
 # The numbers come from `metrics.json`: accuracy in percent before and after fine-tuning, and the change in percentage
-# points with its 95 % interval over images. RI is the mean change over the six targets. The source and ImageNet val are
+# points with its 95 % interval over images. RI is the mean change over the six targets. The source and mini val are
 # shown too, but do not count towards RI.
 
 # %%

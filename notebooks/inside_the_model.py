@@ -46,7 +46,7 @@ paths = configs["ewc"].paths
 # %% [markdown]
 # ## CKA by layer
 #
-# The debiased estimator on all images of mini's ImageNet val, which no run was trained on. Bars are 95 % intervals by a
+# The debiased estimator on all images of mini val, which no run was trained on. Bars are 95 % intervals by a
 # jackknife over disjoint batches; a bootstrap would draw images repeatedly, which increases CKA.
 
 # %%

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -141,7 +141,7 @@ class FittedTable:
         table = _empty_table(show_header=any(self.columns))
         for i, name in enumerate(self.columns):
             width = None if widths is None else widths[i]
-            justify = "right" if self._is_number(i) else "left"
+            justify: JustifyMethod = "right" if self._is_number(i) else "left"
             table.add_column(
                 Text(name), justify=justify, width=width, no_wrap=widths is None, overflow="fold", vertical="top"
             )

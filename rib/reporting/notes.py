@@ -31,7 +31,7 @@ def _ewc(notes: Notes) -> list[str]:
     lines = []
     if "capped_share" in notes:
         share = notes["capped_share"]
-        some = f"{_percent(share)} of EWC's penalty weights were" if share else "none of EWC's penalty weights was"
+        some = f"{_percent(share)} of EWC's penalty weights were" if share else "None of EWC's penalty weights was"
         lines.append(f"{some} capped for stability")
     mean, error = notes.get("fisher_mean"), notes.get("fisher_error")
     found = [f"mean Fisher {mean:.2g}"] if mean is not None else []
@@ -56,18 +56,18 @@ def _soup(notes: Notes) -> list[str]:
     kept = [name.removeprefix("kept.") for name in notes if name.startswith("kept.")]
     count = int(notes["ingredients"])
     named = f": {', '.join(kept)}" if kept else ""
-    return [f"the soup averages {count} run{'s' * (count > 1)}{named}"]
+    return [f"The soup averages {count} run{'s' * (count > 1)}{named}"]
 
 
 def _surgical(notes: Notes) -> list[str]:
     rates = {name.removeprefix("rate."): rate for name, rate in notes.items() if name.startswith("rate.")}
     if rates:
         return [
-            "surgical fine-tuning's learning rates, relative to the largest: "
+            "Surgical fine-tuning's learning rates, relative to the largest: "
             + ", ".join(f"{layer} {rate:.2g}" for layer, rate in rates.items())
         ]
     return [
-        "surgical fine-tuning's learning rates of tensors, relative to the largest: median "
+        "Surgical fine-tuning's learning rates of tensors, relative to the largest: median "
         f"{notes['median_rate']:.2g}, smallest {notes['smallest_rate']:.2g}"
     ]
 
@@ -79,7 +79,7 @@ def _wise_ft(notes: Notes) -> list[str]:
 def _batch_norm(notes: Notes) -> list[str]:
     lines = []
     if "layers" in notes:
-        lines.append(f"the model has {notes['layers']:.0f} BatchNorm layers, whose statistics can cost accuracy, too")
+        lines.append(f"The model has {notes['layers']:.0f} BatchNorm layers, whose statistics can cost accuracy, too")
     if "images" in notes:
         lines.append(f"BatchNorm's statistics were estimated again on {notes['images']:,.0f} images of the source")
     return lines

@@ -120,7 +120,7 @@ class PaperTable:
         compared = sum(row.against_plain is not None for row in self.rows)
         lines = [
             "RI and mRI (its mean over sources) in percentage points; 95 % intervals over images, then over seeds; "
-            f"ImageNet val in percent, before > after; {self.about}.",
+            f"{title_of('imagenet_val', self.kind)} in percent, before > after; {self.about}.",
             f"No run on {', '.join(missing)}: mRI is over the other sources." if missing else "",
             self.shared and f"{self.shared}.",
             self._note_on_bold,

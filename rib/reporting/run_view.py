@@ -10,6 +10,7 @@ from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import cost_line, percent, points, with_interval, world
 from rib.reporting.layout import FittedTable, output
 from rib.reporting.notes import describe_notes
+from rib.runs.spec import PRETRAINED
 from rib.runtime.files import write_atomically
 from rib.schemas.metrics import Improvement, IntervalInPoints, Metrics
 
@@ -25,9 +26,12 @@ def run_table(metrics: Metrics) -> FittedTable:
     heading = f"{metrics['model']}, {metrics['method']}"
     if source != "none":
         heading += f" on {title_of(source, kind)}, seed {metrics['seed']}"
+    title = f"{heading} ({world(metrics)}, suite {metrics['suite']})"
+    if metrics["method"] == PRETRAINED:
+        return _accuracy_table(title, metrics)
     improvements = _improvements(metrics)
     table = FittedTable(
-        f"{heading} ({world(metrics)}, suite {metrics['suite']})",
+        title,
         words=("dataset",),
         numbers=("images", "before %", "after %", "change, points"),
         notes=(UNITS, *([UNRELATED] if len(improvements) > 1 else [])),
@@ -45,6 +49,15 @@ def run_table(metrics: Metrics) -> FittedTable:
         )
     for label, value in improvements:
         table.add_row(f"RI, {len(value['targets'])} {label}", "", "", "", with_interval(value), style="bold")
+    return table
+
+
+def _accuracy_table(title: str, metrics: Metrics) -> FittedTable:
+    """Return a table of accuracies alone, for a pretrained model, which is compared with nothing."""
+    table = FittedTable(title, words=("dataset",), numbers=("images", "top-1 %"))
+    for name, entry in metrics["accuracy"].items():
+        cells = (f"{entry['num_images']:,}", f"{100 * entry['after']:.2f}")
+        table.add_row(title_of(name, metrics["data"]["kind"]), *cells)
     return table
 
 

@@ -19,12 +19,8 @@ def written_notes() -> set[str]:
     for folder in FOLDERS:
         for file in (Path(rib.__file__).parent / folder).glob("*.py"):
             tree = ast.parse(file.read_text())
-            nodes = [
-                n
-                for n in ast.walk(tree)
-                if isinstance(n, ast.FunctionDef) and n.name in ("report", "fit", "save_merged")
-            ]
-            for node in nodes:
+            functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+            for node in (f for f in functions if f.name in ("report", "fit", "save_merged")):
                 doc = ast.get_docstring(node, clean=False)
                 texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
                 found |= {t for t in texts if t != doc and "." in t and " " not in t and not t.endswith(".json")}
@@ -49,7 +45,7 @@ def test_every_note_of_the_source_begins_like_one_that_has_words():
         ),
         (
             {"ewc.capped_share": 0.0, "ewc.fisher_mean": 0.0052},
-            ["none of EWC's penalty weights was capped for stability", "EWC's Fisher information: mean Fisher 0.0052"],
+            ["None of EWC's penalty weights was capped for stability", "EWC's Fisher information: mean Fisher 0.0052"],
         ),
         ({"ewc.capped_share": 0.5}, ["50 % of EWC's penalty weights were capped for stability"]),
         (
@@ -61,15 +57,15 @@ def test_every_note_of_the_source_begins_like_one_that_has_words():
         ),
         (
             {"soup.ingredients": 2, "soup.kept.ewc": 1.0, "soup.kept.finetune seed=1": 1.0},
-            ["the soup averages 2 runs: ewc, finetune seed=1"],
+            ["The soup averages 2 runs: ewc, finetune seed=1"],
         ),
         (
             {"surgical.rate.head": 1.0, "surgical.rate.blocks.0": 0.125},
-            ["surgical fine-tuning's learning rates, relative to the largest: head 1, blocks.0 0.12"],
+            ["Surgical fine-tuning's learning rates, relative to the largest: head 1, blocks.0 0.12"],
         ),
         (
             {"surgical.smallest_rate": 0.01, "surgical.median_rate": 0.2},
-            ["surgical fine-tuning's learning rates of tensors, relative to the largest: median 0.2, smallest 0.01"],
+            ["Surgical fine-tuning's learning rates of tensors, relative to the largest: median 0.2, smallest 0.01"],
         ),
         (
             {"wise_ft.chosen_alpha": 0.4},
@@ -78,7 +74,7 @@ def test_every_note_of_the_source_begins_like_one_that_has_words():
         (
             {"batch_norm.layers": 20, "batch_norm.images": 1280},
             [
-                "the model has 20 BatchNorm layers, whose statistics can cost accuracy, too",
+                "The model has 20 BatchNorm layers, whose statistics can cost accuracy, too",
                 "BatchNorm's statistics were estimated again on 1,280 images of the source",
             ],
         ),
@@ -87,5 +83,5 @@ def test_every_note_of_the_source_begins_like_one_that_has_words():
 )
 def test_notes_are_sentences(notes, sentences):
     if sentences is None:  # a user's own method
-        sentences = ["1e+02 % of EWC's penalty weights were capped for stability", "mine.share: 0.1235"]
+        sentences = ["100 % of EWC's penalty weights were capped for stability", "mine.share: 0.1235"]
     assert describe_notes(notes) == sentences

@@ -194,7 +194,7 @@ def test_a_job_of_a_sweep_whose_record_is_damaged_has_failed(tmp_path, text):
     (tmp_path / "job.old.json").write_text("{}")
     (job,) = _records(tmp_path)
     assert job["error"].endswith("job.0.json is damaged")
-    assert _table([job], tmp_path).row_count == 1
+    assert job_table([job], tmp_path).row_count == 1
 
 
 @pytest.mark.parametrize("text", WRONG)

@@ -23,6 +23,7 @@ from lightning.pytorch import Trainer
 from rib.config.shipped import conf_dir
 from rib.errors import RibError
 from rib.models.weights import distance
+from rib.reporting.formatting import points
 from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runs.store import RunStore
@@ -57,14 +58,14 @@ def test_every_failed_job_has_its_sentence_and_finished_ones_are_kept(store, cac
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("rib: 2 of 3 jobs failed")
     assert "Traceback" not in done.stderr
-    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line[:1] == "│"]
-    table = rows[-3:]
-    assert [row[1] for row in table] == ["0", "1", "2"]
+    *_, head, rule, first, second, third, note = done.stdout.splitlines()
+    assert set(rule) == {"─"} and head.startswith("job  ") and "95 % intervals" in note
     run = RunStore(store).one(method="finetune")
-    assert table[0][-2] == str(run.folder)
-    assert table[0][7].startswith(f"{run.metrics()['robustness_improvement']['value']:+.2f}"[:2])
-    assert "expected a number of 0 or more, got -1" in table[1][-2]
-    assert "optimizer.lr: expected a number" in table[2][-2]
+    assert first.startswith("0  ") and first.rstrip().endswith(f"  {run.folder}")
+    assert f"  {points(run.metrics()['robustness_improvement']['value'])} [" in first
+    assert second.startswith("1  ") and "expected a number of 0 or more, got -1" in second
+    assert third.startswith("2  ") and "optimizer.lr: expected a number" in third
+    assert "mini R" in first and "toy data (mini)" in done.stdout
     made = (run.folder / "metrics.json").stat().st_mtime_ns
     again = sweep(store, cache, *SHORT, "trainer=cpu", "optimizer.lr=1e-3")
     assert again.returncode == 0, again.stderr
