@@ -204,7 +204,8 @@ class PaperTable:
             FittedTable(
                 f"Cost, and accuracy on the sources ({world})",
                 words=tuple(self.cost_columns[:2]),
-                numbers=tuple(self.cost_columns[2:]),
+                numbers=tuple(self.cost_columns[2:-2]),
+                prose=tuple(self.cost_columns[-2:]),
             ),
         )
         for table, cells in zip(tables, (self.cells, self.cost_cells), strict=True):

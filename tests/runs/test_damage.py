@@ -28,7 +28,7 @@ from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.locks import Locks
 from rib.sweeps import cell, cost
-from rib.sweeps.multirun import _records, _table
+from rib.sweeps.multirun import _records, job_table
 from rib.sweeps.status import _progress, say_older
 from tests.support import whole
 
@@ -194,7 +194,7 @@ def test_a_job_of_a_sweep_whose_record_is_damaged_has_failed(tmp_path, text):
     (tmp_path / "job.old.json").write_text("{}")
     (job,) = _records(tmp_path)
     assert job["error"].endswith("job.0.json is damaged")
-    assert job_table([job], tmp_path).row_count == 1
+    assert len(job_table([job], tmp_path).rows) == 1
 
 
 @pytest.mark.parametrize("text", WRONG)
