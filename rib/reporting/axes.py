@@ -14,6 +14,8 @@ def setting_axes(rows: Sequence[Summary]) -> tuple[str, ...]:
     These are the general settings that differ between any rows, and those of a method that differ between its rows.
     """
     axes = []
+    # How external weights were trained is unknown, so it sets no row apart; their name is part of their label.
+    rows = [row for row in rows if not row.is_external]
     for key in dict.fromkeys(key for row in rows for key in row.settings):
         # A strength that only EWC has does not set EWC apart from LwF: it needs a column if EWC has two of them.
         of_method = key.startswith(("method.", "paper."))
@@ -32,8 +34,11 @@ def value_of(row: Summary, axis: str) -> str:
         axis: Name of the setting, ``optimizer.lr`` or ``method.ewc.strength``.
 
     Returns:
-        The value; ``default`` if none was given and none is known; empty if the row's method has no such option.
+        The value; ``default`` if none was given and none is known; empty if the row's method has no such option;
+        ``unknown`` for a training setting of external weights.
     """
+    if row.is_external and row.settings.get(axis) is None:
+        return "" if axis.startswith("method.") else "unknown"
     if axis in row.settings:
         return str(row.settings[axis])
     if not axis.startswith("method."):

@@ -31,6 +31,22 @@ SHARED = (
 OF_A_SUITE = ("protocol.targets", "protocol.reported")
 """Fields that identify a suite: its datasets, not its name. Older results lack them and are compared by name."""
 
+NAMES = {
+    "protocol.numerics": "version of the numerics",
+    "protocol.experiment": "experiment",
+    "protocol.precision": "precision",
+    "protocol.evaluation_precision": "evaluation.precision",
+    "protocol.label_rule": "data.label_rule",
+    "protocol.image_backend": "data.image_backend",
+    "protocol.limit": "data.limit",
+    "protocol.targets": "targets",
+    "protocol.reported": "reported datasets",
+    "protocol.warmup_steps": "optimizer.warmup_steps",
+    "protocol.processes": "number of processes",
+    "protocol.identity": "data.identity",
+}
+"""Names of fields in messages: those of the options where there is one."""
+
 SETTINGS = {
     "epochs": "epochs",
     "batch_size": "batch_size",
@@ -80,14 +96,17 @@ class Group:
     _cells: dict[tuple[Any, ...], dict[int | None, Metrics]] = field(default_factory=dict)
 
     def differences(self, metrics: Metrics) -> list[str]:
-        """List why a run is not comparable with this group, such as ``protocol.limit 60, not null``; empty if it is."""
+        """List why a run is not comparable with this group, such as ``data.limit 60, not null``; empty if it is."""
         if not self.results:
             return []
         # Every member agrees with the first on the table's fields, so comparing with the first one is enough.
         first = self.results[0][1]
         fields = [_table_fields(first), _table_fields(metrics)]
+        if metrics["protocol"]["precision"] is None:
+            # External weights: their scores do not depend on the precision that they were trained in, which is unknown.
+            fields[1]["protocol.precision"] = fields[0]["protocol.precision"]
         if reasons := [*_compare_targets(first, metrics), *_compare(*fields)]:
-            return [*reasons, *_compare_images(first, metrics)]
+            return _shorten([*reasons, *_compare_images(first, metrics)])
         for seed, member in self._cell(metrics).items():
             name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
             if changes := _compare(_cell_fields(member), _cell_fields(metrics)):
@@ -116,15 +135,24 @@ def group_comparable(results: Iterable[Result]) -> list[Group]:
         results: Finished runs, each with its metrics.
 
     Returns:
-        Groups made by this version of rib first, larger ones first.
+        Groups made by this version of rib first; of these, all images before ``data.limit`` and the user's data before
+        mini; then larger groups first.
     """
     groups: list[Group] = []
-    for result in results:
+    # External weights, whose precision is unknown, fit into groups that do not fit together, so they come last.
+    for result in sorted(results, key=lambda result: result[1]["protocol"]["precision"] is None):
         match = next((group for group in groups if not group.differences(result[1])), None)
         if match is None:
             groups.append(match := Group())
         match.add(result)
-    return sorted(groups, key=lambda group: (is_older(group.results[0][1]), -len(group.results)))
+        groups.sort(key=_rank)
+    return groups
+
+
+def _rank(group: Group) -> tuple[bool, bool, bool, int]:
+    metrics = group.results[0][1]
+    quick, toy = metrics["protocol"]["limit"] is not None, metrics["data"]["kind"] == "mini"
+    return is_older(metrics), quick, toy, -len(group.results)
 
 
 def explain_groups(groups: Sequence[Group]) -> list[str]:
@@ -133,18 +161,27 @@ def explain_groups(groups: Sequence[Group]) -> list[str]:
     Args:
         groups: From `group_comparable`. The first needs no line unless an older version of rib made it.
     """
-    lines = []
-    for number, group in enumerate(groups):
-        metrics, count = group.results[0][1], len(group.results)
-        if is_older(metrics):
-            lines.append(
-                f"{count} of the runs: each {older_words(metrics)}, and this version computes different numbers; they "
-                "get tables of their own. To remake a run, repeat the command that made it"
-            )
-        elif number:
-            reasons = "; ".join(groups[0].differences(metrics))
-            lines.append(f"{count} of the runs cannot share a table with the first {len(groups[0].results)}: {reasons}")
-    return lines
+    return [text for number in range(len(groups)) if (text := explain_group(groups, number))]
+
+
+def explain_group(groups: Sequence[Group], number: int) -> str:
+    """Return a message that says why the runs of one group get a table of their own; empty if there is no reason.
+
+    Args:
+        groups: From `group_comparable`.
+        number: Index of the group.
+    """
+    metrics, count = groups[number].results[0][1], len(groups[number].results)
+    runs = "1 run" if count == 1 else f"{count} runs"
+    if is_older(metrics):
+        return (
+            f"{runs}: each {older_words(metrics)}, and this version computes different numbers; they get "
+            "tables of their own. To remake a run, repeat the command that made it"
+        )
+    if number == 0:
+        return ""
+    reasons = "; ".join(groups[0].differences(metrics))
+    return f"{runs} cannot share the first table (of {len(groups[0].results)}): {reasons}"
 
 
 def _table_fields(metrics: Metrics) -> dict[str, Any]:
@@ -191,7 +228,14 @@ def _compare_images(first: Metrics, second: Metrics) -> list[str]:
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     keys = dict.fromkeys([*first, *second])
     values = {key: (first.get(key), second.get(key)) for key in keys}
-    return [f"{key} {_spell(b)}, not {_spell(a)}" for key, (a, b) in values.items() if a != b]
+    return [f"{NAMES.get(key, key)} {_spell(b)}, not {_spell(a)}" for key, (a, b) in values.items() if a != b]
+
+
+def _shorten(reasons: Sequence[str]) -> list[str]:
+    """Leave out what follows from another reason: a digest that differs, and images that data.limit has left out."""
+    because = any(reason.startswith(("data.limit ", "data.kind ")) for reason in reasons)
+    words = [reason for reason in reasons if not (because and reason.startswith("different images"))]
+    return [word for word in words if not word.startswith("data.digest ")] or words
 
 
 def _spell(value: Any) -> str:

@@ -8,17 +8,19 @@ The caller chooses the runs; `paper_table` raises a RibError if they cannot shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rib.data.worlds import catalog_of, describe_kind, title_of
 from rib.errors import RibError
 from rib.reporting.axes import setting_axes, value_of
+from rib.reporting.bold import best_rows, note_on_bold
 from rib.reporting.comparability import explain_groups, group_comparable
 from rib.reporting.formatting import before_after, points, with_interval, world
 from rib.reporting.layout import FittedTable
 from rib.reporting.markup import escape_latex, markdown_table
+from rib.reporting.sorting import Order
 from rib.reporting.summary import LEVEL, Summary, label_with_options, summarise
 from rib.runs.measure import interval_dict
 from rib.runs.run import Result
@@ -29,13 +31,22 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 TEST = (
-    f"differs from plain fine-tuning of the same model: two-sided paired z-test of the difference in mRI over the "
-    f"sources and seeds that both have, photographs resampled (closed form), Holm over {{comparisons}} comparisons at "
-    f"{100 * LEVEL:.0f} %; it covers a new sample of images, not another training"
+    f"differs from plain fine-tuning of the same model: paired z-test of mRI over new samples of images (not another "
+    f"training), Holm over {{comparisons}} comparisons at {100 * LEVEL:.0f} %"
 )
 
 COST = ("images trained per run", "scored", "seconds", "device")
 """Headings of the columns that say what one run costs, the mean over seeds and sources."""
+
+VALUES: Mapping[str, Callable[[Summary], float | str]] = {
+    "mRI": lambda row: row.over_images.value,
+    "source": lambda row: row.source_after,
+    "val": lambda row: row.val_after,
+    "seconds": lambda row: row.seconds,
+    "model": lambda row: row.model,
+    "method": lambda row: label_with_options(row.method, row.options),
+}
+"""Value of each column that rows can be sorted by."""
 
 TRIAL = " (search trial)"
 """Suffix of the method in rows whose runs were made to choose a setting."""
@@ -54,6 +65,8 @@ class PaperTable:
         kind: Kind of data, ``mini`` or ``user``.
         suite: Name of the suite.
         about: Description of data, suite and switches.
+        num_runs: Number of runs behind the rows.
+        selection: Sentence that says which runs were left out by filters; empty if none was.
     """
 
     rows: Sequence[Summary]
@@ -64,6 +77,14 @@ class PaperTable:
     kind: str
     suite: str
     about: str
+    num_runs: int
+    selection: str = ""
+
+    @property
+    def title(self) -> str:
+        """Title of the table: data, suite, number of runs and their sources."""
+        count = f"{self.num_runs} run{'s' * (self.num_runs != 1)}"
+        return f"Robustness improvement on {self.about}: {count} on {', '.join(map(self._short, self.sources))}"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -92,26 +113,17 @@ class PaperTable:
     @property
     def shared(self) -> str:
         """Text that names the options of all rows, ``All with epochs=1, data.limit=60``; empty if there is none."""
-        return "All with " + ", ".join(f"{k}={v}" for k, v in self.common.items()) if self.common else ""
+        if not self.common:
+            return ""
+        external = [row for row in self.rows if row.is_external]
+        has_all = all(k in row.options for row in external for k in self.common)
+        who = "All" if has_all else "All but external weights"
+        return f"{who} with " + ", ".join(f"{k}={v}" for k, v in self.common.items())
 
     @property
     def best(self) -> set[int]:
-        """Indices of the rows printed in bold: those with the best mRI of their model.
-
-        Only rows with every source count. As mRI is computed on the targets, taking the best of several settings of
-        one method would select on them: of such rows only the default setting counts, and trials of a search never do.
-        """
-        eligible = [
-            i for i, row in enumerate(self.rows) if len(row.improvement) == len(self.sources) and self._can_be_best(row)
-        ]
-        # Rows are sorted best first, so that in reverse order the best one of a model is written last.
-        tops = {self.rows[i].model: self.rows[i].over_images.value for i in reversed(eligible)}
-        return {i for i in eligible if self.rows[i].over_images.value == tops[self.rows[i].model]}
-
-    def _can_be_best(self, row: Summary) -> bool:
-        """Return True if a row may be bold: its method's only or default setting, and no trial of a search."""
-        settings = sum((other.model, other.method) == (row.model, row.method) for other in self.rows)
-        return not row.is_trial and (settings == 1 or self.label(row) == row.method)
+        """Indices of the rows printed in bold (`rib.reporting.bold`)."""
+        return best_rows(self.rows, len(self.sources))
 
     @property
     def notes(self) -> list[str]:
@@ -119,25 +131,15 @@ class PaperTable:
         missing = [self._short(name) for name in self.asked if name not in self.sources]
         compared = sum(row.against_plain is not None for row in self.rows)
         lines = [
-            "RI and mRI (its mean over sources) in percentage points; 95 % intervals over images, then over seeds; "
-            f"{title_of('imagenet_val', self.kind)} in percent, before > after; {self.about}.",
+            "RI, and mRI, its mean over sources, in percentage points; 95 % intervals over images, then over seeds; "
+            f"{title_of('imagenet_val', self.kind)} in percent, before > after.",
             f"No run on {', '.join(missing)}: mRI is over the other sources." if missing else "",
             self.shared and f"{self.shared}.",
-            self._note_on_bold,
+            note_on_bold(self.rows, self.best),
             f"* {TEST.format(comparisons=compared)}." if compared else "",
+            self.selection and f"{self.selection}.",
         ]
         return [line for line in lines if line]
-
-    @property
-    def _note_on_bold(self) -> str:
-        """Note that explains which rows are bold and which cannot be; empty if there is nothing to explain."""
-        note = "Bold: best mRI of a model" if self.best else "Nothing is bold"
-        if all(map(self._can_be_best, self.rows)):
-            return f"{note}." if self.best else ""
-        return (
-            f"{note}. Of a method with several settings only the default can be bold, and search trials cannot: the "
-            "best of them would be selected on the targets."
-        )
 
     @property
     def columns(self) -> list[str]:
@@ -196,7 +198,7 @@ class PaperTable:
         world = describe_kind(self.kind)
         tables = (
             FittedTable(
-                f"RI by source, and mRI ({world}, suite {self.suite})",
+                self.title,
                 words=tuple(self.columns[:2]),
                 numbers=tuple(self.columns[2:]),
                 notes=tuple(self.notes),
@@ -224,7 +226,7 @@ class PaperTable:
         # Two spaces end a line in Markdown; a bare asterisk would start italics.
         notes = "\n".join(f"{line}  " for line in self.notes).replace("* differs", "\\* differs")
         cost = markdown_table(self.cost_columns, [self.cost_cells(row) for row in self.rows])
-        return f"{markdown_table(self.columns, rows)}\n{notes}\n\n{cost}"
+        return f"**{self.title}**\n\n{markdown_table(self.columns, rows)}\n{notes}\n\n{cost}"
 
     def latex(self) -> str:
         r"""Return the main table as LaTeX, to ``\input`` in a paper that uses the package booktabs."""
@@ -238,7 +240,7 @@ class PaperTable:
                 lines.append(r"\midrule")
             lines.append(" & ".join(cells) + r" \\")
         layout = "ll" + "r" * (len(self.columns) - 2)
-        notes = [r"\par\smallskip\footnotesize " + r"\\ ".join(map(escape_latex, self.notes))]
+        notes = [r"\par\smallskip\footnotesize " + r"\\ ".join(map(escape_latex, [f"{self.title}.", *self.notes]))]
         body = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
         return "\n".join(["% needs booktabs", *body, *notes]) + "\n"
 
@@ -283,13 +285,21 @@ class PaperTable:
         return title_of(name, self.kind).removeprefix("ImageNet-")
 
 
-def paper_table(results: Iterable[Result], store: RunStore, asked: Sequence[str] = ()) -> PaperTable:
+def paper_table(
+    results: Iterable[Result],
+    store: RunStore,
+    asked: Sequence[str] = (),
+    order: Order | None = None,
+    selection: str = "",
+) -> PaperTable:
     """Build the paper's table from fine-tuned runs that are comparable.
 
     Args:
         results: Finished runs, each with its metrics; pretrained ones are skipped.
         store: The store that holds them and their `pretrained` runs.
         asked: Sources that the table is meant to cover; a note names those without a run.
+        order: Order of the rows; None for the best of each model first.
+        selection: Sentence that says which runs were left out by filters, for the notes.
 
     Raises:
         RibError: If there is no fine-tuned run, if the runs cannot share a table (the message says what differs), or
@@ -306,18 +316,25 @@ def paper_table(results: Iterable[Result], store: RunStore, asked: Sequence[str]
     kind = metrics[0]["data"]["kind"]
     catalog = catalog_of(kind)
     rows = summarise(groups[0].results, store, catalog)
+    if order is not None:
+        rows = order.sort(rows, VALUES)
     with_runs = {source for row in rows for source in row.improvement}
     sources = tuple(name for name in catalog.specs if name in with_runs)
     axes = setting_axes(rows)
-    general = {k: v for k, v in rows[0].options.items() if not k.startswith("method.")}
-    common = {k: v for k, v in general.items() if all(row.options.get(k) == v for row in rows)}
+    # Options of external weights are those of their scoring: they have no say in what the other rows share.
+    trained = [row for row in rows if not row.is_external] or rows
+    general = {k: v for k, v in trained[0].options.items() if not k.startswith("method.")}
+    common = {k: v for k, v in general.items() if all(row.options.get(k) == v for row in trained)}
     # A source that has runs counts as asked for.
     wanted = tuple(name for name in catalog.specs if name in {*asked, *sources})
-    return PaperTable(rows, axes, common, sources, wanted, kind, metrics[0]["suite"], _about(metrics))
+    suite, about = metrics[0]["suite"], _about(metrics)
+    return PaperTable(rows, axes, common, sources, wanted, kind, suite, about, len(metrics), selection)
 
 
 def _no_seeds(row: Summary) -> str:
     """Return the text shown in place of an interval over seeds, which says why a row has none."""
+    if row.is_external:
+        return "no seed"
     return "one seed" if len(row.seeds) < 2 else "seeds share runs"
 
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.config.shipped import shipped_nodes
-from rib.data.worlds import catalog_of
 from rib.errors import RibError, nearest
-from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.comparability import Group, group_comparable
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import world_of
 from rib.reporting.layout import output
+from rib.reporting.remedies import remedies
+from rib.reporting.report_files import remove_stale, write_remedies
+from rib.reporting.selection import describe_filters, select_runs
+from rib.reporting.sorting import Order, parse_order
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
@@ -28,50 +31,82 @@ if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
 
 
+FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
+"""Options of `rib.report` that select runs."""
+
+MOST_RUNS = 40
+"""Most runs that are printed one by one; runs.csv has all of them."""
+
+
 def report(config: ReportConfig) -> list[Path]:
     """Print tables of a store's fine-tuned runs, one set per group of comparable runs, and write them with figures.
 
     Args:
         config: Its ``paths.runs`` is the store, ``out`` the folder to write into (null: ``<store>/report``),
-            ``sources`` the sources to report (null: all), ``logger`` a dashboard that shows the tables as well.
+            ``models``, ``methods``, ``sources``, ``seeds``, ``suite`` and ``where`` select runs (null: all), ``sort``
+            is the column to sort by, ``logger`` a dashboard that shows the tables as well.
 
     Returns:
-        The files written, those of the first group first.
+        The files written, those of the first group first. Files of an earlier report in the folder are removed.
 
     Raises:
         RibError: If there is nothing to report; the message says what the store holds instead.
     """
-    store = RunStore(config.paths.runs)
-    trained = _fine_tuned(store, config.sources)
-    reported = trained if config.search_trials else without_trials(trained, store)
-    if trials := len(trained) - len(reported):
+    store, order = RunStore(config.paths.runs), parse_order(config.sort)
+    trained = _fine_tuned(store)
+    shown, selection = _select(trained, config, store)
+    with_ri = _with_ri(shown, store)
+    reported = with_ri if config.search_trials else without_trials(with_ri, store)
+    if trials := len(with_ri) - len(reported):
         say(f"left out of the report: {trials} results of rib.search trials; include them with search_trials=true")
     if not reported:
         raise RibError(
             f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found {trials} "
             "results of trials; include them with search_trials=true"
         )
+    if selection:
+        say(selection)
     groups = group_comparable(reported)
-    for line in explain_groups(groups):
-        say(line)
     out = Path(config.out) if config.out else store.root / "report"
     written = []
     for number, group in enumerate(groups, start=1):
         # A suite that was changed on the command line carries a star behind its name.
         suite = shipped_nodes("suite").get(group.results[0][1]["suite"].rstrip("*"), {}).get("sources", [])
-        asked = [*suite, *(config.sources or [])]
-        files, table = write_report(group.results, store, out, asked, "" if number == 1 else f"_{number}")
+        # A source outside the suite counts if it was asked for.
+        asked = [*suite, *(() if config.sources is None else (m["source"] for _, m in group.results))]
+        suffix = "" if number == 1 else f"_{number}"
+        files, table = write_report(group.results, store, out, asked, suffix, order, selection)
         written += files
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
-    return written
+    return [*written, *finish_report(out, groups, written)]
 
 
-def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Result]:
-    """Return a store's fine-tuned runs that have an RI, on the given sources (None: on all).
+def finish_report(out: Path, groups: Sequence[Group], written: Sequence[Path]) -> list[Path]:
+    """Say why some runs got tables of their own and how to make comparable ones, and remove stale files.
+
+    Args:
+        out: The report's folder.
+        groups: All groups of the report.
+        written: Files of the report.
+
+    Returns:
+        The file with all commands, if there are any.
+    """
+    found = remedies(groups)
+    for remedy in found:
+        for line in remedy.lines:
+            say(line)
+    commands = write_remedies(out, found)
+    remove_stale(out, [*written, *commands])
+    return commands
+
+
+def _fine_tuned(store: RunStore) -> list[Result]:
+    """Return a store's fine-tuned runs.
 
     Raises:
-        RibError: If there is none, or none on one of the sources.
+        RibError: If there is none.
     """
     finished = _finished(store)
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
@@ -80,29 +115,34 @@ def _fine_tuned(store: RunStore, sources: Sequence[str] | None) -> Sequence[Resu
             f"paths.runs: {store.root} has {_count(finished)} without training (pretrained, or external weights "
             f"without a source) and none that was fine-tuned; make one with {_training_command(store)} +method=NAME"
         )
-    wanted = [(run, m) for run, m in trained if sources is None or m["source"] in sources]
-    known = dict.fromkeys(m["source"] for _, m in trained)
-    absent = [source for source in sources or () if source not in known]
-    datasets = {name for _, m in trained for name in catalog_of(m["data"]["kind"]).specs}
-    # A dataset without runs is no mistake as long as other sources have some; a name that is no dataset always is one.
-    unknown = [name for name in absent if name not in datasets]
-    if unknown or not wanted:
-        name = (unknown or absent or [""])[0]
-        raise RibError(
-            f"sources: expected sources with fine-tuned runs in {store.root}, got "
-            f"{name if unknown else ', '.join(absent) or 'an empty list'}; available: {', '.join(known)}"
-            f"{nearest(name, [*known, *datasets]) if unknown else ''}"
-        )
+    return trained
+
+
+def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
+    """Return the runs that match the config's filters, and a sentence that says how many these are, if not all."""
+    filters = {name: getattr(config, name) for name in FILTERS}
+    shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
+    total, number = _number(trained), _number(shown)
+    given = describe_filters(**filters)
+    return shown, f"{number} of {total} runs shown: {given}" if given and len(shown) < len(trained) else ""
+
+
+def _with_ri(shown: Sequence[Result], store: RunStore) -> list[Result]:
+    """Return the runs that have an RI and are up to date; say which are not.
+
+    Raises:
+        RibError: If there is none.
+    """
     stale = out_of_date_in(store)
-    if outdated := [(run, m) for run, m in wanted if run.key in stale]:
+    if outdated := [(run, m) for run, m in shown if run.key in stale]:
         say(
             f"left out of the report: {_count(outdated)} made from runs whose weights have changed since, such as "
             f"{outdated[0][0].folder}; remake them with the commands that made them"
         )
-    with_ri = [(run, m) for run, m in wanted if m["robustness_improvement"] and run.key not in stale]
+    with_ri = [(run, m) for run, m in shown if m["robustness_improvement"] and run.key not in stale]
     if not with_ri:
         raise RibError(
-            f"paths.runs: {store.root} has {_count(wanted)} with fine-tuning, but no RI: each was scored on no target "
+            f"paths.runs: {store.root} has {_count(shown)} with fine-tuning, but no RI: each was scored on no target "
             "besides its own source; score them on a suite with python -m rib.evaluate runs=FOLDER suite=NAME"
         )
     return with_ri
@@ -143,13 +183,23 @@ def _metrics_files(run: Run) -> list[Metrics]:
         return []
 
 
+def _number(results: Sequence[Result]) -> int:
+    return len({run.folder for run, _ in results})
+
+
 def _count(results: Sequence[Result]) -> str:
-    number = len({run.folder for run, _ in results})
+    number = _number(results)
     return f"{number} run{'' if number == 1 else 's'}"
 
 
 def write_report(
-    results: Sequence[Result], store: RunStore, out: Path, asked: Sequence[str] = (), suffix: str = ""
+    results: Sequence[Result],
+    store: RunStore,
+    out: Path,
+    asked: Sequence[str] = (),
+    suffix: str = "",
+    order: Order | None = None,
+    selection: str = "",
 ) -> tuple[list[Path], PaperTable | None]:
     """Print the tables of comparable runs, and write them to a folder with their figures.
 
@@ -162,6 +212,8 @@ def write_report(
         out: Folder to write into.
         asked: Sources that mRI is taken over; runs on others appear in runs.csv only. Empty for all sources with runs.
         suffix: Appended to every file's name, before its extension.
+        order: Order of the rows; None for that of each table.
+        selection: Sentence that says which runs were left out by filters.
 
     Returns:
         The files, and the paper's table, which is None if no run is on one of the sources.
@@ -182,12 +234,11 @@ def write_report(
         raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
     console = output()
     metrics = [m for _, m in results]
-    console.print(runs_table.comparison_table(metrics), "")
     files = [out / f"runs{suffix}.csv"]
-    write_atomically(files[0], pd.DataFrame(runs_table.comparison_rows(metrics)).to_csv(index=False).encode())
+    write_atomically(files[0], pd.DataFrame(runs_table.comparison_rows(metrics, order)).to_csv(index=False).encode())
     table = None
     if on_sources := [(run, m) for run, m in results if m["source"] in asked or not asked]:
-        table = paper_table(on_sources, store, asked)
+        table = paper_table(on_sources, store, asked, order, selection)
         for shown in table.rich():
             console.print(shown, "")
         summary = out / f"summary{suffix}.csv"
@@ -196,6 +247,8 @@ def write_report(
         write_atomically(summary.with_suffix(".tex"), table.latex().encode())
         style.save(figures.summary_figure(table), summary.with_suffix(".png"))
         files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
+    if len(metrics) <= MOST_RUNS:
+        console.print(runs_table.comparison_table(metrics, order), "")
     # With more methods than colours the figure could not be read.
     if len({method_label(m) for m in metrics}) <= len(style.SERIES):
         files.append(style.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rib.config.schema import BatchNorm
 from rib.data.worlds import title_of
 from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
 from rib.reporting.layout import FittedTable
+from rib.reporting.sorting import Order
+from rib.reporting.summary import EXTERNAL_NAME
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.runs.run import Run
 
 
-def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
+VALUES: Mapping[str, Callable[[dict[str, Any]], float | str]] = {
+    "mRI": lambda row: float(row["ri"]),
+    "source": lambda row: float(row["source_after"]),
+    "val": lambda row: float(row["val_after"]),
+    "seconds": lambda row: float(row["seconds"]),
+    "model": lambda row: str(row["model"]),
+    "method": lambda row: _method_with_options(row),
+}
+"""Value of each column that rows can be sorted by."""
+
+
+def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list[dict[str, Any]]:
     """Return one row per fine-tuned run: its settings, RI, accuracy and time.
 
     Args:
         runs: Metrics; pretrained runs and those without an RI are left out.
+        order: Order of the rows; None: by source, model, method and seed.
 
     Returns:
-        Rows sorted by source, model, method and seed. RI with its interval in percentage points, accuracy on the
+        The rows; ``name`` is that of external weights. RI with its interval in percentage points, accuracy on the
         source and on ImageNet val in percent, images trained (an image once per epoch) and scored, seconds for
         both, and the device.
     """
@@ -37,7 +51,8 @@ def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
                 "model": m["model"],
                 "source": m["source"],
                 "method": m["method"],
-                "options": ", ".join(f"{k}={v}" for k, v in m["options"].items()),
+                "name": m["options"].get(EXTERNAL_NAME, ""),
+                "options": ", ".join(f"{k}={v}" for k, v in m["options"].items() if k != EXTERNAL_NAME),
                 "seed": m["seed"],
                 "ri": improvement["value"],
                 "ri_low": improvement["low"],
@@ -53,10 +68,11 @@ def comparison_rows(runs: Sequence[Metrics]) -> list[dict[str, Any]]:
                 "device": cost.get("device", ""),
             }
         )
-    return sorted(rows, key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
+    rows.sort(key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
+    return rows if order is None else order.sort(rows, VALUES)
 
 
-def comparison_table(runs: Sequence[Metrics]) -> FittedTable:
+def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> FittedTable:
     """Return the rows of `comparison_rows` as a table for the terminal."""
     kind = runs[0]["data"]["kind"]
     table = FittedTable(
@@ -65,18 +81,24 @@ def comparison_table(runs: Sequence[Metrics]) -> FittedTable:
         numbers=("seed", "RI, points", "source %", "val %", "seconds"),
         notes=("RI in percentage points, with 95 % intervals over images only; accuracies before > after.",),
     )
-    for row in comparison_rows(runs):
+    for row in comparison_rows(runs, order):
         table.add_row(
             title_of(row["source"], kind),
             row["model"],
-            row["method"] + (f" ({row['options']})" if row["options"] else ""),
-            str(row["seed"]),
+            _method_with_options(row),
+            "" if row["seed"] is None else str(row["seed"]),
             with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),
             before_after(row["source_before"], row["source_after"]),
             before_after(row["val_before"], row["val_after"]),
             f"{row['seconds']:.1f}",
         )
     return table
+
+
+def _method_with_options(row: Mapping[str, Any]) -> str:
+    """Return the method of a row with its options in parentheses; external weights go by their own name."""
+    method = f"{row['name']} ({row['method']})" if row["name"] else row["method"]
+    return method + (f" ({row['options']})" if row["options"] else "")
 
 
 def missing_controls(results: Sequence[tuple[Run, Metrics]]) -> list[str]:

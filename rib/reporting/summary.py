@@ -26,11 +26,15 @@ from rib.reporting.formatting import cost_of
 from rib.reporting.image_changes import Cell, ChangesReader, cell_of, changes_of
 from rib.runs.metrics_file import improvement_of
 from rib.runs.run import Result
+from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
 from rib.runs.trials import trials_in
 from rib.schemas.metrics import Metrics
 
 PLAIN = "finetune"
+
+EXTERNAL_NAME = f"method.{EXTERNAL}.name"
+"""Option that holds the name of external weights."""
 
 LEVEL = 0.05
 """Significance level of the adjusted p-values."""
@@ -87,6 +91,11 @@ class Summary:
     is_trial: bool
 
     @property
+    def is_external(self) -> bool:
+        """True for weights that were trained outside rib, whose training settings are unknown."""
+        return self.method == EXTERNAL
+
+    @property
     def is_significant(self) -> bool:
         """True if the row's mRI differs from that of plain fine-tuning (paired test over images, Holm-corrected)."""
         return self.against_plain is not None and self.p_adjusted < LEVEL
@@ -98,7 +107,10 @@ def method_label(metrics: Metrics) -> str:
 
 
 def label_with_options(method: str, options: Mapping[str, Any]) -> str:
-    """Return a method's name followed by options, ``ewc strength=10``."""
+    """Return a method's name followed by options, ``ewc strength=10``; external weights go by their own name."""
+    if method == EXTERNAL:
+        options = dict(options)
+        method = f"{options.pop(EXTERNAL_NAME, 'weights')} ({EXTERNAL})"
     return method + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in options.items())
 
 

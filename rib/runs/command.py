@@ -45,11 +45,12 @@ PRETRAINED_OPTIONS = (
 """Prefixes of the options that matter to a run that trains nothing."""
 
 
-def command_for(made: Config | Metrics, **changes: Any) -> str:
+def command_for(made: Config | Metrics, weights: Path | None = None, **changes: Any) -> str:
     """Return the shell command that makes a run, as one line for a POSIX shell.
 
     Args:
         made: A run's config (`config_of` for a finished one), or its metrics where it has no config.
+        weights: File of weights from elsewhere; None leaves it to the user, who is told its digest.
         **changes: Fields of the config to change, ``method={}``, ``batch_norm="frozen"``, ``force=True``.
 
     Returns:
@@ -62,7 +63,7 @@ def command_for(made: Config | Metrics, **changes: Any) -> str:
     config = made if isinstance(made, Config) else _from_metrics(made)
     # Field by field, since a BenchmarkConfig is a Config too and has options that rib.train refuses.
     config = replace(Config(**{field.name: getattr(config, field.name) for field in fields(Config)}), **changes)
-    program, words, missing = _Command(config).build()
+    program, words, missing = _Command(config, weights).build()
     line = shlex.join(["python", "-m", program, *words])
     return f"{line}  # {'; '.join(dict.fromkeys(missing))}" if missing else line
 
@@ -88,13 +89,25 @@ def scoring_command_of(run: Run, metrics: Metrics | None = None) -> str:
         run: A run in its store.
         metrics: The metrics file whose suite to score; None for that of the suite that it was first scored on.
     """
-    words = [rib.config.spell_override("runs", str(run.folder))]
     try:
-        arguments = _Command(config_of(run, metrics)).build()[1]
-        words += [word for word in arguments if word.startswith(SCORING_ARGUMENTS)]
-    except RibError:
-        pass  # a run without a readable config is scored with the defaults
-    return shlex.join(["python", "-m", "rib.evaluate", *words, "force=true"])
+        return f"{scoring_command_for(run, config_of(run, metrics))} force=true"
+    except RibError:  # a run without a readable config is scored with the defaults
+        folder = rib.config.spell_override("runs", str(run.folder))
+        return shlex.join(["python", "-m", "rib.evaluate", folder, "force=true"])
+
+
+def scoring_command_for(run: Run, config: Config) -> str:
+    """Return the shell command that scores a finished run on the suite, and in the way, that a config asks for.
+
+    Args:
+        run: A run in its store.
+        config: Its suite, evaluation and predictions are those of the command.
+
+    Raises:
+        RibError: If the config has an option that this version of rib does not know.
+    """
+    words = [word for word in _Command(config).build()[1] if word.startswith(SCORING_ARGUMENTS)]
+    return shlex.join(["python", "-m", "rib.evaluate", rib.config.spell_override("runs", str(run.folder)), *words])
 
 
 def config_of(run: Run, metrics: Metrics | None = None) -> Config:
@@ -133,8 +146,9 @@ def config_of(run: Run, metrics: Metrics | None = None) -> Config:
 class _Command:
     """Builder of the shell command (program and Hydra overrides) that reproduces one config."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, weights: Path | None = None) -> None:
         self.config = config
+        self.weights = weights
         self.external = EXTERNAL in config.method
         self.trains = not (self.external or PRETRAINED in config.method)
         self.missing: list[str] = []
@@ -166,8 +180,10 @@ class _Command:
         if not self.external:
             return "rib.train", words
         node = self.config.method[EXTERNAL]
-        self.missing.append(f"FILE is the file of weights whose SHA-256 begins with {node['digest'][:16]}")
-        return "rib.evaluate", ["weights=FILE", rib.config.spell_override("name", node["name"]), *words]
+        if self.weights is None:
+            self.missing.append(f"FILE is the file of weights whose SHA-256 begins with {node['digest'][:16]}")
+        file = rib.config.spell_override("weights", "FILE" if self.weights is None else str(self.weights))
+        return "rib.evaluate", [file, rib.config.spell_override("name", node["name"]), *words]
 
     def _compose(self, *words: str) -> DictConfig:
         return rib.config.compose_node("evaluate" if self.external else "train", *words)

@@ -168,21 +168,22 @@ def _make_controls(plan: Plan, store: RunStore, workers: Executor, outcome: Outc
 
 def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     """Show the tables of the grid's finished runs; results that are not comparable never share a table."""
-    from rib.reporting.comparability import explain_groups, group_comparable
-    from rib.reporting.report import show_report, write_report
+    from rib.reporting.comparability import group_comparable
+    from rib.reporting.report import finish_report, show_report, write_report
 
     done = [(cell.run, metrics) for cell in plan.wanted if cell.run and (metrics := cell.metrics)]
     trained = [(run, m) for run, m in done if m["robustness_improvement"] and m["method"] != PRETRAINED]
     # Named by its cells: repeating the command, in any order of options, replaces its own tables and no others.
     out = store.root / "grids" / digest_of(sorted(cell.id for cell in plan.wanted))
     groups = group_comparable(trained)
-    for line in explain_groups(groups):
-        say(line)
+    written = []
     for number, group in enumerate(groups, start=1):
         sources = list(dict.fromkeys(m["source"] for _, m in group.results))
         files, table = write_report(group.results, store, out, sources, "" if number == 1 else f"_{number}")
+        written += files
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
+    finish_report(out, groups, written)
 
 
 def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:

@@ -1,8 +1,8 @@
 """External weights, fine-tuned outside rib, scored as a run of method `external`.
 
 The run's key depends on the digest of the weights file, the pretrained model that it was fine-tuned from, and the
-source, which does not count as a target. How it was trained is unknown, so the run has no options besides a name. Its
-precision is the one given as ``precision=``, since runs of different precisions cannot share a table.
+source, which does not count as a target. How it was trained is unknown, so the run has no options besides a name. A
+precision given as ``precision=`` is recorded; without one it shares tables with runs of any precision.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import rib.config
 from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config
 from rib.errors import RibError
@@ -18,6 +19,7 @@ from rib.runs.resolve import resolve
 from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
 from rib.runtime.files import file_digest
+from rib.sweeps.run_paths import is_finished
 from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
 
 
@@ -46,24 +48,40 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
         raise RibError(
             f"method={'+'.join(config.method)}: external weights always have method {EXTERNAL}; leave method out"
         )
-    node = {"name": config.name or file.stem, "digest": file_digest(file)}
+    stored = _stored(file)
+    name = config.name or (stored["name"] if stored else file.stem)
+    node = {"name": name, "digest": stored["digest"] if stored else file_digest(file)}
     plain = {name: getattr(config, name) for name in Config.__dataclass_fields__}
     spec = resolve(Config(**plain | {"method": {EXTERNAL: node}, "force": False}))
     known = spec.catalog.specs
     if spec.source_name not in ("none", *known):
         raise RibError(f"dataset={spec.source_name}: there is no such dataset; known: {', '.join(known)}")
     job = replace(scoring_job_of(spec, RunStore(config.paths.runs), {}), weights=file, force=config.force)
-    _check_name(node["name"], job)
+    _check_name(node, job)
     if job.run.metrics() is None:
         # Raises for weights that do not fit, before anything is written to the store.
         build(replace(spec.start, weights=file), len(spec.catalog.wnids))
     return job
 
 
-def _check_name(name: str, job: ScoringJob) -> None:
+def _stored(file: Path) -> dict[str, str] | None:
+    """Return the recorded name and digest if a file holds the weights of an external run of a store, else None.
+
+    The store keeps them in its own format. They are the same weights, whatever became of the file that they came from.
+    """
+    if file.name != "weights.safetensors" or not is_finished(file.parent):
+        return None
+    node: dict[str, str] | None = rib.config.load_config(file.parent / "config.yaml").method.get(EXTERNAL)
+    return node
+
+
+def _check_name(node: dict[str, str], job: ScoringJob) -> None:
     """Raise a RibError if other external weights have the same name: both would be the same row of a table."""
-    spec = job.spec
+    spec, name = job.spec, node["name"]
     for other in job.store.finished(model=spec.start.name, source=spec.source_name, method=EXTERNAL):
         other_name = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")
-        if other_name == name and other.key != job.run.key:
+        if other_name != name or other.key == job.run.key:
+            continue
+        # The same weights may have several runs, with and without data.limit, which never share a table.
+        if (_stored(other.weights_file) or node)["digest"] != node["digest"]:
             raise RibError(f"name: other weights already have the name {name} ({other.folder}); give name=ANOTHER")

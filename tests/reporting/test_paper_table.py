@@ -122,8 +122,9 @@ def test_the_table_is_the_one_recomputed_from_the_stored_predictions(store):
         ]
         expected.append(f"| {' | '.join(cells)} |")
     lines = table.markdown().splitlines()
-    assert lines[0] == "| model | method | mini A | mini Cartoon | mRI [images] | [seeds] | sources | val % |"
-    assert lines[2:4] == expected
+    assert lines[0] == "**Robustness improvement on toy data (mini), suite seven*: 8 runs on mini A, mini Cartoon**"
+    assert lines[2] == "| model | method | mini A | mini Cartoon | mRI [images] | [seeds] | sources | val % |"
+    assert lines[4:6] == expected
     frame = table.frame().set_index("method")
     assert frame.loc["wise_ft", "p"] == pytest.approx(ours["wise_ft"]["p"], rel=1e-6)
     assert frame.loc["wise_ft", "p_holm"] == frame.loc["wise_ft", "p"]
