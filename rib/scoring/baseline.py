@@ -63,19 +63,18 @@ def _of_run(run: Run, dataset: str, tree: ImageTree) -> Predictions:
     scores = [metrics["scores"][dataset] for metrics in views if dataset in metrics["scores"]]
     entry = next((entry for entry in scores if entry["images"] == tree.digest), None)
     if entry is None:
-        limit, kind = views[0]["protocol"]["limit"], views[0]["data"]["kind"]
+        protocol, kind = views[0]["protocol"], views[0]["data"]["kind"]
         if not scores:
             raise RibError(
                 f"before: {run.folder} was not scored on {dataset}; give datasets={sorted(views[0]['scores'])}, or "
                 f"score it with python -m rib.evaluate runs={run.folder}"
             )
         raise RibError(
-            f"before: {run.folder} was scored on other images of {dataset} ({kind} data, limit={limit}) than these "
-            f"{len(tree):,}; give the same data and limit, or score its model: before=MODULE"
+            f"before: {run.folder} was scored on other images of {dataset} ({kind} data, limit={protocol['limit']}, "
+            f"data.label_rule={protocol['label_rule']}) than these {len(tree):,}; give the same data, limit and label "
+            "rule, or the run's model: before=MODULE"
         )
-    predictions = run.load_predictions(dataset, entry["key"])
-    _check_labels(predictions, dataset, tree)
-    return predictions
+    return run.load_predictions(dataset, entry["key"])
 
 
 def _of_score(score: Score, dataset: str, tree: ImageTree) -> Predictions:
@@ -85,13 +84,9 @@ def _of_score(score: Score, dataset: str, tree: ImageTree) -> Predictions:
             f"before: that score is of other images of {dataset} ({len(other):,} in {other.folder}) than these "
             f"{len(tree):,}; give both the same data and limit"
         )
-    _check_labels(predictions, dataset, tree)
-    return predictions
-
-
-def _check_labels(predictions: Predictions, dataset: str, tree: ImageTree) -> None:
     if not np.array_equal(predictions.label, tree.labels):
-        raise RibError(f"before: its labels of {dataset} are others; give the same data.label_rule")
+        raise RibError(f"before: that score has other labels of {dataset}; give both the same data.label_rule")
+    return predictions
 
 
 def measured(

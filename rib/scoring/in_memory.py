@@ -21,6 +21,7 @@ from rib.data.transform import Transform
 from rib.data.tree import ImageTree
 from rib.data.worlds import cache_dir
 from rib.errors import RibError
+from rib.metrics.robustness import targets_of
 from rib.models.evaluation_transform import EvaluationTransform, recorded_transform
 from rib.runs.predictions import Predictions
 from rib.runs.resolve import scored_images
@@ -121,6 +122,7 @@ def _score(
         improvement,
         suite_label(config.suite),
         source,
+        targets_of(source, config.suite.targets),
         "" if baseline is None else baseline.description,
         catalog.kind,
         config.data.limit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -66,6 +66,7 @@ class Score:
             in metrics.json; None without a model to compare with, or without a target.
         suite: Name of the suite.
         source: The dataset that the model was fine-tuned on, left out of RI; ``none`` if it was not given.
+        targets: Datasets that count towards RI.
         against: Description of the model that it is compared with; empty without one.
         kind: ``mini`` for toy data, ``user`` for real images.
         limit: Largest number of images scored per dataset; None for all.
@@ -75,6 +76,7 @@ class Score:
     robustness_improvement: RobustnessImprovement | None
     suite: str
     source: str
+    targets: Sequence[str]
     against: str
     kind: str
     limit: int | None
@@ -164,9 +166,8 @@ class Score:
         """RI in words, or that there is none."""
         if self.robustness_improvement is None:
             return "no RI (no model to compare with)" if not self.against else "no RI (no target)"
-        targets = self.robustness_improvement["targets"]
-        interval = with_interval(self.robustness_improvement)
-        return f"RI {interval} percentage points over {len(targets)} targets (95 %, images only)"
+        count, interval = len(self.targets), with_interval(self.robustness_improvement)
+        return f"RI {interval} percentage points over {count} target{'s' * (count != 1)} (95 %, images only)"
 
     def __str__(self) -> str:
         return f"{self.title}\n{self.table().drop(columns='title').to_string(float_format='%.2f')}\n{self.summary}"
@@ -182,5 +183,4 @@ class Score:
     def _role(self, dataset: str) -> str:
         if dataset == self.source:
             return "source"
-        improvement = self.robustness_improvement
-        return "target" if improvement is None or dataset in improvement["targets"] else "reported"
+        return "target" if dataset in self.targets else "reported"
