@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from rib.data.crop_cache import crops_of
 from rib.data.dataset import Batch, Images
+from rib.data.loader import batch_loader, chunks
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
@@ -107,7 +108,7 @@ class RIBDataModule(L.LightningDataModule):
     def loader_of(self, tree: ImageTree, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Return a loader like that of `evaluation_loader` for any images, such as those held out of the source."""
         size = self.evaluation_batch_size
-        return self._loader(self._images(tree), _chunks(range(rank, len(tree), world), size))
+        return self._loader(self._images(tree), chunks(range(rank, len(tree), world), size))
 
     def batches_of(self, tree: ImageTree, batches: Sequence[Sequence[int]]) -> DataLoader[Batch]:
         """Return a loader of the given batches, each a list of positions of images in ``tree``."""
@@ -129,7 +130,7 @@ class RIBDataModule(L.LightningDataModule):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self.source), generator=generator)[:count].sort().values
         images = self._images(self.source)
-        loader = self._loader(images, _chunks(chosen[rank::world].tolist(), SOURCE_BATCH))
+        loader = self._loader(images, chunks(chosen[rank::world].tolist(), SOURCE_BATCH))
         position_of = torch.zeros(len(self.source), dtype=torch.long)
         position_of[chosen] = torch.arange(len(chosen))
         return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
@@ -161,35 +162,4 @@ class RIBDataModule(L.LightningDataModule):
         # Cached crops need no decoding, so no processes for it either.
         if workers is None:
             workers = 0 if images.crops is not None else min(8, cores())
-        return _Loader(
-            images,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=_keep_batch,
-            pin_memory=torch.cuda.is_available(),  # torch warns of pinning without a GPU
-        )
-
-
-class _Loader(DataLoader[Batch]):
-    """DataLoader that reports an unreadable image as a one-sentence `RibError`, without a worker's traceback."""
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-            return
-        except RibError as error:
-            # torch re-raises a worker's error with its traceback as text and the message at the end. The traceback
-            # object holds the loader's processes in a reference cycle, on which garbage collection would wait for five
-            # seconds per worker: drop it.
-            message = str(error).rpartition("RibError: ")[2].strip()
-            error.__traceback__ = None
-        raise RibError(message)
-
-
-def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
-    return [list(indices[i : i + size]) for i in range(0, len(indices), size)]
-
-
-def _keep_batch(batch: Any) -> Any:
-    """Collate function that returns a batch unchanged, since `Images` returns whole batches already."""
-    return batch
+        return batch_loader(images, batches, workers)

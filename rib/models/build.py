@@ -25,6 +25,7 @@ def build(start: Start, outputs: int) -> Classifier:
     from rib.models.adapters import PROMPT
     from rib.models.classifier import Classifier
     from rib.models.convert import fit_to_network
+    from rib.models.evaluation_transform import record_transform
     from rib.models.state import check_finite, read_weights
     from rib.models.zero_shot import ZeroShot
 
@@ -37,6 +38,7 @@ def build(start: Start, outputs: int) -> Classifier:
     state = fit_to_network(start, stored, backbone)
     if (num_outputs := int(getattr(backbone, "num_classes", outputs))) != outputs:
         raise RibError(f"model={start.name}: expected {outputs} outputs, the checkpoint has {num_outputs}")
+    record_transform(backbone, start.transform)  # for whoever gets the plain network, without its Start
     model = Classifier(backbone, start.transform.mean, start.transform.std)
     model.load_stored({**state, **prompt})
     return model.eval()

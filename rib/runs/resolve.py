@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from rib.config.schema import Config
 from rib.data import catalog as catalogs
+from rib.data.catalog import Catalog
 from rib.data.folders import MissingDatasetError
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
@@ -78,26 +80,8 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
     cache = cache_dir(config.paths.cache)
     start = resolver.once(["start", asdict(config.model)], lambda: find_start(config.model, cache, resolver.download))
     catalog, root = resolver.once(["data", config.data.root], lambda: find_data(config))
-    records = Path(config.paths.runs) / "datasets"
-
-    def tree(name: str) -> ImageTree:
-        dataset = errata.read_dataset(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
-        data = config.data
-        key_fields = ["images", name, asdict(data), asdict(config.paper)]
-        whole = resolver.once(
-            key_fields, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
-        )
-        return whole if config.data.limit is None else whole.limit(config.data.limit)
-
-    wanted = dict.fromkeys([*config.suite.targets, *config.suite.reported])
-    scored = {}
-    for name in wanted:
-        try:
-            scored[name] = tree(name)
-        except MissingDatasetError as error:
-            if not config.data.allow_incomplete:
-                raise
-            say(f"dataset left out of scoring: {error}")
+    find = partial(_images_of, config, catalog, root, Path(config.paths.runs) / "datasets", resolver)
+    scored = _scored(config, find)
     digests = cache / "digests"
     # Nothing is trained, so neither the licence of the source nor a recipe matters.
     if PRETRAINED in config.method or EXTERNAL in config.method:
@@ -109,7 +93,7 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
             f"dataset={name}: {dataset.licence} Use it as a target, or, if its authors have allowed you to train on "
             f"it, set data.objectnet_training={PERMISSION}"
         )
-    source, held_out = _subset(scored[name] if name in scored else tree(name), config)
+    source, held_out = _subset(scored[name] if name in scored else find(name), config)
     recipe = resolve_recipe(config, catalog, len(source))
     spec = RunSpec(config, catalog, start, source, scored, recipe, held_out, records=digests)
     if method_stack.merging_method(config) is not None:
@@ -118,6 +102,47 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
     if (probe := ingredients.probe(config)) is not None:
         return replace(spec, probe=_ingredient(spec, "linear_probe", probe, resolver))
     return spec
+
+
+def scored_images(config: Config, records: Path) -> tuple[Catalog, dict[str, ImageTree]]:
+    """Find the images that a config scores, without a model: those of its suite, at most ``data.limit`` of each.
+
+    Args:
+        config: Its ``data``, ``suite`` and ``paths`` are read.
+        records: Folder for saved listings and file digests.
+
+    Returns:
+        The catalog, and the images by dataset.
+
+    Raises:
+        RibError: If a dataset is missing or invalid.
+    """
+    catalog, root = find_data(config)
+    return catalog, _scored(config, partial(_images_of, config, catalog, root, records, Resolver()))
+
+
+def _scored(config: Config, find: Callable[[str], ImageTree]) -> dict[str, ImageTree]:
+    """Return the images of the datasets that a suite scores, by name, without missing ones where that is allowed."""
+    scored = {}
+    for name in dict.fromkeys([*config.suite.targets, *config.suite.reported]):
+        try:
+            scored[name] = find(name)
+        except MissingDatasetError as error:
+            if not config.data.allow_incomplete:
+                raise
+            say(f"dataset left out of scoring: {error}")
+    return scored
+
+
+def _images_of(config: Config, catalog: Catalog, root: Path, records: Path, resolver: Resolver, name: str) -> ImageTree:
+    """Return the images of one dataset, at most ``data.limit`` of them."""
+    dataset = errata.read_dataset(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
+    data = config.data
+    key_fields = ["images", name, asdict(data), asdict(config.paper)]
+    whole = resolver.once(
+        key_fields, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
+    )
+    return whole if data.limit is None else whole.limit(data.limit)
 
 
 def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: Resolver) -> Ingredient:

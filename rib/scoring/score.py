@@ -37,6 +37,7 @@ def score_all(
     precision: str = "32-true",
     keep_logits: bool = False,
     combine: Callable[[Sequence[Tensor]], Tensor] | None = None,
+    gather: bool = True,
     advance: Advance = lambda done, note: None,
 ) -> list[Predictions] | None:
     """Return the predictions of models for all images of a dataset, in one pass over the images.
@@ -51,6 +52,7 @@ def score_all(
         keep_logits: Keep the logits (N, C) as well.
         combine: Combines the models' logits, (B, C) each, to those of one ensemble, (B, C); None to score each model
             on its own.
+        gather: Join the predictions of all processes; False where each process has all images itself.
         advance: Progress callback, called with the number of images in each finished batch.
 
     Returns:
@@ -67,7 +69,9 @@ def score_all(
         model.eval()
     device = torch.device(device)
     batch_columns: list[list[dict[str, Tensor]]] = []
-    with torch.inference_mode(), exact_float32(), _autocast(device, precision):
+    # Not inference_mode, which is no faster here: tensors that a user's network keeps (position embeddings, say) could
+    # not be trained with afterwards.
+    with torch.no_grad(), exact_float32(), _autocast(device, precision):
         for images, labels, index in batches:
             images, labels = images.to(device, non_blocking=True), labels.to(device)
             # float32 before the softmax: under autocast logits come in half precision.
@@ -75,7 +79,8 @@ def score_all(
             combined = outputs if combine is None else [combine(outputs)]
             batch_columns.append([{"index": index, **_columns(logits, labels, keep_logits)} for logits in combined])
             advance(len(index), "")
-    shares = _gather([_concatenate(columns) for columns in zip(*batch_columns, strict=True)])
+    mine = [_concatenate(columns) for columns in zip(*batch_columns, strict=True)]
+    shares = _gather(mine) if gather else [mine]
     if shares is None:
         return None
     # A rank without images (more processes than images) has an empty share.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from rib.reporting.report import report
 from rib.runs.keys import NUMERICS
 from rib.runs.run import Run
 from rib.runs.store import RunStore
-from rib.sweeps.rescore import evaluate
+from rib.sweeps.rescore import evaluate, evaluate_results
 from rib.sweeps.run_paths import matching_paths
 
 QUICK = ("epochs=1", "data.images_per_class=3", "data.limit=60")
@@ -346,3 +348,27 @@ def test_why_a_run_is_not_what_its_config_would_make_now_is_named(old, ask_evalu
     assert "the images of imagenet_r are no longer those that it was trained on" in why(trained_on=trained)
     older = {**metrics["protocol"], "numerics": NUMERICS - 1}
     assert f"it was made by an older version of rib (numerics {NUMERICS - 1}, now {NUMERICS})" in why(protocol=older)
+
+
+def test_a_limit_is_checked_before_the_work_and_compared_with_the_suite_that_was_scored(old, ask_evaluate):
+    for wrong in (["fail_on=value"], ["fail_below=-1", "fail_on=low"]):
+        with pytest.raises(RibError, match="fail_on"):
+            evaluate(ask_evaluate(f"runs={old.root}/**/finetune/*", *NEW, *wrong))
+    assert not list(old.root.glob("**/metrics.later.json"))
+    results = evaluate_results(ask_evaluate(f"runs={old.root}/**/finetune/*", *NEW, "fail_below=-1"))
+    assert len(results) == 3
+    assert {metrics["suite"] for _, metrics in results} == {"later"}
+    assert all(metrics == run.metrics("later") for run, metrics in results)
+
+
+@pytest.mark.slow
+def test_a_command_ends_with_code_3_below_the_limit(old, cache, tmp_path):
+    """The folders are on stdout all the same, and stderr's last line says by how much."""
+    folder = min(old.root.glob("mini/mini_tiny/imagenet_r/finetune/*"))
+    command = [sys.executable, "-m", "rib.evaluate", f"runs={folder}", f"paths.runs={old.root}", f"paths.cache={cache}"]
+    command += ["trainer=cpu", *OLD, "suite.name=old"]
+    for limit, code in (("-50", 0), ("50", 3)):
+        done = subprocess.run([*command, f"fail_below={limit}"], capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr
+        assert done.stdout.splitlines()[-1] == str(folder.resolve())
+        assert ("its upper end is" in done.stderr.splitlines()[-1]) == (code == 3) if done.stderr else code == 0
