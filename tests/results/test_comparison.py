@@ -106,7 +106,7 @@ def test_corruptions_count_equally_in_classes_too(toy, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"data": {"kind": "user"}}, "one was scored on toy data .mini., the other on real data"),
+        ({"data": {"kind": "user"}}, "one was scored on toy data .mini., the other on user data"),
         ({"accuracy": {}}, r"they share no dataset \(suites seven and seven\); score one of them"),
         (
             {"protocol": {"label_rule": "first"}},
