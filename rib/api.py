@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from rib.errors import RibError
+from rib.reporting.selection import Names, NoMatchError, Where, select_runs
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
-from rib.results.found_runs import FoundRuns, check_names
+from rib.results.found_runs import FoundRuns
 from rib.results.lookup import find_run, find_store
-from rib.runs.run import Run
-from rib.runs.selection import select
+from rib.runs.run import Result, Run
 
 __all__ = ["compare", "find_runs", "finetune", "load"]
 
@@ -106,19 +106,19 @@ def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suit
 
 def find_runs(
     *,
-    method: str | Sequence[str] | None = None,
-    model: str | Sequence[str] | None = None,
-    source: str | Sequence[str] | None = None,
-    seed: int | Sequence[int] | None = None,
+    method: Names = None,
+    model: Names = None,
+    source: Names = None,
+    seed: Names = None,
     suite: str | None = None,
-    where: str | Sequence[str] | Mapping[str, Any] = (),
+    where: Where = None,
     runs: str | Path = "runs",
 ) -> FoundRuns:
     """Return the finished runs of a store, as a sequence of runs and as a table.
 
-    Every argument narrows the search; a list matches any of its values::
+    Every argument narrows the search. A list matches any of its values, and ``*`` in a name any text::
 
-        rib.find_runs(method=["ewc", "finetune"], model="mini_small").table()
+        rib.find_runs(method=["ewc", "finetune"], model="mini_*").table()
         rib.find_runs(method="ewc", where="optimizer.lr=0.01")[0].figure()
 
     Args:
@@ -127,7 +127,8 @@ def find_runs(
         source: Dataset that was fine-tuned on; ``"none"`` for pretrained models.
         seed: Random seed.
         suite: Suite that the runs were scored on; None for each run's first.
-        where: Values of options, set or default: ``"optimizer.lr=0.01"``, several such texts, or a mapping.
+        where: Conditions on options, set or default: ``"optimizer.lr=0.01"``, ``"epochs>=5"``, several such texts, or
+            a mapping from options to values.
         runs: The run store.
 
     Returns:
@@ -137,17 +138,18 @@ def find_runs(
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
     """
     store = find_store(runs)
-    results = [(run, m) for run in store.finished() if (m := run.metrics(suite)) is not None]
-    for key, given in {"method": method, "model": model, "source": source, "seed": seed, "suite": suite}.items():
-        if given is None:
-            continue
-        wanted = [given] if isinstance(given, str | int) else list(given)
-        if key != "seed":
-            check_names(key, wanted, {m[key] for _, m in results})  # type: ignore[literal-required]
-        results = [(run, m) for run, m in results if m[key] in wanted]  # type: ignore[literal-required]
-    found = [FinishedRun(run, m) for run, m in select(results, where)]
-    order = ("source", "model", "method", "options", "seed")
-    return FoundRuns(sorted(found, key=lambda run: [str(run.metrics[name]) for name in order]), store)  # type: ignore[literal-required]
+    # A run that was scored on several suites is found once for each that is asked for.
+    results = [(run, m) for run in store.finished() for m in (run.all_metrics() if suite else [run.metrics()]) if m]
+    try:
+        found = select_runs(results, model, method, source, seed, where, suite, kind=f"runs in {store.root}")
+    except NoMatchError:
+        found = []
+
+    def order(result: Result) -> list[str]:
+        m = result[1]
+        return [str(value) for value in (m["source"], m["model"], m["method"], m["options"], m["seed"])]
+
+    return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store)
 
 
 def compare(

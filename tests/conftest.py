@@ -16,6 +16,7 @@ from rib.config import compose
 from rib.config.schema import Config
 from tests.support.gloo import gloo_pool
 from tests.support.schemas import check_files
+from tests.support.toy_store import ToyStore, make_toy_store
 
 __all__ = ["gloo_pool"]
 
@@ -34,6 +35,12 @@ def _files_are_as_their_schemas_say(tmp_path_factory: pytest.TempPathFactory) ->
     before = set(base.iterdir())
     yield
     check_files(set(base.iterdir()) - before)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> ToyStore:
+    """A store with small runs for tests that only read it."""
+    return make_toy_store(tmp_path_factory.mktemp("toy") / "runs", cache)
 
 
 @pytest.fixture

@@ -30,6 +30,10 @@ Where = str | Sequence[str] | Mapping[str, Any] | None
 """Conditions on options, as `rib.config.conditions.parse_conditions` takes them."""
 
 
+class NoMatchError(RibError):
+    """Raised if all names and options exist, but no run matches them."""
+
+
 def select_runs(
     results: Iterable[Result],
     models: Names = None,
@@ -56,7 +60,8 @@ def select_runs(
         The matching runs, in their order; a run that has no such option matches no condition on it.
 
     Raises:
-        RibError: If a filter leaves nothing, or a name or option does not exist; the message names those that do.
+        RibError: If a name or option does not exist; the message names those that do.
+        NoMatchError: If a filter leaves nothing.
     """
     found = list(results)
     filters: tuple[tuple[str, Names, Callable[[Metrics], list[Any]]], ...] = (
@@ -134,7 +139,8 @@ def _select(
     if unknown or not chosen:
         got = str(unknown[0]) if unknown else ", ".join(map(str, absent)) or "an empty list"
         hint = nearest(str(unknown[0]), map(str, exist)) if unknown else ""
-        raise RibError(
+        # Every number may be a seed.
+        raise (RibError if unknown and name != "seeds" else NoMatchError)(
             f"{name}: expected {'suites' if name == 'suite' else name} with {kind}, got {got}; "
             f"available: {', '.join(map(_show, known))}{hint}"
         )
@@ -157,7 +163,7 @@ def _select_where(
             raise RibError(f"where: {name}: there is no such option{_nearest_option(name, known)}")
         kept = [i for i, of_run in enumerate(options) if name in of_run and condition.holds(of_run[name])]
         if not kept:
-            raise RibError(
+            raise NoMatchError(
                 f"where: expected {_describe_kind(kind, done)} and {condition}, found none; "
                 f"{_recorded([of_run[name] for of_run in options if name in of_run], name)}"
             )

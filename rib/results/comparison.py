@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
-from rib.data.worlds import catalog_of, title_of
+from rib.data.worlds import TOY, catalog_of, title_of
 from rib.errors import RibError, nearest
 from rib.metrics import Changes, Interval, robustness_interval
 from rib.models.class_words import class_words
+from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import with_interval, world
 from rib.results import display
 from rib.results.finished_run import FinishedRun, role_of
@@ -217,7 +218,9 @@ class RunComparison:
             difference = with_interval({"value": row["difference"], "low": row["low"], "high": row["high"]})
             numbers = (f"{row['images']:,}", f"{row['first']:.2f}", f"{row['second']:.2f}", difference)
             rows.append((f"{title_of(str(name), self._catalog.kind)}{role}", *numbers, row["won"], row["lost"]))
-        return display.page(self.labels[0], [*lines, *self.notes], headers, rows)
+        models = [run.metrics["model"] for run in (self.first, self.second)]
+        warning = warning_after(models, self._catalog.kind)
+        return display.page(self.labels[0], [*lines, *self.notes, *filter(None, [warning])], headers, rows)
 
 
 def _part(pair: PairedPredictions, kept: NDArray[np.bool_]) -> PairedPredictions:
@@ -237,7 +240,7 @@ def _shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
     ours, theirs = first.metrics, second.metrics
     where = f"{first.key} and {second.key} cannot be compared"
     if ours["data"]["kind"] != theirs["data"]["kind"]:
-        raise RibError(f"{where}: one was scored on toy data (mini), the other on real data")
+        raise RibError(f"{where}: one was scored on {TOY}, the other on user data")
     shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
     if not shared:
         raise RibError(

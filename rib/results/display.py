@@ -9,7 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rib.data.worlds import title_of
-from rib.reporting.formatting import with_interval, world
+from rib.reporting.data_warning import warning_after
+from rib.reporting.formatting import cost_line, with_interval, world
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def run_html(metrics: Metrics, title: str, key: str) -> str:
     improvement, kind = metrics["robustness_improvement"], metrics["data"]["kind"]
     trained = metrics["source"] != "none"
     counted = improvement["targets"] if improvement else []
-    lines = [f"{world(metrics)}, suite {metrics['suite']}, key {key}"]
+    lines = [f"{world(metrics)}, suite {metrics['suite']}, key {key}", cost_line(metrics)]
+    lines += filter(None, [warning_after([metrics["model"]], kind)])
     if improvement and trained:
         lines.insert(0, f"RI {with_interval(improvement)} points over {len(counted)} targets (95 %, images only)")
     columns = ["dataset", "images", *(("before %", "after %", "change, points [95 %]") if trained else ("accuracy %",))]

@@ -116,7 +116,15 @@ class FinishedRun:
         return load_network(self.run, self.metrics)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the state dict of the plain architecture, float32."""
+        """Return the state dict of the plain architecture, float32.
+
+        Raises:
+            RibError: If the run has no weights.
+        """
+        if weightless := {"output_ensemble"} & {*self.metrics["method"].split("+")}:
+            raise RibError(
+                f"{self.run.folder} has no weights of its own: its method, {min(weightless)}, combines predictions"
+            )
         if not self.run.weights_file.is_file():
             raise RibError(f"{self.run.folder} has no weights; make it again with {command_of(self.run, force=True)}")
         return self.run.weights()

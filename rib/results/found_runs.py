@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
-from rib.config.shipped import options
-from rib.data.catalog import real
 from rib.data.worlds import title_of
-from rib.errors import RibError, nearest
-from rib.reporting.formatting import before_after, percent, with_interval, world
+from rib.reporting.data_warning import warning_after
+from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
 from rib.results import display
 from rib.results.finished_run import FinishedRun
 from rib.runs.store import RunStore
@@ -57,8 +55,9 @@ class FoundRuns(Sequence[FinishedRun]):
         Returns:
             By key: ``model``, ``source``, ``method``, ``options`` that are not default, ``seed``, ``suite``, ``data``
             (mini or user), ``ri`` with the ends ``ri_low`` and ``ri_high`` of its 95 % interval over images in
-            percentage points, accuracy in percent on the source and on ImageNet val before and after, ``seconds`` of
-            training and scoring, and ``trial``, True for a trial of `rib.search`.
+            percentage points, accuracy in percent on the source and on ImageNet val before and after, images trained
+            (an image once per epoch) and scored, ``seconds`` for both, the ``device``, and ``trial``, True for a trial
+            of `rib.search`.
         """
         import pandas as pd
 
@@ -76,7 +75,8 @@ class FoundRuns(Sequence[FinishedRun]):
 
     def _repr_html_(self) -> str:
         kinds = dict.fromkeys(world(run.metrics) for run in self._runs)
-        lines = ["; ".join(kinds)] if kinds else []
+        models = [run.metrics["model"] for run in self._runs if run.metrics["data"]["kind"] == "mini"]
+        lines = [*(["; ".join(kinds)] if kinds else []), *filter(None, [warning_after(models, "mini")])]
         rows = [_cells(run) for run in self._runs[:SHOWN]]
         rows += [(text, *[""] * (len(HEADERS) - 1)) for text in self._more()]
         return display.page(f"{_count(self)} in {self._store.root}", lines, HEADERS, rows)
@@ -84,7 +84,8 @@ class FoundRuns(Sequence[FinishedRun]):
 
 COLUMNS = (
     *("key", "model", "source", "method", "options", "seed", "suite", "data", "ri", "ri_low", "ri_high"),
-    *("source_before", "source_after", "val_before", "val_after", "seconds"),
+    *("source_before", "source_after", "val_before", "val_after"),
+    *("images_trained", "images_scored", "seconds", "device"),
 )
 """Columns of the table of runs, the key first."""
 
@@ -94,12 +95,13 @@ HEADERS = ("key", "model", "source", "method", "seed", "RI, points [95 %]", "sou
 def _row(run: FinishedRun) -> dict[str, object]:
     m, improvement = run.metrics, run.metrics["robustness_improvement"]
     source, val = m["accuracy"].get(m["source"]), m["accuracy"].get("imagenet_val")
-    nothing = float("nan")
+    nothing, cost = float("nan"), cost_of(m)
     values = (
         *(run.key, m["model"], m["source"], m["method"], _options(run), m["seed"], m["suite"], m["data"]["kind"]),
         *((improvement["value"], improvement["low"], improvement["high"]) if improvement else [nothing] * 3),
         *(percent(source, "before"), percent(source, "after"), percent(val, "before"), percent(val, "after")),
-        m["seconds"]["fit"] + m["seconds"]["evaluate"],
+        *(cost["images_trained"], cost["images_scored"]),
+        *(m["seconds"]["fit"] + m["seconds"]["evaluate"], cost.get("device", "")),
     )
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -126,23 +128,3 @@ def _options(run: FinishedRun) -> str:
 
 def _count(runs: Sequence[FinishedRun]) -> str:
     return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-
-
-def check_names(field: str, wanted: Sequence[object], found: Iterable[object]) -> None:
-    """Check that names to search for exist: in the store, or among those that rib knows.
-
-    Args:
-        field: ``method``, ``model``, ``source`` or ``suite``.
-        wanted: The names.
-        found: Those in the store.
-
-    Raises:
-        RibError: If a name exists nowhere; the message has the nearest one.
-    """
-    shipped = {"source": [*real().specs, "none"]}.get(field) or options(field)
-    known = {*map(str, found), *shipped}
-    for name in wanted:
-        parts = [part for part in str(name).split("+") if part] if field == "method" else [str(name)]
-        if str(name) not in known and not (parts and known.issuperset(parts)):
-            in_store = ", ".join(sorted({*map(str, found)})) or "none"
-            raise RibError(f"{field}: there is no {field} {name}{nearest(str(name), known)}; in the store: {in_store}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from rib.data.worlds import cache_dir, catalog_of
+from rib.config.schema import ModelConfig
+from rib.data.worlds import catalog_of
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.run import Run
 from rib.runs.usable import check_weights
@@ -43,6 +44,7 @@ def load_network(run: Run, metrics: Metrics) -> Network:
     Raises:
         RibError: If the run has no weights of its own (`output_ensemble`), or they are missing or damaged.
     """
+    import torch
     from torch import nn
 
     from rib.models.build import build
@@ -52,12 +54,21 @@ def load_network(run: Run, metrics: Metrics) -> Network:
     refused = {name: reason for name, reason in NO_WEIGHTS.items() if name != "visual_prompt"}
     config = check_weights(run, metrics, "model", run.folder, refused)
     # The run's own weights in place of the pretrained ones, which may be gone and are not needed.
-    start = find_start(replace(config.model, weights=str(run.weights_file)), cache_dir(config.paths.cache))
-    classifier = build(start, len(catalog_of(metrics["data"]["kind"]).wnids))
+    known = replace(config.model, weights=str(run.weights_file), activation=_activation(config.model))
+    start = find_start(known)
+    with torch.random.fork_rng(devices=[]):  # a network begins with random weights, which these replace
+        classifier = build(start, len(catalog_of(metrics["data"]["kind"]).wnids))
     network = classifier.backbone
     if classifier.prompt is not None:
         network = nn.Sequential(classifier.prompt, network)
     return Network(network.eval(), evaluation_transform(start.transform))
+
+
+def _activation(model: ModelConfig) -> str | None:
+    """Return a model's activation; for timm's own weights it follows from the name, for others the user has said it."""
+    if model.library != "timm" or model.activation is not None or model.weights is not None:
+        return model.activation
+    return "quickgelu" if "_quickgelu" in (model.architecture or model.name) else "gelu"
 
 
 def evaluation_transform(transform: Transform) -> Compose:

@@ -1,0 +1,92 @@
+"""What a store holds, narrowed by what a user knows of a run; an unknown name says the nearest."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import rib
+from rib.results.found_runs import FoundRuns
+from tests.results.test_finished_run import Cells
+
+
+@pytest.fixture
+def find(toy):
+    return lambda **what: rib.find_runs(runs=toy.root, **what)
+
+
+def test_a_search_is_a_sequence_and_a_table(toy, find):
+    found = find(model="mini_tiny", source="imagenet_a")
+    assert {run.key for run in found} == {toy.plain.key, toy.ewc.key}
+    assert list(found) == [found[i] for i in range(len(found))] == [*found[:1], *found[1:]]
+    assert isinstance(found[1:], FoundRuns) and toy.ewc in found and toy.other_model not in found
+    table = found.table()
+    assert table.loc[toy.ewc.key, "ri"] == toy.ewc.ri.value
+    assert table.loc[toy.ewc.key, "source_after"] == 100 * toy.ewc.metrics["accuracy"]["imagenet_a"]["after"]
+    assert {"steps=4", "data.limit=40", "optimizer.lr=0.05"} == set(table.loc[toy.plain.key, "options"].split(", "))
+    assert not table["trial"].any()
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ({"method": "ewc"}, {"ewc"}),
+        ({"method": ["ewc", "finetune"], "seed": 0}, {"plain", "ewc", "other_model"}),
+        ({"seed": [1, 2]}, set()),
+        ({"method": "finetune", "model": "mini_small"}, {"other_model"}),
+        ({"method": "finetune", "model": "mini_tiny", "where": "data.limit=40"}, {"plain"}),
+        ({"where": "data.limit=30"}, {"other_images"}),
+        ({"where": {"data.limit": 30, "model": "mini_tiny"}}, {"other_images"}),
+        ({"where": "method.ewc.strength=1"}, {"ewc"}),  # a default
+        ({"where": ["method.ewc.strength=1.0", "seed=0"], "suite": "seven"}, {"ewc"}),
+        ({"method": ["ewc"], "where": "optimizer.lr<=5e-2"}, {"ewc"}),
+        ({"method": "e*", "model": "mini_*"}, {"ewc"}),
+        ({"method": "ewc", "where": "optimizer.momentum=0.9"}, {"ewc"}),
+        ({"method": "ewc", "where": "optimizer.lr=0.01"}, set()),
+        ({"method": "lwf"}, set()),  # rib knows it, the store has none
+        ({"method": ["ewc", "lwf"], "source": "imagenet_r"}, set()),
+    ],
+)
+def test_a_search_finds_what_matches_all(toy, find, what, names):
+    assert {run.key for run in find(**what)} == {getattr(toy, name).key for name in names}
+
+
+def test_the_pretrained_models_are_found_too(toy, find):
+    found = find(source="none")
+    assert toy.plain.before in found and {run.metrics["method"] for run in found} == {"pretrained"}
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ({"method": "ewcc"}, "methods: expected methods with runs in "),
+        ({"method": "ewcc"}, "; did you mean ewc?"),
+        ({"method": "lwf+wiseft"}, "got lwf+wiseft; available: "),
+        ({"model": "mini_tinny"}, "got mini_tinny; available: mini_small, mini_tiny; did you mean mini_tiny?"),
+        ({"source": "imagenet-a"}, "got imagenet-a; available: imagenet_a, none; did you mean imagenet_a?"),
+        ({"suite": "sevn"}, "got sevn; available: seven"),
+        ({"where": "optimizer.lrr=0.1"}, "where: optimizer.lrr: there is no such option; did you mean optimizer.lr?"),
+        ({"where": "optimizer.lr"}, "where: "),
+    ],
+)
+def test_a_search_for_what_does_not_exist_says_the_nearest(find, what, sentence):
+    with pytest.raises(rib.RibError, match=re.escape(sentence)):
+        find(**what)
+
+
+def test_it_shows_as_a_table(toy, find):
+    found = find()
+    page = Cells(found._repr_html_())
+    texts = [text for _, text in page.texts]
+    assert texts[0] == f"{len(found)} runs in {toy.root}" and "at most 40 images" in texts[1]
+    assert toy.ewc.key[:8] in texts
+    many = FoundRuns([toy.ewc] * 30, found._store)
+    assert "and 10 more" in many._repr_html_() and many._repr_html_().count("<tr>") == 22
+    assert repr(many).splitlines()[-1].strip() == "and 10 more" and len(repr(many).splitlines()) == 22
+
+
+def test_nothing_found_is_an_empty_table(toy, find, tmp_path):
+    for none in (find(method="lwf"), rib.find_runs(runs=tmp_path), rib.find_runs(runs=tmp_path, seed=0)):
+        assert not none and len(none) == 0 and none.table().empty
+        assert "ri" in none.table().columns and "0 runs in" in none._repr_html_() and "0 runs in" in repr(none)
