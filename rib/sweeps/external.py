@@ -17,7 +17,7 @@ from rib.models.build import build
 from rib.runs.resolve import resolve
 from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
-from rib.runtime.files import file_digest
+from rib.runtime.weights_file import find_weights_file, weights_file_digest
 from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
 
 
@@ -34,6 +34,7 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
     file = Path(str(config.weights)).expanduser()
     if (file / "metrics.json").is_file():
         raise RibError(f"weights: {file} is a finished run; score it with runs={file}, or give a file of weights")
+    name, file = config.name or file.stem, find_weights_file(file)
     if not file.is_file():
         what = f"{file} is a folder" if file.is_dir() else f"there is no {file}"
         raise RibError(f"weights: expected a file of weights, {what}")
@@ -46,7 +47,7 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
         raise RibError(
             f"method={'+'.join(config.method)}: external weights always have method {EXTERNAL}; leave method out"
         )
-    node = {"name": config.name or file.stem, "digest": file_digest(file)}
+    node = {"name": name, "digest": weights_file_digest(file)}
     plain = {name: getattr(config, name) for name in Config.__dataclass_fields__}
     spec = resolve(Config(**plain | {"method": {EXTERNAL: node}, "force": False}))
     known = spec.catalog.specs
