@@ -26,6 +26,7 @@ from rib.runs.spec import PRETRAINED
 from rib.runs.usable import check_weights
 from rib.runtime.console import say
 from rib.runtime.content import file_digest_of
+from rib.runtime.weights_file import has_own_digest, weights_file_digest
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ class Subject:
 
         The run's key is not enough: a run that was made again may have other weights under its old key.
         """
-        return file_digest_of(self.run.weights_file, cache_dir(self.config.paths.cache) / "digests")
+        file = self.run.weights_file
+        if has_own_digest(file):
+            return weights_file_digest(file)[:16]
+        return file_digest_of(file, cache_dir(self.config.paths.cache) / "digests")
 
     @property
     def catalog(self) -> Catalog:

@@ -67,6 +67,10 @@ class DashboardPage:
     cache: str | None
 
 
+NOT_SENT = ("command", "git")
+"""Entries of env.json that stay on this machine: the command may hold paths, and commits say what one works on."""
+
+
 def show_page(logger: Mapping[str, Any], page: DashboardPage) -> None:
     """Show a page of results on the dashboard that a config's ``logger`` option names; do nothing if it names none.
 
@@ -170,7 +174,8 @@ def describe_run(spec: RunSpec, run: Run) -> dict[str, Any]:
     for name in ("paths", "logger", "recipe", "force"):
         del config[name]
     del config["data"]["root"]
-    resolved = {"protocol": spec.protocol, "fingerprint": run.key, "environment": run.read_json("env.json")}
+    env = {name: value for name, value in (run.read_json("env.json") or {}).items() if name not in NOT_SENT}
+    resolved = {"protocol": spec.protocol, "fingerprint": run.key, "environment": env}
     resolved["images"] = describe_kind(spec.catalog.kind)
     return {name: shorten_paths(value) for name, value in {**config, **resolved}.items()}
 

@@ -96,6 +96,31 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
     )
 
 
+def licence_of(model: ModelConfig, name: str) -> str:
+    """Return the terms of a pretrained model's weights as its library records them; empty for the user's own file.
+
+    Args:
+        model: The model's config.
+        name: Name of the checkpoint, ``vit_base_patch16_224.augreg_in1k``.
+    """
+    if model.weights is not None:
+        return ""
+    if model.library == "mini":
+        return "Apache-2.0"
+    if model.package is not None:
+        return f"see the Python package {model.package}"
+    repo = model.hub
+    if model.library == "timm":
+        import timm
+
+        architecture = (model.architecture or name).partition(".")[0]
+        cfg = timm.get_pretrained_cfg(f"{architecture}.{model.tag}" if model.tag else model.architecture or name)
+        if cfg is not None and cfg.license:
+            return str(cfg.license)
+        repo = repo or (cfg and cfg.hf_hub_id)
+    return f"see the card of {repo} on the Hugging Face hub" if repo else ""
+
+
 def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
     """Return open_clip's record of the checkpoint that a model's config names, for a zero-shot classifier.
 

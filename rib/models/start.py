@@ -19,6 +19,7 @@ from rib.models.hub import check, fetch, fetch_metadata, is_cached
 from rib.models.mini_weights import NAMES, SIDE, weights_file
 from rib.runtime.content import file_digest_of
 from rib.runtime.files import digest_of
+from rib.runtime.weights_file import find_weights_file, has_own_digest, shards, weights_file_digest
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,14 @@ def _find_weights(model: ModelConfig, known: Checkpoint, cache: Path | None, dow
             name, sha256, size = fetch_metadata(known.name, known.repo, known.files)
             return Path(known.repo, name), sha256[:16], size
         file = fetch(known.name, known.repo, known.files)
-    return file, _file_digest(file.resolve(), cache and cache / "digests"), file.stat().st_size
+    size = sum(part.stat().st_size for part in shards(file))
+    return file, _file_digest(file, cache and cache / "digests"), size
 
 
 def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
     """Return the weights file given by the user, shipped with rib, or in an installed package; None if on the hub."""
     if model.weights is not None:
-        file = Path(model.weights).expanduser()
+        file = find_weights_file(Path(model.weights).expanduser())
         if file.is_dir():
             raise RibError(f"model.weights: {file} is a folder; expected one file that holds all weights")
         if not file.is_file():
@@ -135,10 +137,13 @@ def _local_weights(model: ModelConfig, known: Checkpoint) -> Path | None:
 
 
 def _file_digest(file: Path, records: Path | None) -> str:
-    """Return the first 16 hex digits of a file's SHA-256.
+    """Return the first 16 hex digits of the SHA-256 of a file of weights.
 
     The hub's cache names a large file by its SHA-256, which the download has checked: that is not computed again.
     """
+    if has_own_digest(file):
+        return weights_file_digest(file)[:16]
+    file = file.resolve()
     hub = file.parent.name == "blobs" and file.parents[1].name.startswith("models--")
     if hub and re.fullmatch("[0-9a-f]{64}", file.name):
         return file.name[:16]

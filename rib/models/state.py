@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from rib.errors import RibError
+from rib.models.pickles import conversion_hint, pickled_objects
 from rib.runtime.console import say_once
+from rib.runtime.weights_file import INDEX, is_index, shards
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "state")
 """Names under which training scripts save a model's weights in a larger dictionary."""
@@ -46,7 +48,7 @@ BY_SUFFIX = {
     ".msgpack": "a Flax file",
     ".npz": "an archive of NumPy arrays, as Flax and big_vision write",
     ".npy": "a NumPy array",
-    ".json": "a JSON file, perhaps the index of a model in shards",
+    ".json": "a JSON file",
     ".distcp": "one shard of a distributed checkpoint; merge the shards first",
 }
 """Kinds of files that are not supported, by their suffix."""
@@ -96,7 +98,15 @@ def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def _load(file: Path) -> Any:
-    """Return the content of a weights file, loaded with safetensors or torch."""
+    """Return the content of a weights file, or the tensors of all shards that an index lists."""
+    if not is_index(file):
+        return _load_file(file)
+    say_once(f"{file.name}: {len(shards(file))} shards read as one file")
+    return {name: tensor for shard in shards(file) for name, tensor in _load_file(shard, one_of_many=True).items()}
+
+
+def _load_file(file: Path, one_of_many: bool = False) -> Any:
+    """Return the content of one file, loaded with safetensors or torch."""
     from safetensors.torch import load_file
 
     if file.is_dir():
@@ -107,8 +117,10 @@ def _load(file: Path) -> Any:
         is_safetensors = start[8:9] == b"{"  # the JSON header follows eight bytes that hold its length
         if not is_safetensors and (kind := _unsupported_format(file, start)) is not None:
             raise RibError(f"model.weights: {file} is {kind}; {READS}")
-        if (shard := re.search(r"-\d+-of-(\d+)\.\w+$", file.name)) and int(shard[1]) > 1:
-            raise RibError(f"model.weights: {file} is one of {int(shard[1])} shards; merge them into one file")
+        shard = re.search(r"-\d+-of-(\d+)\.\w+$", file.name)
+        if shard and int(shard[1]) > 1 and not one_of_many:
+            index = file.name.replace(shard[0], f"{file.suffix}{INDEX}")
+            raise RibError(f"model.weights: {file} is one of {int(shard[1])} shards; give their index, {index}")
         if is_safetensors or (file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))):
             return load_file(file)
         # timm's training script saves its arguments, a Namespace, beside the weights.
@@ -143,16 +155,10 @@ def _unsupported_format(file: Path, start: bytes) -> str | None:
 
 def _reason(file: Path, error: Exception) -> str:
     """Describe in a few words why a file could not be loaded."""
-    try:
-        needs = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:
-        needs = []
-    if needs:
+    if needs := pickled_objects(file):
         more = f" and {len(needs) - 1} more" if len(needs) > 1 else ""
-        return (
-            f"it holds Python objects ({sorted(needs)[0]}{more}), whose code rib does not execute; if you trust the "
-            "file, load it yourself and save model.state_dict() alone"
-        )
+        hint = conversion_hint(file, needs)
+        return f"it holds Python objects ({needs[0]}{more}), whose code rib does not execute; {hint}"
     return f"it is damaged, or has another format ({' '.join(str(error).split())[:120]})"
 
 

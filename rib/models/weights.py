@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rib.errors import RibError
 from rib.runtime.files import write_atomically
+from rib.runtime.weights_file import add_metadata
 
 StateDict = Mapping[str, Tensor]
 
@@ -65,19 +66,21 @@ class StoredWeights(StateDict):
         return len(self._names)
 
 
-def save_weights(state: StateDict, file: Path) -> None:
+def save_weights(state: StateDict, file: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Save weights as a safetensors file, atomically; floating-point tensors in float32, integers unchanged.
 
     Args:
         state: The weights, on any device.
         file: The file to write.
+        metadata: Texts for the file's header.
     """
     plain = {name: (t.detach().float() if t.is_floating_point() else t.detach()).cpu() for name, t in state.items()}
     # safetensors refuses tensors that share memory, so tied weights are written twice; they are tied again on loading.
     owner: dict[int, str] = {}
     shared = {name for name, t in plain.items() if owner.setdefault(t.untyped_storage().data_ptr(), name) != name}
     whole = {name: t.clone() if name in shared else t for name, t in plain.items()}
-    write_atomically(file, save({name: t.contiguous() for name, t in whole.items()}))
+    content = save({name: t.contiguous() for name, t in whole.items()})
+    write_atomically(file, add_metadata(content, metadata) if metadata else content)
 
 
 def save_cached(state: StateDict, file: Path) -> None:

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from rib.errors import RibError
 from rib.models.weights import load_cached, save_cached
-from rib.runtime.files import digest_of, file_digest
+from rib.runtime.files import digest_of
 from rib.runtime.locks import hold_while_making
+from rib.runtime.weights_file import weights_file_digest
 
 if TYPE_CHECKING:
     from rib.models.start import Start
@@ -152,7 +153,7 @@ def zero_shot_head(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tenso
     if start.heads is None:
         return {"head.weight": _compute_head(start, state)}
     # The digest of the file that is read, not start.digest: with replaced weights that is another file's.
-    digest = digest_of([file_digest(start.weights)[:16], start.architecture, sentences()])
+    digest = digest_of([weights_file_digest(start.weights)[:16], start.architecture, sentences()])
     file = start.heads / f"{digest}.safetensors"
     if (head := load_cached(file)) is not None:
         return head

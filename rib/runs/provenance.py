@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import rib.config
-from rib.config.user_code import copy_code, installed_versions
+from rib.config.user_code import copy_code, installed_versions, targets, user_code
 from rib.runs.run import Run, weights_digest
 from rib.runs.spec import RunSpec
 from rib.runtime.environment import environment
@@ -38,9 +38,10 @@ def begin_record(spec: RunSpec, run: Run, ingredients: Sequence[Run]) -> None:
 
 
 def record_code(spec: RunSpec, run: Run) -> None:
-    """Write the versions of libraries to env.json, and copy the user's own code to the folder ``code``."""
+    """Write versions, git commits and the command to env.json, and copy the user's own code to the folder ``code``."""
     nodes = [spec.config.method, spec.config.optimizer]
-    env = environment()
+    code = [found for target in targets(nodes) if (found := user_code(target)) is not None]
+    env = environment({name: file for one in code for name, file in one.files.items()})
     env["versions"] |= installed_versions(nodes)
     run.write_json("env.json", env)
     copy_code(nodes, run.folder / "code")

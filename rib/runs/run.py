@@ -12,7 +12,8 @@ from rib.runs.metrics_file import MetricsKey, read_metrics
 from rib.runs.metrics_file import read as _read_json
 from rib.runs.metrics_file import write as _write_json
 from rib.runs.predictions import Predictions
-from rib.runtime.files import digest_of, file_digest
+from rib.runtime.files import digest_of
+from rib.runtime.weights_file import weights_file_digest
 from rib.schemas.files import Environment, Fit, MadeFrom, Scoring
 from rib.schemas.metrics import Metrics, UsedRun
 
@@ -159,7 +160,7 @@ class Run:
         if fit is None:
             return not (self.folder / "metrics.json").is_file()
         expected = fit["weights"]
-        return expected is None or (self.weights_file.is_file() and file_digest(self.weights_file) == expected)
+        return expected is None or (self.weights_file.is_file() and weights_file_digest(self.weights_file) == expected)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the final weights, float32, by the parameter names of the pretrained model (LoRA merged)."""

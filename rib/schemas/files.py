@@ -45,20 +45,37 @@ class MadeFrom(TypedDict):
     weights: list[str | None]
 
 
+class GitState(TypedDict):
+    """State of a git repository when a run began.
+
+    Attributes:
+        commit: Hash of the commit that was checked out.
+        dirty: True if files differed from it; null if git could not say (a bare or very large repository).
+    """
+
+    commit: str
+    dirty: bool | None
+
+
 class Environment(TypedDict):
-    """Software versions and kind of machine that made a run: env.json, without host or user names and paths.
+    """Software versions, code and kind of machine that made a run: env.json, without host and user names.
 
     Attributes:
         versions: Versions of Python, rib and packages.
         platform: Operating system.
         device: Name of the GPU, or kind of CPU.
         threads: CPU threads that torch used.
+        command: Command line without secrets, with the home folder as ~; absent in runs of older versions.
+        git: Git state by what it is of: rib (if it runs from a checkout), cwd (the working folder), and each top-level
+            module of the user's own classes; absent in runs of older versions.
     """
 
     versions: dict[str, str]
     platform: str
     device: str
     threads: int
+    command: NotRequired[str]
+    git: NotRequired[dict[str, GitState]]
 
 
 class Failure(TypedDict):

@@ -18,7 +18,7 @@ from rib.models.build import build
 from rib.runs.resolve import resolve
 from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
-from rib.runtime.files import file_digest
+from rib.runtime.weights_file import find_weights_file, weights_file_digest
 from rib.sweeps.run_paths import is_finished
 from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
 
@@ -33,9 +33,10 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
         RibError: If there is no such file, if its weights do not fit the model, if an option does not apply, or if
             other weights have the same name.
     """
-    file = Path(str(config.weights)).expanduser()
-    if (file / "metrics.json").is_file():
-        raise RibError(f"weights: {file} is a finished run; score it with runs={file}, or give a file of weights")
+    given = Path(str(config.weights)).expanduser()
+    if (given / "metrics.json").is_file():
+        raise RibError(f"weights: {given} is a finished run; score it with runs={given}, or give a file of weights")
+    file = find_weights_file(given)
     if not file.is_file():
         what = f"{file} is a folder" if file.is_dir() else f"there is no {file}"
         raise RibError(f"weights: expected a file of weights, {what}")
@@ -49,8 +50,8 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
             f"method={'+'.join(config.method)}: external weights always have method {EXTERNAL}; leave method out"
         )
     stored = _stored(file)
-    name = config.name or (stored["name"] if stored else file.stem)
-    node = {"name": name, "digest": stored["digest"] if stored else file_digest(file)}
+    name = config.name or (stored["name"] if stored else given.stem)
+    node = {"name": name, "digest": stored["digest"] if stored else weights_file_digest(file)}
     plain = {name: getattr(config, name) for name in Config.__dataclass_fields__}
     spec = resolve(Config(**plain | {"method": {EXTERNAL: node}, "force": False}))
     known = spec.catalog.specs

@@ -18,10 +18,11 @@ from rib.runs.images import data_of
 from rib.runs.run import Run, weights_digest
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
+from rib.runs.weights_metadata import weights_metadata
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.console import rank, say
-from rib.runtime.files import file_digest
 from rib.runtime.processes import device_name, trainer_plugins
+from rib.runtime.weights_file import weights_file_digest
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -69,14 +70,14 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
         # A finite loss does not rule this out: the last step's weights are used by no batch.
         if name := next((name for name, t in state.items() if not t.isfinite().all()), None):
             raise DivergedError(f"training produced NaN or infinite weights ({name}); try a smaller optimizer.lr")
-        save_weights(state, run.weights_file)
+        save_weights(state, run.weights_file, weights_metadata(spec))
         run.write_json(
             "fit.json",
             {
                 "seconds": time.perf_counter() - start,
                 "num_parameters": sum(p.numel() for p in model.parameters()),
                 "notes": notes,
-                "weights": file_digest(run.weights_file),
+                "weights": weights_file_digest(run.weights_file),
                 "device": device_name(str(spec.config.trainer.get("accelerator", "auto"))),
             },
         )

@@ -29,11 +29,12 @@ from rib.runs import method_stack
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runs.store import fit_of
+from rib.runs.weights_metadata import weights_metadata
 from rib.runtime.console import rank
-from rib.runtime.files import file_digest
 from rib.runtime.precision import exact_float32
 from rib.runtime.processes import device_name
 from rib.runtime.progress import track
+from rib.runtime.weights_file import weights_file_digest
 from rib.scoring.score import score
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def save_merged(merging: Merging, run: Run) -> None:
     weights = None if merging.combine else merging.weights()
     if rank() == 0:
         if weights is not None:
-            save_weights(weights, run.weights_file)
+            save_weights(weights, run.weights_file, weights_metadata(merging.spec))
         num_parameters = [fit_of(ingredient)["num_parameters"] for ingredient in merging.runs]
         images = merging.statistics_images()
         notes = merging.method.report() | ({"batch_norm.images": images} if images else {})
@@ -203,7 +204,7 @@ def save_merged(merging: Merging, run: Run) -> None:
                 "seconds": time.perf_counter() - start,
                 "num_parameters": sum(num_parameters) if weights is None else num_parameters[0],
                 "notes": notes,
-                "weights": None if weights is None else file_digest(run.weights_file),
+                "weights": None if weights is None else weights_file_digest(run.weights_file),
                 "device": device_name(str(merging.spec.config.trainer.get("accelerator", "auto"))),
             },
         )

@@ -169,7 +169,7 @@ def test_what_a_run_leaves_behind(ask_for):
     assert len(steps) == 3
     assert float(steps[0]["penalty/ewc"]) == 0
     environment = json.loads((run.folder / "env.json").read_text())
-    assert set(environment) == {"versions", "platform", "device", "threads"}
+    assert set(environment) == {"versions", "platform", "device", "threads", "command", "git"}
     metrics = run.metrics()
     for key in (
         "schema",
