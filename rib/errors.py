@@ -13,6 +13,19 @@ class RibError(Exception):
     """Error that the user can fix; commands print only its message, without a traceback."""
 
 
+class UnknownOptionError(RibError):
+    """Error for an option that does not exist.
+
+    Args:
+        option: Its dotted name.
+        message: The sentence to print.
+    """
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class DamagedError(RibError):
     """Error for a file of the run store that is truncated or was changed after rib wrote it."""
 

@@ -23,7 +23,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of ``rib-report``."""
-    launch(_main)
+    launch(_main, "report")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]
 
 def main() -> None:
     """Run the command ``rib-data``, which is the same as ``python -m rib.data``."""
-    launch(_main)
+    launch(_main, "data")
 
 
 if __name__ == "__main__":
