@@ -14,7 +14,7 @@ class Alias:
         one: Arguments for a single value, which replaces ``{}``.
         several: Arguments for several values, which replace ``{}`` with commas between them; None: as ``one``.
         values: Arguments for certain values, in lower case; ``""`` stands for a flag without a value.
-        note: What to know besides, to end the sentence with.
+        note: What to know besides: with several values, or where there is nothing to write in its place.
     """
 
     one: str
@@ -70,8 +70,9 @@ _RUN: Mapping[str, Alias] = {
         Alias("paths.runs={}"),
     ),
     **dict.fromkeys(("cache", "cache_dir"), Alias("paths.cache={}")),
-    **dict.fromkeys(("source", "src", "train_dataset"), Alias("dataset={}", "-m dataset={}", note="")),
-    **dict.fromkeys(("sources", "datasets"), Alias("dataset={}", "-m dataset={}", note=_SWEEP)),
+    **dict.fromkeys(
+        ("source", "src", "sources", "datasets", "train_dataset"), Alias("dataset={}", "-m dataset={}", note=_SWEEP)
+    ),
     **dict.fromkeys(("models",), Alias("model={}", "-m model={}", note=_SWEEP)),
     **dict.fromkeys(("net", "network", "arch", "architecture", "backbone"), Alias("model={}")),
     **dict.fromkeys(("checkpoint", "ckpt", "pretrained_path", "weights"), Alias("model.weights={}")),
@@ -81,6 +82,7 @@ _RUN: Mapping[str, Alias] = {
     **dict.fromkeys(("targets", "target"), Alias("suite.targets=[{}]")),
     **dict.fromkeys(("benchmark_suite",), Alias("suite={}")),
     **dict.fromkeys(("exp", "protocol"), Alias("experiment={}")),
+    **dict.fromkeys(("resume", "resume_from", "continue"), Alias("", note="an interrupted run resumes by itself")),
     **dict.fromkeys(("overwrite", "rerun", "redo"), Alias("force=true")),
     **dict.fromkeys(("wandb", "use_wandb"), Alias("logger=wandb", values=_OFF)),
     **dict.fromkeys(("tensorboard", "tb"), Alias("logger=tensorboard", values=_OFF)),
@@ -111,7 +113,11 @@ _DATA = ("root", "data_root", "data_dir", "datadir", "data_path", "folder", "dir
 
 ALIASES: Mapping[str, Mapping[str, Alias]] = {
     "train": _RUN,
-    "search": {**_RUN, **dict.fromkeys(("n_trials", "num_trials"), Alias("trials={}"))},
+    "search": {
+        **_RUN,
+        **dict.fromkeys(("n_trials", "num_trials"), Alias("trials={}")),
+        **dict.fromkeys(("lr", "learning_rate", "learningrate"), Alias("optimizer.lr={} search.lr=null")),
+    },
     "benchmark": {**_RUN, **_GRID},
     "evaluate": {
         **_RUN,

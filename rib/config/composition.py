@@ -50,6 +50,10 @@ def compose_command(command: str, schema: type[C], arguments: Sequence[str]) -> 
         return check_config(compose_node(command, *arguments), schema)
     except CONFIG_ERRORS as error:
         raise RibError(explain(error, command, arguments)) from error
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        raise RibError(explain(error, command, arguments)) from error
     except RibError as error:
         raise with_correction(error, command, arguments) from error
 

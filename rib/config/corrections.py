@@ -39,6 +39,8 @@ class Correction:
     @property
     def hint(self) -> str:
         """Text that ends an error message."""
+        if not self.arguments:
+            return f"; leave it out: {self.note}"
         return f"; did you mean {self}?" + (f" ({self.note})" if self.note else "")
 
 
@@ -62,13 +64,17 @@ def correct(command: str, key: str, value: str, arguments: Sequence[str] = ()) -
         return _known(command, name, value)
     if "train" in (command, *_like(command)) and (of_method := _of_method(name, value, arguments)):
         return of_method
-    last = [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]]
+    end = name.rpartition(".")[2]
+    if end in aliases:
+        return _alias(command, aliases[end], value)
+    last = [option for option in known if option.rpartition(".")[2] == end]
     if "." in name or len(last) == 1:
         close = difflib.get_close_matches(name, last, n=1, cutoff=0.0)
         if close:
             return _known(command, close[0], value)
-    close = difflib.get_close_matches(name, [*known, *(a for a in aliases if len(a) > 3)], n=1, cutoff=0.7)
-    close = close or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    cutoffs = (0.7, 0.6) if len(name) > 4 else (0.8, 0.8)  # short names resemble others by chance
+    close = difflib.get_close_matches(name, [*known, *(a for a in aliases if len(a) > 3)], n=1, cutoff=cutoffs[0])
+    close = close or difflib.get_close_matches(name, list(known), n=1, cutoff=cutoffs[1])
     if close and close[0] not in known:
         return _alias(command, aliases[close[0]], value)
     return _known(command, close[0], value) if close else None
@@ -81,10 +87,12 @@ def choose(group: str, value: str) -> Correction | None:
         group: Folder of ``conf/``, ``dataset``.
         value: Name that the group does not have, ``ImageNet-R``; several in brackets.
     """
-    items = split(value)
+    items = split(value.replace("+", ",") if group == "method" else value)
+    if not items:
+        return None
     names = [_choice(group, item) for item in items]
     if any(name is None for name in names):
-        return _model(value) if group == "model" else None
+        return of_library(value) if group == "model" else None
     several = ",".join(str(name) for name in names)
     prefix = "+method" if group == "method" else group
     return Correction((f"{prefix}=[{several}]" if len(names) > 1 else f"{prefix}={several}",))
@@ -139,10 +147,10 @@ def _alias(command: str, alias: Alias, value: str) -> Correction:
         if group in CHOICES:
             items = [_choice(group, item) or item for item in items]
         text = text.replace("{}", ",".join(items) if several else (items[0] if items and group in CHOICES else value))
-        choice = _model(value) if group == "model" and key == "model" and not several else None
+        choice = of_library(value) if group == "model" and key == "model" and not several else None
         usable = choice is not None and items and items[0] not in options("model")
         found += choice.arguments if choice and usable else [spell_text(key, text) if equals else word]
-    return Correction(tuple(found), alias.note)
+    return Correction(tuple(found), alias.note if len(items) > 1 or not found else "")
 
 
 def _of_method(name: str, value: str, arguments: Sequence[str]) -> Correction | None:
@@ -150,6 +158,8 @@ def _of_method(name: str, value: str, arguments: Sequence[str]) -> Correction | 
     nodes = shipped_nodes("method")
     selected = [method for method in selected_methods(arguments) if method in nodes]
     parent, _, last = name.removeprefix("method.").rpartition(".")
+    if name.startswith("method.") and last in nodes and "strength" in nodes[last]:  # method.ewc=3
+        parent, last = last, "strength"
     if not parent:  # ewc_strength, ewc.strength and strength are told apart
         for method in sorted(nodes, key=len, reverse=True):
             if last.startswith(f"{method}_") and last.removeprefix(f"{method}_") in nodes[method]:
@@ -177,17 +187,19 @@ def _of_method(name: str, value: str, arguments: Sequence[str]) -> Correction | 
 def _choice(group: str, value: str) -> str | None:
     """Return the file of a config group that a name probably means."""
     names, name = options(group), normalise(value)
+    if group == "model" and _OPEN_CLIP.fullmatch(value) and of_library(value):
+        return None
     candidates = (value, name, CHOICES.get(group, {}).get(name), f"imagenet_{name}", name.replace("_", ""))
     found = next((candidate for candidate in candidates if candidate in names), None)
     if found is None and "null" in (CHOICES.get(group, {}).get(name), name):
         return "null"
-    if found is None and group == "model" and _model(value):
+    if found is None and group == "model" and of_library(value):
         return None
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return found or (close[0] if close else None)
 
 
-def _model(value: str) -> Correction | None:
+def of_library(value: str) -> Correction | None:
     """Return the arguments for a model of timm or open_clip that was given by its library's name, or for a file."""
     if difflib.get_close_matches(normalise(value), options("model"), n=1, cutoff=0.85):
         return None

@@ -73,9 +73,8 @@ def launch(main: Callable[[], None], command: str) -> None:
             raise
         sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
     except Exception as error:
-        # Hydra 1.3 has no error class for this one (model=null).
         if not wants_traceback and str(error).startswith("Config group override must be"):
-            sys.exit("rib: expected a name for an option that selects a file of conf/ (study, model, ...), got null")
+            sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
         # By its name, since submitit, which raises it, may not be installed.
         if wants_traceback or type(error).__name__ != "UncompletedJobError":
             raise

@@ -44,6 +44,8 @@ def explain(error: Exception, command: str = "train", arguments: Sequence[str] =
         group, _, name = file.rpartition("/") if file.startswith("hydra/") else file.partition("/")
         if group:
             return _explain_choice(group, name, error.options)
+    if text.startswith("Config group override must be"):  # Hydra 1.3 has no error class for this one (model=null)
+        return _explain_no_name(command, arguments)
     if found := re.search(r"Could not load '(\w+)/", text):
         group = str(found[1])
         return f"{group}: expected the name of one file in conf/{group}, got a list; `rib options {group}` shows all"
@@ -64,6 +66,11 @@ def with_correction(error: RibError, command: str, arguments: Sequence[str]) -> 
         command: Name of the command.
         arguments: The command's arguments.
     """
+    needs_list = re.match(r"(\S+): expected a list, ", str(error))
+    for argument in arguments if needs_list else ():
+        key, _, value = argument.partition("=")
+        if needs_list and key.lstrip("+") == needs_list[1] and value:
+            return RibError(f"{argument}: expected a list; did you mean {Correction((f'{key}=[{value}]',))}?")
     if isinstance(error, UnknownOptionError):
         for argument in arguments:
             key, _, value = argument.partition("=")
@@ -100,7 +107,7 @@ def _explain_type(where: str, message: str) -> str | None:
     if found := re.search(r"[Ii]nvalid value '(.*)', expected one of \[(.*)\]", message):
         close = nearest(found[1].lower(), found[2].split(", "), f"{where}=")
         return f"{where}: expected one of {found[2]}, got {found[1]!r}{close}"
-    found = re.search(r"[Vv]alue '(.*)' (?:of type '\w+' )?(?:could not be|is not)", message)
+    found = re.search(r"[Vv]alue '(.*?)'(?: of type '\w+')? (?:could not be|is not)", message)
     kind = re.search(r"(Integer|Float|[Bb]ool)", message)
     if not found or not kind:
         return None
@@ -135,13 +142,24 @@ def _explain_choice(group: str, name: str, known: Sequence[str]) -> str:
     if group in ("data", "paths"):
         option = "data.root" if group == "data" else "paths.runs"
         return f"{group}={name}: expected options of this group by their names; did you mean {option}={name}?"
-    close = nearest(name, known, "+method=" if group == "method" else f"{group}=")
     meant = choose(group, name)
-    return f"{group}={name}: there is no such {group}{meant.hint if meant else close}{listed}"
+    return f"{group}={name}: there is no such {group}{meant.hint if meant else ''}{listed}"
 
 
 _LISTED = {"model": "models", "method": "methods"}
 """Subcommand of rib that lists the files of a config group."""
+
+
+def _explain_no_name(command: str, arguments: Sequence[str]) -> str:
+    """Explain that an option that selects a file of ``conf/`` was given a number or null."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        option = options_of(command).get(key.lstrip("+"))
+        if option and option.group and re.fullmatch(r"-?\d+|null|true|false", value, re.I):
+            devices = Correction(("trainer=ddp", f"trainer.devices={value}"))
+            meant = devices if key == "trainer" and value.isdigit() else choose(option.name, value)
+            return f"{argument}: expected the name of a file in conf/{option.name}{meant.hint if meant else ''}"
+    return "expected a name for an option that selects a file of conf/ (study, model, ...), got null"
 
 
 def _explain_twice(command: str, group: str, arguments: Sequence[str]) -> str:

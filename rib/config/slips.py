@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rib.config.aliases import ALIASES
 from rib.config.conf_comments import COMMANDS, options_of
-from rib.config.corrections import Correction, choose, correct, normalise
+from rib.config.corrections import Correction, choose, correct, normalise, of_library
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, parses, spell_override
 from rib.errors import RibError, nearest
@@ -33,7 +33,7 @@ HYDRA_FLAGS = (
 )
 """All flags of Hydra; what else begins with a dash is a slip."""
 
-GRID_SETS = {"model": "models", "dataset": "sources", "seed": "seeds"}
+GRID_SETS = {"model": "models", "dataset": "sources", "method": "methods", "seed": "seeds"}
 """Options of a run that a grid sets itself in each cell, with the options that it reads instead."""
 
 POSITIONAL = {"report": "paths.runs", "evaluate": "runs", "analyze": "run", "data": "data.root"}
@@ -71,10 +71,22 @@ def tidy(command: str, arguments: Sequence[str]) -> list[str]:
     if wrong := [piece for piece in _pieces(command, arguments) if not piece.right]:
         raise RibError(_explain_pieces(command, wrong))
     for argument in arguments:
-        key, _, value = argument.partition("=")
-        if command == "benchmark" and key in GRID_SETS and (meant := correct(command, key, value)):
-            raise RibError(f"{argument}: a grid sets {key} in each cell and reads {GRID_SETS[key]}{meant.hint}")
+        _check_group(command, argument, arguments)
     return normalise_arguments(arguments)
+
+
+def _check_group(command: str, argument: str, arguments: Sequence[str]) -> None:
+    """Refuse arguments that Hydra accepts but that do something else than they say."""
+    key, _, value = argument.partition("=")
+    bare = key.lstrip("+")
+    if command == "benchmark" and bare in GRID_SETS and (meant := correct(command, bare, value)):
+        raise RibError(f"{argument}: a grid sets {bare} in each cell and reads {GRID_SETS[bare]}{meant.hint}")
+    if bare in ("model", "dataset", "optimizer", "trainer") and "," in value and value.startswith("["):
+        sweep = for_shell(["-m", f"{bare}={value.strip('[]')}"])
+        raise RibError(f"{argument}: expected one name, got a list; {sweep} runs one after the other")
+    chosen = any(re.match(r"\+*(model|experiment)=|--config", other) for other in arguments)
+    if bare == "model.name" and not chosen and (meant := of_library(value)):
+        raise RibError(f"{argument}: the default model is one of mini's{meant.hint}")
 
 
 def normalise_arguments(arguments: Sequence[str]) -> list[str]:
@@ -136,8 +148,8 @@ def explain_syntax(command: str, argument: str, several: bool = False) -> str:
             meant = Correction(_pair(command, key, repaired))
             return f"{argument}: a comma, bracket or = too many or missing; write {meant}"
     quoted = Correction((spell_override(_name(command, key), value),))
-    signs = "quotes, brackets, commas, =, # and letters beyond ASCII need quotes in Hydra"
-    return f"{argument}: {signs}; write this text as {quoted}"
+    signs = " ".join(dict.fromkeys(sign for sign in value if not re.match(r"[\w ./:+%@?|$*-]", sign, re.ASCII)))
+    return f"{argument}: Hydra needs quotes around a text with {signs or 'such a form'}; write {quoted}"
 
 
 def _explain_several(command: str, argument: str, key: str, value: str) -> str:
@@ -150,8 +162,12 @@ def _explain_several(command: str, argument: str, key: str, value: str) -> str:
         stacked = choose("method", f"[{value}]") or Correction((f"+method=[{value}]",))
         return f"{argument}: {stacked} stacks them{sweep}"
     if key in options_of(command) and not options_of(command)[key].default.startswith("["):
-        text = "" if options_of(command)[key].group else f"; one text is {for_shell([spell_override(key, value)])}"
+        option = options_of(command)[key]
+        plain = option.group or re.fullmatch(r"[\d.e+-]+|true|false", option.default) or "lr" in key
+        text = "" if plain else f"; a text with commas is {for_shell([spell_override(key, value)])}"
         return f"{argument}: several values need -m (a sweep){sweep}{text}"
+    if key in options_of(command):
+        return f"{argument}: expected a list; did you mean {for_shell([f'{key}=[{value}]'])}?"
     listed, text = for_shell([f"{key}=[{value}]"]), for_shell([spell_override(key, value)])
     return f"{argument}: several values need -m (a sweep); write a list as {listed}, a text as {text}"
 
@@ -190,6 +206,8 @@ def _flag(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece:
     if normalise(key).startswith("no_") and not value:
         key, value = normalise(key)[3:], "false"
     value = f"[{value}]" if words > 2 and key in options_of(command) else value
+    if not value and not _is_flag(command, key):
+        return Piece(tuple(rest[:words]))
     return Piece(tuple(rest[:words]), correct(command, key, value, arguments))
 
 
@@ -197,7 +215,8 @@ def _continued(command: str, rest: Sequence[str], arguments: Sequence[str]) -> P
     """Read ``NAME=VALUE``, and what belongs to it where its value contains spaces: ``epochs= 3``, ``x=[a, b]``."""
     key, _, value = rest[0].partition("=")
     words = _plain_words(rest[1:], len(rest))
-    if not words or (value and words[0] in [*COMMANDS, *options("method"), *options("model"), *options("dataset")]):
+    names = [*COMMANDS, *options("method"), *options("model"), *options("dataset")]
+    if not words or (value and "/" not in value and words[0] in names):
         return Piece((rest[0],), right=True)
     size = 1
     depth = value.count("[") + value.count("{") - value.count("]") - value.count("}")
@@ -207,7 +226,7 @@ def _continued(command: str, rest: Sequence[str], arguments: Sequence[str]) -> P
         depth += more.count("[") + more.count("{") - more.count("]") - more.count("}")
     if size == 1 and not value:
         value, size = words[0], 2
-    elif size == 1 and normalise(words[0]) in (*options_of(command), *ALIASES[command]):
+    elif size == 1 and "/" not in value and normalise(words[0]) in (*options_of(command), *ALIASES[command]):
         return Piece((rest[0],), right=True)
     elif size == 1:
         value, size = " ".join([value, *words]), 1 + len(words)
@@ -224,6 +243,8 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
         known = all(piece.right or piece.meant for piece in inner)
         return Piece((rest[0],), Correction(tuple(a for part in found for a in part)) if known else None)
     joined = re.match(r"([\w.+/]+?)\s*(?::=|:|=)?\s*=?\s*(.*)$", " ".join(rest[:3]))
+    if command == "data" and rest[0] in ("check", "look", "sheet"):
+        return Piece((rest[0],), Correction((f"action={rest[0]}",)))
     key, _, behind = rest[0].partition(":")
     is_option = normalise(key) in (*options_of(command), *ALIASES[command])
     if joined and len(rest) > 1 and (rest[1].startswith(("=", ":")) or (rest[0].endswith(":") and is_option)):
@@ -232,15 +253,13 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
         return Piece(tuple(rest[:size]), correct(command, key, value, arguments))
     if behind and is_option:
         return Piece((rest[0],), correct(command, key, behind.lstrip("="), arguments))
-    for group in ("method", "model", "dataset", "study", "suite"):
+    for group in ("method", "model", "dataset", "study", "suite", "analysis", "pretrain", "optimizer", "trainer"):
         if group in options_of(command) and normalise(rest[0]) in options(group):
             return Piece((rest[0],), correct(command, group, rest[0], arguments))
     following = _plain_words(rest[1:], len(rest) if normalise(key) in LISTS else 1)
     if is_option and following:
         value = ",".join(following)
         return Piece(tuple(rest[: 1 + len(following)]), correct(command, key, value, arguments))
-    if command == "data" and rest[0] in ("check", "look", "sheet"):
-        return Piece((rest[0],), Correction((f"action={rest[0]}",)))
     if command in POSITIONAL and ("/" in rest[0] or Path(rest[0]).exists()):
         return Piece((rest[0],), Correction((spell_override(POSITIONAL[command], rest[0]),)))
     return Piece((rest[0],), correct(command, key, "", arguments) if is_option and _is_flag(command, key) else None)
@@ -269,7 +288,10 @@ def _explain_pieces(command: str, wrong: Sequence[Piece]) -> str:
             word = piece.words[0]
             if word in COMMANDS:
                 return f"{word}: expected options (NAME=VALUE) after rib {command}, got a second command; leave it out"
-            close = nearest(normalise(word), [*options_of(command), *ALIASES[command]])
+            if (option := correct(command, word.lstrip(DASHES), "0")) and len(option.arguments) == 1:
+                name = option.arguments[0].partition("=")[0]
+                return f"{word}: this option needs a value, {name}=VALUE; `rib options {name.lstrip('+')}` explains it"
+            close = nearest(normalise(word), [*options_of(command), *ALIASES[command]]) if len(word) > 5 else ""
             what = "there is no such option" if word[0] in DASHES else "options are given as NAME=VALUE"
             return f"{word}: {what}{close}; `rib options` lists all"
     arguments = tuple(argument for piece in wrong if piece.meant for argument in piece.meant.arguments)

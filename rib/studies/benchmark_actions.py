@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rib.config.command_schema import BenchmarkConfig
-from rib.errors import RibError
+from rib.errors import RibError, nearest
 from rib.methods.build import build_object
 from rib.runs import archive
 from rib.runs.spec import PRETRAINED
@@ -49,7 +49,8 @@ def act(config: BenchmarkConfig, launcher: Launcher) -> None:
         "import": import_,
     }
     if config.action not in actions:
-        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
+        close = nearest(config.action, actions, "action=")
+        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}{close}")
     actions[config.action](config, launcher)
 
 
