@@ -75,7 +75,7 @@ def help_page(command: str, program: str, columns: int) -> str:
     known = options_of(command)
     lines = [*textwrap.wrap(f"{program}: {summary(file)}", columns), "", "Examples"]
     for example in examples(file)[:3]:
-        lines += _example(example.replace(f"python -m rib.{command}", program), columns)
+        lines += example_lines(example.replace(f"python -m rib.{command}", program), columns)
     rows = [_row(known[name]) for name in MAIN[command] if name in known]
     lines += ["", f"Main options, given as NAME=VALUE ({len(known)} in all)", *definitions(rows, columns)]
     flags = {flag: text for flag, text in FLAGS.items() if flag != "-m" or command in ("train", "search")}
@@ -92,7 +92,7 @@ def definitions(rows: Iterable[tuple[str, str]], columns: int) -> list[str]:
     """Return lines with a term on the left and its wrapped text on the right, or below it in a narrow terminal.
 
     Args:
-        rows: Terms with their texts.
+        rows: Terms with their texts, in which no line ends at a no-break space.
         columns: Width of the terminal.
     """
     rows = list(rows)
@@ -103,7 +103,7 @@ def definitions(rows: Iterable[tuple[str, str]], columns: int) -> list[str]:
         fits = len(term) + 4 <= left
         lines.append(f"  {term:<{left - 2}}{wrapped[0]}".rstrip() if fits else f"  {term}")
         lines += [f"{'':<{left}}{line}" for line in wrapped[1 if fits else 0 :]]
-    return lines
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def show(text: str) -> None:
@@ -141,8 +141,13 @@ def _more(command: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _example(line: str, columns: int) -> list[str]:
-    """Return an example that fits: its remark above it if there is no room behind, and long commands on two lines."""
+def example_lines(line: str, columns: int) -> list[str]:
+    """Return a command that fits: its remark above it if there is no room behind, and long commands on two lines.
+
+    Args:
+        line: The command, with a remark behind ``#``.
+        columns: Width of the terminal.
+    """
     command, _, remark = (
         (part.strip() for part in re.split(r"(\s{2,}#\s)", line, maxsplit=1))
         if "  # " in line
