@@ -29,7 +29,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of ``rib-benchmark``."""
-    launch(_main)
+    launch(_main, "benchmark")
 
 
 if __name__ == "__main__":

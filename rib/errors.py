@@ -20,6 +20,19 @@ class RibError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+class UnknownOptionError(RibError):
+    """Error for an option that does not exist.
+
+    Args:
+        option: Its dotted name.
+        message: The sentence to print.
+    """
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class DamagedError(RibError):
     """Error for a file of the run store that is truncated or was changed after rib wrote it."""
 

@@ -25,7 +25,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of ``rib-pretrain``."""
-    launch(_main)
+    launch(_main, "pretrain")
 
 
 if __name__ == "__main__":

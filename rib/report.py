@@ -27,7 +27,7 @@ def _main(cfg: DictConfig) -> None:
 def main() -> None:
     """Entry point of ``rib-report``."""
     sys.argv[1:] = quote_filters(sys.argv[1:])
-    launch(_main)
+    launch(_main, "report")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of ``rib-search``."""
-    launch(_main)
+    launch(_main, "search")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def _main(cfg: DictConfig) -> Run:
 
 def main() -> None:
     """Entry point of ``rib-train``."""
-    launch(_main)
+    launch(_main, "train")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rib.config.conditions import quote_filters as quote_filters
     from rib.config.defaults import flat_changes as flat_changes
     from rib.config.defaults import shipped_recipes as shipped_recipes
-    from rib.config.messages import spell_override as spell_override
+    from rib.config.spelling import spell_override as spell_override
     from rib.config.unchecked import CONFIG_ERRORS as CONFIG_ERRORS
     from rib.config.unchecked import compose_node as compose_node
     from rib.config.unchecked import has_key as has_key
@@ -42,7 +42,7 @@ _MODULES = {
     "changed_options": "composition",
     "search_path": "unchecked",
     "shipped_recipes": "defaults",
-    "spell_override": "messages",
+    "spell_override": "spelling",
     "load_config": "composition",
     "to_plain": "check",
     "to_yaml": "composition",

@@ -12,11 +12,11 @@ import inspect
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.config.messages import explain_omegaconf
 from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, options, shipped_nodes
-from rib.errors import RibError, nearest
+from rib.errors import RibError, UnknownOptionError, nearest
 
 C = TypeVar("C")
 
@@ -42,6 +42,8 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
     plain = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
     try:
         result = cast("C", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain)))
+    except ConfigKeyError as error:
+        raise UnknownOptionError(str(error.full_key), explain_omegaconf(error, schema)) from error
     except OmegaConfBaseException as error:
         raise RibError(explain_omegaconf(error, schema)) from error
     for name in OPEN_NODES:
@@ -69,6 +71,8 @@ def _check_method(name: str, node: object) -> None:
     if node.keys() == RECORDED.get(name):
         return
     if "_target_" not in node and name not in WITHOUT_TARGET:
+        if name in options("method"):
+            raise RibError(f"method.{name}: method {name} is not selected; add +method={name}")
         raise RibError(
             f"method.{name}: expected a class named in _target_, found none{nearest(name, options('method'))}"
         )
@@ -88,9 +92,8 @@ def _check_node(group: str, node: dict[str, Any], where: str | None = None) -> N
     accepted = accepted | READ_BY_RIB.get(group, frozenset())
     for key, value in node.items():
         if key not in {"_target_", *accepted}:
-            raise RibError(
-                f"{where}.{key}: there is no such option{nearest(key, accepted - {'_target_'}, f'{where}.')}"
-            )
+            close = nearest(key, accepted - {"_target_"}, f"{where}.")
+            raise UnknownOptionError(f"{where}.{key}", f"{where}.{key}: there is no such option{close}")
         if (group, key) == ("method", "lr") and (known or "lr" not in accepted_by_class):
             _check_rate(value, f"{where}.lr")
         elif key in known and not _same_kind(value, known[key]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from rib.config.check import OPEN_NODES, C, check_config, to_plain
 from rib.config.defaults import default_options
-from rib.config.launch import normalise_arguments
-from rib.config.messages import explain
+from rib.config.messages import explain, with_correction
 from rib.config.schema import Config, flat
 from rib.config.shipped import conf_dir, shipped_nodes
+from rib.config.slips import tidy
 from rib.config.unchecked import CONFIG_ERRORS, compose_node, search_path
 from rib.errors import RibError
 
@@ -31,11 +31,31 @@ def compose(*overrides: str) -> Config:
     Raises:
         RibError: For an option or value that does not exist, with the most similar one.
     """
+    return _with_given(compose_command("train", Config, overrides), overrides)
+
+
+def compose_command(command: str, schema: type[C], arguments: Sequence[str]) -> C:
+    """Compose and check the config of a command as the command itself does.
+
+    Args:
+        command: Name of the command, ``benchmark``.
+        schema: Dataclass of its options.
+        arguments: As on the command line.
+
+    Raises:
+        RibError: For an option or value that does not exist, with the right spelling.
+    """
+    arguments = tidy(command, arguments)
     try:
-        cfg = compose_node("train", *normalise_arguments(list(overrides)))
-        return _with_given(check_config(cfg, Config), overrides)
+        return check_config(compose_node(command, *arguments), schema)
     except CONFIG_ERRORS as error:
-        raise RibError(explain(error)) from error
+        raise RibError(explain(error, command, arguments)) from error
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        raise RibError(explain(error, command, arguments)) from error
+    except RibError as error:
+        raise with_correction(error, command, arguments) from error
 
 
 def check_command(cfg: DictConfig, schema: type[C]) -> C:

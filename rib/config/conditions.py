@@ -46,7 +46,7 @@ class Condition:
 
     def __str__(self) -> str:
         """Return the condition as it is written."""
-        from rib.config.messages import spell_override
+        from rib.config.spelling import spell_override
 
         spelt = (spell_override("", value)[1:] for value in self.values)
         return f"{self.option}{self.sign}{','.join(spelt)}"

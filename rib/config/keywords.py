@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from rib.config.messages import spell_override
+from rib.config.spelling import spell_override
 from rib.config.shipped import conf_dir, options
 from rib.errors import RibError
 

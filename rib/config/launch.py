@@ -5,20 +5,20 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import re
-import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rib.config.messages import explain
+from rib.config.help_page import program_name, show_help
+from rib.config.messages import explain, with_correction
+from rib.config.slips import normalise_arguments as normalise_arguments
+from rib.config.slips import tidy
 from rib.errors import RibError
 from rib.runtime.progress import show_command
 
@@ -31,14 +31,17 @@ CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 """System errors that the user can fix, by making room or choosing another folder."""
 
 
-def launch(main: Callable[[], None]) -> None:
+def launch(main: Callable[[], None], command: str) -> None:
     """Run a Hydra main function; an error that the user can fix ends it with one sentence on stderr and exit code 1.
 
     ``HYDRA_FULL_ERROR=1`` is set here, so that Hydra raises errors instead of printing its own long messages. If the
     user has set it already, errors end with their traceback.
 
+    ``--help`` and ``-h`` print rib's own page, before Hydra starts; all other flags are Hydra's.
+
     Args:
         main: Function decorated with ``hydra.main``.
+        command: Name of the command, ``train``.
 
     Raises:
         SystemExit: With code 1 after an error, 3 after a `RobustnessError` (``fail_below``), 130 after an interrupt,
@@ -46,11 +49,14 @@ def launch(main: Callable[[], None]) -> None:
     """
     # On a busy machine OpenMP's spinning threads wait for one another: a mini run of 6 s took 65 s beside two others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    show_command(f"rib.{Path(sys.argv[0]).stem.removeprefix('rib-')}")
-    sys.argv[1:] = normalise_arguments(sys.argv[1:])
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        show_help(command, program_name(command))
+        return
+    show_command(f"rib {command}")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}
     try:
+        sys.argv[1:] = tidy(command, sys.argv[1:])
         main()
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupted fit into exit(1), and SIGTERM (SLURM's time limit) into exit().
@@ -64,16 +70,16 @@ def launch(main: Callable[[], None]) -> None:
         error = stop.__cause__ if isinstance(stop, Stop) else stop
         if wants_traceback:
             raise
-        print(f"rib: {error}", file=sys.stderr)
+        words = with_correction(error, command, sys.argv[1:]) if isinstance(error, RibError) else error
+        print(f"rib: {words}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        sys.exit(f"rib: {_explain_syntax(error) or explain(error)}")
+        sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
     except Exception as error:
-        # Hydra 1.3 has no error class for this one (model=null).
         if not wants_traceback and str(error).startswith("Config group override must be"):
-            sys.exit("rib: expected a name for an option that selects a file of conf/ (study, model, ...), got null")
+            sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
         # By its name, since submitit, which raises it, may not be installed.
         if wants_traceback or type(error).__name__ != "UncompletedJobError":
             raise
@@ -107,40 +113,5 @@ def one_sentence_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig
     return run
 
 
-def _explain_syntax(error: Exception) -> str | None:
-    """Explain in one sentence how to quote an argument that Hydra cannot parse; None for any other error."""
-    from rib.config.messages import spell_override
-
-    several = re.search(r"Ambiguous value for argument '(.*?)'\n", str(error))
-    if not several and not isinstance(error, OverrideParseException):
-        return None
-    argument = several[1] if several else str(getattr(error, "override", ""))
-    key, equals, value = argument.partition("=")
-    if not equals:
-        return f"{argument}: expected NAME=VALUE"
-    as_text = shlex.quote(spell_override(key, value))
-    if several:
-        return f"{argument}: several values need -m (a sweep); write a list as {key}=[{value}], a text as {as_text}"
-    return f"{argument}: quotes, brackets, commas and = have a meaning in Hydra; write this text as {as_text}"
-
-
 class Stop(BaseException):
     """Wrapper that carries a `RibError` past Hydra, which would catch any `Exception` and print its own message."""
-
-
-def normalise_arguments(arguments: list[str]) -> list[str]:
-    """Rewrite command-line arguments into the form that Hydra needs.
-
-    ``method=ewc`` becomes ``+method=ewc``, since the group ``method`` is not in the defaults list. ``axes={...}`` gets
-    ``axes=null`` before it, so that a grid's axes replace those of a study; Hydra would merge them.
-
-    Args:
-        arguments: As the user gave them.
-    """
-    normalised: list[str] = []
-    for argument in arguments:
-        if re.match(r"axes=", argument):
-            normalised += ["axes=null", argument]
-        else:
-            normalised.append(f"+{argument}" if re.match(r"method=", argument) else argument)
-    return normalised

@@ -3,48 +3,81 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from rib.config.command_schema import CKAConfig
+from rib.config.conf_comments import options_of
+from rib.config.corrections import FLAGS, Correction, choose, correct, selected_methods
 from rib.config.schema import Config
 from rib.config.shipped import conf_dir, shipped_nodes
+from rib.config.slips import explain_syntax
 from rib.config.unchecked import compose_node
-from rib.errors import nearest
+from rib.errors import RibError, UnknownOptionError, nearest
+
+SHORT = 12
+"""Largest number of names that a message lists."""
 
 
-def explain(error: Exception) -> str:
-    """Translate an error of Hydra or OmegaConf into one sentence: what was given, and the most similar valid name.
+def explain(error: Exception, command: str = "train", arguments: Sequence[str] = ()) -> str:
+    """Translate an error of Hydra or OmegaConf into one sentence: what was given, and the most similar valid spelling.
 
     Args:
         error: Exception raised when a config was composed or checked.
+        command: Name of the command whose config it was.
+        arguments: The command's arguments.
     """
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group:
-            known = ", ".join(error.options)
-            return f"{group}={name}: there is no such {group}{nearest(name, error.options)}; known: {known}"
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return explain_syntax(command, str(error.override))
+    if found := re.search(r"Ambiguous value for argument '(.*?)'\n", text):
+        return explain_syntax(command, str(found[1]), several=True)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        file = str(error.missing_cfg_file)
+        group, _, name = file.rpartition("/") if file.startswith("hydra/") else file.partition("/")
+        if group:
+            return _explain_choice(group, name, error.options)
+    if text.startswith("Config group override must be"):  # Hydra 1.3 has no error class for this one (model=null)
+        return _explain_no_name(command, arguments)
+    if found := re.search(r"Could not load '(\w+)/", text):
+        group = str(found[1])
+        return f"{group}: expected the name of one file in conf/{group}, got a list; `rib options {group}` shows all"
+    if found := re.search(r"Multiple values for (\w+)\.", text):
+        return _explain_twice(command, str(found[1]), arguments)
     if found := re.search(r"Could not override '([^']+)'", text):
-        key = str(found[1]).lstrip("+")
-        methods = {f"method.{name}.{k}": name for name, node in shipped_nodes("method").items() for k in node}
-        if key in methods:
-            return f"{key}: method {methods[key]} is not selected; add +method={methods[key]}"
-        named = [f"logger.{k}" for node in shipped_nodes("logger").values() for k in node if k != "_target_"]
-        candidates = [*_all_keys(), *methods, *named, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
-        return f"{key}: there is no such option{nearest(key, candidates)}"
+        return _explain_missing(command, str(found[1]).lstrip("+"), arguments)
     if isinstance(error, OmegaConfBaseException):
         return explain_omegaconf(error, Config)
     return " ".join(text.split())
+
+
+def with_correction(error: RibError, command: str, arguments: Sequence[str]) -> RibError:
+    """Return an error of an unknown option with the whole corrected argument, or another error as it is.
+
+    Args:
+        error: Raised when a composed config was checked.
+        command: Name of the command.
+        arguments: The command's arguments.
+    """
+    needs_list = re.match(r"(\S+): expected a list, ", str(error))
+    for argument in arguments if needs_list else ():
+        key, _, value = argument.partition("=")
+        if needs_list and key.lstrip("+") == needs_list[1] and value:
+            return RibError(f"{argument}: expected a list; did you mean {Correction((f'{key}=[{value}]',))}?")
+    if isinstance(error, UnknownOptionError):
+        for argument in arguments:
+            key, _, value = argument.partition("=")
+            if key.lstrip("+") == error.option or key.lstrip("+").startswith(f"{error.option}."):
+                meant = correct(command, key.lstrip("+"), value, arguments)
+                return RibError(f"{error.option}: there is no such option{meant.hint}") if meant else error
+    return error
 
 
 def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
@@ -64,7 +97,95 @@ def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
         return f"{where}: expected a list, {where}=[..]"
     if "missing mandatory value" in message:
         return f"{where}: this option has no default; add {where}=VALUE"
+    if isinstance(error, ValidationError) and (told := _explain_type(where, message)):
+        return told
     return f"{where}: {message[:1].lower()}{message[1:]}" if where else message
+
+
+def _explain_type(where: str, message: str) -> str | None:
+    """Explain a value of the wrong type, and suggest one of the right type where it is clear which."""
+    if found := re.search(r"[Ii]nvalid value '(.*)', expected one of \[(.*)\]", message):
+        close = nearest(found[1].lower(), found[2].split(", "), f"{where}=")
+        return f"{where}: expected one of {found[2]}, got {found[1]!r}{close}"
+    found = re.search(r"[Vv]alue '(.*?)'(?: of type '\w+')? (?:could not be|is not)", message)
+    kind = re.search(r"(Integer|Float|[Bb]ool)", message)
+    if not found or not kind:
+        return None
+    value, number = str(found[1]), _number(str(found[1]))
+    if kind[1].lower() == "bool":
+        close = FLAGS.get(value.lower())
+        return f"{where}: expected true or false, got {value!r}" + (f"; did you mean {where}={close}?" if close else "")
+    expected = "a whole number" if kind[1] == "Integer" else "a number"
+    meant = "null" if value.lower() in ("none", "nan", "") else None
+    if meant is None and number is not None and (kind[1] == "Float" or number == int(number)):
+        meant = f"{number:g}" if kind[1] == "Float" else f"{int(number)}"
+    return f"{where}: expected {expected}, got {value!r}" + (f"; did you mean {where}={meant}?" if meant else "")
+
+
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def _number(text: str) -> float | None:
+    """Return the number that a text probably stands for: ``three``, ``10%``, ``3.0``."""
+    if text.lower() in _WORDS:
+        return _WORDS.index(text.lower())
+    try:
+        return float(text.rstrip("%").replace("_", "")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return None
+
+
+def _explain_choice(group: str, name: str, known: Sequence[str]) -> str:
+    """Explain that a config group has no file of a name."""
+    every = f"rib {_LISTED.get(group, f'options {group}')}"
+    listed = f"; known: {', '.join(known)}" if len(known) <= SHORT else f"; `{every}` shows all"
+    if group in ("data", "paths"):
+        option = "data.root" if group == "data" else "paths.runs"
+        return f"{group}={name}: expected options of this group by their names; did you mean {option}={name}?"
+    meant = choose(group, name)
+    return f"{group}={name}: there is no such {group}{meant.hint if meant else ''}{listed}"
+
+
+_LISTED = {"model": "models", "method": "methods"}
+"""Subcommand of rib that lists the files of a config group."""
+
+
+def _explain_no_name(command: str, arguments: Sequence[str]) -> str:
+    """Explain that an option that selects a file of ``conf/`` was given a number or null."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        option = options_of(command).get(key.lstrip("+"))
+        if option and option.group and re.fullmatch(r"-?\d+|null|true|false", value, re.I):
+            devices = Correction(("trainer=ddp", f"trainer.devices={value}"))
+            meant = devices if key == "trainer" and value.isdigit() else choose(option.name, value)
+            return f"{argument}: expected the name of a file in conf/{option.name}{meant.hint if meant else ''}"
+    return "expected a name for an option that selects a file of conf/ (study, model, ...), got null"
+
+
+def _explain_twice(command: str, group: str, arguments: Sequence[str]) -> str:
+    """Explain that a config group was selected twice, or added although it is selected by default."""
+    given = [argument for argument in arguments if argument.lstrip("+").startswith(f"{group}=")]
+    if group == "method":
+        names = ",".join(dict.fromkeys(selected_methods(arguments)))
+        meant = Correction((f"+method=[{names}]",))
+        return f"{' '.join(given)}: methods are given in one argument; write {meant}, which stacks them"
+    value = given[-1].partition("=")[2] if given else ""
+    meant = correct(command, group, value) or Correction((f"{group}={value}",))
+    return f"{' '.join(given)}: {group} has a default, which is replaced without +; write {meant}"
+
+
+def _explain_missing(command: str, key: str, arguments: Sequence[str]) -> str:
+    """Explain that an option does not exist, and suggest the argument that was meant."""
+    value = next((a.partition("=")[2] for a in arguments if a.partition("=")[0].lstrip("+") == key), "")
+    methods = {f"method.{name}.{k}": name for name, node in shipped_nodes("method").items() for k in node}
+    if key in methods and methods[key] not in selected_methods(arguments):
+        return f"{key}: method {methods[key]} is not selected; add +method={methods[key]}"
+    if key in options_of(command) and key.startswith("logger."):
+        return f"{key}: this logger has no such option; add logger=wandb"
+    if meant := correct(command, key, value, arguments):
+        return f"{key}: there is no such option{meant.hint}"
+    candidates = [*_all_keys(), *methods, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
+    return f"{key}: there is no such option{nearest(key, candidates)}"
 
 
 def _fields(schema: Any, path: str) -> list[str]:
@@ -87,30 +208,3 @@ def _all_keys() -> tuple[str, ...]:
                 yield from walk(child, f"{prefix}{key}.")
 
     return (*walk(cfg), *_fields(CKAConfig, ""))
-
-
-def spell_override(key: str, value: object) -> str:
-    """Format ``key=value`` so that Hydra parses the same value; the caller adds the quotes for a shell.
-
-    Args:
-        key: Dotted name of an option, with or without a leading ``+``.
-        value: Number, text, None, or nested lists and dictionaries of them.
-    """
-    return f"{key}={_value(value)}"
-
-
-def _value(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{k}:{_value(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_value(item) for item in value) + "]"
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if not isinstance(value, str):
-        return repr(value)
-    try:  # without quotes if Hydra parses it to the same text, which excludes 7, null, [a] and a=b
-        if value.strip() and OverridesParser.create().parse_override(f"key=[{value}]").value() == [value]:
-            return value
-    except HydraException:
-        pass
-    return QuotedString(value, Quote.double).with_quotes()

@@ -12,7 +12,7 @@ from rib.config.check import check_config
 from rib.config.command_schema import DataCommandConfig
 from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
-from rib.errors import RibError
+from rib.errors import RibError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,8 @@ def _main(cfg: DictConfig) -> None:
     config = check_config(cfg, DataCommandConfig)
     actions = {"check": check, "look": look, "sheet": sheet}
     if config.action not in actions:
-        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
+        close = nearest(config.action, actions, "action=")
+        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}{close}")
     actions[config.action](config)
 
 
@@ -118,7 +119,7 @@ def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]
 
 def main() -> None:
     """Run the command ``rib-data``, which is the same as ``python -m rib.data``."""
-    launch(_main)
+    launch(_main, "data")
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ Kind = Literal["trained", "pretrained", "merged", "external", "score", "fisher"]
 """Kinds of keys: four for weights, one for a dataset's predictions, one for an EWC Fisher."""
 
 RESOLVED: Mapping[str, str] = {
-    "model.": "start, library, architecture and transform.*: the files by content, the transform as it is used",
+    "model.": "start, library, architecture, and transform.* (also in each score key): the files by content",
     "dataset.": "source.images: every image that trains, by content",
     "data.root": "source.images and the images of each score key, by content",
-    "data.identity": "source.images: how these digests were made is part of them",
+    "data.identity": "source.images, and the images of each score key: how these digests were made is part of them",
     "data.images_per_class": "source.images",
     "data.shuffled_labels": "source.images",
     "data.holdout": "source.images and held_out.images",
@@ -38,7 +38,7 @@ RESOLVED: Mapping[str, str] = {
     "data.allow_incomplete": "source.images, and the images of each score key",
     "recipe.": "epochs, optimizer.lr, optimizer.warmup_steps",
     "gpu_precision": "precision: the one that runs on this machine",
-    "paper.": "the options of methods, source.classes, source.precropped and loss.classes",
+    "paper.": "the options of methods, source.*, loss.classes, and the images of each score key",
     "given": "which defaults paper.* replaces, and so the options of methods",
     "method.": "methods: class, options and user's code of each, in one order",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rib.config.command_schema import BenchmarkConfig
-from rib.errors import RibError
+from rib.errors import RibError, nearest
 from rib.methods.build import build_object
 from rib.reporting.data_warning import warn_before
 from rib.reporting.layout import output
@@ -51,7 +51,8 @@ def act(config: BenchmarkConfig, launcher: Launcher) -> None:
         "import": import_,
     }
     if config.action not in actions:
-        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}")
+        close = nearest(config.action, actions, "action=")
+        raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}{close}")
     actions[config.action](config, launcher)
 
 
