@@ -61,7 +61,7 @@ def _say_toy_model(models: list[str], root: str) -> str:
     text = (
         f"{', '.join(models)} {'is a small model' if one else 'are small models'} that rib ships for its toy data "
         f"(48 x 48 pixels), not for real images; for {root} choose a real one, such as model=clip_laion2b or "
-        "model=timm model.name=vit_base_patch16_224.augreg_in21k"
+        "model=in21k_augreg"
     )
     if os.environ.get("RIB_DATA") == root and kind_of(root) == "user":
         return f"{text}, or run on the toy data with data.root={MINI} (RIB_DATA is set)"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rib.data.worlds import catalog_of, describe_kind, title_of
+from rib.data.worlds import catalog_of, describe_kind, logged_name, title_of
 from rib.errors import RibError
 from rib.reporting.axes import setting_axes, value_of
 from rib.reporting.bold import best_rows, note_on_bold
@@ -95,8 +95,8 @@ class PaperTable:
             "about": self.about,
             "models": sorted({row.model for row in self.rows}),
             "methods": sorted({self.label(row) for row in self.rows}),
-            "sources": list(self.sources),
-            "asked": list(self.asked),
+            "sources": [logged_name(name, self.kind) for name in self.sources],
+            "asked": [logged_name(name, self.kind) for name in self.asked],
             "common": dict(self.common),
             "notes": self.notes,
         }

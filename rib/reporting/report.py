@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.config.shipped import shipped_nodes
+from rib.data.worlds import logged_name
 from rib.errors import RibError, nearest
 from rib.reporting.comparability import Group, group_comparable
 from rib.reporting.data_warning import warning_after
@@ -272,13 +273,14 @@ def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, A
     from rib.loggers.base import DashboardPage, show_page
 
     metadata = table.metadata
+    columns = {f"ri.{name}": f"ri.{logged_name(name, table.kind)}" for name in table.sources}
     page = DashboardPage(
         kind="report",
         group="report",
         name=f"report: {world_of(metadata['data'], None)}, suite {metadata['suite']}",
         tags=[metadata["data"], metadata["suite"]],
         metadata=metadata,
-        tables={"mRI_table": table.frame()},
+        tables={"mRI_table": table.frame().rename(columns=columns)},
         figures=[file for file in files if file.suffix == ".png"],
         numbers=table.numbers,
         folder=files[0].resolve().parent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rib.config.schema import BatchNorm
 from rib.data.worlds import title_of
@@ -11,6 +11,7 @@ from rib.reporting.formatting import before_after, cost_of, percent, with_interv
 from rib.reporting.layout import FittedTable
 from rib.reporting.sorting import Order
 from rib.reporting.summary import EXTERNAL_NAME
+from rib.runs.metrics_file import improvement_of
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -41,10 +42,8 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
         both, and the device.
     """
     rows = []
-    for m in runs:
-        if m["source"] == "none" or m["robustness_improvement"] is None:
-            continue
-        improvement = m["robustness_improvement"]
+    for m in _with_improvement(runs):
+        improvement = improvement_of(m)
         in_distribution, cost = m["accuracy"].get("imagenet_val"), cost_of(m)
         rows.append(
             {
@@ -72,16 +71,25 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
     return rows if order is None else order.sort(rows, VALUES)
 
 
+def _with_improvement(runs: Sequence[Metrics]) -> list[Metrics]:
+    return [m for m in runs if m["source"] != "none" and m["robustness_improvement"] is not None]
+
+
 def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> FittedTable:
-    """Return the rows of `comparison_rows` as a table for the terminal."""
+    """Return the rows of `comparison_rows` as a table for the terminal; options that all share are said below it."""
     kind = runs[0]["data"]["kind"]
+    options = [{f"{k}={v}" for k, v in m["options"].items() if k != EXTERNAL_NAME} for m in _with_improvement(runs)]
+    shared = set.intersection(*options) if options else set()
+    common = f"All with {', '.join(sorted(shared))}." if shared else ""
+    units = "RI in percentage points, with 95 % intervals over images only; accuracies before > after."
     table = FittedTable(
         f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})",
         words=("source", "model", "method"),
         numbers=("seed", "RI, points", "source %", "val %", "seconds"),
-        notes=("RI in percentage points, with 95 % intervals over images only; accuracies before > after.",),
+        notes=tuple(filter(None, (units, common))),
     )
-    for row in comparison_rows(runs, order):
+    own = [{**m, "options": {k: v for k, v in m["options"].items() if f"{k}={v}" not in shared}} for m in runs]
+    for row in comparison_rows(cast("list[Metrics]", own), order):
         table.add_row(
             title_of(row["source"], kind),
             row["model"],

@@ -188,7 +188,8 @@ def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(
         keys = [f"mRI/mini_tiny/{row['method']}/{end}" for end in ("value", "low", "high")]
         assert [written.summary[key] for key in keys] == [row["mri"], row["mri_low"], row["mri_high"]]
     table = json.loads(written.media("mRI_table").read_text())
-    assert table["columns"] == list(rows.columns)
+    assert table["columns"] == [column.replace("ri.imagenet_r", "ri.mini R") for column in rows.columns]
+    assert written.config["sources"] == ["mini R"]
     assert [row[table["columns"].index("mri")] for row in table["data"]] == list(rows["mri"])
     for figure in ("summary", "comparison"):
         assert written.media(f"figures/{figure}").read_bytes() == (out / f"{figure}.png").read_bytes()
