@@ -51,7 +51,7 @@ def options(module: str) -> str:
 
 def front() -> str:
     """The functions of ``import rib``, with a table of their first lines."""
-    names = [name for name in rib.__all__ if inspect.isfunction(getattr(rib, name))]
+    names = [name for name in rib._MODULES if inspect.isfunction(getattr(rib, name))]
     rows = "".join(f"| [`rib.{name}`](#rib.{name}) | {first_line_of(getattr(rib, name))} |\n" for name in names)
     functions = "\n".join(f".. autofunction:: rib.{name}" for name in names)
     return f"| function | |\n|---|---|\n{rows}\n{RETURNED}\n\n```{{eval-rst}}\n{functions}\n```\n\n## Packages\n"
