@@ -19,11 +19,12 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "RibError": "errors",
-    "compare": "api",
-    "find_runs": "api",
     "finetune": "api",
     "load": "api",
+    "find_runs": "api",
+    "compare": "api",
 }
+"""Module of each name that is imported at its first use, in the order of the API's page."""
 
 __all__ = ["RibError", "__version__", "compare", "find_runs", "finetune", "load"]
 

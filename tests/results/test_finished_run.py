@@ -65,6 +65,7 @@ def test_the_transform_takes_grey_and_transparent_images_and_tensors(toy):
     expected = transform(picture)
     assert expected.dtype == torch.float32 and expected.shape == (3, 48, 48) and type(expected) is torch.Tensor
     assert torch.equal(transform(picture.convert("RGBA")), expected)
+    assert torch.equal(transform(np.array(picture)), expected)
     assert torch.equal(transform(torch.tensor(np.array(picture)).permute(2, 0, 1)), expected)
     assert transform(picture.convert("L")).shape == transform(picture.convert("P")).shape == (3, 48, 48)
 
