@@ -1,7 +1,7 @@
 """Robust fine-tuning of pretrained vision models, measured with the ImageNet-RIB benchmark (arXiv 2410.21582).
 
-The functions for Python are `rib.api`'s, reached as ``rib.finetune``, ``rib.load``, ``rib.find_runs`` and
-``rib.compare``. They are imported at their first use, so that ``import rib`` waits neither for torch nor for Hydra.
+The functions for Python are `rib.api`'s, reached as ``rib.finetune``, ``rib.load``, ``rib.find_runs``, ``rib.compare``
+and ``rib.score``. They are imported at their first use, so that ``import rib`` waits neither for torch nor for Hydra.
 """
 
 import sys
@@ -13,20 +13,24 @@ if TYPE_CHECKING:
     from rib.api import find_runs as find_runs
     from rib.api import finetune as finetune
     from rib.api import load as load
+    from rib.api import score as score
     from rib.errors import RibError as RibError
+    from rib.errors import RobustnessError as RobustnessError
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "RibError": "errors",
     "finetune": "api",
     "load": "api",
     "find_runs": "api",
     "compare": "api",
+    "score": "api",
+    "RibError": "errors",
+    "RobustnessError": "errors",
 }
 """Module of each name that is imported at its first use, in the order of the API's page."""
 
-__all__ = ["RibError", "__version__", "compare", "find_runs", "finetune", "load"]
+__all__ = ["RibError", "RobustnessError", "__version__", "compare", "find_runs", "finetune", "load", "score"]
 
 
 def __getattr__(name: str) -> Any:

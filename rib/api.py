@@ -1,4 +1,4 @@
-"""rib from Python: fine-tune, load a run, find runs, compare two of them.
+"""rib from Python: fine-tune, load a run, find runs, compare two of them, score any torch module.
 
 These functions are reached as ``rib.finetune`` and so on, after ``import rib``::
 
@@ -9,6 +9,7 @@ These functions are reached as ``rib.finetune`` and so on, after ``import rib``:
     model, transform = run.model()                # a plain timm or open_clip module
     plain = rib.finetune(model="mini_small", dataset="imagenet_a")
     rib.compare(run, plain)                       # paired difference, images won and lost
+    rib.score(my_module, before=run.before)       # any torch module in memory
 
 Errors that you can fix are `rib.RibError`, with one sentence that says what to do.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rib.errors import RibError
 from rib.reporting.selection import Names, NoMatchError, Where, select_runs
@@ -27,7 +28,14 @@ from rib.results.found_runs import FoundRuns
 from rib.results.lookup import find_run, find_store
 from rib.runs.run import Result, Run
 
-__all__ = ["compare", "find_runs", "finetune", "load"]
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rib.models.evaluation_transform import EvaluationTransform
+    from rib.scoring.report import Score
+
+__all__ = ["compare", "find_runs", "finetune", "load", "score"]
 
 
 def finetune(
@@ -177,3 +185,52 @@ def compare(
         RibError: If there is no such run, or the two were scored on different data.
     """
     return RunComparison(load(first, runs=runs, suite=suite), load(second, runs=runs, suite=suite))
+
+
+def score(
+    model: nn.Module,
+    *overrides: str,
+    before: nn.Module | Score | str | Path | Run | FinishedRun | None = None,
+    data: str | Path | None = None,
+    transform: EvaluationTransform | None = None,
+    suite: str = "seven",
+    datasets: Sequence[str] | None = None,
+    source: str = "none",
+    limit: int | None = None,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    precision: str = "32-true",
+    runs: str | Path = "runs",
+) -> Score:
+    """Score any torch module in memory on the datasets of a suite, and compare it with another model.
+
+    No run or file is needed or made. The model is left as it was (mode, device, gradients), and so are all random
+    states. Equal weights get the numbers of ``rib.train`` and ``rib.evaluate``.
+
+    Args:
+        model: Module from images (B, 3, H, W) to the logits (B, 1000) of ImageNet-1K.
+        *overrides: Further options as on the command line: ``"data.label_rule=first"``, ``"data.workers=4"``.
+        before: The model that it is compared with: a module, another score, or a finished run or its folder or key,
+            whose stored predictions are used. None: report accuracies only.
+        data: Folder with the datasets, or ``mini`` for toy data. None: as on the command line, RIB_DATA or toy data.
+        transform: Function from a PIL image to a tensor (3, H, W), such as a torchvision transform, which is applied as
+            it is; also to the images of ``before``. None: what timm or open_clip recorded in each model.
+        suite: Name of the suite, ``seven`` or ``paper``.
+        datasets: Names of the datasets to score in place of the suite's.
+        source: The dataset that the model was fine-tuned on, which does not count towards RI.
+        limit: Largest number of images scored per dataset.
+        batch_size: Images per batch.
+        device: Device to score on; None: the model's own.
+        precision: ``32-true`` (float32 without TF32), ``bf16-mixed`` or ``16-mixed``.
+        runs: The run store in which a key is looked up.
+
+    Raises:
+        RibError: If the outputs are no such logits, the transform is not known, a dataset is missing, or the run given
+            as ``before`` was scored on other images.
+    """
+    from rib.scoring.in_memory import score_module, scoring_config
+
+    config = scoring_config(overrides, data, suite, datasets, limit, batch_size, precision)
+    if isinstance(before, str | Path | Run | FinishedRun):
+        before = load(before, runs=runs).run
+    return score_module(model, before, transform, source, config, device)

@@ -23,7 +23,7 @@ from rib.config.shipped import conf_dir
 
 
 def functions():
-    return [name for name in rib.__all__ if not name.startswith("_") and name != "RibError"]
+    return [name for name in rib.__all__ if not name.startswith("_") and not name.endswith("Error")]
 
 
 def test_after_every_module_is_imported_each_name_is_still_a_function(toy):
@@ -35,11 +35,12 @@ def test_after_every_module_is_imported_each_name_is_still_a_function(toy):
         "load": lambda: rib.load(toy.ewc.key, runs=toy.root),
         "find_runs": lambda: rib.find_runs(runs=toy.root),
         "compare": lambda: rib.compare(toy.ewc, toy.plain),
+        "score": lambda: rib.score(toy.ewc.model().model, data="mini", limit=5, datasets=["imagenet_a"]),
     }
     assert set(calls) == set(functions()), "call the new function here, too"
     for name, call in calls.items():
         assert isinstance(getattr(rib, name), types.FunctionType), name
-        assert type(call()).__module__.startswith("rib.results"), name
+        assert type(call()).__module__.startswith(("rib.results", "rib.scoring")), name
 
 
 def test_the_lazy_names_are_those_that_type_checkers_see():

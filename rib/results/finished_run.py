@@ -13,6 +13,7 @@ from rib.reporting.formatting import with_interval
 from rib.results import display
 from rib.results.images import check_scored, image_table, store_of
 from rib.runs.command import command_of, scoring_command_of
+from rib.runs.limits import check_results
 from rib.runs.metrics_file import AGAIN
 from rib.runs.predictions import Predictions
 from rib.runs.run import Result, Run
@@ -208,6 +209,21 @@ class FinishedRun:
             drawn = ["change", *(["curve"] if "curve" in self.metrics else []), *(["loss"] if logs else [])]
             raise RibError(f"figure: this run has no figure {kind!r}; it has {', '.join(drawn)}")
         return display.in_notebooks(figure)
+
+    def check(self, fail_below: float, fail_on: Literal["upper", "value"] = "upper") -> None:
+        """Raise an error if RI is below a limit, for a team's own tests: ``run.check(fail_below=-1.0)``.
+
+        Args:
+            fail_below: The limit, percentage points: -1.0 allows a mean loss of one point of accuracy.
+            fail_on: ``upper`` to compare the upper end of RI's 95 % interval, so that only a loss that is sure beyond
+                the scored images fails; ``value`` to compare RI itself.
+
+        Raises:
+            RobustnessError: If RI is below the limit, or NaN; pytest reports it as a failed assertion.
+            RibError: If the run has no RI, or the limit is invalid.
+        """
+        __tracebackhide__ = True
+        check_results([self.result], fail_below, fail_on)
 
     @property
     def command(self) -> str:

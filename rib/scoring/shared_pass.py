@@ -1,0 +1,122 @@
+"""Predictions of models in memory: one pass over the images for all models that transform them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from rib.config.schema import Config
+from rib.data.datamodule import RIBDataModule
+from rib.data.labels import LabelSpace
+from rib.data.loader import batch_loader, chunks
+from rib.data.own_transform import TransformedImages
+from rib.data.transform import Transform
+from rib.data.tree import ImageTree
+from rib.data.worlds import cache_dir
+from rib.errors import RibError
+from rib.models.evaluation_transform import EvaluationTransform, recorded_transform
+from rib.runs.predictions import Predictions
+from rib.runtime.memory import cores
+from rib.runtime.progress import Advance, progress
+from rib.scoring.logits import CheckedLogits
+from rib.scoring.score import score_all
+from rib.scoring.untouched import untouched
+
+
+def predict(
+    models: Mapping[str, nn.Module],
+    transform: EvaluationTransform | None,
+    images: Mapping[str, ImageTree],
+    outputs: int,
+    config: Config,
+    device: torch.device,
+) -> dict[str, dict[str, Predictions]]:
+    """Return the predictions of models for datasets; models with one transform share the pass over the images.
+
+    Args:
+        models: Models by name, ``model`` and ``before``; they are left as they were.
+        transform: Transform of the images; None: the one that each model records.
+        images: Images by dataset.
+        outputs: K, the number of outputs that the datasets' classes refer to.
+        config: Its ``data``, ``evaluation`` and ``paths`` are read.
+        device: Device to score on.
+
+    Returns:
+        Predictions by model and dataset.
+
+    Raises:
+        RibError: If a model's transform is not known, or its outputs are no logits (B, K).
+    """
+    passes: list[tuple[EvaluationTransform, dict[str, nn.Module]]] = []
+    for name, model in models.items():
+        own = transform if transform is not None else _transform_of(model, name)
+        same = next((members for other, members in passes if other is own or other == own), None)
+        if same is None:
+            passes.append((own, {name: model}))
+        else:
+            same[name] = model
+    found: dict[str, dict[str, Predictions]] = {name: {} for name in models}
+    total = len(passes) * sum(map(len, images.values()))
+    words = f"scoring {len(models)} model{'s' * (len(models) > 1)}"
+    with untouched(list(models.values()), device), progress(words, total) as advance:
+        for own, members in passes:
+            checked = [CheckedLogits(model, own, outputs, name).to(device) for name, model in members.items()]
+            for dataset, tree in images.items():
+                scored = _score_dataset(checked, own, dataset, images, config, device, advance)
+                for model, predictions in zip(checked, scored, strict=True):
+                    model.check_numbers(predictions.log_prob, tree.spec.title)
+                    found[model.name][dataset] = predictions
+    return found
+
+
+def _score_dataset(
+    models: Sequence[CheckedLogits],
+    transform: EvaluationTransform,
+    dataset: str,
+    images: Mapping[str, ImageTree],
+    config: Config,
+    device: torch.device,
+    advance: Advance,
+) -> list[Predictions]:
+    """Return the predictions of models with the same transform for one dataset."""
+    tree, data, size = images[dataset], config.data, config.evaluation.batch_size
+    loader: Any
+    if isinstance(transform, Transform):
+        loader = RIBDataModule(
+            None,
+            images,
+            transform,
+            evaluation_batch_size=size,
+            workers=data.workers,
+            image_backend=str(data.image_backend),
+            cache=cache_dir(config.paths.cache) / "crops",
+        ).evaluation_loader(dataset)
+    else:
+        # The toy images are small, and starting processes takes longer than reading them.
+        workers = data.workers if data.workers is not None else 0 if tree.identity == "pixels" else min(8, cores())
+        loader = batch_loader(TransformedImages(tree, transform), chunks(range(len(tree)), size), workers)
+    found = score_all(
+        models,
+        loader,
+        LabelSpace(tree.spec.groups),
+        len(tree),
+        device=device,
+        precision=config.evaluation.precision,
+        gather=False,
+        advance=advance,
+    )
+    assert found is not None, "without gathering every process has its predictions"
+    return found
+
+
+def _transform_of(model: nn.Module, name: str) -> EvaluationTransform:
+    found = recorded_transform(model)
+    if found is None:
+        raise RibError(
+            f"{name}: this {type(model).__name__} does not record the transform of its images, as models of timm and "
+            "open_clip do; give transform=FUNCTION, from a PIL image to a tensor (3, H, W)"
+        )
+    return found
