@@ -12,8 +12,8 @@ import torch
 from rib.config import compose
 from rib.config.check import check_config
 from rib.config.command_schema import EvaluateConfig, ReportConfig
-from rib.config.spelling import spell_override
 from rib.config.schema import PathsConfig
+from rib.config.spelling import spell_override
 from rib.config.unchecked import compose_node
 from rib.data import crop_cache, dataset
 from rib.errors import RibError
