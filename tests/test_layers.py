@@ -26,6 +26,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("rib.methods",),
     ("rib.config",),
     ("rib.runs",),
+    ("rib.terminal",),
     ("rib.loggers",),
     ("rib.reporting",),
     ("rib.scoring",),
@@ -44,6 +45,7 @@ LAYERS: list[tuple[str, ...]] = [
         "rib.search",
         "rib.pretrain",
         "rib.data.__main__",
+        "rib.__main__",
     ),
 ]
 """From the lowest to the highest; those of one layer do not import one another. A package stands for its modules."""
@@ -52,7 +54,7 @@ KNOW_HYDRA = ("rib.config.", "rib.sweeps.multirun")
 """What may know Hydra and OmegaConf besides the commands; ``rib.config`` imports them when they are used."""
 
 COMMANDS = {"train", "benchmark", "evaluate", "analyze", "report", "search", "pretrain"}
-TOP = {"__init__", "api", "errors", "pipeline", *COMMANDS}
+TOP = {"__init__", "__main__", "api", "errors", "pipeline", *COMMANDS}
 """What lies at the top of the package besides packages."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 ONE_SENTENCE = "RIB_ONE_SENTENCE"
 """Environment variable: rib has set HYDRA_FULL_ERROR, not the user. Processes started from here inherit both."""
+
+PRINTING = ("--cfg", "-c", "--info", "-i", "--hydra-help")
+"""Hydra's flags that print something and stop."""
 
 CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 """System errors that the user can fix, by making room or choosing another folder."""
@@ -52,6 +56,8 @@ def launch(main: Callable[[], None], command: str) -> None:
     if {"--help", "-h"} & {*sys.argv[1:]}:
         show_help(command, program_name(command))
         return
+    if {*PRINTING} & {*sys.argv[1:]} and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` then ends Hydra's printing without a traceback
     show_command(f"rib {command}")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}

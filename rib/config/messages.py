@@ -105,7 +105,8 @@ def explain_omegaconf(error: OmegaConfBaseException, schema: type[Any]) -> str:
 def _explain_type(where: str, message: str) -> str | None:
     """Explain a value of the wrong type, and suggest one of the right type where it is clear which."""
     if found := re.search(r"[Ii]nvalid value '(.*)', expected one of \[(.*)\]", message):
-        close = nearest(found[1].lower(), found[2].split(", "), f"{where}=")
+        known, value = found[2].split(", "), found[1].lower()
+        close = f"; did you mean {where}={value}?" if value in known else nearest(value, known, f"{where}=")
         return f"{where}: expected one of {found[2]}, got {found[1]!r}{close}"
     found = re.search(r"[Vv]alue '(.*?)'(?: of type '\w+')? (?:could not be|is not)", message)
     kind = re.search(r"(Integer|Float|[Bb]ool)", message)

@@ -39,6 +39,9 @@ GRID_SETS = {"model": "models", "dataset": "sources", "method": "methods", "seed
 POSITIONAL = {"report": "paths.runs", "evaluate": "runs", "analyze": "run", "data": "data.root"}
 """Option that a path without a name is meant for."""
 
+NAMED = ("method", "model", "dataset", "study", "suite", "analysis", "pretrain", "optimizer", "trainer")
+"""Config groups of which a name alone, ``ewc``, is understood."""
+
 LISTS = ("seeds", "models", "methods", "sources", "datasets", "targets", "tags")
 """Names that several words may follow, ``--seeds 0 1 2``."""
 
@@ -177,7 +180,8 @@ def _pieces(command: str, arguments: Sequence[str]) -> Iterator[Piece]:
     rest = list(arguments)
     while rest:
         word = rest[0]
-        if word in HYDRA_FLAGS or (word.startswith("--") and word.partition("=")[0] in HYDRA_FLAGS):
+        named_run = word == "--run" and _plain_words(rest[1:], 1)  # a flag of Hydra, but not with a value behind it
+        if (not named_run and word in HYDRA_FLAGS) or (word.startswith("--") and word.partition("=")[0] in HYDRA_FLAGS):
             size = 2 if word in WITH_VALUE and len(rest) > 1 and "=" not in rest[1] else 1
             piece = Piece(tuple(rest[:size]), right=True)
         elif word[:1] in DASHES and word[:1] and not re.fullmatch(r"-?\.?\d.*", word):
@@ -215,8 +219,7 @@ def _continued(command: str, rest: Sequence[str], arguments: Sequence[str]) -> P
     """Read ``NAME=VALUE``, and what belongs to it where its value contains spaces: ``epochs= 3``, ``x=[a, b]``."""
     key, _, value = rest[0].partition("=")
     words = _plain_words(rest[1:], len(rest))
-    names = [*COMMANDS, *options("method"), *options("model"), *options("dataset")]
-    if not words or (value and "/" not in value and words[0] in names):
+    if not words or (value and "/" not in value and _is_name(words[0])):
         return Piece((rest[0],), right=True)
     size = 1
     depth = value.count("[") + value.count("{") - value.count("]") - value.count("}")
@@ -253,7 +256,7 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
         return Piece(tuple(rest[:size]), correct(command, key, value, arguments))
     if behind and is_option:
         return Piece((rest[0],), correct(command, key, behind.lstrip("="), arguments))
-    for group in ("method", "model", "dataset", "study", "suite", "analysis", "pretrain", "optimizer", "trainer"):
+    for group in NAMED:
         if group in options_of(command) and normalise(rest[0]) in options(group):
             return Piece((rest[0],), correct(command, group, rest[0], arguments))
     following = _plain_words(rest[1:], len(rest) if normalise(key) in LISTS else 1)
@@ -263,6 +266,11 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
     if command in POSITIONAL and ("/" in rest[0] or Path(rest[0]).exists()):
         return Piece((rest[0],), Correction((spell_override(POSITIONAL[command], rest[0]),)))
     return Piece((rest[0],), correct(command, key, "", arguments) if is_option and _is_flag(command, key) else None)
+
+
+def _is_name(word: str) -> bool:
+    """Return True if a word is the name of a command or of a file in one of the groups of `NAMED`."""
+    return word in COMMANDS or any(normalise(word) in options(group) for group in NAMED)
 
 
 def _is_flag(command: str, key: str) -> bool:

@@ -30,7 +30,7 @@ def models_page(arguments: Sequence[str], columns: int) -> str:
     """
     words = [argument for argument in arguments if argument != "--all"]
     if "--all" in arguments:
-        return _libraries(words, columns)
+        return _libraries(words)
     rows = [
         (name, _text(name)) for name in sorted(options("model"), key=lambda n: (n in ANY, not n.startswith("mini")))
     ]
@@ -71,21 +71,16 @@ def _count(images: int) -> str:
     return str(images)
 
 
-def _libraries(words: Sequence[str], columns: int) -> str:
+def _libraries(words: Sequence[str]) -> str:
     """Return the models of timm and open_clip that match, with the arguments that select them."""
     if not words:
         raise RibError("expected a pattern to search for, as in rib models vit_base --all")
-    import open_clip
-    import timm
+    from rib.models.library import find_models
 
-    pattern = words[0] if "*" in words[0] else f"*{words[0]}*"
-    rows = [(f"model=timm model.name={name}", "") for name in timm.list_models(pattern, pretrained=True)]
-    for name, tag in open_clip.list_pretrained():
-        if fnmatch(f"{name} {tag}".lower(), pattern.lower()):
-            rows.append((f"model=open_clip model.name={name} model.tag={tag}", ""))
-    if not rows:
+    found = find_models(words[0])
+    if not found:
         raise RibError(f"{words[0]}: neither timm nor open_clip has a pretrained model with this in its name")
-    return "\n".join(row for row, _ in rows)
+    return "\n".join(" ".join(arguments) for arguments in found)
 
 
 def _matches(word: str, text: str) -> bool:
