@@ -8,6 +8,7 @@ from typing import Any
 from rib.config.schema import Config
 from rib.config.shipped import shipped_nodes
 from rib.reporting.comparability import row_key
+from rib.runs import errata
 from rib.runs.metrics_file import is_older
 from rib.runs.spec import EXTERNAL
 from rib.schemas.metrics import Metrics
@@ -35,7 +36,8 @@ def align(config: Config, metrics: Metrics, reference: Config, of_reference: Met
     if metrics["protocol"]["experiment"] != of_reference["protocol"]["experiment"] and not external:
         # Everything that an experiment may set is taken from the other run; what was asked for by name stays.
         kept = {name: getattr(config, name) for name in ("model", "dataset", "seed", "paths", "trainer", "logger")}
-        return replace(reference, **kept, method=_default_method(config), given=_given(config))
+        moved = replace(reference, **kept, method=_default_method(config), given=_given(config))
+        return errata.apply_switches(moved)
     paper = replace(
         config.paper,
         objectnet=reference.paper.objectnet,

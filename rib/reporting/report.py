@@ -130,12 +130,7 @@ def write_report(
         table = paper_table(on_sources, store, asked, order, selection)
         for shown in table.rich():
             console.print(shown, "")
-        summary = out / f"summary{suffix}.csv"
-        write_atomically(summary, table.frame().to_csv(index=False).encode())
-        write_atomically(summary.with_suffix(".md"), table.markdown().encode())
-        write_atomically(summary.with_suffix(".tex"), table.latex().encode())
-        style.save(figures.summary_figure(table), summary.with_suffix(".png"))
-        files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
+        files += _write_table(table, out / f"summary{suffix}.csv")
     if len(metrics) <= MOST_RUNS:
         console.print(runs_table.comparison_table(metrics, order), "")
     # With more methods than colours the figure could not be read.
@@ -147,6 +142,17 @@ def write_report(
     if warning := warning_after([m["model"] for m in metrics], metrics[0]["data"]["kind"]):
         console.print(warning, highlight=False)
     return files, table
+
+
+def _write_table(table: PaperTable, file: Path) -> list[Path]:
+    """Write the paper's table as CSV, and beside it as Markdown, LaTeX and a figure; return the files."""
+    from rib.reporting import figures, style
+
+    write_atomically(file, table.frame().to_csv(index=False).encode())
+    write_atomically(file.with_suffix(".md"), table.markdown().encode())
+    write_atomically(file.with_suffix(".tex"), table.latex().encode())
+    figure = style.save(figures.summary_figure(table), file.with_suffix(".png"))
+    return [file, file.with_suffix(".md"), file.with_suffix(".tex"), figure]
 
 
 def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:
