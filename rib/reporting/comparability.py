@@ -32,20 +32,14 @@ OF_A_SUITE = ("protocol.targets", "protocol.reported")
 """Fields that identify a suite: its datasets, not its name. Older results lack them and are compared by name."""
 
 NAMES = {
-    "protocol.numerics": "version of the numerics",
-    "protocol.experiment": "experiment",
-    "protocol.precision": "precision",
-    "protocol.evaluation_precision": "evaluation.precision",
-    "protocol.label_rule": "data.label_rule",
-    "protocol.image_backend": "data.image_backend",
-    "protocol.limit": "data.limit",
-    "protocol.targets": "targets",
-    "protocol.reported": "reported datasets",
-    "protocol.warmup_steps": "optimizer.warmup_steps",
-    "protocol.processes": "number of processes",
-    "protocol.identity": "data.identity",
+    "numerics": "version of the numerics",
+    "evaluation_precision": "evaluation.precision",
+    "reported": "reported datasets",
+    "warmup_steps": "optimizer.warmup_steps",
+    "processes": "number of processes",
+    **{name: f"data.{name}" for name in ("label_rule", "image_backend", "limit", "identity")},
 }
-"""Names of fields in messages: those of the options where there is one."""
+"""Names of fields of ``protocol`` in messages: those of the options where there is one."""
 
 SETTINGS = {
     "epochs": "epochs",
@@ -228,7 +222,8 @@ def _compare_images(first: Metrics, second: Metrics) -> list[str]:
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     keys = dict.fromkeys([*first, *second])
     values = {key: (first.get(key), second.get(key)) for key in keys}
-    return [f"{NAMES.get(key, key)} {_spell(b)}, not {_spell(a)}" for key, (a, b) in values.items() if a != b]
+    names = {key: NAMES.get(short := key.removeprefix("protocol."), short) for key in keys}
+    return [f"{names[key]} {_spell(b)}, not {_spell(a)}" for key, (a, b) in values.items() if a != b]
 
 
 def _shorten(reasons: Sequence[str]) -> list[str]:

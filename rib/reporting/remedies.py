@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rib.config.schema import Config
-from rib.config.shipped import shipped_nodes
 from rib.errors import RibError
+from rib.reporting.alignment import align, needs_only_scoring, row_and_source
 from rib.reporting.comparability import Group, explain_group, row_key
 from rib.runs.command import command_for, config_of, scoring_command_for
-from rib.runs.metrics_file import is_older, numerics_of
+from rib.runs.metrics_file import numerics_of
 from rib.runs.run import Result, Run
 from rib.runs.spec import EXTERNAL
 from rib.schemas.metrics import Metrics
@@ -121,8 +121,8 @@ def _comparable_command(result: Result, first: Group) -> str:
     reference = _reference(metrics, first)
     with suppress(RibError):
         config = config_of(run, metrics)
-        wanted = _align(config, metrics, config_of(*reference), reference[1])
-        if _needs_only_scoring(config, wanted, metrics, reference[1]):
+        wanted = align(config, metrics, config_of(*reference), reference[1])
+        if needs_only_scoring(config, wanted, metrics, reference[1]):
             return scoring_command_for(run, wanted)
         return _make(run, wanted)
     return ""
@@ -137,71 +137,6 @@ def _reference(metrics: Metrics, group: Group) -> Result:
         return other["method"] != EXTERNAL, of_source and row_key(other) == row_key(metrics), of_source
 
     return max(group.results, key=likeness)
-
-
-def _align(config: Config, metrics: Metrics, reference: Config, of_reference: Metrics) -> Config:
-    """Return a run's config with the settings that all runs of a table share, taken from a run of that table."""
-    data = replace(
-        config.data,
-        root=reference.data.root,
-        limit=reference.data.limit,
-        label_rule=reference.data.label_rule,
-        image_backend=reference.data.image_backend,
-        identity=reference.data.identity,
-        allow_incomplete=reference.data.allow_incomplete,
-    )
-    external = EXTERNAL in config.method
-    if metrics["protocol"]["experiment"] != of_reference["protocol"]["experiment"] and not external:
-        # Everything that an experiment may set is taken from the other run; what was asked for by name stays.
-        kept = {name: getattr(config, name) for name in ("model", "dataset", "seed", "paths", "trainer", "logger")}
-        return replace(reference, **kept, method=_default_method(config), given=_given(config))
-    paper = replace(
-        config.paper,
-        objectnet=reference.paper.objectnet,
-        objectnet_loss=reference.paper.objectnet_loss,
-        resize_imagenet_c=reference.paper.resize_imagenet_c,
-    )
-    aligned = replace(
-        config,
-        data=data,
-        suite=reference.suite,
-        experiment=reference.experiment,
-        evaluation=reference.evaluation,
-        paper=paper,
-    )
-    if external:  # a precision that was given for them is the table's, one that was not stays open
-        return replace(aligned, precision=config.precision and of_reference["protocol"]["precision"])
-    if metrics["protocol"].get("processes") != of_reference["protocol"].get("processes"):
-        aligned = replace(aligned, trainer=reference.trainer)
-    if _row(metrics) == _row(of_reference) and "warmup_steps" in config.optimizer:
-        rate = {**config.optimizer, "warmup_steps": reference.optimizer.get("warmup_steps")}
-        aligned = replace(aligned, optimizer=rate)
-    return replace(aligned, precision=reference.precision, gpu_precision=reference.gpu_precision)
-
-
-def _row(metrics: Metrics) -> tuple[Any, ...]:
-    return (*row_key(metrics), metrics["source"])
-
-
-def _given(config: Config) -> list[str]:
-    return [name for name in config.given if name.startswith("method")]
-
-
-def _default_method(config: Config) -> dict[str, Any]:
-    """Return the methods of a config without what its experiment has set: defaults, and options given by name."""
-    methods = {}
-    for name, node in config.method.items():
-        given = {key: value for key, value in (node or {}).items() if f"method.{name}.{key}" in config.given}
-        methods[name] = {**shipped_nodes("method")[name], **given} if name in shipped_nodes("method") else node
-    return methods
-
-
-def _needs_only_scoring(config: Config, wanted: Config, metrics: Metrics, of_reference: Metrics) -> bool:
-    """Return True if a run's weights are what is wanted, and only its scores are not."""
-    scoring = replace(config, suite=wanted.suite, evaluation=wanted.evaluation)
-    images = [{name: score["images"] for name, score in m["scores"].items()} for m in (metrics, of_reference)]
-    same_images = all(images[0][name] == images[1][name] for name in images[0].keys() & images[1].keys())
-    return scoring == wanted and scoring != config and same_images and not is_older(metrics)
 
 
 def _has_counterpart(result: Result, earlier: Sequence[Result]) -> bool:
@@ -224,7 +159,7 @@ def _duplicate(result: Result, first: Group) -> Result | None:
     metrics = result[1]
     if not any("appears twice" in reason for reason in first.differences(metrics)):
         return None
-    same = (other for other in first.results if _row(other[1]) == _row(metrics))
+    same = (other for other in first.results if row_and_source(other[1]) == row_and_source(metrics))
     return next((other for other in same if other[1]["seed"] == metrics["seed"]), None)
 
 
@@ -255,7 +190,7 @@ def _made_before_a_change(results: Sequence[Result], first: Group) -> Sequence[R
         return None
     try:
         config = config_of(run, metrics)
-        wanted = _align(config, metrics, config_of(*reference), reference[1])
+        wanted = align(config, metrics, config_of(*reference), reference[1])
     except RibError:
         return None
     if wanted != replace(config, paths=wanted.paths):

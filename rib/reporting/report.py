@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.config.shipped import shipped_nodes
 from rib.data.worlds import logged_name
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.reporting.comparability import Group, group_comparable
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import world_of
 from rib.reporting.layout import output
 from rib.reporting.remedies import remedies
 from rib.reporting.report_files import remove_stale, write_remedies
-from rib.reporting.selection import describe_filters, select_runs
+from rib.reporting.reported_runs import runs_to_report
 from rib.reporting.sorting import Order, parse_order
-from rib.runs.freshness import out_of_date_in
-from rib.runs.run import Result, Run
+from rib.runs.run import Result
 from rib.runs.store import RunStore
-from rib.runs.trials import without_trials
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
-from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
-
-
-FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
-"""Options of `rib.report` that select runs."""
 
 MOST_RUNS = 40
 """Most runs that are printed one by one; runs.csv has all of them."""
@@ -54,19 +45,7 @@ def report(config: ReportConfig) -> list[Path]:
         RibError: If there is nothing to report; the message says what the store holds instead.
     """
     store, order = RunStore(config.paths.runs), parse_order(config.sort)
-    trained = _fine_tuned(store)
-    shown, selection = _select(trained, config, store)
-    with_ri = _with_ri(shown, store)
-    reported = with_ri if config.search_trials else without_trials(with_ri, store)
-    if trials := len(with_ri) - len(reported):
-        say(f"left out of the report: {trials} results of rib.search trials; include them with search_trials=true")
-    if not reported:
-        raise RibError(
-            f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found {trials} "
-            "results of trials; include them with search_trials=true"
-        )
-    if selection:
-        say(selection)
+    reported, selection = runs_to_report(config, store)
     groups = group_comparable(reported)
     out = Path(config.out) if config.out else store.root / "report"
     written = []
@@ -101,96 +80,6 @@ def finish_report(out: Path, groups: Sequence[Group], written: Sequence[Path]) -
     commands = write_remedies(out, found)
     remove_stale(out, [*written, *commands])
     return commands
-
-
-def _fine_tuned(store: RunStore) -> list[Result]:
-    """Return a store's fine-tuned runs.
-
-    Raises:
-        RibError: If there is none.
-    """
-    finished = _finished(store)
-    trained = [(run, m) for run, m in finished if m["source"] != "none"]
-    if not trained:
-        raise RibError(
-            f"paths.runs: {store.root} has {_count(finished)} without training (pretrained, or external weights "
-            f"without a source) and none that was fine-tuned; make one with {_training_command(store)} +method=NAME"
-        )
-    return trained
-
-
-def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
-    """Return the runs that match the config's filters, and a sentence that says how many these are, if not all."""
-    filters = {name: getattr(config, name) for name in FILTERS}
-    shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
-    total, number = _number(trained), _number(shown)
-    given = describe_filters(**filters)
-    return shown, f"{number} of {total} runs shown: {given}" if given and len(shown) < len(trained) else ""
-
-
-def _with_ri(shown: Sequence[Result], store: RunStore) -> list[Result]:
-    """Return the runs that have an RI and are up to date; say which are not.
-
-    Raises:
-        RibError: If there is none.
-    """
-    stale = out_of_date_in(store)
-    if outdated := [(run, m) for run, m in shown if run.key in stale]:
-        say(
-            f"left out of the report: {_count(outdated)} made from runs whose weights have changed since, such as "
-            f"{outdated[0][0].folder}; remake them with the commands that made them"
-        )
-    with_ri = [(run, m) for run, m in shown if m["robustness_improvement"] and run.key not in stale]
-    if not with_ri:
-        raise RibError(
-            f"paths.runs: {store.root} has {_count(shown)} with fine-tuning, but no RI: each was scored on no target "
-            "besides its own source; score them on a suite with python -m rib.evaluate runs=FOLDER suite=NAME"
-        )
-    return with_ri
-
-
-def _finished(store: RunStore) -> list[Result]:
-    """Return all finished runs of a store with their metrics, one entry per metrics file.
-
-    Raises:
-        RibError: If there is no such folder, or no finished run in it, with a guess at the folder that was meant.
-    """
-    if not store.root.is_dir():
-        near = [p.parent.name for p in store.root.absolute().parent.glob("*/datasets")]
-        raise RibError(
-            f"paths.runs: expected a folder of runs made by rib.train, there is no folder {store.root}"
-            f"{nearest(store.root.name, near)}"
-        )
-    finished = [(run, metrics) for run in store.finished() for metrics in _metrics_files(run)]
-    if not finished:
-        # Every store has a folder claims/: look for one around and below the given path.
-        around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
-        meant = around or next((p.parent for p in sorted(store.root.glob("*/claims"))), None)
-        how = f"make one with {_training_command(store)}" if meant is None else f"did you mean {meant}?"
-        raise RibError(f"paths.runs: expected finished runs in {store.root}, found none; {how}")
-    return finished
-
-
-def _training_command(store: RunStore) -> str:
-    return f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
-
-
-def _metrics_files(run: Run) -> list[Metrics]:
-    """Return the content of all metrics files of a run; if one is unreadable, print why and return none."""
-    try:
-        return run.all_metrics()
-    except RibError as error:
-        say(f"left out of the report: {error}")
-        return []
-
-
-def _number(results: Sequence[Result]) -> int:
-    return len({run.folder for run, _ in results})
-
-
-def _count(results: Sequence[Result]) -> str:
-    number = _number(results)
-    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def write_report(
@@ -242,12 +131,7 @@ def write_report(
         table = paper_table(on_sources, store, asked, order, selection)
         for shown in table.rich():
             console.print(shown, "")
-        summary = out / f"summary{suffix}.csv"
-        write_atomically(summary, table.frame().to_csv(index=False).encode())
-        write_atomically(summary.with_suffix(".md"), table.markdown().encode())
-        write_atomically(summary.with_suffix(".tex"), table.latex().encode())
-        style.save(figures.summary_figure(table), summary.with_suffix(".png"))
-        files += [summary.with_suffix(ending) for ending in (".csv", ".md", ".tex", ".png")]
+        files += _write_table(table, out / f"summary{suffix}.csv")
     if len(metrics) <= MOST_RUNS:
         console.print(runs_table.comparison_table(metrics, order), "")
     # With more methods than colours the figure could not be read.
@@ -259,6 +143,17 @@ def write_report(
     if warning := warning_after([m["model"] for m in metrics], metrics[0]["data"]["kind"]):
         console.print(warning, highlight=False)
     return files, table
+
+
+def _write_table(table: PaperTable, file: Path) -> list[Path]:
+    """Write the paper's table as CSV, and beside it as Markdown, LaTeX and a figure; return the files."""
+    from rib.reporting import figures, style
+
+    write_atomically(file, table.frame().to_csv(index=False).encode())
+    write_atomically(file.with_suffix(".md"), table.markdown().encode())
+    write_atomically(file.with_suffix(".tex"), table.latex().encode())
+    figure = style.save(figures.summary_figure(table), file.with_suffix(".png"))
+    return [file, file.with_suffix(".md"), file.with_suffix(".tex"), figure]
 
 
 def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:

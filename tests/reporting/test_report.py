@@ -194,7 +194,7 @@ def made(**differences: Any) -> tuple[Run, dict[str, Any]]:
         ({"seed": 1, "protocol__warmup_steps": 5}, "net finetune on imagenet_r: optimizer.warmup_steps 5, not 3"),
         (
             {"seed": 1, "protocol__switches": {"paper.objectnet_loss": "unrestricted"}},
-            "protocol.switches.paper.objectnet_loss unrestricted, not null",
+            "switches.paper.objectnet_loss unrestricted, not null",
         ),
         ({"fingerprint": "0" * 16}, f"imagenet_r seed 0 appears twice (fingerprints {'f' * 16} and {'0' * 16})"),
     ],
