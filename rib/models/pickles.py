@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -31,13 +32,12 @@ def conversion_hint(file: Path, objects: list[str]) -> str:
         objects: From `pickled_objects`.
     """
     module = next((name for name in objects if MODULE.search(name)), None)
-    load = f"torch.load('{file.name}', weights_only=False)"
     if module is None:
         return "if you trust the file, load it yourself and save model.state_dict() alone"
-    if any(name.startswith("src.models.") for name in objects):
-        code, load = "of WiSE-FT or FLYP", f"pickle.load(open('{file.name}', 'rb'))"
-    else:
-        code = f"that has {module.partition('.')[0]}"
+    by_torch = zipfile.is_zipfile(file)
+    load = f"torch.load('{file.name}', weights_only=False)" if by_torch else f"pickle.load(open('{file.name}', 'rb'))"
+    known = any(name.startswith("src.models.") for name in objects)
+    code = "of WiSE-FT or FLYP" if known else f"that has {module.partition('.')[0]}"
     return (
         f"it is a whole {module.rpartition('.')[2]}: if you trust it, run in an environment with the code {code}: "
         f"import pickle, torch; torch.save({load}.state_dict(), 'weights.pt')"
@@ -46,7 +46,8 @@ def conversion_hint(file: Path, objects: list[str]) -> str:
 
 def _in_pickle(file: Path) -> list[str]:
     """Return the names in a plain pickle, such as WiSE-FT's code writes, read as text up to where it cannot be."""
-    names, texts = set(), []
+    names: set[str] = set()
+    texts: list[str] = []
     with file.open("rb") as stream:
         start = stream.read(LARGEST)
     try:
