@@ -97,6 +97,7 @@ def test_a_vit_of_transformers_is_timm_s(transformers, tmp_path, capsys):
         (tmp_path / kind).mkdir()
         check_same(theirs, read(saved(theirs, tmp_path / kind, kind)), 160)
         assert "read 104 tensors of Hugging Face's ViT as timm's" in capsys.readouterr().err
+        say_once.cache_clear()
     for outputs, sentence in ((10, "has a head of 10 outputs; rib needs 1000 outputs"), (0, "has no head")):
         state = {n: t[:outputs] if n.startswith("classifier") else t for n, t in theirs.state_dict().items()}
         save_file({n: t for n, t in state.items() if len(t)}, tmp_path / "head.safetensors")
@@ -212,7 +213,7 @@ def test_a_clip_of_transformers_is_open_clip_s(clip, transformers, one_sentence,
     with torch.no_grad():
         expected = theirs(pixel_values=images, input_ids=tokens).logits_per_image
         got = ours(images)[:, classes]
-    assert expected.std() > 0.1
+    assert expected.std(dim=1).min() > 0.01
     assert (expected - got).abs().max() < 1e-5 * float(expected.abs().max())
 
 
@@ -262,10 +263,8 @@ def test_a_classifier_of_wise_ft_keeps_its_head(bias, clip, tmp_path, capsys):
     ours = read(tmp_path / "wise.pt", CLIP, "open_clip")
     check_same(theirs, ours, 32)
     said = capsys.readouterr().err
-    num_tower = sum(name.startswith("visual.") for name in clip.state_dict())
-    assert (
-        f"read {num_tower + 2} tensors of a classifier of WiSE-FT's or FLYP's code as open_clip's; left out 5" in said
-    )
+    num_read = 2 + sum(name.startswith("visual.") for name in clip.state_dict())
+    assert f"read {num_read} tensors of a classifier of WiSE-FT's or FLYP's code as open_clip's; left out" in said
     assert ("head.bias" in ours.state_dict()) == bias
     # What a run stores is read again, with or without the bias.
     save_weights(ours.state_dict(), tmp_path / "run.safetensors")
@@ -303,7 +302,7 @@ def test_a_pickled_module_is_not_executed_and_told_how_to_convert(pickled, tmp_p
         file.write_bytes(pickle.dumps(model))
     else:
         torch.save(model, file)
-    monkeypatch.delitem(sys.modules, module.__name__)
+    del sys.modules[module.__name__]
     with pytest.raises(RibError) as caught:
         read(file, CLIP, "open_clip")
     said = str(caught.value)
