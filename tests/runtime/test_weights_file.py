@@ -60,7 +60,8 @@ def test_files_of_others_keep_the_digest_of_all_their_bytes(tmp_path):
 def test_the_bytes_do_not_depend_on_the_process():
     code = (
         "import sys, torch; from safetensors.torch import save; from rib.runtime.weights_file import add_metadata\n"
-        "sys.stdout.buffer.write(add_metadata(save({'a': torch.ones(2)}), dict.fromkeys('rib_version xyz'.split(), '1')))"
+        "texts = {'rib_version': '1', 'xyz': '1'}\n"
+        "sys.stdout.buffer.write(add_metadata(save({'a': torch.ones(2)}), texts))"
     )
     first = add_metadata(save({"a": torch.ones(2)}), {"xyz": "1", "rib_version": "1"})
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stdout == first
