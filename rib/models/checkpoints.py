@@ -117,7 +117,7 @@ def licence_of(model: ModelConfig, name: str) -> str:
         cfg = timm.get_pretrained_cfg(f"{architecture}.{model.tag}" if model.tag else model.architecture or name)
         if cfg is not None and cfg.license:
             return str(cfg.license)
-        repo = repo or (cfg and cfg.hf_hub_id)
+        repo = repo or (None if cfg is None else cfg.hf_hub_id)
     return f"see the card of {repo} on the Hugging Face hub" if repo else ""
 
 

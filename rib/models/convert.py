@@ -112,7 +112,8 @@ def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tupl
     variants = [(unwrapped, ""), (stripped, notes)]
     library = "open_clip" if start.library == "open_clip" else "timm"
     if (renamed := rename(stripped, [format_ for format_ in FORMATS if format_.library == library])) is not None:
-        variants.append((renamed.state, "; ".join(filter(None, (notes, renamed.note)))))
+        note = "; ".join(filter(None, (notes, renamed.note)))
+        variants.append(({n: _shaped_like(t, expected.get(n)) for n, t in renamed.state.items()}, note))
         yield variants[-1]
     if start.library == "timm":
         for given, note in variants:
@@ -123,6 +124,13 @@ def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tupl
     elif start.library == "open_clip":
         for given, note in variants[1:]:
             yield from ((tower, note) for tower in _zero_shot(start, given, network))
+
+
+def _shaped_like(tensor: Tensor, expected: Tensor | None) -> Tensor:
+    """Return a linear layer's weight as that of a 1x1 convolution, or the reverse, where the network has the other."""
+    if expected is None or tensor.ndim == expected.ndim or {*tensor.shape[2:], *expected.shape[2:]} != {1}:
+        return tensor
+    return tensor.reshape(expected.shape) if tensor.shape[:2] == expected.shape[:2] else tensor
 
 
 def _zero_shot(start: Start, state: State, network: nn.Module) -> Iterator[State]:

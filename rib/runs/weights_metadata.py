@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import PureWindowsPath
+from typing import Any
 
 import rib
 import rib.config
@@ -19,8 +21,11 @@ from rib.runs.keys import LEFT_OUT
 from rib.runs.spec import EXTERNAL, RunSpec
 from rib.runtime.weights_file import VERSION
 
-PATH = re.compile(r"(?<![\w.~/:\\-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s,'\"\]}/\\]*[/\\])*")
-"""The folders of a path within a text."""
+WHOLE = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^=]*")
+"""A text that is a path, with spaces or not, and not only a name in a repository."""
+
+FOLDERS = re.compile(r"(?<![\w.~/:\\-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s,'\"\]}/\\]*[/\\])*")
+"""The folders of a path within a longer text."""
 
 DIGESTS = (".code", ".content")
 """Endings of a run's options that record digests of the user's files; they are not options themselves."""
@@ -76,10 +81,20 @@ def _command(spec: RunSpec) -> Iterator[str]:
         if not key.startswith((*irrelevant, f"method.{EXTERNAL}.")) and not key.endswith(DIGESTS):
             given[key] = value
     yield from (
-        without_folders(rib.config.spell_override(key, value)) for key, value in given.items() if value is not None
+        rib.config.spell_override(key, without_folders(value)) for key, value in given.items() if value is not None
     )
 
 
-def without_folders(text: str) -> str:
-    """Return a text with every path in it shortened to the name of its file or last folder."""
-    return PATH.sub("", text)
+def without_folders(value: Any) -> Any:
+    """Return a value with every path in its texts shortened to the name of its file or last folder.
+
+    Args:
+        value: Text, number, or nested lists and dictionaries of them.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(child) for child in value]
+    if not isinstance(value, str):
+        return value
+    return PureWindowsPath(value).name if WHOLE.fullmatch(value) else FOLDERS.sub("", value)

@@ -54,11 +54,7 @@ def _words() -> list[str]:
     """Return the words that started this process, the program by its name alone."""
     arguments, program = sys.argv[1:], Path(sys.argv[0] if sys.argv else "").name
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if "ipykernel" in sys.modules and "ipykernel" in (
-        program,
-        getattr(spec, "parent", None),
-        program.partition("_")[0],
-    ):
+    if program.startswith("ipykernel") or str(getattr(spec, "name", "")).startswith("ipykernel"):
         return ["notebook"]  # its arguments are those of the kernel
     if spec is not None:
         return ["python", "-m", spec.name.removesuffix(".__main__"), *arguments]

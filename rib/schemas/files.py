@@ -14,7 +14,8 @@ class Fit(TypedDict):
         seconds: Wall time.
         num_parameters: Number of the model's parameters.
         notes: Numbers that the methods report, by "method.name".
-        weights: SHA-256 of weights.safetensors; null for an ensemble of outputs, which has none.
+        weights: SHA-256 of weights.safetensors without the metadata in its header; null for an ensemble of outputs,
+            which has no such file.
         device: Name of the GPU, or "CPU (2 threads)"; with a number in front if there were several processes.
     """
 
