@@ -29,7 +29,7 @@ from rib.runs.resolve import resolve
 from rib.runs.run import Result, Run, unscored
 from rib.runs.spec import Ingredient, RunSpec
 from rib.runs.store import RunStore
-from rib.runtime.console import rank, say
+from rib.runtime.console import rank, say, say_detail
 from rib.runtime.processes import agree, agree_if_finished, check_batch, launch_processes, processes_exist
 from rib.runtime.progress import activity
 from rib.schemas.metrics import Metrics
@@ -132,7 +132,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
         make(spec, work, pretrained, ingredients, store)
         if lock is not None:
             store.publish(work, run, lock, force)
-            say(f"saved {run.folder}")
+            say_detail(f"saved {run.folder}")
     return run
 
 
@@ -160,7 +160,7 @@ def _get_ingredient(spec: RunSpec, ingredient: Ingredient, store: RunStore) -> R
         seconds = store.seconds(needed.start.name, needed.method)
         source = title_of(needed.source_name, needed.catalog.kind)
         about = f", about {max(1, seconds):.0f} s" if seconds is not None else ""
-        say(f"{spec.method} needs {ingredient.label} (source {source}, seed {needed.config.seed}){about}")
+        say_detail(f"{spec.method} needs {ingredient.label} (source {source}, seed {needed.config.seed}){about}")
     try:
         return _get_intact(needed, store)
     except RibError as error:

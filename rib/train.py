@@ -28,7 +28,7 @@ from rib.config.schema import Config
 from rib.config.shipped import conf_dir
 from rib.runs.run import Run
 from rib.runtime.console import rank
-from rib.sweeps.multirun import needs_own_process, record_job, run_in_own_process
+from rib.sweeps.multirun import is_job, needs_own_process, print_folder, record_job, run_in_own_process
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
@@ -36,14 +36,16 @@ from rib.sweeps.multirun import needs_own_process, record_job, run_in_own_proces
 @one_sentence_errors
 def _main(cfg: DictConfig) -> Run:
     config = check_command(cfg, Config)
-    from rib.pipeline import find_finished, finetune
+    from rib.pipeline import find_finished, finetune, finish
 
     # A job of a multirun cannot start ranks of its own: Lightning would give them the whole sweep's command.
     if needs_own_process(config) and find_finished(config) is None:
-        return run_in_own_process()
-    run = finetune(config)
+        run = run_in_own_process()
+        print_folder(run)
+        return run
+    run = finish(config)[0] if is_job() else finetune(config)
     if rank() == 0:
-        print(run.folder.resolve())
+        print_folder(run)
     return run
 
 

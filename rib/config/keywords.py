@@ -8,8 +8,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from rib.config.spelling import spell_override
 from rib.config.shipped import conf_dir, options
+from rib.config.spelling import spell_override
 from rib.errors import RibError
 
 

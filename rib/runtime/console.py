@@ -42,6 +42,22 @@ def say(text: str = "") -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+_brief = False
+"""True within a sweep's command, which prints one line for each job."""
+
+
+def be_brief(brief: bool = True) -> None:
+    """Leave the lines of `say_detail` out from now on, or print them again."""
+    global _brief
+    _brief = brief
+
+
+def say_detail(text: str) -> None:
+    """Print a line like `say`, but not within a sweep, where each job has one line and a second would be too many."""
+    if not _brief:
+        say(text)
+
+
 @functools.cache
 def say_once(text: str) -> None:
     """Print a line like `say`, but each text only once per process."""

@@ -34,6 +34,9 @@ SECONDS_TO_FIRST_LINE = 3.0
 
 SECONDS_BETWEEN_LINES = 30.0
 
+SECONDS_TO_LAST_LINE = 10.0
+"""Age of a task from which a log file also gets a line when it ends."""
+
 SECONDS_TO_ROW = 0.5
 """Age of a task at which it appears in a terminal; shorter ones would only flicker."""
 
@@ -69,13 +72,8 @@ def progress(
         Function ``advance(done, note)`` to call as work gets done.
     """
     task = Task(what, total, unit, begun_at, overall, details, left)
-
-    def advance(done: int, note: str = "") -> None:
-        task.count += done
-        task.note = note
-
     with _BOARD.showing(task):
-        yield advance
+        yield task.advance
 
 
 @contextmanager
@@ -176,7 +174,7 @@ class _Board:
                 self._screen = None
             if id(task) in self._spoken_of:
                 self._spoken_of.discard(id(task))
-                if task.total and task.count >= task.total:
+                if task.total and task.count >= task.total and task.seconds >= SECONDS_TO_LAST_LINE:
                     self._say(task.line())
 
     def rows(self) -> list[Task]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from rib.schemas.files import ProgressInfo
+
 BAR, SHORTEST_BAR = 30, 8
 """Columns of a bar at most; a bar that would get fewer than the second number is left out."""
 
@@ -25,6 +27,7 @@ class Task:
         count: Units done.
         note: Short remark, such as the loss.
         begun: Time of `time.monotonic` at which it began.
+        moved: Time at which units were last done.
     """
 
     what: str
@@ -36,10 +39,22 @@ class Task:
     left: Callable[[], float | None] | None = None
     count: int = 0
     note: str = ""
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
+    moved: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.count = self.begun_at
+        self.count, self.moved = self.begun_at, self.begun
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Count units as done.
+
+        Args:
+            done: Their number.
+            note: Short remark; may be empty.
+        """
+        self.count += done
+        self.note = note
+        self.moved = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -49,19 +64,24 @@ class Task:
     @property
     def rate(self) -> float:
         """Units per second since it began or was resumed."""
-        return (self.count - self.begun_at) / max(self.seconds, 1e-9)
+        return (self.count - self.begun_at) / max(self.moved - self.begun, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
         """Expected seconds that are left; None while there is nothing to tell them from."""
         if self.left is not None:
             return self.left()
-        return (self.total - self.count) / self.rate if self.total and self.rate else None
+        if not self.total or not self.rate:
+            return None
+        # Without the time since the last unit, so that a long unit does not make the estimate grow.
+        left = (self.total - self.count) / self.rate - (time.monotonic() - self.moved)
+        return left if left > 0 else None
 
     @property
     def counter(self) -> str:
         """Units done and in all, ``120/480 batches``; empty if the total is unknown."""
-        return f"{self.count}/{max(self.total, self.count)} {self.unit}" if self.total else ""
+        total = max(self.total, self.count)
+        return f"{self.count:>{len(str(total))}}/{total} {self.unit}" if self.total else ""
 
     @property
     def remaining(self) -> str:
@@ -77,8 +97,16 @@ class Task:
         speed = "" if self.overall or not rate else f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
         done = f"in {clock(self.seconds)}" if self.count >= self.total else ""
         return f"{self.what}: " + ", ".join(
-            part for part in (self.counter, speed, self.remaining, done, self.note) if part
+            part for part in (self.counter.strip(), speed, self.remaining, done, self.note) if part
         )
+
+
+def describe(doing: ProgressInfo) -> str:
+    """Describe the task of another process: ``ewc on ImageNet-R, 120/480 batches, 35 s left, epoch 2``."""
+    done = f"{doing['done']}/{doing['total']} {doing['unit']}" if doing["total"] else ""
+    left = f"{clock(doing['seconds_left'])} left" if doing["seconds_left"] else ""
+    what = doing["what"].rpartition(": ")[2]  # without the model, which the cell or job is named by
+    return ", ".join(part for part in (what, done, left, doing["note"]) if part)
 
 
 def clock(seconds: float) -> str:
@@ -106,6 +134,7 @@ def row(task: Task, width: int) -> tuple[str, int, int, str]:
     room = width - len(title) - len(numbers) - 2
     if room < 0:
         return shorten(f"{title} {numbers}", width), 0, 0, ""
+    room -= max(0, len(", 00 min left") - len(task.remaining) - 2)  # so that the bar does not change with the time left
     if task.note and len(task.note) + 2 + SHORTEST_BAR < room:
         numbers += f"  {task.note}"
         room -= len(task.note) + 2

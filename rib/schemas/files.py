@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from rib.schemas.metrics import RobustnessImprovement
+from rib.schemas.metrics import Cost, RobustnessImprovement
 
 
 class Fit(TypedDict):
@@ -97,7 +97,7 @@ class ProgressInfo(TypedDict):
     Attributes:
         what: Current task, "fine-tuning on ImageNet-R".
         done: Units done.
-        total: Units of the whole task.
+        total: Units of the whole task; 0 if unknown, as while waiting for another process.
         unit: "images", "steps".
         note: Short remark; may be empty.
         rate: Units per second.
@@ -125,6 +125,9 @@ class Job(TypedDict):
         seed: Random seed; null if nothing is random.
         robustness_improvement: RI of a finished job; null if the suite leaves no target.
         folder: The run's folder; absent unless the job finished.
+        seconds: Seconds of training and scoring of a finished job's run, when it was made.
+        cost: Images trained and scored by a finished job's run, and the device.
+        in_store: True if the run was in the store already.
         error: One sentence, if the job failed.
     """
 
@@ -136,6 +139,9 @@ class Job(TypedDict):
     seed: int | None
     robustness_improvement: NotRequired[RobustnessImprovement | None]
     folder: NotRequired[str]
+    seconds: NotRequired[float]
+    cost: NotRequired[Cost]
+    in_store: NotRequired[bool]
     error: NotRequired[str]
 
 
@@ -227,8 +233,13 @@ class PlanReport(TypedDict):
         shared: Number of runs that other cells need, by method, and number of Fisher matrices.
         failed: Cells that failed.
         refused: Cells whose source must not be trained on.
-        seconds: Expected time of the missing cells with the requested number of parallel jobs; null if unknown.
+        seconds: Expected time until the grid is done, with start-up, parallel jobs and the report; null if unknown.
+        in_parallel: Largest number of cells that run at the same time.
+        images_trained: Images that the missing cells train on, an image once per epoch.
+        images_scored: Images that the missing cells predict, without the further models of curves and ensembles.
         num_bytes: Expected disk space of the missing cells, in bytes.
+        load: Load average of this machine over the last minute; null if unknown.
+        busy: True if that is above the number of cores, so that the grid may take longer.
     """
 
     cells: list[PlannedCell]
@@ -236,4 +247,9 @@ class PlanReport(TypedDict):
     failed: list[CellReason]
     refused: list[CellReason]
     seconds: float | None
+    in_parallel: int
+    images_trained: int
+    images_scored: int
     num_bytes: int
+    load: float | None
+    busy: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from rib.sweeps.executors import Executor, LocalExecutor, SlurmExecutor
 from rib.sweeps.plan import Plan, controls, make_plan
 from rib.sweeps.scheduler import Outcome, Schedule, failed_labels, grid_state
 from rib.sweeps.status import plan_report, show_plan, show_status
+from rib.sweeps.work_ahead import start_up_file, write_start_up
 
 if TYPE_CHECKING:
     from rib.sweeps.study import Study
@@ -70,17 +72,20 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     costs = Costs(store)
     missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id)]
     if missing:
-        costs.calibrate(missing)
+        costs.calibrate(missing, config.threads)
     if config.plan_only and config.format == "json":
-        print(json.dumps(plan_report(plan, outcome, costs, workers.at_once), indent=1))
+        print(json.dumps(plan_report(plan, outcome, costs, workers), indent=1))
         return
-    show_plan(plan, outcome, costs, workers.at_once, console)
+    show_plan(plan, outcome, costs, workers, console)
     if config.plan_only:
         return
+    schedule = Schedule(plan, store, workers, outcome, costs.seconds)
     if missing:
-        Schedule(plan, store, workers, outcome).run()
+        schedule.run()
     _make_controls(plan, store, workers, outcome)
+    begun = time.monotonic()
     _show_results(config, plan, store)
+    write_start_up(start_up_file(store.root, workers.kind), schedule.overheads, time.monotonic() - begun)
     plotted = study is None or _show_study(study, str(config.study), plan, store, console)
     if outcome.failed:
         failed = sum(cell.id in outcome.failed for cell in plan.wanted)

@@ -1,6 +1,7 @@
 """Expected time and disk space of a grid, from finished runs of the store or short calibration runs.
 
-Time is the seconds that one cell trains (or merges) and scores, without imports; disk is the bytes that its run keeps.
+The time of one cell is that of training (or merging) and scoring; that of a grid also has the start-up of its cells and
+the report (`rib.sweeps.work_ahead`). Disk is the bytes that runs keep.
 """
 
 from __future__ import annotations
@@ -8,18 +9,22 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rib.errors import RibError
+from rib.reporting.formatting import cost_of
 from rib.runs.metrics_file import read
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.files import digest_of, write_atomically
+from rib.runtime.progress import activity
 from rib.sweeps.plan import Cell
+from rib.sweeps.work_ahead import makespan, read_start_up, start_up_file
 
 FLOAT_BYTES = 4
 
@@ -75,8 +80,7 @@ class Costs:
         self._known: defaultdict[tuple[Any, ...], list[RunCost]] = defaultdict(list)
         for run in store.finished():
             if (m := run.metrics()) is not None:
-                epochs, trained = m["protocol"]["epochs"], m.get("trained_on")
-                seen = epochs * trained["num_images"] if epochs is not None and trained else None
+                seen = cost_of(m)["images_trained"] or None
                 cost = RunCost(m["seconds"]["fit"], m["seconds"]["evaluate"], seen)
                 for key in _keys(m["model"], m["method"], m["source"], seen):
                     self._known[key].append(cost)
@@ -101,16 +105,37 @@ class Costs:
         logits = sum(len(tree) * len(tree.spec.groups) for tree in spec.scored.values())
         return weights + IMAGE_BYTES * images + (FLOAT_BYTES * logits if spec.config.predictions.logits else 0)
 
-    def calibrate(self, cells: Iterable[Cell]) -> None:
+    def grid_seconds(self, cells: Sequence[Cell], jobs: int, kind: str) -> float | None:
+        """Return the expected seconds of a grid with start-up, dependencies and report; None if a cell's is unknown.
+
+        Args:
+            cells: The cells to make.
+            jobs: Number of cells that run at the same time.
+            kind: Kind of the executor (`Executor.kind`).
+        """
+        start_up, spans = read_start_up(start_up_file(self.store.root, kind)), {}
+        for cell in cells:
+            seconds = None if cell.spec is None else self.seconds(cell.spec)
+            if seconds is None:
+                return None
+            spans[cell.id] = (seconds + start_up.cell, cell.needs)
+        return start_up.once + makespan(spans, jobs) + start_up.report if spans else 0.0
+
+    def calibrate(self, cells: Iterable[Cell], threads: int | None = None) -> None:
         """Time every model whose cost is unknown, with random weights, and keep the result in the store.
 
         Random weights cost the same time as trained ones, and need no download.
+
+        Args:
+            cells: The cells whose models are timed.
+            threads: Number of CPU threads of a cell; None for those of this process.
         """
         for cell in cells:
             if cell.spec is not None and self.seconds(cell.spec) is None:
                 file = self._file(cell.spec)
                 if _read(file) is None:
-                    write_atomically(file, json.dumps(vars(_time_model(cell.spec))).encode())
+                    with activity(f"timing {cell.spec.start.name}"), _threads(threads):
+                        write_atomically(file, json.dumps(vars(_time_model(cell.spec))).encode())
 
     def _file(self, spec: RunSpec) -> Path:
         # What time per image depends on: the network, the image size, the device and the precision.
@@ -129,15 +154,15 @@ def num_parameters(spec: RunSpec) -> int:
     return spec.start.num_bytes // (2 if is_half_precision else FLOAT_BYTES)
 
 
-def total(seconds: Sequence[float | None], jobs: int) -> float | None:
-    """Return the expected seconds of several cells run in parallel; None if the time of any is unknown.
+def images_scored(spec: RunSpec) -> int:
+    """Return the number of images that a run predicts with its own model; a curve or an ensemble has more models."""
+    return sum(len(tree) for tree in spec.images.values())
 
-    Args:
-        seconds: Of each cell; None where it is unknown.
-        jobs: Number of cells that run at the same time.
-    """
+
+def total(seconds: Sequence[float | None]) -> float | None:
+    """Return the expected seconds of several cells, one after another; None if the time of any is unknown."""
     known = [s for s in seconds if s is not None]
-    return sum(known) / max(1, jobs) if len(known) == len(seconds) else None
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def _keys(model: str, method: str, source: str, images_seen: int | None) -> tuple[tuple[Any, ...], ...]:
@@ -147,9 +172,7 @@ def _keys(model: str, method: str, source: str, images_seen: int | None) -> tupl
 
 def _images_seen(spec: RunSpec) -> int | None:
     # A merge trains nothing: its ingredients are cells of their own, with a cost of their own.
-    if not spec.trains or spec.source is None or spec.recipe is None:
-        return None
-    return spec.recipe.epochs * len(spec.source)
+    return spec.images_trained or None
 
 
 def _estimate(spec: RunSpec, calibration: Calibration) -> float:
@@ -164,6 +187,19 @@ def _read(file: Path) -> Calibration | None:
         return Calibration(float(content["train"]), float(content["score"]))
     except (OSError, RibError, KeyError, TypeError, ValueError):
         return None
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use a number of CPU threads within a block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _time_model(spec: RunSpec) -> Calibration:

@@ -50,9 +50,11 @@ class Executor(Protocol):
 
     Attributes:
         at_once: Largest number of cells that it runs at the same time.
+        kind: Name for what a cell's start-up time depends on: ``fork``, ``command`` or ``cluster``.
     """
 
     at_once: int
+    kind: str
 
     def start(self, folder: Path) -> Worker:
         """Start the cell whose config.yaml is in a folder."""
@@ -76,6 +78,7 @@ class LocalExecutor:
     def __init__(self, trainer: Mapping[str, Any], jobs: int | None, threads: int) -> None:
         self.threads = threads
         self.per_cell = int(trainer.get("devices", 1)) if str(trainer.get("devices", 1)).isdecimal() else 1
+        self.kind = "command" if self.per_cell > 1 else "fork"
         self._free = _gpus() if has_gpu(str(trainer.get("accelerator", "auto"))) else None
         room = cores() // (threads * self.per_cell) if self._free is None else len(self._free) // self.per_cell
         if self._free is not None and room < 1:
@@ -156,7 +159,7 @@ class SlurmExecutor:
             import submitit
         except ModuleNotFoundError as error:
             raise RibError("hydra/launcher needs submitit: pip install 'rib[slurm]'") from error
-        self.at_once = jobs or 1000
+        self.at_once, self.kind = jobs or 1000, "cluster"
         kind = "local" if "Local" in launcher["_target_"] else "slurm"
         settings = {k: v for k, v in launcher.items() if k not in ("_target_", "submitit_folder") and v is not None}
         timeouts = settings.pop("max_num_timeout", None)

@@ -18,29 +18,34 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rib.config.launch import Stop
 from rib.config.schema import Config, data_root
-from rib.data.worlds import describe_kind, kind_of, title_of
+from rib.data.worlds import kind_of
 from rib.errors import RibError
-from rib.reporting.formatting import with_interval
-from rib.reporting.layout import FittedTable, output
-from rib.runs.metrics_file import MetricsKey, read, write
+from rib.reporting.formatting import cost_of
+from rib.runs.metrics_file import MetricsKey, write
 from rib.runs.run import Run
 from rib.runs.spec import suite_label
-from rib.runtime.console import rank, say
+from rib.runtime.console import be_brief, rank, say
 from rib.runtime.processes import processes_exist, several_processes
 from rib.schemas.files import Job
+from rib.sweeps.job_process import begin_sweep, in_sweeps_process, report_elsewhere
+from rib.sweeps.jobs_table import read_jobs, show_jobs
+from rib.sweeps.jobs_view import JobsView, log_file, record
 
 RECORD = "RIB_JOB_RECORD"
 """Environment variable that gives a job's own process the file of its record."""
@@ -60,9 +65,20 @@ class Jobs(Callback):
                 "rib: hydra/launcher: expected SLURM's srun on this machine, found none; run the command on a login "
                 "node, or use hydra/launcher=submitit_local"
             )
-        self._show = functools.partial(_show, Path(config.hydra.sweep.dir))
-        if rank() == 0:
-            atexit.register(self._show)
+        if rank() > 0:
+            return
+        sweep = Path(config.hydra.sweep.dir)
+        counts = _count_values(config)
+        self._view = JobsView(sweep, prod(counts.values()), {name for name, count in counts.items() if count > 1})
+        begin_sweep()
+        be_brief()
+        self._view.start()
+        atexit.register(self._show, sweep)
+
+    def _show(self, sweep: Path) -> None:
+        """End the display, and print the table of all jobs that have begun."""
+        self._view.close()
+        show_jobs(sweep)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the table of the jobs.
@@ -74,10 +90,11 @@ class Jobs(Callback):
             return
         # The table is printed here; at exit it would appear a second time.
         atexit.unregister(self._show)
-        jobs = _records(Path(config.hydra.sweep.dir))
+        sweep = Path(config.hydra.sweep.dir)
+        jobs = read_jobs(sweep)
         failed = sum("folder" not in job for job in jobs)
         try:
-            self._show()
+            self._show(sweep)
         finally:  # SystemExit, since Hydra turns any other exception of a callback into a warning
             if failed:
                 sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; run the same command to retry them")
@@ -99,8 +116,9 @@ def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None
         if file is None:
             task(cfg)
             return
-        job = _describe_job(cfg)
+        job, begun = _describe_job(cfg), time.time()
         write(file, job)
+        report_elsewhere(file)
         try:
             result = task(cfg)
         except (Exception, Stop) as error:
@@ -109,12 +127,13 @@ def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None
                 raise
             if not isinstance(error, RibError):
                 traceback.print_exc()
-            say(f"rib: job {HydraConfig.get().job.num} failed: {_describe_error(error)}")
+            if not in_sweeps_process():  # the log of a job's own process; the sweep's command says it by itself
+                say(f"rib: job {HydraConfig.get().job.num} failed: {_describe_error(error)}")
         except SystemExit as stop:
             _requeue(stop)
             raise
         else:
-            write(file, _describe_result(result, cfg))
+            write(file, _describe_result(result, cfg, begun))
 
     return run
 
@@ -122,6 +141,17 @@ def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None
 def in_multirun() -> bool:
     """Return True if this process runs a job of a Hydra multirun."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def is_job() -> bool:
+    """Return True if this process runs a job of a Hydra multirun, or was started for one."""
+    return in_multirun() or RECORD in os.environ
+
+
+def print_folder(run: Run) -> None:
+    """Print a run's folder to stdout, for other programs; in a sweep not to a terminal, where a table shows it."""
+    if not is_job() or not sys.stdout.isatty():
+        print(run.folder.resolve())
 
 
 def needs_own_process(config: Config) -> bool:
@@ -143,71 +173,25 @@ def run_in_own_process() -> Run:
     hydra = HydraConfig.get()
     command = [sys.executable, "-m", "rib.train", *_arguments(), *hydra.overrides.task]
     environment = {**os.environ, RECORD: str(file.resolve())}
+    log = log_file(Path(hydra.sweep.dir), hydra.job.num)
+    log.parent.mkdir(parents=True, exist_ok=True)
     # A session of its own, so that `_stop` can signal the job with all its ranks at once.
-    with subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd, start_new_session=True) as child:
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            command, env=environment, cwd=hydra.runtime.cwd, stdout=output, stderr=output, start_new_session=True
+        ) as child,
+    ):
         try:
             code = child.wait()
         except BaseException:  # Ctrl-C and SIGTERM too: ranks without a parent would train on
             _stop(child)
             raise
-    job = _record(file)
+    job: Job | dict[str, str] = record(file) or {}
     if "folder" in job:
         return Run(Path(job["folder"]))
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-    raise RibError(job.get("error") or f"its process {how}; its last output is above")
-
-
-def _records(sweep: Path) -> list[Job]:
-    """Read the record that each job of a sweep wrote (started, finished or failed), in the order of the jobs."""
-    files = [file for file in sweep.glob("job.*.json") if file.name.split(".")[1].isdecimal()]
-    return [_record(file) for file in sorted(files, key=lambda file: int(file.name.split(".")[1]))]
-
-
-def _record(file: Path) -> Job:
-    """Read a job's record; a missing or damaged one counts as a failed job."""
-    try:
-        return cast("Job", read(file))
-    except (FileNotFoundError, RibError):
-        empty: Job = {"overrides": "", "model": "", "source": "", "method": "", "seed": None}
-        return {**empty, "error": f"{file} is damaged"}
-
-
-def _show(sweep: Path) -> None:
-    """Print the table of a sweep's jobs, if there are any."""
-    if jobs := _records(sweep):
-        output().print(job_table(jobs, sweep))
-
-
-def job_table(jobs: Sequence[Job], sweep: Path) -> FittedTable:
-    """Return a table with one row per job, without the overrides that all jobs share.
-
-    Args:
-        jobs: Records of the jobs, at least one.
-        sweep: The folder of the sweep.
-    """
-    shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
-    worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
-    table = FittedTable(
-        f"{len(jobs)} jobs of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
-        words=("job", "model", "source", "method", "seed", "overrides"),
-        numbers=("RI, points",),
-        prose=("folder, or error",),
-        notes=("RI in percentage points, with 95 % intervals over images only.",),
-    )
-    for number, job in enumerate(jobs):
-        improvement = job.get("robustness_improvement")
-        unfinished = f"it started but left no result: it was killed, or is still running; see {sweep / '.submitit'}"
-        table.add_row(
-            str(number),
-            job["model"],
-            title_of(job["source"], job.get("kind", "user")),
-            job["method"],
-            "" if job["seed"] is None else str(job["seed"]),
-            " ".join(o for o in job["overrides"].split() if o not in shared),
-            with_interval(improvement) if improvement else "",
-            job.get("folder") or job.get("error") or unfinished,
-        )
-    return table
+    raise RibError(job.get("error") or f"its process {how}; its output is in {log}")
 
 
 def _record_file() -> Path | None:
@@ -232,8 +216,8 @@ def _describe_job(cfg: DictConfig) -> Job:
     }
 
 
-def _describe_result(run: Run, cfg: DictConfig) -> Job:
-    """Return the record of a job that has finished its run."""
+def _describe_result(run: Run, cfg: DictConfig, begun: float) -> Job:
+    """Return the record of a job that has finished its run, after it began at a time of this machine's clock."""
     targets, reported = sorted(cfg.suite.targets), sorted(cfg.suite.reported)
     metrics = run.metrics(MetricsKey(suite_label(cfg.suite), targets, reported, cfg.experiment, scores=None))
     assert metrics is not None, "a job that succeeded has scored its suite"
@@ -246,6 +230,9 @@ def _describe_result(run: Run, cfg: DictConfig) -> Job:
         "seed": metrics["seed"],
         "robustness_improvement": metrics["robustness_improvement"],
         "folder": str(run.folder.resolve()),
+        "seconds": metrics["seconds"]["fit"] + metrics["seconds"]["evaluate"],
+        "cost": cost_of(metrics),
+        "in_store": max(file.stat().st_mtime for file in run.metrics_files()) < begun,
     }
 
 
@@ -254,6 +241,19 @@ def _describe_error(error: BaseException) -> str:
     error = (error.__cause__ or error) if isinstance(error, Stop) else error
     text = " ".join(str(error).split())
     return text if isinstance(error, RibError) else f"{type(error).__name__}: {text} (traceback in the log)"
+
+
+def _count_values(config: DictConfig) -> dict[str, int]:
+    """Count the values that a sweep gives each option; empty if Hydra's sweeper is one that makes its own jobs."""
+    sweeper = config.hydra.sweeper
+    if not sweeper["_target_"].endswith("BasicSweeper"):
+        return {}
+    given = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task])
+    return {
+        o.get_key_element().lstrip("+~"): len(list(o.sweep_string_iterator())) if o.is_discrete_sweep() else 1
+        for o in overrides
+    }
 
 
 def _arguments() -> list[str]:

@@ -9,20 +9,31 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import rib.config
+from rib.errors import RibError
+from rib.reporting.formatting import duration, with_interval
+from rib.runs.metrics_file import read
+from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
 from rib.runtime.progress import Advance, progress
-from rib.sweeps.cell import CONFIG, FAILED, failure, record_failure
+from rib.runtime.tasks import describe
+from rib.schemas.files import ProgressInfo
+from rib.sweeps.cell import CONFIG, FAILED, PROGRESS, failure, record_failure
 from rib.sweeps.executors import SECONDS_TO_END, Executor, Worker
 from rib.sweeps.plan import Cell, Plan
+from rib.sweeps.work_ahead import WorkAhead
 
 SECONDS_BETWEEN_POLLS = 0.1
+
+Seconds = Callable[[RunSpec], float | None]
+"""Function that returns the expected seconds of a run, or None if it is unknown."""
 
 
 @dataclass
@@ -81,13 +92,23 @@ class Schedule:
         store: The store that their results go to.
         workers: The executor that runs them.
         outcome: From `grid_state`; it is updated in place.
+        seconds: Returns the expected seconds of a run, or None, for the time that is left.
+
+    Attributes:
+        overheads: For each cell that was made, its seconds besides training and scoring.
     """
 
-    def __init__(self, plan: Plan, store: RunStore, workers: Executor, outcome: Outcome) -> None:
+    def __init__(
+        self, plan: Plan, store: RunStore, workers: Executor, outcome: Outcome, seconds: Seconds = lambda spec: None
+    ) -> None:
         self.plan, self.store, self.workers, self.outcome = plan, store, workers, outcome
         self._locks = store.locks
         self._waiting = {id: cell for id, cell in plan.cells.items() if outcome.is_open(id)}
         self._running: dict[str, Worker] = {}
+        self._elsewhere: list[str] = []
+        self._started: dict[str, float] = {}
+        self.overheads: list[float] = []
+        self._ahead = WorkAhead({id: seconds(c.spec) for id, c in self._waiting.items() if c.spec}, workers.at_once)
 
     def run(self) -> Outcome:
         """Make cells until none is left that can be made, and return the updated outcome.
@@ -97,7 +118,12 @@ class Schedule:
         # SIGTERM would end this process without the finally below, and leave the cells running.
         old_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
-            with progress("grid", len(self._waiting), "cells") as advance:
+            # The cells that were asked for are counted; those that they need are named below them.
+            before = sum(not self.outcome.is_open(cell.id) for cell in self.plan.wanted)
+            left, details = self._ahead.seconds_left, self._describe_running
+            with progress(
+                "grid", len(self.plan.wanted), "cells", before, overall=True, details=details, left=left
+            ) as advance:
                 while self._waiting or self._running:
                     self._collect_finished(advance)
                     self._fail_dependents(advance)
@@ -117,20 +143,40 @@ class Schedule:
             del self._running[id]
             cell, folder = self.plan.cells[id], cell_folder(self.store, self.plan.cells[id])
             # The store decides, not the exit code: a process may die after its run was finished.
-            if cell.is_done:
+            if (metrics := cell.metrics) is not None:
+                spent = time.monotonic() - self._started[id]
+                self.overheads.append(max(0.0, spent - metrics["seconds"]["fit"] - metrics["seconds"]["evaluate"]))
                 self._mark_done(cell, advance)
                 continue
             if failure(folder) is None:
                 record_failure(folder, _explain_exit(code))
             error = (failure(folder) or {"error": "its reason could not be recorded: is the disk full?"})["error"]
             self.outcome.failed[id] = error
-            say(f"failed: {cell.label}: {error} ({folder / 'log.txt'})")
-            advance(1, "")
+            self._count(cell, f"failed: {cell.label}: {error} ({folder / 'log.txt'})", advance)
 
     def _mark_done(self, cell: Cell, advance: Advance) -> None:
         self.outcome.done.add(cell.id)
         self._waiting.pop(cell.id, None)
-        advance(1, cell.label)
+        self._count(cell, f"{cell.label}: {_result(cell)}", advance)
+
+    def _count(self, cell: Cell, line: str, advance: Advance) -> None:
+        """Print the line of a cell that has ended, and count it if the grid asks for it."""
+        self._ahead.end(cell.id)
+        if cell.wanted:
+            advance(1, "")
+        ended = sum(not self.outcome.is_open(other.id) for other in self.plan.wanted)
+        say(f"[{ended}/{len(self.plan.wanted)}] {'' if cell.wanted else 'needed: '}{line}")
+
+    def _describe_running(self) -> list[str]:
+        """Describe what each running cell is doing, and which ready cells other processes are making."""
+        lines = []
+        for cell in [self.plan.cells[id] for id in list(self._running)]:
+            try:
+                doing = describe(cast("ProgressInfo", read(cell_folder(self.store, cell) / PROGRESS)))
+            except (OSError, RibError):  # not written yet
+                doing = "starting"
+            lines.append(f"{cell.label}: {doing}")
+        return [*lines, *(f"{self.plan.cells[id].label}: made by another process" for id in list(self._elsewhere))]
 
     def _fail_dependents(self, advance: Advance) -> None:
         """Mark waiting cells as failed if a cell that they need has failed."""
@@ -138,11 +184,12 @@ class Schedule:
             cause = next((need for need in cell.needs if need in self.outcome.failed), None)
             if cause is not None:
                 del self._waiting[id]
-                self.outcome.failed[id] = f"it needs {self.plan.cells[cause].label}, which failed"
-                advance(1, "")
+                self.outcome.failed[id] = reason = f"it needs {self.plan.cells[cause].label}, which failed"
+                self._count(cell, f"failed: {cell.label}: {reason}", advance)
 
     def _start_ready(self, advance: Advance) -> None:
         """Start cells whose needs are done and that no other process is making, up to the executor's limit."""
+        self._elsewhere = []
         for id, cell in list(self._waiting.items()):
             if len(self._running) >= self.workers.at_once:
                 return
@@ -150,7 +197,8 @@ class Schedule:
                 continue
             assert cell.run is not None and cell.spec is not None, "a waiting cell is resolved"
             if self._locks.holder(cell.run.key) is not None:
-                continue  # another process is making it
+                self._elsewhere.append(id)  # another process is making it
+                continue
             # After the look at the lock: another process may have finished the cell and let go in between.
             if cell.is_done:
                 self._mark_done(cell, advance)
@@ -158,6 +206,8 @@ class Schedule:
             del self._waiting[id]
             folder = cell_folder(self.store, cell)
             write_atomically(folder / CONFIG, rib.config.to_yaml(cell.spec.config).encode())
+            (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that was killed
+            self._started[id] = time.monotonic()
             self._running[id] = self.workers.start(folder)
 
     def _end_running(self) -> None:
@@ -170,6 +220,15 @@ class Schedule:
             time.sleep(SECONDS_BETWEEN_POLLS)
         for worker in self._running.values():
             worker.kill()
+
+
+def _result(cell: Cell) -> str:
+    """Describe the result of a finished cell: its RI, and the seconds that it took."""
+    metrics = cell.metrics
+    assert metrics is not None, "a cell that is done has metrics"
+    seconds = duration(metrics["seconds"]["fit"] + metrics["seconds"]["evaluate"])
+    improvement = metrics["robustness_improvement"] if metrics["source"] != "none" else None
+    return f"RI {with_interval(improvement)}, {seconds}" if improvement else f"scored, {seconds}"
 
 
 def _explain_exit(code: int) -> str:

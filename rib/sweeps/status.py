@@ -12,17 +12,19 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from rib.errors import RibError
-from rib.reporting.formatting import duration, world_of
+from rib.reporting.formatting import world_of
 from rib.reporting.layout import FittedTable, output
 from rib.runs.metrics_file import is_older, older_words, read
-from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say
+from rib.runtime.tasks import clock
 from rib.schemas.files import CellReason, PlannedCell, PlanReport, ProgressInfo, RunningCell, Status
 from rib.sweeps.cell import PROGRESS
-from rib.sweeps.cost import Costs, total
+from rib.sweeps.cost import Costs, images_scored, total
+from rib.sweeps.executors import Executor
 from rib.sweeps.plan import Cell, Plan
 from rib.sweeps.scheduler import Outcome, cell_folder, failed_labels, grid_state
+from rib.sweeps.work_ahead import busy_words, load
 
 SECONDS_BETWEEN_FRAMES = 2.0
 
@@ -50,28 +52,39 @@ def _world(plan: Plan) -> str:
     return world_of(specs[0].catalog.kind, specs[0].config.data.limit) if specs else "data that could not be read"
 
 
-def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Console) -> None:
+def show_plan(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor, console: Console) -> None:
     """Print the plan of a grid, the runs that cells share, and the expected time and disk space.
 
     Args:
         plan: All cells.
         outcome: Their state.
         costs: Estimates of time and disk space.
-        jobs: Number of cells that run in parallel.
+        workers: The executor that would run them.
         console: Where to print.
     """
     console.print(plan_table(plan, outcome))
     shared = ", ".join(f"{count} {name}" for name, count in plan.shared().items())
     if shared:
         console.print(f"needed by several cells, made once: {shared}", highlight=False)
+    before = sum(cell.id in outcome.done for cell in plan.wanted)
+    if before:
+        console.print(f"{before} of {len(plan.wanted)} cells finished before", highlight=False)
     if missing := _missing(plan, outcome):
-        seconds = total([costs.seconds(spec) for spec in missing], jobs)
-        time_needed = "time unknown (no similar run in the store)" if seconds is None else f"about {duration(seconds)}"
-        size = sum(costs.num_bytes(spec) for spec in missing)
-        console.print(
-            f"to make: {len(missing)} runs, {time_needed} with {jobs} in parallel, plus start-up", highlight=False
+        seconds, at_once = (
+            costs.grid_seconds(missing, workers.at_once, workers.kind),
+            min(workers.at_once, len(missing)),
         )
-        console.print(f"disk: {size / 1e9:.2f} GB in {costs.store.root}", highlight=False)
+        time_needed = (
+            "time unknown (no similar run in the store)" if seconds is None else f"about {clock(seconds)} with start-up"
+        )
+        specs = [cell.spec for cell in missing if cell.spec is not None]
+        images = sum(spec.images_trained for spec in specs), sum(map(images_scored, specs))
+        console.print(f"to make: {len(missing)} runs, {time_needed}, {at_once} in parallel", highlight=False)
+        console.print(f"images: {images[0]:,} trained, {images[1]:,} scored", highlight=False)
+        size = sum(map(costs.num_bytes, specs))
+        console.print(f"disk: {size / 1e9:.2f} GB in {costs.store.root}", highlight=False, soft_wrap=True)
+        if busy := busy_words():
+            console.print(busy, highlight=False)
     for label, reason in failed_labels(plan, outcome):
         console.print(f"failed: {label}: {reason}", highlight=False, soft_wrap=True)
     for reason in dict.fromkeys(outcome.refused.values()):
@@ -79,16 +92,17 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, jobs: int, console: Co
     say_older(costs.store)
 
 
-def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanReport:
+def plan_report(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor) -> PlanReport:
     """Return the plan of a grid as JSON, for other programs.
 
     Args:
         plan: All cells.
         outcome: Their state.
         costs: Estimates of time and disk space.
-        jobs: Number of cells that run in parallel.
+        workers: The executor that would run them.
     """
     missing = _missing(plan, outcome)
+    specs = [cell.spec for cell in missing if cell.spec is not None]
     cells: list[PlannedCell] = [
         {
             "id": id,
@@ -106,14 +120,19 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, jobs: int) -> PlanRe
         "shared": plan.shared(),
         "failed": failures(plan, outcome),
         "refused": refusals(plan, outcome),
-        "seconds": total([costs.seconds(spec) for spec in missing], jobs),
-        "num_bytes": sum(costs.num_bytes(spec) for spec in missing),
+        "seconds": costs.grid_seconds(missing, workers.at_once, workers.kind),
+        "in_parallel": workers.at_once,
+        "images_trained": sum(spec.images_trained for spec in specs),
+        "images_scored": sum(map(images_scored, specs)),
+        "num_bytes": sum(map(costs.num_bytes, specs)),
+        "load": load(),
+        "busy": busy_words() is not None,
     }
 
 
-def _missing(plan: Plan, outcome: Outcome) -> list[RunSpec]:
-    """Return the run specs of the cells that are not finished."""
-    return [cell.spec for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
+def _missing(plan: Plan, outcome: Outcome) -> list[Cell]:
+    """Return the cells that are not finished."""
+    return [cell for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
 
 
 def say_older(store: RunStore) -> None:
@@ -173,7 +192,7 @@ def read_status(plan: Plan, store: RunStore, costs: Costs) -> Status:
         "running": running,
         "failed": failures(plan, outcome),
         "refused": refusals(plan, outcome),
-        "seconds_left": total([costs.seconds(spec) for spec in missing], 1),
+        "seconds_left": total([costs.seconds(spec) for spec in missing]),
     }
 
 
@@ -213,7 +232,7 @@ def _table(plan: Plan, store: RunStore, report: Status) -> RenderableType:
         *(f"failed: {entry['label']}: {entry['reason']}" for entry in report["failed"]),
     ]
     total_left = report["seconds_left"]
-    return Group(*parts, *([f"about {duration(total_left)} of computing time left"] if total_left else []))
+    return Group(*parts, *([f"about {clock(total_left)} of computing time left"] if total_left else []))
 
 
 def running_table(cells: Sequence[RunningCell]) -> FittedTable:
@@ -229,6 +248,6 @@ def running_table(cells: Sequence[RunningCell]) -> FittedTable:
             progress["note"] if progress else "",
             f"{progress['done']}/{progress['total']} {progress['unit']}" if progress else "",
             f"{progress['rate']:.0f}/s" if progress else "",
-            duration(left) if left is not None else "",
+            clock(left) if left is not None else "",
         )
     return running

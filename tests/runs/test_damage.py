@@ -28,7 +28,7 @@ from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.locks import Locks
 from rib.sweeps import cell, cost
-from rib.sweeps.multirun import _records, job_table
+from rib.sweeps.jobs_table import job_table, read_jobs
 from rib.sweeps.status import _progress, say_older
 from tests.support import whole
 
@@ -192,7 +192,7 @@ def test_what_a_grid_keeps_of_its_cells_may_be_damaged(tmp_path, text):
 def test_a_job_of_a_sweep_whose_record_is_damaged_has_failed(tmp_path, text):
     (tmp_path / "job.0.json").write_text(text)
     (tmp_path / "job.old.json").write_text("{}")
-    (job,) = _records(tmp_path)
+    (job,) = read_jobs(tmp_path)
     assert job["error"].endswith("job.0.json is damaged")
     assert len(job_table([job], tmp_path).rows) == 1
 

@@ -17,7 +17,7 @@ from rib.reporting.published_accuracies import PublishedComparison, published_ta
 from rib.reporting.run_view import best_ingredient_table, curve_table, run_table
 from rib.reporting.runs_table import comparison_table
 from rib.reporting.summary import Summary
-from rib.sweeps.multirun import job_table
+from rib.sweeps.jobs_table import job_table
 from rib.sweeps.plan import Cell, Plan
 from rib.sweeps.scheduler import Outcome
 from rib.sweeps.search import trial_table
