@@ -34,7 +34,7 @@ SCORING_ARGUMENTS = ("suite", "evaluation.", "predictions.", "trainer", "data.ro
 GROUPS = ("model", "dataset", "suite", "optimizer", "trainer")
 """Config groups of which a command may choose a file; all other options are written value by value."""
 
-IRRELEVANT = ("logger.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
+IRRELEVANT = ("logger.", "figures.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
 """Prefixes of options that have no influence on a run's results."""
 
 PRETRAINED_OPTIONS = (
@@ -261,23 +261,46 @@ class _Command:
         return ["hydra.searchpath=[DIR]"]
 
 
+def recorded_command(metrics: Metrics) -> str:
+    """Return the shell command that makes a run, from what its metrics record; nothing is composed or compared.
+
+    It takes milliseconds where `command_for` takes a second. The folders of data and store are left to the user, and so
+    are devices, which do not change a result.
+
+    Args:
+        metrics: Of the run.
+    """
+    words = [rib.config.spell_override(key, value) for key, value in _recorded_options(metrics).items()]
+    if metrics["data"]["kind"] != "mini":
+        words.append("data.root=DIR")
+    if metrics["method"] == EXTERNAL:
+        return shlex.join(["python", "-m", "rib.evaluate", "weights=FILE", *words])
+    return shlex.join(["python", "-m", "rib.train", *words])
+
+
 def _from_metrics(metrics: Metrics) -> Config:
     """Return a run's config rebuilt from its metrics: the defaults, with every difference that the metrics record."""
+    return rib.config.compose(
+        *(rib.config.spell_override(key, value) for key, value in _recorded_options(metrics).items())
+    )
+
+
+def _recorded_options(metrics: Metrics) -> dict[str, Any]:
+    """Return the options of a command for a run, by name, from its metrics."""
     model, suite, protocol = metrics["model"], metrics["suite"].rstrip("*"), metrics["protocol"]
     changed = metrics["suite"] != suite and "targets" in protocol
     methods = [] if metrics["method"] == EXTERNAL else metrics["method"].split("+")
-    words = {
+    return {
         **({"dataset": metrics["source"]} if metrics["source"] != "none" else {}),
         **({"model": model} if model in options("model") else {"model": "timm", "model.name": model}),
         **({"suite": suite} if suite in options("suite") else {"suite.name": suite}),
         **({"experiment": name} if (name := metrics["protocol"].get("experiment")) is not None else {}),
-        **({"+method": methods} if methods else {}),
+        **({"+method": methods if len(methods) > 1 else methods[0]} if methods else {}),
         **({"seed": metrics["seed"]} if metrics["seed"] is not None else {}),
         **({f"suite.{name}": protocol[name] for name in ("targets", "reported")} if changed else {}),
         # Digests of the user's code and files are recorded with the options, but are not options themselves.
         **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
-    return rib.config.compose(*(rib.config.spell_override(key, value) for key, value in words.items()))
 
 
 def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.analysis.cka import Pair, check
-from rib.analysis.figures import OUTPUT, WIDTH, by_block
+from rib.analysis.figures import WIDTH
+from rib.analysis.layer_labels import by_block, number_blocks
 from rib.analysis.subject import Subject
 from rib.config.command_schema import CKAConfig, ShownConfig
 from rib.config.schema import PathsConfig
@@ -20,13 +20,13 @@ from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.metrics import seed_interval
 from rib.metrics.rank import MIN_DISTINCT, MeanCorrelation, rank_correlation, shared_rank_correlation
+from rib.reporting.sized_figure import LABEL, SizedFigure, fold, tidy
 from rib.reporting.style import style
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.metrics_file import improvement_of
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runtime.progress import progress
-from rib.studies.plots import tidy
 from rib.studies.rows import Row, format_effect, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
@@ -100,36 +100,41 @@ class Shift(Study):
         points = _points(table)
         if points.empty:
             return {}
-        return {"layers": self._layers(table[table["layer"] != ""]), "shift": _scatter(points, n_of(table))}
+        return {
+            "layers": self._layers(table[table["layer"] != ""]),
+            "shift": _scatter(points, f"{n_of(table)}{self.world}", self.width),
+        }
 
-    def _layers(self, table: pd.DataFrame) -> Figure:
+    def _layers(self, table: pd.DataFrame) -> SizedFigure:
         curves, kind = list(dict.fromkeys(table["curve"])), table["kind"].iloc[0]
         sources = list(dict.fromkeys(table["source"]))
-        columns = min(2, len(curves))
-        lines = -(-len(curves) // columns)
-        figure = Figure(figsize=(WIDTH, 1.0 + 2.1 * lines), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        figure = SizedFigure(WIDTH, self.width)
+        columns = min(2 if figure.inches >= 4.5 else 1, len(curves))
+        grid = figure.subplots(-(-len(curves) // columns), columns, squeeze=False, sharey=True)
         for axes in grid.flat[len(curves) :]:
             axes.set_visible(False)
         for axes, curve in zip(grid.flat, curves, strict=False):
             here = table[table["curve"] == curve]
-            for number, source in enumerate(sources):
-                of_source = here[here["source"] == source]
-                means = of_source.groupby("layer", sort=False)["cka"].mean()
-                line: dict[str, Any] = {**style(number), "ms": 3, "lw": 1, "label": title_of(source, kind)}
-                axes.plot(range(len(means)), means, **line)
-            _name_layers(axes, list(dict.fromkeys(here["layer"])))
-            axes.set_title(curve, fontsize=8, loc="left")
             tidy(axes)
-            axes.tick_params(labelsize=7)
-        n = f"{_image_count(self.dataset, table)}; {n_of(table)}"
-        figure.supylabel("debiased linear CKA with the pretrained model", fontsize=8)
-        inside = "tick: end of block; between ticks: attn.proj, mlp.fc1, mlp.fc2\n"
-        in_blocks = all(by_block(list(dict.fromkeys(table[table["curve"] == curve]["layer"]))) for curve in curves)
-        figure.supxlabel((inside if in_blocks else "") + n, fontsize=8)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7, frameon=False)
-        return figure
+            for number, source in enumerate(sources):
+                _draw_layers(axes, here[here["source"] == source], number, title_of(source, kind))
+            in_blocks = number_blocks(axes, list(dict.fromkeys(here["layer"])), 0.8 * figure.inches / columns)
+            axes.set_title(fold(curve, 0.75 * figure.inches / columns, LABEL), fontsize=LABEL, loc="left")
+            axes.set_xlabel("block: its output" if in_blocks else "layer", fontsize=LABEL)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("debiased linear CKA", fontsize=LABEL)
+        n = f"{_image_count(self.dataset, table)}; {n_of(table)}{self.world}"
+        figure.headline(f"CKA of each layer with the pretrained model; {n}")
+        figure.legend_below(*grid.flat[0].get_legend_handles_labels())
+        inside = dict.fromkeys(name for _, name in by_block(list(dict.fromkeys(table["layer"]))) or [])
+        points = f"Points of a block: {', '.join(inside)}. " if inside else ""
+        figure.caption = (
+            "Debiased linear CKA of each layer with the same layer of the pretrained model, in the network's order, a "
+            f"line per source; {n}. {points}Bands: 95 % "
+            "intervals by the jackknife over batches of images, averaged over seeds; they cover other images, not "
+            "another training run."
+        )
+        return figure.fit(1.6 * grid.shape[0])
 
     def _cell(self, row: Row, one: Made, store: RunStore) -> list[dict[str, Any]]:
         """Return the table rows of one finished run: one per layer, or a single one that says why it has no CKA."""
@@ -250,28 +255,33 @@ def _image_count(dataset: str, table: pd.DataFrame) -> str:
     return f"{title_of(dataset, table['kind'].iloc[0])}, {int(table['images'].max())} images"
 
 
-def _name_layers(axes: Axes, layers: Sequence[str]) -> None:
-    """Label the axis of layers at the ends of blocks if there are blocks, else at about eight layers."""
-    blocks = by_block(layers)
-    ends = [i for i, (_, name) in enumerate(blocks or []) if name == OUTPUT]
-    if blocks and ends:
-        axes.set_xticks(ends, [str(blocks[i][0]) for i in ends])
-    else:
-        ticks = np.unique(np.linspace(0, len(layers) - 1, min(8, len(layers))).astype(int))
-        axes.set_xticks(ticks, [layers[i] for i in ticks], rotation=90)
+def _draw_layers(axes: Axes, of_source: pd.DataFrame, number: int, label: str) -> None:
+    """Plot CKA by layer, averaged over seeds, with its interval as a band."""
+    means = of_source.groupby("layer", sort=False)[["cka", "cka_low", "cka_high"]].mean()
+    x, look = range(len(means)), style(number)
+    axes.fill_between(x, means["cka_low"], means["cka_high"], color=look["color"], alpha=0.2, lw=0)
+    line: dict[str, Any] = {**look, "ms": 3, "lw": 1, "label": label}
+    axes.plot(x, means["cka"], **line)
 
 
-def _scatter(points: pd.DataFrame, n: str) -> Figure:
-    figure = Figure(figsize=(4.6, 3.9), layout="constrained")
+def _scatter(points: pd.DataFrame, n: str, width: float | None) -> SizedFigure:
+    figure = SizedFigure(4.6, width)
     axes = figure.add_subplot()
     for number, (curve, group) in enumerate(points.groupby("curve", sort=False)):
         look: dict[str, Any] = {**style(number), "ms": 5, "ls": "none", "label": curve}
         axes.plot(group["cka"], group["ri"], **look)
     axes.axhline(0, color="black", lw=0.8)
-    axes.set_xlabel(f"mean CKA of all layers with the pretrained model; one point per source\n{n}", fontsize=8)
-    axes.set_ylabel("RI, percentage points", fontsize=8)
-    if (correlation := _mean_correlation(points)) is not None:
-        axes.set_title(f"rank correlation, mean over curves: {correlation.within}", fontsize=8, loc="left")
+    axes.set_xlabel("mean CKA with the pretrained model", fontsize=LABEL)
+    axes.set_ylabel("RI, points", fontsize=LABEL)
     tidy(axes)
-    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-    return figure
+    heading = f"RI and representation shift, one point per source; {n}"
+    correlation = _mean_correlation(points)
+    within = "" if correlation is None else f"rank correlation, mean over curves: {correlation.within}"
+    figure.headline("\n".join(filter(None, (heading, within))))
+    figure.legend_below(*axes.get_legend_handles_labels())
+    figure.caption = (
+        "Robustness improvement (RI, percentage points) of each run against the mean debiased linear CKA of all layers "
+        f"with the pretrained model, averaged over seeds; {len(points)} points, one per source; {n}. Point estimates"
+        + (f"; {within}, 95 % interval over sources." if within else ".")
+    )
+    return figure.fit(2.6 * figure.narrowing)
