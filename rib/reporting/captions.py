@@ -10,7 +10,7 @@ from pathlib import Path
 import rib.config
 from rib.config.schema import FiguresConfig
 from rib.data.worlds import title_of
-from rib.runs.command import recorded_command
+from rib.runs.recorded import recorded_command
 from rib.schemas.metrics import Metrics
 
 SECRET = ("key", "token", "secret", "password")

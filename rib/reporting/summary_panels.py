@@ -139,7 +139,6 @@ def _legend(rows: Sequence[Summary], accuracies: bool) -> tuple[list[Line2D], li
 def _caption(table: PaperTable, models: Sequence[str]) -> str:
     seeds = counted([len(row.seeds) or 1 for row in table.rows], "seed")
     compared = sum(row.against_plain is not None for row in table.rows)
-    runs = sum(len(row.improvement) * (len(row.seeds) or 1) for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
         f"p < 0.05 after Holm over {compared} comparisons; open: it does not."
@@ -148,7 +147,7 @@ def _caption(table: PaperTable, models: Sequence[str]) -> str:
     )
     return (
         f"Mean robustness improvement (mRI, percentage points) of {len(table.rows)} rows on {', '.join(models)}, "
-        f"n = {runs} runs over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
+        f"n = {table.num_runs} runs over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
         f"({', '.join(table.sources)}) and {seeds}; "
         f"{'; '.join(filter(None, (table.about, table.shared)))}. Methods are in one order in all panels, by mRI "
         f"averaged over models. Thick bar: 95 % interval over images. {OVER_IMAGES}. Ticks: mRI of each seed. Thin: "

@@ -7,12 +7,9 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.analysis.cka import Pair, check
-from rib.analysis.figures import WIDTH
-from rib.analysis.layer_labels import by_block, number_blocks
 from rib.analysis.subject import Subject
 from rib.config.command_schema import CKAConfig, ShownConfig
 from rib.config.schema import PathsConfig
@@ -20,13 +17,12 @@ from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.metrics import seed_interval
 from rib.metrics.rank import MIN_DISTINCT, MeanCorrelation, rank_correlation, shared_rank_correlation
-from rib.reporting.sized_figure import LABEL, SizedFigure, fold, tidy
-from rib.reporting.style import style
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.metrics_file import improvement_of
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runtime.progress import progress
+from rib.studies.cka_figures import image_count, layers_figure, shift_figure
 from rib.studies.rows import Row, format_effect, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
@@ -78,7 +74,7 @@ class Shift(Study):
         For a curve with fewer than six sources the points are listed instead.
         """
         points = _points(table)
-        images = _image_count(self.dataset, points) if len(points) else self.dataset
+        images = image_count(self.dataset, points) if len(points) else self.dataset
         lines = [
             f"Mean debiased linear CKA of all layers with the pretrained model, on {images}, with 95 % intervals over "
             f"sources (Student's t, from {MIN_DISTINCT} sources); mRI in percentage points with 95 % intervals over "
@@ -100,41 +96,11 @@ class Shift(Study):
         points = _points(table)
         if points.empty:
             return {}
+        n = f"{n_of(table)}{self.world}"
         return {
-            "layers": self._layers(table[table["layer"] != ""]),
-            "shift": _scatter(points, f"{n_of(table)}{self.world}", self.width),
+            "layers": layers_figure(table[table["layer"] != ""], self.dataset, self.world, self.width),
+            "shift": shift_figure(points, _mean_correlation(points), n, self.width),
         }
-
-    def _layers(self, table: pd.DataFrame) -> SizedFigure:
-        curves, kind = list(dict.fromkeys(table["curve"])), table["kind"].iloc[0]
-        sources = list(dict.fromkeys(table["source"]))
-        figure = SizedFigure(WIDTH, self.width)
-        columns = min(2 if figure.inches >= 4.5 else 1, len(curves))
-        grid = figure.subplots(-(-len(curves) // columns), columns, squeeze=False, sharey=True)
-        for axes in grid.flat[len(curves) :]:
-            axes.set_visible(False)
-        for axes, curve in zip(grid.flat, curves, strict=False):
-            here = table[table["curve"] == curve]
-            tidy(axes)
-            for number, source in enumerate(sources):
-                _draw_layers(axes, here[here["source"] == source], number, title_of(source, kind))
-            in_blocks = number_blocks(axes, list(dict.fromkeys(here["layer"])), 0.8 * figure.inches / columns)
-            axes.set_title(fold(curve, 0.75 * figure.inches / columns, LABEL), fontsize=LABEL, loc="left")
-            axes.set_xlabel("block: its output" if in_blocks else "layer", fontsize=LABEL)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("debiased linear CKA", fontsize=LABEL)
-        n = f"{_image_count(self.dataset, table)}; {n_of(table)}{self.world}"
-        figure.headline(f"CKA of each layer with the pretrained model; {n}")
-        figure.legend_below(*grid.flat[0].get_legend_handles_labels())
-        inside = dict.fromkeys(name for _, name in by_block(list(dict.fromkeys(table["layer"]))) or [])
-        points = f"Points of a block: {', '.join(inside)}. " if inside else ""
-        figure.caption = (
-            "Debiased linear CKA of each layer with the same layer of the pretrained model, in the network's order, a "
-            f"line per source; {n}. {points}Bands: 95 % "
-            "intervals by the jackknife over batches of images, averaged over seeds; they cover other images, not "
-            "another training run."
-        )
-        return figure.fit(1.6 * grid.shape[0])
 
     def _cell(self, row: Row, one: Made, store: RunStore) -> list[dict[str, Any]]:
         """Return the table rows of one finished run: one per layer, or a single one that says why it has no CKA."""
@@ -248,40 +214,3 @@ def _mean(values: Sequence[float]) -> str:
     """
     over = seed_interval(values, over="sources") if len(values) >= MIN_DISTINCT else None
     return f"{fmean(values):.3f}" if over is None else f"{over.value:.3f} [{over.low:.3f}, {min(over.high, 1):.3f}]"
-
-
-def _image_count(dataset: str, table: pd.DataFrame) -> str:
-    """Format the dataset and its number of images: ``ImageNet val, 240 images``."""
-    return f"{title_of(dataset, table['kind'].iloc[0])}, {int(table['images'].max())} images"
-
-
-def _draw_layers(axes: Axes, of_source: pd.DataFrame, number: int, label: str) -> None:
-    """Plot CKA by layer, averaged over seeds, with its interval as a band."""
-    means = of_source.groupby("layer", sort=False)[["cka", "cka_low", "cka_high"]].mean()
-    x, look = range(len(means)), style(number)
-    axes.fill_between(x, means["cka_low"], means["cka_high"], color=look["color"], alpha=0.2, lw=0)
-    line: dict[str, Any] = {**look, "ms": 3, "lw": 1, "label": label}
-    axes.plot(x, means["cka"], **line)
-
-
-def _scatter(points: pd.DataFrame, n: str, width: float | None) -> SizedFigure:
-    figure = SizedFigure(4.6, width)
-    axes = figure.add_subplot()
-    for number, (curve, group) in enumerate(points.groupby("curve", sort=False)):
-        look: dict[str, Any] = {**style(number), "ms": 5, "ls": "none", "label": curve}
-        axes.plot(group["cka"], group["ri"], **look)
-    axes.axhline(0, color="black", lw=0.8)
-    axes.set_xlabel("mean CKA with the pretrained model", fontsize=LABEL)
-    axes.set_ylabel("RI, points", fontsize=LABEL)
-    tidy(axes)
-    heading = f"RI and representation shift, one point per source; {n}"
-    correlation = _mean_correlation(points)
-    within = "" if correlation is None else f"rank correlation, mean over curves: {correlation.within}"
-    figure.headline("\n".join(filter(None, (heading, within))))
-    figure.legend_below(*axes.get_legend_handles_labels())
-    figure.caption = (
-        "Robustness improvement (RI, percentage points) of each run against the mean debiased linear CKA of all layers "
-        f"with the pretrained model, averaged over seeds; {len(points)} points, one per source; {n}. Point estimates"
-        + (f"; {within}, 95 % interval over sources." if within else ".")
-    )
-    return figure.fit(2.6 * figure.narrowing)

@@ -91,13 +91,16 @@ def paper_table(methods: int, seeds: int = 2) -> PaperTable:
                     source_before=0.3,
                     source_after=0.35 + number / 100,
                     seconds=4.0,
+                    images_trained=364.0,
+                    images_scored=2000.0,
+                    devices=("cpu",),
                     made_from=0,
                     is_trial=False,
                     by_seed=by_seed,
                 )
             )
-    about = "toy data (mini), suite seven"
-    return PaperTable(rows, (), {"epochs": 1}, TARGETS[:3], TARGETS, "mini", "seven", about)
+    about, num_runs = "toy data (mini), suite seven", len(rows) * 3 * seeds
+    return PaperTable(rows, (), {"epochs": 1}, TARGETS[:3], TARGETS, "mini", "seven", about, num_runs)
 
 
 def texts_outside(figure: Figure) -> list[str]:
