@@ -23,7 +23,6 @@ import os
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import Image
 
 from rib.analysis.cka import layer_cka
 from rib.analysis.drift import layer_drift
@@ -70,7 +69,7 @@ ax.grid(lw=0.4, alpha=0.5)
 
 # %%
 one = found["finetune"]
-Image(heat_figure(one.arrays, one.metadata, one.folder / "cka_heatmap.png"), width=480)
+heat_figure(one.arrays, one.metadata)
 
 # %% [markdown]
 # ## Weight drift by layer

@@ -18,7 +18,7 @@ from rib.errors import RibError
 from rib.loggers.base import log_run
 from rib.reporting import run_view
 from rib.reporting.data_warning import warn_before
-from rib.reporting.publish import publish
+from rib.reporting.publish import publish, redraw
 from rib.reporting.published_accuracies import show_published
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
@@ -55,6 +55,7 @@ def finetune(config: Config) -> Run:
     """
     run, metrics = finish(config)
     if rank() == 0:
+        redraw(metrics, run.folder, config.figures)
         if metrics["source"] == "none":
             show_published(metrics, config.model.published)
         run_view.show_run(metrics, run.folder)

@@ -53,6 +53,7 @@ def ask_for(store: Path, cache: Path):
     """A config as the command line would give it, on the CPU and in this test's own store."""
 
     def make(*overrides: str) -> Config:
-        return compose(f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null", *overrides)
+        here = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null")
+        return compose(*here, "figures.format=png", *overrides)  # a PDF of each would take as long as a small run
 
     return make

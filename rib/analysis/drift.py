@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rib.analysis.cache import copy_as_latest, get_or_compute, read_table, write_table
+from rib.analysis.cache import copy_as_latest, get_or_compute, read_record, read_table, write_table
 from rib.analysis.subject import Subject, labels
 from rib.config.command_schema import AnalyzeConfig
 from rib.data.worlds import suffix_of
@@ -34,7 +34,7 @@ def layer_drift(config: AnalyzeConfig) -> Path:
         RibError: If a run has no weights to analyse, or the two runs have different architectures.
     """
     from rib.analysis.figures import drift_figure
-    from rib.analysis.report import dashboard_page, print_figures
+    from rib.analysis.report import dashboard_page, print_figures, save_as_latest
     from rib.loggers.base import show_page
 
     one = Subject.of(config.run, config)
@@ -45,13 +45,13 @@ def layer_drift(config: AnalyzeConfig) -> Path:
     def compute(folder: Path) -> dict[str, Any]:
         table = drift_table(one, other)
         write_table(table, folder / "drift.csv")
-        metadata = labels(one, other)
-        drift_figure(table, metadata, folder / "drift.png")
-        return metadata
+        return labels(one, other)
 
     folder, made = get_or_compute(one.run, "drift", key_fields, compute, config.force)
-    latest = [copy_as_latest(folder, name, name) for name in ("drift.csv", "drift.png")]
+    latest = [copy_as_latest(folder, "drift.csv", "drift.csv")]
     table = read_table(latest[0])
+    figure = drift_figure(table, read_record(folder), config.figures.width)
+    latest += save_as_latest(figure, folder, "drift", "drift", config.figures)
     largest = table.iloc[int(table["drift"].fillna(0.0).to_numpy().argmax())]
     about = one.label + suffix_of(one.metrics["data"]["kind"])
     print(f"{about}: largest drift {largest['drift']:.3g} of the weights' norm before, in {largest['layer']}")

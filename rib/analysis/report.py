@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from rib.analysis.cache import copy_as_latest
 from rib.analysis.cka import LayerCKA, Pair, epoch_cka, layer_cka, read_layers
 from rib.config.command_schema import AnalyzeConfig, CKAConfig
+from rib.config.schema import FIGURE_FORMATS, FiguresConfig
 from rib.data.worlds import logged_name, suffix_of, title_of
 from rib.loggers.base import DashboardPage, show_page
 from rib.reporting.data_warning import warning_after
 from rib.runs.run import Run
 from rib.schemas.metrics import Metrics
 
-NOT_SHOWN = ("paths", "logger", "force", "device", "data")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOT_SHOWN = ("paths", "logger", "figures", "force", "device", "data")
 """Options of an analysis that are not sent to a dashboard: paths of this machine, and what changes no number."""
 
 
@@ -40,7 +45,7 @@ def cka_report(config: CKAConfig) -> Path:
     """Compute, print and plot CKA on every requested dataset, and CKA over epochs and STIR if requested.
 
     The first dataset's files are ``cka.csv``, ``cka_heatmap.png`` and ``cka.npz``, those of others
-    ``cka.<dataset>.csv``, ...; ``cka.png`` has a panel for each.
+    ``cka.<dataset>.csv``, ...; ``cka.png`` has a panel for each. ``figures.format`` may ask for others than png.
 
     Args:
         config: Options of the analysis.
@@ -69,20 +74,23 @@ def cka_report(config: CKAConfig) -> Path:
 
 def _on_each_dataset(config: CKAConfig, output: Output) -> list[LayerCKA]:
     from rib.analysis.figures import curve_figure, heat_figure
+    from rib.reporting.captions import running_command
+    from rib.reporting.style import save
 
+    width, command = config.figures.width, running_command("")
     results = [layer_cka(config, dataset) for dataset in config.datasets]
     for number, (dataset, one) in enumerate(zip(config.datasets, results, strict=True)):
-        heat, suffix = one.folder / "cka_heatmap.png", f".{dataset}" if number else ""
-        if one.made or not heat.is_file():
-            curve_figure([(one.table, one.metadata)], one.folder / "cka.png")
-            heat_figure(one.arrays, one.metadata, heat)
-        files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz", heat.name: f"cka_heatmap{suffix}.png"}
+        suffix = f".{dataset}" if number else ""
+        files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz"}
         output.files += [copy_as_latest(one.folder, name, copy) for name, copy in files.items()]
         output.tables[f"cka/{one.logged_name}"] = one.table
+        save(curve_figure([(one.table, one.metadata)], width), one.folder / "cka", config.figures, command)
+        heat = heat_figure(one.arrays, one.metadata, width)
+        output.files += save_as_latest(heat, one.folder, "cka_heatmap", f"cka_heatmap{suffix}", config.figures)
         output.new |= one.made
         _print_layers(one)
     curves = [(one.table, one.metadata) for one in results]
-    output.files.append(curve_figure(curves, output.files[0].with_name("cka.png")))
+    output.files += save(curve_figure(curves, width), output.files[0].with_name("cka"), config.figures, command)
     return results
 
 
@@ -91,8 +99,9 @@ def _over_epochs(config: CKAConfig, last: LayerCKA, output: Output) -> None:
 
     folder, made = epoch_cka(config, config.datasets[0])
     table = read_layers(folder / "cka_epochs.csv")
-    epochs_figure(table, last.metadata, folder / "cka_epochs.png")
-    output.files += [copy_as_latest(folder, name, name) for name in ("cka_epochs.csv", "cka_epochs.png")]
+    output.files.append(copy_as_latest(folder, "cka_epochs.csv", "cka_epochs.csv"))
+    figure = epochs_figure(table, last.metadata, config.figures.width)
+    output.files += save_as_latest(figure, folder, "cka_epochs", "cka_epochs", config.figures)
     output.tables["cka/epochs"] = table
     output.new |= made
     for epoch, mean in table.groupby("epoch")["cka"].mean().items():
@@ -163,13 +172,35 @@ def dashboard_page(
     )
 
 
+def save_as_latest(figure: Figure, folder: Path, name: str, latest: str, figures: FiguresConfig) -> list[Path]:
+    """Write a figure's files into the folder of a cached analysis, and copy them to where users find the latest.
+
+    Args:
+        figure: The figure.
+        folder: `CachedAnalysis.folder`.
+        name: Name of the files in it, without an ending.
+        latest: Name of the copies in ``RUN/analysis``, without an ending.
+        figures: Formats and width.
+
+    Returns:
+        The copies.
+    """
+    from rib.reporting.captions import running_command
+    from rib.reporting.style import remove, save
+
+    written = save(figure, folder / name, figures, running_command(""))
+    copies = [copy_as_latest(folder, file.name, f"{latest}{file.suffix}") for file in written]
+    remove(folder.parents[1] / latest, but=copies)
+    return copies
+
+
 def print_figures(files: Sequence[Path], metrics: Metrics) -> None:
-    """Print the paths of all PNG files in a list of files, and a warning if the run's data make no sense for its model.
+    """Print the paths of all figures in a list of files, and a warning if the run's data make no sense for its model.
 
     Args:
         files: The files of an analysis.
         metrics: Of the run that was analysed.
     """
-    print(f"figures: {' '.join(str(file.resolve()) for file in files if file.suffix == '.png')}")
+    print(f"figures: {' '.join(str(file.resolve()) for file in files if file.suffix[1:] in FIGURE_FORMATS)}")
     if warning := warning_after([metrics["model"]], metrics["data"]["kind"]):
         print(warning)

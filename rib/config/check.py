@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.config.messages import explain_omegaconf
+from rib.config.schema import FIGURE_FORMATS, FiguresConfig
 from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, options, shipped_nodes
 from rib.errors import RibError, UnknownOptionError, nearest
 
@@ -23,6 +24,8 @@ C = TypeVar("C")
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys are the options of the class that they name, and not in the schema."""
 
+PAGE = (2.5, 20.0)
+"""Narrowest and widest figure, inches; in less, labels of 7 points leave no room for what they label."""
 
 RECORDED = {"external": {"name", "digest"}}
 """Keys that `rib.evaluate` records in place of a method's options, for weights that were trained outside rib."""
@@ -46,6 +49,8 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
         raise UnknownOptionError(str(error.full_key), explain_omegaconf(error, schema)) from error
     except OmegaConfBaseException as error:
         raise RibError(explain_omegaconf(error, schema)) from error
+    if figures := getattr(result, "figures", None):
+        _check_figures(figures, has_dashboard="_target_" in (getattr(result, "logger", None) or {}))
     for name in OPEN_NODES:
         node = getattr(result, name, None)
         if name == "method" and node:
@@ -60,6 +65,28 @@ def to_plain(config: object) -> Any:
     """Convert a config (dataclass or OmegaConf object) to nested dictionaries and lists, and its enums to text."""
     node = config if isinstance(config, DictConfig) else OmegaConf.structured(config)
     return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+
+
+def _check_figures(figures: FiguresConfig, has_dashboard: bool) -> None:
+    """Check how figures are written, and make ``format`` a list of distinct formats, with png for a dashboard.
+
+    Raises:
+        RibError: For an unknown format, or a width that no page has.
+    """
+    given = figures.format if isinstance(figures.format, list) else [figures.format]
+    if not given or (unknown := [name for name in given if name not in FIGURE_FORMATS]):
+        got = repr(unknown[0]) if given else "an empty list"
+        raise RibError(
+            f"figures.format: expected one of {', '.join(FIGURE_FORMATS)}, or a list of them such as "
+            f"figures.format=[png,pdf], got {got}{nearest(str(unknown[0]), FIGURE_FORMATS) if given else ''}"
+        )
+    figures.format = list(dict.fromkeys([*given, "png"] if has_dashboard else given))
+    narrowest, widest = PAGE
+    if figures.width is not None and not narrowest <= figures.width <= widest:
+        raise RibError(
+            f"figures.width: expected inches from {narrowest:g} to {widest:g}, such as figures.width=3.3 for one "
+            f"column, or null; got {figures.width:g}"
+        )
 
 
 def _check_method(name: str, node: object) -> None:

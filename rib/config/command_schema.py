@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rib.config.schema import Config, DataConfig, PathsConfig, data_root
+from rib.config.schema import Config, DataConfig, FiguresConfig, PathsConfig, data_root
 
 
 @dataclass
@@ -112,6 +112,7 @@ class ReportConfig:
         suite: Show only results on these suites.
         where: Show only runs that meet these conditions on their options, ``optimizer.lr=0.001``.
         sort: Column to sort rows by, in ascending order; ``-COLUMN`` or ``COLUMN desc``: in descending order.
+        figures: Files that figures are written to.
     """
 
     paths: PathsConfig
@@ -125,6 +126,7 @@ class ReportConfig:
     suite: Any = None
     where: Any = None
     sort: str | None = None
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
 
 
 @dataclass
@@ -156,6 +158,7 @@ class AnalyzeConfig:
         data: Images to analyse on.
         paths: Run store and cache.
         logger: Dashboard that shows the result, too.
+        figures: Files that figures are written to.
     """
 
     run: str
@@ -166,6 +169,7 @@ class AnalyzeConfig:
     data: ShownConfig = field(default_factory=ShownConfig)
     paths: PathsConfig = field(default_factory=lambda: PathsConfig("runs", None))
     logger: dict[str, Any] = field(default_factory=dict)
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
 
 
 @dataclass

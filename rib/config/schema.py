@@ -258,6 +258,23 @@ class PathsConfig:
     cache: str | None
 
 
+FIGURE_FORMATS = ("png", "pdf", "svg")
+"""Formats that a figure can be written in."""
+
+
+@dataclass
+class FiguresConfig:
+    """Files that figures are written to; these options change no number.
+
+    Attributes:
+        format: ``png``, ``pdf`` or ``svg``, or a list of them; `rib.config.check` turns one into a list.
+        width: Width of the page in inches, 3.3 for one column; null: each figure's own.
+    """
+
+    format: Any = field(default_factory=lambda: ["png", "pdf"])
+    width: float | None = None
+
+
 @dataclass
 class Config:
     """All options of `rib.train`; read-only by convention. ``conf/train.yaml`` explains them.
@@ -280,6 +297,7 @@ class Config:
     checkpoint: CheckpointConfig
     paper: PaperConfig
     paths: PathsConfig
+    figures: FiguresConfig
     method: dict[str, Any]
     experiment: str | None
     epochs: int | None

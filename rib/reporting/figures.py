@@ -1,183 +1,174 @@
-"""Figures that compare runs: accuracy changes by method, mRI by method, and the trials of a search."""
+"""Figures that compare runs: accuracy changes by method, and the trials of a search."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rib.data.worlds import title_of
+from rib.reporting.captions import OVER_IMAGES, counted, images_of
 from rib.reporting.formatting import world
-from rib.reporting.style import CHARACTERS, GAIN, LOSS, NEUTRAL, SERIES
-from rib.reporting.summary import PLAIN, Summary, method_label
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, name_rows, tidy
+from rib.reporting.style import GAIN, LOSS, NEUTRAL, style
+from rib.reporting.summary import PLAIN, label_with_options
 from rib.runs.metrics_file import improvement_of
 from rib.schemas.metrics import Metrics
 
-if TYPE_CHECKING:
-    from rib.reporting.paper_table import PaperTable
+NARROWEST = 2.1
+"""Least width of a panel with its labels, inches."""
 
 
-def comparison_figure(runs: Sequence[Metrics]) -> Figure:
+def comparison_figure(runs: Sequence[Metrics], width: float | None = None) -> SizedFigure:
     """Plot the accuracy change on each target, and RI, by method; one panel per model and source, one line per seed.
 
+    Each panel has its own scale: changes of a small and a large model differ by an order of magnitude.
+
     Args:
-        runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`SERIES`).
+        runs: Metrics of fine-tuned runs, of at most as many methods as there are colours (`rib.reporting.style`).
+        width: Inches; None: 1.6 and 3 for each of up to three panels beside one another.
 
     Returns:
         The figure; changes in percentage points, RI as the top row of each panel.
     """
     trained = [m for m in runs if m["source"] != "none" and improvement_of(m)]
     panels = sorted({(m["source"], m["model"]) for m in trained})
-    methods = list(dict.fromkeys(method_label(m) for m in trained))
-    colours = dict(zip(methods, SERIES, strict=False))  # SERIES may be longer
+    name_of = partial(_name, shared=_shared_options(trained))
+    # Plain fine-tuning first, then by name: the same colours whatever order the runs come in.
+    methods = sorted({name_of(m) for m in trained}, key=lambda name: (not name.startswith(PLAIN), name))
+    looks = {method: style(number) for number, method in enumerate(methods)}
     kind = trained[0]["data"]["kind"]
     columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.6 + 3.0 * columns, 0.9 + 3.2 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    if width is not None:
+        columns = max(1, min(columns, int(width / NARROWEST)))
+    figure = SizedFigure(1.6 + 3.0 * columns, width)
+    grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, (source, model) in zip(grid.flat, panels, strict=False):
-        members = [m for m in trained if (m["source"], m["model"]) == (source, model)]
-        _draw_panel(axes, members, colours, methods)
-        axes.set_title(f"{model} on {title_of(source, kind)}", fontsize=9, loc="left")
     # A source is no target of its own run: only panels of one source have the same rows, and can share their labels.
-    for axes in grid[:, 1:].flat:
-        if {m["source"] for m in trained} == {trained[0]["source"]}:
+    shared = len({m["source"] for m in trained}) == 1
+    heights = []
+    for number, (axes, (source, model)) in enumerate(zip(grid.flat, panels, strict=False)):
+        members = [m for m in trained if (m["source"], m["model"]) == (source, model)]
+        room = (0.27 if columns == 1 else 0.4 / columns) * figure.inches
+        heights.append(_draw_panel(axes, members, looks, name_of, room))
+        over = (0.72 if columns == 1 else 0.58) * figure.inches / columns
+        axes.set_title(fold(f"{model} on {title_of(source, kind)}", over, LABEL), fontsize=LABEL, loc="left")
+        if number // columns == (len(panels) - 1) // columns or number + columns >= len(panels):
+            axes.set_xlabel("change, points", fontsize=LABEL)
+        if shared and number % columns:
             axes.tick_params(labelleft=False)
-    handles = [Line2D([], [], color=colours[m], marker="o", lw=1.5, label=m) for m in methods]
-    # A legend line takes about 8 characters of width for its handle and spacing.
-    columns_that_fit = int(CHARACTERS * figure.get_figwidth() / (8 + max(map(len, methods))))
-    ncols = max(1, min(2 * columns, columns_that_fit))
-    figure.legend(handles=handles, loc="outside upper left", ncols=ncols, fontsize=8, frameon=False)
     seeds = len({m["seed"] for m in trained})
     per_seed = f", one line per seed ({seeds})" if seeds > 1 else ""
-    caption = f"change in percentage points, 95 % over images only{per_seed}; {world(trained[0])}"
-    figure.supxlabel(textwrap.fill(caption, int(CHARACTERS * figure.get_figwidth())), fontsize=8)
-    return figure
+    figure.headline(f"Change in accuracy, 95 % over images{per_seed}; {world(trained[0])}")
+    handles = [Line2D([], [], lw=1.2, ms=4, color=look["color"], marker=look["marker"]) for look in looks.values()]
+    figure.legend_below(handles, methods)
+    figure.caption = (
+        f"Change in top-1 accuracy by fine-tuning on each target, and robustness improvement (RI), its mean, in "
+        f"percentage points; a panel per model and source, each with its own scale; {counted([len(trained)], 'run')}, "
+        f"{counted([len(methods)], 'method')}, {counted([seeds], 'seed')}{per_seed}; {world(trained[0])}. "
+        f"{_most_images(trained)}. Lines: 95 % intervals over images. {OVER_IMAGES}."
+    )
+    return figure.fit(max(0.6, max(heights)) * grid.shape[0])
 
 
-def summary_figure(table: PaperTable) -> Figure:
-    """Plot mRI by method with intervals over images and over seeds; one panel per model, best method first.
+def _most_images(runs: Sequence[Metrics]) -> str:
+    """Return the numbers of images of all datasets that any of the runs has as a target."""
+    targets = dict.fromkeys(name for m in runs for name in improvement_of(m)["targets"])
+    widest = {**runs[0], "accuracy": {n: e for m in runs for n, e in m["accuracy"].items()}}
+    return images_of(widest, [n for n in widest["accuracy"] if n in targets])  # type: ignore[arg-type]
 
-    The thick bar is the interval over images, the thin one the interval over seeds. A filled marker differs from plain
-    fine-tuning after Holm's correction, an open one does not; plain fine-tuning is a square.
+
+def _shared_options(runs: Sequence[Metrics]) -> set[str]:
+    """Return the names of the options that all runs have with the same value, which need not be in their names."""
+    first = runs[0]["options"]
+    return {key for key, value in first.items() if all(m["options"].get(key, ...) == value for m in runs)}
+
+
+def _name(metrics: Metrics, shared: Collection[str]) -> str:
+    options = {key: value for key, value in metrics["options"].items() if key not in shared}
+    return label_with_options(metrics["method"], options)
+
+
+def _draw_panel(
+    axes: Axes,
+    runs: Sequence[Metrics],
+    looks: Mapping[str, dict[str, str]],
+    name_of: Callable[[Metrics], str],
+    room: float,
+) -> float:
+    """Draw a panel of `comparison_figure`: accuracy changes on targets, and RI, of the runs of one model and source.
 
     Args:
-        table: Its rows are drawn; its data and shared settings go into the caption.
+        axes: Axes to draw on.
+        runs: Metrics of the runs.
+        looks: Colour and marker of each method.
+        name_of: Names a run's method, one of ``looks``.
+        room: Inches that the labels of rows may take.
+
+    Returns:
+        Height in inches that the panel needs.
     """
-    models = list(dict.fromkeys(row.model for row in table.rows))
-    most = max(sum(row.model == model for row in table.rows) for model in models)
-    columns = min(len(models), 3)
-    lines = -(-len(models) // columns)
-    figure = Figure(figsize=(1.0 + 4.4 * columns, 1.0 + (0.5 + 0.2 * most) * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
-    for axes in grid.flat[len(models) :]:
-        axes.set_visible(False)
-    for axes, model in zip(grid.flat, models, strict=False):
-        # The y axis points up and the rows come best first: reversed, the best one is on top.
-        rows = [row for row in reversed(table.rows) if row.model == model]
-        for height, row in enumerate(rows):
-            _draw_mri(axes, height, row)
-        sources = _span([len(row.improvement) for row in rows])
-        seeds = _span([len(row.seeds) for row in rows])
-        n = f"{sources} of {len(table.asked)} sources, {seeds} seed{'s' * (seeds != '1')}"
-        axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(rows)), [table.label(row) for row in rows], fontsize=8)
-        axes.set_ylim(-0.7, len(rows) - 0.3)
-        axes.tick_params(axis="x", labelsize=8, labelbottom=True)
-        axes.grid(axis="x", lw=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(f"{model}: {n}", fontsize=9, loc="left")
-    captions = [
-        "mRI, percentage points; thick: 95 % over images, thin: over seeds; filled: differs from plain fine-tuning "
-        "(square) after Holm",
-        "; ".join(filter(None, (table.about, table.shared))),
-    ]
-    width = int(CHARACTERS * figure.get_figwidth())
-    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in captions), fontsize=8)
-    return figure
+    kind, methods = runs[0]["data"]["kind"], list(looks)
+    targets = [n for n in runs[0]["accuracy"] if n in improvement_of(runs[0])["targets"]]
+    seeds = sorted({m["seed"] for m in runs}, key=str)  # external weights have None, which does not sort
+    for m in runs:
+        # A row is 1 high; its lines share the middle 0.7, by method and then by seed, so that none covers another.
+        slot = methods.index(name_of(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
+        shift = 0.7 * (slot / len(methods) - 0.5)
+        values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [improvement_of(m)]
+        look = looks[name_of(m)]
+        for row, value in enumerate(values):
+            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=look["color"], lw=1.2)
+            axes.plot(value["value"], row - shift, ms=3, **look)  # type: ignore[arg-type]
+    axes.axvline(0, color="black", lw=0.8)
+    axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
+    height = name_rows(axes, [*(title_of(n, kind) for n in reversed(targets)), "RI"], room)
+    axes.get_yticklabels()[-1].set_fontweight("bold")
+    tidy(axes, "x")
+    return max(height, 0.08 + 0.055 * len(methods) * len(seeds)) * (len(targets) + 1)
 
 
-def _draw_mri(axes: Axes, height: int, row: Summary) -> None:
-    """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin)."""
-    plain = row.method == PLAIN
-    colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
-    if row.over_seeds is not None:
-        axes.plot([row.over_seeds.low, row.over_seeds.high], [height, height], color=colour, lw=0.9)
-    axes.plot(
-        [row.over_images.low, row.over_images.high],
-        [height, height],
-        color=colour,
-        lw=5,
-        alpha=0.35,
-        solid_capstyle="butt",
-    )
-    face = colour if plain or row.is_significant else "white"
-    axes.plot(row.over_images.value, height, "s" if plain else "o", mec=colour, mfc=face, ms=4)
-
-
-def search_figure(rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str) -> Figure:
+def search_figure(
+    rows: Sequence[Mapping[str, Any]], options: Sequence[str], about: str, width: float | None = None
+) -> SizedFigure:
     """Plot held-out accuracy of a hyperparameter search's trials against its first option; colours show a second.
 
     Args:
         rows: One per trial, best first (`rib.sweeps.search.trial_rows`); diverged trials are crosses at the bottom.
         options: Names of the searched options, one or two.
         about: Title: model, method, source and data.
+        width: Inches; None: 5.6.
     """
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    figure = SizedFigure(5.6, width)
     axes = figure.add_subplot()
     done = [row for row in rows if "held_out" in row]
     x, y = [row[options[0]] for row in done], [100 * row["held_out"] for row in done]
     if len(options) > 1:
         dots = axes.scatter(x, y, s=28, c=[row[options[1]] for row in done], norm="log", cmap="viridis", zorder=2)
-        figure.colorbar(dots, ax=axes).set_label(options[1], fontsize=8)
+        bar = figure.colorbar(dots, ax=axes)
+        bar.set_label(options[1], fontsize=LABEL)
+        bar.ax.tick_params(labelsize=TICK)
+        bar.ax.tick_params(which="minor", labelsize=TICK)
     else:
         axes.scatter(x, y, s=28, color=GAIN, zorder=2)
-    axes.plot(x[0], y[0], "o", mfc="none", mec=LOSS, ms=12, label="best")
+    axes.plot(x[0], y[0], "o", mfc="none", mec=LOSS, ms=12, ls="none", label="best")
     if diverged := [row[options[0]] for row in rows if "held_out" not in row]:
         # They have no accuracy: the y value is a fraction of the axis, not a percentage.
         heights = [0.03] * len(diverged)
         axes.plot(diverged, heights, "x", color=LOSS, transform=axes.get_xaxis_transform(), label="diverged")
     axes.axhline(100 * done[0]["before"], color=NEUTRAL, lw=0.8, ls="--", label="before training")
     axes.set_xscale("log")
-    axes.set_xlabel(options[0], fontsize=8)
-    axes.set_ylabel(f"top-1 on {done[0]['num_images']} held-out images, %", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(lw=0.4, alpha=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
-    axes.set_title(about, fontsize=9, loc="left")
-    return figure
-
-
-def _span(numbers: Collection[int]) -> str:
-    """Format the range of some numbers: ``3`` if all are equal, else ``1 to 3``."""
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _draw_panel(axes: Axes, runs: Sequence[Metrics], colours: Mapping[str, str], methods: Sequence[str]) -> None:
-    """Draw a panel of `comparison_figure`: accuracy changes on targets, and RI, of the runs of one model and source."""
-    kind = runs[0]["data"]["kind"]
-    targets = [n for n in runs[0]["accuracy"] if n in improvement_of(runs[0])["targets"]]
-    for m in runs:
-        seeds = sorted({other["seed"] for other in runs}, key=str)  # external weights have None, which does not sort
-        # A row is 1 high; its lines share the middle 0.7, by method and then by seed, so that none covers another.
-        slot = methods.index(method_label(m)) + (seeds.index(m["seed"]) + 0.5) / len(seeds)
-        shift = 0.7 * (slot / len(methods) - 0.5)
-        values = [m["accuracy"][n]["change"] for n in reversed(targets)] + [improvement_of(m)]
-        for row, value in enumerate(values):
-            colour = colours[method_label(m)]
-            axes.plot([value["low"], value["high"]], [row - shift] * 2, color=colour, lw=1.2)
-            axes.plot(value["value"], row - shift, "D" if row == len(targets) else "o", color=colour, ms=3)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
-    axes.set_yticks(range(len(targets) + 1), [title_of(n, kind) for n in reversed(targets)] + ["RI"], fontsize=8)
-    axes.tick_params(axis="x", labelsize=8, labelbottom=True)
-    axes.grid(axis="x", lw=0.4, alpha=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(options[0], fontsize=LABEL)
+    axes.set_ylabel("top-1 on held-out images, %", fontsize=LABEL)
+    tidy(axes)
+    figure.legend_below(*axes.get_legend_handles_labels())
+    figure.headline(about)
+    figure.caption = (
+        f"Accuracy of {counted([len(rows)], 'trial')} on {done[0]['num_images']} images held out of the source, by "
+        f"{' and '.join(options)}; {about}. Point estimates of one run each, without intervals; no target was used."
+    )
+    return figure.fit(2.6 * figure.narrowing)

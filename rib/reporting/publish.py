@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+from rib.config.schema import FiguresConfig
 from rib.metrics import family_of
 from rib.reporting import run_view
+from rib.reporting.captions import command_of_figures, options_line
 from rib.runs.measure import PairedPredictions, held_out_accuracy, keep_paths, measure
 from rib.runs.metrics_file import write
 from rib.runs.provenance import MADE_FROM
@@ -36,9 +40,31 @@ def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]
     metrics = _compute_metrics(spec, run, pretrained, ingredients)
     if "curve" in metrics:
         run_view.write_curve(metrics, run.folder / "curve.csv")
-    run_figures.draw_run(metrics, run.folder)
+    run_figures.draw_run(metrics, run.folder, spec.config.figures)
     # Last: a process that dies before this line leaves an unfinished run, never one with numbers and no figures.
     write(run.metrics_file_for(metrics), metrics)
+
+
+def redraw(metrics: Metrics, folder: Path, figures: FiguresConfig) -> None:
+    """Draw a finished run's figures again if they were written with other options, or show another suite.
+
+    A folder that cannot be written to keeps the figures that it has.
+
+    Args:
+        metrics: Of the run.
+        folder: The run's folder.
+        figures: Formats and width.
+    """
+    caption = folder / "figures" / "change.txt"
+    files = [caption.with_suffix(f".{ending}") for ending in figures.format]
+    if all(file.is_file() for file in (caption, *files)):
+        lines = caption.read_text().splitlines()
+        if options_line(figures) in lines and f"Made by: {command_of_figures(metrics, figures)}" in lines:
+            return
+    if os.access(folder, os.W_OK):
+        from rib.reporting import run_figures
+
+        run_figures.draw_run(metrics, folder, figures)
 
 
 def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]) -> Metrics:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rib.config.command_schema import ReportConfig
+from rib.config.schema import FiguresConfig
 from rib.config.shipped import shipped_nodes
+from rib.config.spelling import spell_override
 from rib.data.worlds import logged_name
 from rib.errors import RibError
 from rib.reporting.comparability import Group, group_comparable
@@ -55,7 +57,7 @@ def report(config: ReportConfig) -> list[Path]:
         # A source outside the suite counts if it was asked for.
         asked = [*suite, *(() if config.sources is None else (m["source"] for _, m in group.results))]
         suffix = "" if number == 1 else f"_{number}"
-        files, table = write_report(group.results, store, out, asked, suffix, order, selection)
+        files, table = write_report(group.results, store, out, asked, suffix, order, selection, config.figures)
         written += files
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
@@ -90,11 +92,12 @@ def write_report(
     suffix: str = "",
     order: Order | None = None,
     selection: str = "",
+    figures: FiguresConfig | None = None,
 ) -> tuple[list[Path], PaperTable | None]:
     """Print the tables of comparable runs, and write them to a folder with their figures.
 
-    The files are runs.csv (one row per run), the paper's table as summary.csv, .md, .tex and .png, and comparison.png,
-    which is left out for more than 7 methods, since figures have 7 colours.
+    The files are runs.csv (one row per run), the paper's table as summary.csv, .md, .tex and a figure, and the figure
+    comparison, which is left out for more than 7 methods, since figures have 7 colours.
 
     Args:
         results: Fine-tuned runs that can share a table.
@@ -104,6 +107,7 @@ def write_report(
         suffix: Appended to every file's name, before its extension.
         order: Order of the rows; None for that of each table.
         selection: Sentence that says which runs were left out by filters.
+        figures: Formats and width of the figures; None: png and pdf, as wide as they are on screen.
 
     Returns:
         The files, and the paper's table, which is None if no run is on one of the sources.
@@ -114,7 +118,9 @@ def write_report(
     # Imported here: pandas and matplotlib take about a second each, and the checks before should not wait for them.
     import pandas as pd
 
-    from rib.reporting import figures, runs_table, style
+    from rib.reporting import runs_table, style
+    from rib.reporting.captions import options_of, running_command
+    from rib.reporting.figures import comparison_figure
     from rib.reporting.paper_table import paper_table
     from rib.reporting.summary import method_label
 
@@ -123,6 +129,9 @@ def write_report(
     except OSError as error:
         raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
     console = output()
+    figures = figures or FiguresConfig()
+    here = ["python", "-m", "rib.report", shlex.quote(spell_override("paths.runs", str(store.root)))]
+    command = running_command(" ".join([*here, *options_of(figures)]))
     metrics = [m for _, m in results]
     files = [out / f"runs{suffix}.csv"]
     write_atomically(files[0], pd.DataFrame(runs_table.comparison_rows(metrics, order)).to_csv(index=False).encode())
@@ -131,12 +140,15 @@ def write_report(
         table = paper_table(on_sources, store, asked, order, selection)
         for shown in table.rich():
             console.print(shown, "")
-        files += _write_table(table, out / f"summary{suffix}.csv")
+        files += _write_table(table, out / f"summary{suffix}.csv", figures, command)
     if len(metrics) <= MOST_RUNS:
         console.print(runs_table.comparison_table(metrics, order), "")
     # With more methods than colours the figure could not be read.
     if len({method_label(m) for m in metrics}) <= len(style.SERIES):
-        files.append(style.save(figures.comparison_figure(metrics), out / f"comparison{suffix}.png"))
+        comparison = comparison_figure(metrics, figures.width)
+        files += style.save(comparison, out / f"comparison{suffix}", figures, command)
+    else:
+        style.remove(out / f"comparison{suffix}")
     for line in runs_table.missing_controls(results):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
@@ -145,15 +157,16 @@ def write_report(
     return files, table
 
 
-def _write_table(table: PaperTable, file: Path) -> list[Path]:
+def _write_table(table: PaperTable, file: Path, figures: FiguresConfig, command: str) -> list[Path]:
     """Write the paper's table as CSV, and beside it as Markdown, LaTeX and a figure; return the files."""
-    from rib.reporting import figures, style
+    from rib.reporting import style
+    from rib.reporting.summary_panels import summary_figure
 
     write_atomically(file, table.frame().to_csv(index=False).encode())
     write_atomically(file.with_suffix(".md"), table.markdown().encode())
     write_atomically(file.with_suffix(".tex"), table.latex().encode())
-    figure = style.save(figures.summary_figure(table), file.with_suffix(".png"))
-    return [file, file.with_suffix(".md"), file.with_suffix(".tex"), figure]
+    written = style.save(summary_figure(table, figures.width), file.with_suffix(""), figures, command)
+    return [file, file.with_suffix(".md"), file.with_suffix(".tex"), *written]
 
 
 def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rib.config.schema import FIGURE_FORMATS
 from rib.data.worlds import title_of
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import cost_line, percent, points, with_interval, world
@@ -94,7 +95,9 @@ def show_run(metrics: Metrics, folder: Path) -> None:
         console.print(line, highlight=False, markup=False)
     if "curve" in metrics:
         console.print(f"curve: {folder.resolve() / 'curve.csv'}", soft_wrap=True, highlight=False)
-    console.print(f"figure: {folder.resolve() / 'figures' / 'change.png'}", soft_wrap=True, highlight=False)
+    drawn = [folder / "figures" / f"change.{ending}" for ending in FIGURE_FORMATS]
+    figure = next((file for file in drawn if file.is_file()), drawn[0])
+    console.print(f"figure: {figure.resolve()}", soft_wrap=True, highlight=False)
     if warning := warning_after([metrics["model"]], metrics["data"]["kind"]):
         console.print(warning, highlight=False)
 

@@ -67,6 +67,7 @@ class Summary:
         devices: Devices that the runs were made on; empty for runs of older versions.
         made_from: Largest number of ingredients of one run; 0 if it trains.
         is_trial: True if `rib.search` made any of its runs to choose a setting.
+        by_seed: mRI of each of ``seeds``, percentage points.
     """
 
     model: str
@@ -89,6 +90,7 @@ class Summary:
     devices: tuple[str, ...]
     made_from: int
     is_trial: bool
+    by_seed: tuple[float, ...] = ()
 
     @property
     def is_external(self) -> bool:
@@ -258,6 +260,7 @@ def _summary(
         seconds=fmean(m["seconds"]["fit"] + m["seconds"]["evaluate"] for m in balanced),
         made_from=max(len(m.get("ingredients", [])) for m in balanced),
         is_trial=any(run.key in trials for run, _ in group),
+        by_seed=tuple(each_seed),
     )
 
 

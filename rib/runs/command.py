@@ -20,6 +20,7 @@ from rib.config.schema import Config, SuiteConfig
 from rib.config.shipped import UNSET, options, shipped_nodes
 from rib.errors import RibError
 from rib.runs import errata
+from rib.runs.recorded import recorded_options
 from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.runtime.processes import has_gpu
@@ -34,7 +35,7 @@ SCORING_ARGUMENTS = ("suite", "evaluation.", "predictions.", "trainer", "data.ro
 GROUPS = ("model", "dataset", "suite", "optimizer", "trainer")
 """Config groups of which a command may choose a file; all other options are written value by value."""
 
-IRRELEVANT = ("logger.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
+IRRELEVANT = ("logger.", "figures.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
 """Prefixes of options that have no influence on a run's results."""
 
 PRETRAINED_OPTIONS = (
@@ -263,21 +264,9 @@ class _Command:
 
 def _from_metrics(metrics: Metrics) -> Config:
     """Return a run's config rebuilt from its metrics: the defaults, with every difference that the metrics record."""
-    model, suite, protocol = metrics["model"], metrics["suite"].rstrip("*"), metrics["protocol"]
-    changed = metrics["suite"] != suite and "targets" in protocol
-    methods = [] if metrics["method"] == EXTERNAL else metrics["method"].split("+")
-    words = {
-        **({"dataset": metrics["source"]} if metrics["source"] != "none" else {}),
-        **({"model": model} if model in options("model") else {"model": "timm", "model.name": model}),
-        **({"suite": suite} if suite in options("suite") else {"suite.name": suite}),
-        **({"experiment": name} if (name := metrics["protocol"].get("experiment")) is not None else {}),
-        **({"+method": methods} if methods else {}),
-        **({"seed": metrics["seed"]} if metrics["seed"] is not None else {}),
-        **({f"suite.{name}": protocol[name] for name in ("targets", "reported")} if changed else {}),
-        # Digests of the user's code and files are recorded with the options, but are not options themselves.
-        **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
-    }
-    return rib.config.compose(*(rib.config.spell_override(key, value) for key, value in words.items()))
+    return rib.config.compose(
+        *(rib.config.spell_override(key, value) for key, value in recorded_options(metrics).items())
+    )
 
 
 def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:

@@ -49,6 +49,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "experiment": "the name of a protocol, whose options are all in the key",
     "logger.": "reads numbers",
     "paths.": "folders on the disk",
+    "figures.": "files of figures, drawn from finished numbers",
     "force": "whether a finished run is made again",
     "checkpoint.": "an interrupted fit resumes bit for bit (tests/training/test_resume.py)",
     "keep_memory": "how memory is given back to the system",

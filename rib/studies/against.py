@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.reporting.captions import OVER_IMAGES
 from rib.reporting.formatting import before_after
-from rib.reporting.style import style
+from rib.reporting.sized_figure import LABEL
 from rib.reporting.summary import select_balanced
 from rib.runs.store import RunStore
-from rib.studies.plots import draw_curve, log_ticks, tidy
+from rib.studies.plots import BANDS, curves_figure, height_of
 from rib.studies.rows import Row, count_gains, format_effect, n_of, name_curves, rows, with_holm
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
@@ -58,24 +59,15 @@ class Against(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI against the option's value, and below it accuracy on the source, the purpose of fine-tuning."""
-        figure = Figure(figsize=(4.6, 5.2), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for number, (label, curve) in enumerate(table.groupby("curve")):
-            look = style(number)
-            draw_curve(above, self.option, curve, number, str(label))
-            line: dict[str, Any] = {**look, "ms": 4, "lw": 1.2}
-            below.plot(curve[self.option], curve["source_after"], **line)
-            below.axhline(curve["source_before"].iloc[0], color=look["color"], lw=0.8, ls=":")
-        above.axhline(0, color="black", lw=0.8)
-        above.set_ylabel("mRI, percentage points\nband: 95 % over images", fontsize=8)
-        below.set_ylabel("accuracy on the source, %\ndotted: before", fontsize=8)
-        log_ticks(below, table[self.option])
-        below.set_xlabel(f"{self.title}; {n_of(table)}", fontsize=8)
-        for axes in (above, below):
-            tidy(axes)
-        figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-        return {"against": figure}
+        """Plot mRI against the option's value, and below it accuracy on the source and on ImageNet val."""
+        figure, axes = curves_figure(table, self.option, self.width)
+        axes[-1].set_xlabel(self.title, fontsize=LABEL)
+        figure.headline(f"mRI against {self.title}; {n_of(table)}{self.world}")
+        figure.caption = (
+            f"Mean robustness improvement (mRI, percentage points) and top-1 accuracy against {self.title}; "
+            f"{n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}."
+        )
+        return {"against": figure.fit(height_of(figure, axes))}
 
     def _best(self, points: Sequence[Mapping[Hashable, Any]]) -> str:
         """Describe the most accurate point of a curve on images held out of the source, else on the source.

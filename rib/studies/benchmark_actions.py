@@ -86,7 +86,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     begun = time.monotonic()
     _show_results(config, plan, store)
     write_start_up(start_up_file(store.root, workers.kind), schedule.overheads, time.monotonic() - begun)
-    plotted = study is None or _show_study(study, str(config.study), plan, store, console)
+    plotted = study is None or _show_study(study, config, plan, store, console)
     if outcome.failed:
         failed = sum(cell.id in outcome.failed for cell in plan.wanted)
         say(f"{failed} of {len(plan.wanted)} cells have no result; add retry=1 to try failed ones again:")
@@ -185,7 +185,8 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
     written = []
     for number, group in enumerate(groups, start=1):
         sources = list(dict.fromkeys(m["source"] for _, m in group.results))
-        files, table = write_report(group.results, store, out, sources, "" if number == 1 else f"_{number}")
+        suffix = "" if number == 1 else f"_{number}"
+        files, table = write_report(group.results, store, out, sources, suffix, figures=config.figures)
         written += files
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
@@ -202,17 +203,18 @@ def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:
     return study
 
 
-def _show_study(study: Study, name: str, plan: Plan, store: RunStore, console: Console) -> bool:
+def _show_study(study: Study, config: BenchmarkConfig, plan: Plan, store: RunStore, console: Console) -> bool:
     """Write a study's files, print its paragraph and their paths; return False if it cannot be plotted."""
     from rib.sweeps.study import Made, write_study
 
+    name = str(config.study)
     done = [(cell, cell.run, m) for cell in plan.asked if cell.run and (m := cell.metrics)]
     made = [Made(*one) for one in done if one[2]["robustness_improvement"] is not None]
     if not made:
         say(f"study {name}: no finished cell has an RI, so there is nothing to plot")
         return False
     try:
-        text, files = write_study(study, made, store, store.root / "studies" / name)
+        text, files = write_study(study, made, store, store.root / "studies" / name, config.figures)
     except RibError as error:  # printed rather than raised, so that the reasons of failed cells are printed after it
         say(f"study {name} cannot be plotted: {error}")
         return False

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.analysis.cka import Pair, check
-from rib.analysis.figures import OUTPUT, WIDTH, by_block
 from rib.analysis.subject import Subject
 from rib.config.command_schema import CKAConfig, ShownConfig
 from rib.config.schema import PathsConfig
@@ -20,13 +17,12 @@ from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.metrics import seed_interval
 from rib.metrics.rank import MIN_DISTINCT, MeanCorrelation, rank_correlation, shared_rank_correlation
-from rib.reporting.style import style
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.metrics_file import improvement_of
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runtime.progress import progress
-from rib.studies.plots import tidy
+from rib.studies.cka_figures import image_count, layers_figure, shift_figure
 from rib.studies.rows import Row, format_effect, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
@@ -78,7 +74,7 @@ class Shift(Study):
         For a curve with fewer than six sources the points are listed instead.
         """
         points = _points(table)
-        images = _image_count(self.dataset, points) if len(points) else self.dataset
+        images = image_count(self.dataset, points) if len(points) else self.dataset
         lines = [
             f"Mean debiased linear CKA of all layers with the pretrained model, on {images}, with 95 % intervals over "
             f"sources (Student's t, from {MIN_DISTINCT} sources); mRI in percentage points with 95 % intervals over "
@@ -100,36 +96,11 @@ class Shift(Study):
         points = _points(table)
         if points.empty:
             return {}
-        return {"layers": self._layers(table[table["layer"] != ""]), "shift": _scatter(points, n_of(table))}
-
-    def _layers(self, table: pd.DataFrame) -> Figure:
-        curves, kind = list(dict.fromkeys(table["curve"])), table["kind"].iloc[0]
-        sources = list(dict.fromkeys(table["source"]))
-        columns = min(2, len(curves))
-        lines = -(-len(curves) // columns)
-        figure = Figure(figsize=(WIDTH, 1.0 + 2.1 * lines), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
-        for axes in grid.flat[len(curves) :]:
-            axes.set_visible(False)
-        for axes, curve in zip(grid.flat, curves, strict=False):
-            here = table[table["curve"] == curve]
-            for number, source in enumerate(sources):
-                of_source = here[here["source"] == source]
-                means = of_source.groupby("layer", sort=False)["cka"].mean()
-                line: dict[str, Any] = {**style(number), "ms": 3, "lw": 1, "label": title_of(source, kind)}
-                axes.plot(range(len(means)), means, **line)
-            _name_layers(axes, list(dict.fromkeys(here["layer"])))
-            axes.set_title(curve, fontsize=8, loc="left")
-            tidy(axes)
-            axes.tick_params(labelsize=7)
-        n = f"{_image_count(self.dataset, table)}; {n_of(table)}"
-        figure.supylabel("debiased linear CKA with the pretrained model", fontsize=8)
-        inside = "tick: end of block; between ticks: attn.proj, mlp.fc1, mlp.fc2\n"
-        in_blocks = all(by_block(list(dict.fromkeys(table[table["curve"] == curve]["layer"]))) for curve in curves)
-        figure.supxlabel((inside if in_blocks else "") + n, fontsize=8)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7, frameon=False)
-        return figure
+        n = f"{n_of(table)}{self.world}"
+        return {
+            "layers": layers_figure(table[table["layer"] != ""], self.dataset, self.world, self.width),
+            "shift": shift_figure(points, _mean_correlation(points), n, self.width),
+        }
 
     def _cell(self, row: Row, one: Made, store: RunStore) -> list[dict[str, Any]]:
         """Return the table rows of one finished run: one per layer, or a single one that says why it has no CKA."""
@@ -243,35 +214,3 @@ def _mean(values: Sequence[float]) -> str:
     """
     over = seed_interval(values, over="sources") if len(values) >= MIN_DISTINCT else None
     return f"{fmean(values):.3f}" if over is None else f"{over.value:.3f} [{over.low:.3f}, {min(over.high, 1):.3f}]"
-
-
-def _image_count(dataset: str, table: pd.DataFrame) -> str:
-    """Format the dataset and its number of images: ``ImageNet val, 240 images``."""
-    return f"{title_of(dataset, table['kind'].iloc[0])}, {int(table['images'].max())} images"
-
-
-def _name_layers(axes: Axes, layers: Sequence[str]) -> None:
-    """Label the axis of layers at the ends of blocks if there are blocks, else at about eight layers."""
-    blocks = by_block(layers)
-    ends = [i for i, (_, name) in enumerate(blocks or []) if name == OUTPUT]
-    if blocks and ends:
-        axes.set_xticks(ends, [str(blocks[i][0]) for i in ends])
-    else:
-        ticks = np.unique(np.linspace(0, len(layers) - 1, min(8, len(layers))).astype(int))
-        axes.set_xticks(ticks, [layers[i] for i in ticks], rotation=90)
-
-
-def _scatter(points: pd.DataFrame, n: str) -> Figure:
-    figure = Figure(figsize=(4.6, 3.9), layout="constrained")
-    axes = figure.add_subplot()
-    for number, (curve, group) in enumerate(points.groupby("curve", sort=False)):
-        look: dict[str, Any] = {**style(number), "ms": 5, "ls": "none", "label": curve}
-        axes.plot(group["cka"], group["ri"], **look)
-    axes.axhline(0, color="black", lw=0.8)
-    axes.set_xlabel(f"mean CKA of all layers with the pretrained model; one point per source\n{n}", fontsize=8)
-    axes.set_ylabel("RI, percentage points", fontsize=8)
-    if (correlation := _mean_correlation(points)) is not None:
-        axes.set_title(f"rank correlation, mean over curves: {correlation.within}", fontsize=8, loc="left")
-    tidy(axes)
-    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-    return figure

@@ -7,14 +7,18 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rib.errors import RibError
+from rib.reporting.captions import OVER_IMAGES
 from rib.reporting.formatting import before_after
+from rib.reporting.sized_figure import TICK, SizedFigure, fold, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS
 from rib.reporting.summary import PLAIN
+from rib.reporting.summary_panels import draw_accuracy
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
-from rib.studies.plots import tidy
+from rib.studies.plots import accuracies
 from rib.studies.rows import format_effect, is_missing, n_of, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
@@ -73,22 +77,49 @@ class Controls(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI of the controls and of plain fine-tuning, with a cross where the outcome is not as expected."""
-        figure = Figure(figsize=(5.2, 1.0 + 0.26 * len(table)), layout="constrained")
-        axes = figure.add_subplot()
-        for y, row in enumerate(table.to_dict("records")):
+        """Plot mRI of the controls and of plain fine-tuning, with a cross where the outcome is not as expected.
+
+        Accuracy on the source and on ImageNet val stands beside it.
+        """
+        beside, figure = accuracies(table), SizedFigure(6.4, self.width)
+        ratios = [1.7, *(1.0 for _ in beside)]
+        axes = figure.subplots(1, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})[0]
+        records = table.to_dict("records")
+        for y, row in enumerate(records):
             holds = row["holds"] is None or bool(row["holds"])
             colour = GAIN if holds else LOSS
-            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=4, alpha=0.4)
-            axes.plot(row["mri"], y, "o" if holds else "X", color=colour, ms=5)
-        axes.set_yticks(
-            range(len(table)), [f"{r['model']}, {r['control']}" for r in table.to_dict("records")], fontsize=8
+            axes[0].plot([row["low"], row["high"]], [y, y], color=colour, lw=5, alpha=0.4, solid_capstyle="butt")
+            axes[0].plot(row["mri"], y, "o" if holds else "X", color=colour, ms=4.5)
+            for panel, name in zip(axes[1:], beside, strict=True):
+                draw_accuracy(panel, y, row[f"{name}_before"], row[f"{name}_after"])
+        row_height = name_rows(axes[0], [f"{r['model']}, {r['control']}" for r in records], 0.27 * figure.inches)
+        axes[0].axvline(0, color="black", lw=0.8)
+        for panel, label in zip(axes, ["mRI, points", *beside.values()], strict=True):
+            tidy(panel, "x")
+            panel.set_xlabel(fold(label, max(0.6, 0.14 * figure.inches), TICK), fontsize=TICK)
+        for panel in axes[1:]:
+            panel.set_yticks(range(len(table)), [""] * len(table))
+            panel.set_ylim(axes[0].get_ylim())
+            panel.margins(x=0.1)
+        figure.headline(f"Negative controls; {_n(table)}{self.world}")
+        figure.legend_below(*_legend())
+        figure.caption = (
+            "mRI (percentage points) and accuracy of negative controls, whose outcome is known in advance; "
+            f"{_n(table, named=True)}{self.world}. Bars: 95 % intervals over images. {OVER_IMAGES}. "
+            "A cross: the outcome is not as expected."
         )
-        axes.axvline(0, color="black", lw=0.8)
-        tidy(axes, "x")
-        units = f"mRI, percentage points, 95 % over images; {_n(table)}"
-        axes.set_xlabel(f"{units}\ncross: a control that does not hold", fontsize=8)
-        return {"controls": figure}
+        return {"controls": figure.fit(max(0.6, row_height * len(table)))}
+
+
+def _legend() -> tuple[list[Line2D], list[str]]:
+    looks: dict[str, dict[str, Any]] = {
+        "95 % over images": {"color": "black", "lw": 5, "alpha": 0.4},
+        "as expected": {"color": GAIN, "marker": "o", "ls": "none", "ms": 4.5},
+        "not as expected": {"color": LOSS, "marker": "X", "ls": "none", "ms": 4.5},
+        "accuracy before": {"color": "black", "marker": "o", "mfc": "white", "lw": 1.2, "ms": 3.5},
+        "after": {"color": "black", "marker": "o", "lw": 1.2, "ms": 3.5},
+    }
+    return [Line2D([], [], **look) for look in looks.values()], list(looks)
 
 
 def _columns(cell: Cell) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rib.data.worlds import catalog_of
 from rib.errors import RibError
 from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
+from rib.reporting.captions import OVER_IMAGES
 from rib.reporting.image_changes import changes_of
+from rib.reporting.sized_figure import LABEL, SizedFigure, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS
 from rib.reporting.summary import select_balanced
 from rib.runs.metrics_file import improvement_of
 from rib.runs.store import RunStore
-from rib.studies.plots import tidy
 from rib.studies.rows import n_of
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
@@ -76,22 +78,28 @@ class Errata(Study):
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot the effect of each error, mRI with the error minus mRI without it, with its interval."""
-        figure = Figure(figsize=(6.0, 1.2 + 0.26 * len(table)), layout="constrained")
+        figure = SizedFigure(6.0, self.width)
         axes = figure.add_subplot()
-        for y, row in enumerate(table.iloc[::-1].to_dict("records")):
+        records = table.iloc[::-1].to_dict("records")
+        for y, row in enumerate(records):
             colour = GAIN if row["difference"] > 0 else LOSS
             axes.plot([row["difference_low"], row["difference_high"]], [y, y], color=colour, lw=2)
             filled = row["p_holm"] < 0.05
-            axes.plot(row["difference"], y, "o", mec=colour, mfc=colour if filled else "white", ms=5)
-        names = [f"{r['switch'].removeprefix('paper.')}: {r['method']}, {r['model']}" for r in table.to_dict("records")]
-        axes.set_yticks(range(len(names)), names[::-1], fontsize=8)
+            axes.plot(row["difference"], y, "o", mec=colour, mfc=colour if filled else "white", ms=4.5)
+        names = [f"{r['switch'].removeprefix('paper.')}: {r['method']}, {r['model']}" for r in records]
+        row_height = name_rows(axes, names, 0.42 * figure.inches)
         axes.axvline(0, color="black", lw=0.8)
         tidy(axes, "x")
-        axes.set_xlabel(
-            f"mRI wrong minus right, percentage points, 95 % over images\nfilled: p < 0.05 after Holm; {n_of(table)}",
-            fontsize=8,
+        axes.set_xlabel("mRI, wrong minus right, points", fontsize=LABEL)
+        figure.headline(f"Effect of each error of the authors' code; {n_of(table)}{self.world}")
+        handles = [Line2D([], [], color="black", marker="o", mfc=face, ms=4.5, lw=2) for face in ("black", "white")]
+        figure.legend_below(handles, ["95 % over images; p < 0.05 after Holm", "not significant"])
+        figure.caption = (
+            f"Effect of each error of the ImageNet-RIB authors' code on mRI, in percentage points, for {len(table)} "
+            f"pairs of settings; {n_of(table, named=True)}{self.world}. Lines: 95 % intervals over images. "
+            f"{OVER_IMAGES}. Filled: p < 0.05 after Holm over all pairs."
         )
-        return {"errata": figure}
+        return {"errata": figure.fit(max(0.6, row_height * len(table)))}
 
     def _row(
         self, model: str, method: str, switch: str, right: list[Made], wrong: list[Made], store: RunStore

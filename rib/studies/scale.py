@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from rib.metrics.rank import rank_correlation
+from rib.reporting.captions import OVER_IMAGES
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
-from rib.studies.plots import draw_curve, log_ticks, short, tidy
+from rib.studies.plots import BANDS, curves_figure, height_of, short
 from rib.studies.rows import (
     Row,
     count_gains,
@@ -65,17 +67,14 @@ class Scale(Study):
         known = _known(table)
         if known.empty:
             return {}
-        figure = Figure(figsize=(4.6, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        for number, (label, curve) in enumerate(known.groupby("curve")):
-            draw_curve(axes, "pretrained_on", curve, number, str(label))
-        axes.axhline(0, color="black", lw=0.8)
-        log_ticks(axes, known["pretrained_on"])
-        axes.set_xlabel(f"pretraining images; {n_of(table)}", fontsize=8)
-        axes.set_ylabel("mRI, percentage points\nband: 95 % over images, bar: over seeds", fontsize=8)
-        tidy(axes)
-        figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-        return {"scale": figure}
+        figure, axes = curves_figure(known, "pretrained_on", self.width)
+        axes[-1].set_xlabel("pretraining images", fontsize=LABEL)
+        figure.headline(f"mRI against pretraining scale; {n_of(table)}{self.world}")
+        figure.caption = (
+            "Mean robustness improvement (mRI, percentage points) and top-1 accuracy against the number of pretraining "
+            f"images; {n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}."
+        )
+        return {"scale": figure.fit(height_of(figure, axes))}
 
 
 class Map(Study):
@@ -118,26 +117,37 @@ class Map(Study):
         grid = known.assign(label=label).pivot_table(index="label", columns="a_class", values="mri", sort=False)
         grid = grid[sorted(grid.columns)]
         values = grid.to_numpy()
-        figure = Figure(figsize=(4.6, 1.6 + 0.45 * len(grid)), layout="constrained")
+        figure = SizedFigure(4.6, self.width)
         axes = figure.add_subplot()
         limit = max(float(np.nanmax(abs(values))), 1e-9)
         image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, origin="lower", aspect="auto")
         for i, j in zip(*np.nonzero(~np.isnan(values)), strict=True):
             value = values[i, j]
             colour = "white" if abs(value) > 0.6 * limit else "black"
-            text = axes.annotate(f"{value:+.1f}", (j, i), ha="center", va="center", fontsize=8, color=colour)
+            text = axes.annotate(f"{value:+.1f}", (j, i), ha="center", va="center", fontsize=TICK, color=colour)
             # The contour runs through the numbers: an outline in the cell's own colour keeps them readable.
             text.set_path_effects([withStroke(linewidth=2.5, foreground=image.to_rgba(value))])
         # matplotlib warns about a contour that no value crosses, and refuses a single row.
         if np.nanmin(values) < 0 < np.nanmax(values) and min(grid.shape) > 1:
             axes.contour(np.ma.masked_invalid(values), levels=[0], colors="black", linewidths=1.2)
-            axes.set_title("line: mRI = 0", fontsize=8, loc="left")
-        axes.set_xticks(range(grid.shape[1]), [f"{size:.4g}" for size in grid.columns], fontsize=8)
-        axes.set_yticks(range(grid.shape[0]), list(grid.index), fontsize=8)
-        axes.set_xlabel(f"fine-tuning images per class; {n_of(table)}", fontsize=8)
-        axes.set_ylabel("model and its pretraining images", fontsize=8)
-        figure.colorbar(image, ax=axes).set_label("mRI, percentage points", fontsize=8)
-        return {"map": figure}
+        every = -(-grid.shape[1] // max(1, int(0.5 * figure.inches / 0.35)))
+        sizes = range(0, grid.shape[1], every)
+        axes.set_xticks(sizes, [f"{grid.columns[i]:.4g}" for i in sizes], fontsize=TICK)
+        labels = [fold(label, 0.27 * figure.inches, TICK) for label in grid.index]
+        axes.set_yticks(range(grid.shape[0]), labels, fontsize=TICK)
+        axes.set_xlabel("fine-tuning images per class", fontsize=LABEL)
+        axes.set_ylabel("model, its pretraining images", fontsize=LABEL)
+        bar = figure.colorbar(image, ax=axes)
+        bar.set_label("mRI, points", fontsize=LABEL)
+        bar.ax.tick_params(labelsize=TICK)
+        figure.headline(f"mRI by pretraining and fine-tuning set; line: mRI = 0; {n_of(table)}{self.world}")
+        figure.caption = (
+            "Mean robustness improvement (mRI, percentage points) by the pretraining images of the model and the "
+            f"fine-tuning images per class; {n_of(table, named=True)}{self.world}. Point estimates; the line is the "
+            "contour of mRI = 0, and table.csv has the intervals. White: no finished run."
+        )
+        lines = max(label.count("\n") + 1 for label in labels)
+        return {"map": figure.fit(max(0.35, 0.1 + 1.2 * TICK / 72 * lines) * len(grid))}
 
 
 def _rows(made: Sequence[Made], store: RunStore) -> list[Row]:

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from rib.data.worlds import catalog_of
 from rib.errors import RibError
 from rib.metrics import IN_DISTRIBUTION, mean_robustness_interval, seed_interval
+from rib.reporting.captions import OVER_IMAGES
 from rib.reporting.formatting import before_after
 from rib.reporting.image_changes import changes_of
+from rib.reporting.sized_figure import LABEL
 from rib.reporting.summary import select_balanced
 from rib.runs.store import RunStore
-from rib.studies.plots import draw_curve, log_ticks, tidy
+from rib.studies.plots import BANDS, curves_figure, height_of
 from rib.studies.rows import Row, describe_subset, format_effect, is_missing, n_of, name_curves, per_class, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
@@ -63,24 +65,18 @@ class Size(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI against images per class, and below it the change of accuracy on ImageNet val."""
-        figure = Figure(figsize=(4.6, 5.2), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for number, (label, curve) in enumerate(table.groupby("curve")):
-            draw_curve(above, "a_class", curve, number, str(label))
-            draw_curve(below, "a_class", curve, number, str(label), "val_change", "val_")
-        above.axhline(0, color="black", lw=0.8)
-        above.axhline(self.threshold, color="black", lw=0.8, ls=":")
-        above.set_ylabel("mRI, percentage points\n95 %; band: images, bar: seeds", fontsize=8)
-        below.axhline(0, color="black", lw=0.8)
-        below.set_ylabel("change on ImageNet val,\npercentage points", fontsize=8)
-        log_ticks(below, table["a_class"])
-        below.set_xlabel(f"fine-tuning images per class; {n_of(table)}", fontsize=8)
-        for axes in (above, below):
-            tidy(axes)
-        handles, labels = above.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-        return {"size": figure}
+        """Plot mRI against images per class, and below it accuracy on the source and on ImageNet val."""
+        figure, axes = curves_figure(table, "a_class", self.width)
+        axes[0].axhline(self.threshold, color="black", lw=0.8, ls=":")
+        axes[-1].set_xlabel("fine-tuning images per class", fontsize=LABEL)
+        figure.headline(f"mRI against the size of the fine-tuning set; {n_of(table)}{self.world}")
+        figure.caption = (
+            "Mean robustness improvement (mRI, percentage points) and top-1 accuracy against the number of fine-tuning "
+            f"images per class, on nested subsets; {n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}. The "
+            f"dotted line at {self.threshold:g} points is the threshold that the text speaks of; the band on "
+            "ImageNet val is the interval of its change."
+        )
+        return {"size": figure.fit(height_of(figure, axes))}
 
     def _crossing(self, records: Sequence[Mapping[Any, Any]]) -> str:
         """Describe the size below which mRI is worse than the threshold, by log-linear interpolation between sizes.

@@ -8,16 +8,18 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.errors import RibError
 from rib.models.weights import StoredWeights, distance
 from rib.reporting.formatting import before_after
+from rib.reporting.sized_figure import LABEL, SizedFigure, fold, tidy
 from rib.reporting.style import style
 from rib.reporting.summary import PLAIN
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.store import RunStore
-from rib.studies.plots import tidy
+from rib.studies.plots import accuracies
 from rib.studies.rows import format_effect, is_missing, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
@@ -112,31 +114,51 @@ class Tradeoff(Study):
         return f"from {ends[0]['strength']:g} to {ends[1]['strength']:g}: {', '.join(changes)}"
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI against accuracy on the source, with a panel per model."""
-        models = list(dict.fromkeys(table["model"]))
-        figure = Figure(figsize=(4.8, 0.9 + 3.0 * len(models)), layout="constrained")
+        """Plot mRI, and accuracy on ImageNet val, against accuracy on the source; a row of panels per model."""
+        models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table)
+        figure = SizedFigure(6.6 if has_val else 4.8, self.width)
+        beside = has_val and figure.inches >= 4.5
+        shape = (len(models), 2) if beside else (len(models) * (1 + has_val), 1)
+        values = {"mri": "mRI, points", **({"val_after": "ImageNet val, top-1 %"} if has_val else {})}
+        panels = [(model, value) for model in models for value in values]
         curves = list(dict.fromkeys(table[table["method"] != PLAIN]["curve"]))
-        for axes, model in zip(figure.subplots(len(models), 1, squeeze=False).flat, models, strict=True):
-            of_model = table[table["model"] == model]
-            for number, curve in enumerate(curves):
-                here = of_model[of_model["curve"] == curve]
-                if here.empty:
-                    continue
-                colour, marker = style(number).values()
-                first, last = here.iloc[0], here.iloc[-1]
-                label = f"{curve}, {first['strength']:g} to {last['strength']:g}"
-                axes.plot(here["source_after"], here["mri"], color=colour, marker=marker, ms=4, lw=1.2, label=label)
-                axes.plot(first["source_after"], first["mri"], marker, mfc="white", mec=colour, ms=6)
-            plain = of_model[of_model["method"] == PLAIN]
-            axes.plot(plain["source_after"], plain["mri"], "*", color="black", ms=10, label="finetune")
-            axes.plot(plain["source_before"], [0] * len(plain), "+", color="black", ms=9, label="pretrained")
-            axes.set_title(f"{model}; {n_of(table)}", fontsize=9, loc="left")
-            axes.set_ylabel("mRI, percentage points", fontsize=8)
+        grid, entries = list(figure.subplots(*shape, squeeze=False).flat), dict[str, Any]()
+        for axes, (model, value) in zip(grid, panels, strict=True):
+            entries |= _draw_panel(axes, table[table["model"] == model], value, curves)
+            if value == "mri":
+                room = (0.42 if beside else 0.75) * figure.inches
+                axes.set_title(fold(str(model), room, LABEL), fontsize=LABEL, loc="left")
+            axes.set_ylabel(values[value], fontsize=LABEL)
             tidy(axes)
-        axes.set_xlabel("accuracy on the source, %; open: the first strength", fontsize=8)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-        return {"tradeoff": figure}
+        for axes in grid[-shape[1] :]:
+            axes.set_xlabel("accuracy on the source, %", fontsize=LABEL)
+        figure.headline(f"Trade-off along each method's strength (open: the first); {n_of(table)}{self.world}")
+        figure.legend_below(list(entries.values()), list(entries))
+        figure.caption = (
+            "Mean robustness improvement (mRI, percentage points) and accuracy on ImageNet val against accuracy on the "
+            f"source, along the strength of each method; {n_of(table, named=True)}{self.world}. Point estimates; "
+            "table.csv has the intervals over images of mRI."
+        )
+        return {"tradeoff": figure.fit(shape[0] * (2.2 if beside else 1.7))}
+
+
+def _draw_panel(axes: Axes, of_model: pd.DataFrame, value: str, curves: Sequence[str]) -> dict[str, Any]:
+    """Draw one model's curves of a column against accuracy on the source; return the legend's handles by label."""
+    entries: dict[str, Any] = {}
+    for number, curve in enumerate(curves):
+        here = of_model[of_model["curve"] == curve]
+        if here.empty:
+            continue
+        colour, marker = style(number).values()
+        first, last = here.iloc[0], here.iloc[-1]
+        (line,) = axes.plot(here["source_after"], here[value], color=colour, marker=marker, ms=4, lw=1.2)
+        entries[f"{curve}, {first['strength']:g} to {last['strength']:g}"] = line
+        axes.plot(first["source_after"], first[value], marker, mfc="white", mec=colour, ms=6)
+    plain = of_model[of_model["method"] == PLAIN]
+    (entries["finetune"],) = axes.plot(plain["source_after"], plain[value], "*", color="black", ms=10)
+    start = [0] * len(plain) if value == "mri" else plain["val_before"]
+    (entries["pretrained"],) = axes.plot(plain["source_before"], start, "+", color="black", ms=9)
+    return entries
 
 
 def _distance(one: Made, store: RunStore) -> float:

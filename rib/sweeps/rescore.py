@@ -20,7 +20,7 @@ from rib.config.schema import Config
 from rib.errors import DamagedError, RibError
 from rib.reporting import run_view
 from rib.reporting.data_warning import warn_before
-from rib.reporting.publish import publish
+from rib.reporting.publish import publish, redraw
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
 from rib.runs.images import check_images, data_of
@@ -46,16 +46,8 @@ if TYPE_CHECKING:
     from rib.scoring.one_pass import LoadedRun
 
 SCORING_OPTIONS = (
-    "runs",
-    "suite",
-    "evaluation",
-    "predictions",
-    "trainer",
-    "paths",
-    "force",
-    "keep_memory",
-    "fail_below",
-    "fail_on",
+    *("runs", "suite", "evaluation", "predictions", "trainer", "paths", "figures", "force", "keep_memory"),
+    *("fail_below", "fail_on"),
 )
 """Options and config sections that ``rib.evaluate`` may set for finished runs."""
 
@@ -108,9 +100,12 @@ def evaluate_results(config: EvaluateConfig) -> list[Result]:
         first, reason = next(iter(failed.items()))
         raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {reason}")
     results = [(job.run, _metrics_of(job)) for job in requested]
-    if rank() == 0 and len(results) == 1:
-        run, metrics = results[0]
-        run_view.show_run(metrics, run.folder)
+    if rank() == 0:
+        for run, metrics in results:
+            redraw(metrics, run.folder, config.figures)
+        if len(results) == 1:
+            run, metrics = results[0]
+            run_view.show_run(metrics, run.folder)
     return results
 
 
@@ -193,6 +188,7 @@ def _with_scoring_of(config: EvaluateConfig, saved: Config, metrics: Metrics, st
         trainer=saved.trainer,
         data=data,
         paths=replace(config.paths, runs=str(store.root)),
+        figures=config.figures,
         force=False,
     )
 

@@ -267,7 +267,7 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
     import pandas as pd
 
     from rib.data import worlds
-    from rib.reporting import figures, formatting, style
+    from rib.reporting import captions, figures, formatting, style
     from rib.reporting.layout import output
 
     rows = trial_rows(study)
@@ -278,7 +278,9 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
     title = f"{corner.start.name}, {corner.method} on {worlds.title_of(corner.source_name, kind)}"
     title += f" ({formatting.world_of(kind, protocol['limit'])})"
     pd.DataFrame(rows).to_csv(folder / "trials.csv", index=False)
-    figure = style.save(figures.search_figure(rows, options, title), folder / "trials.png")
+    asked = corner.config.figures
+    drawn = figures.search_figure(rows, options, title, asked.width)
+    figure = style.save(drawn, folder / "trials", asked, captions.running_command(""))[0]
     setting = [
         *(o for o in overrides if not _key(o).startswith(SEARCH_ONLY)),
         *_options({name: best[name] for name in options}),

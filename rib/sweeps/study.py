@@ -16,8 +16,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.config.schema import FiguresConfig
 from rib.errors import RibError
-from rib.reporting.style import save
+from rib.reporting.captions import running_command
+from rib.reporting.formatting import world
+from rib.reporting.style import remove_others, save
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
 from rib.runtime.files import write_atomically
@@ -46,7 +49,16 @@ class Made:
 
 
 class Study(ABC):
-    """A research question that the cells of a grid answer."""
+    """A research question that the cells of a grid answer.
+
+    Attributes:
+        width: Width of the figures in inches, which `figures` may pass to `SizedFigure`; None: their own. A figure of
+            another width is resized when it is written.
+        world: Data behind the cells, for the headline of a figure, ``; toy data (mini)``.
+    """
+
+    width: float | None = None
+    world: str = ""
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check, before any run is made, that a grid has the cells that the study needs.
@@ -78,7 +90,9 @@ class Study(ABC):
         """Return the study's figures, made from the table alone, by file name without extension."""
 
 
-def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) -> tuple[str, list[Path]]:
+def write_study(
+    study: Study, made: Sequence[Made], store: RunStore, out: Path, figures: FiguresConfig | None = None
+) -> tuple[str, list[Path]]:
     """Write a study's table.csv, summary.md and figures.
 
     Args:
@@ -86,6 +100,7 @@ def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) 
         made: Finished cells, at least one.
         store: The store that holds their runs.
         out: Folder to write into, ``<paths.runs>/studies/NAME``.
+        figures: Formats and width of the figures; None: png and pdf, at their own widths.
 
     Returns:
         The paragraph, and the files.
@@ -95,9 +110,12 @@ def write_study(study: Study, made: Sequence[Made], store: RunStore, out: Path) 
     files = [out / "table.csv", out / "summary.md"]
     write_atomically(files[0], table.to_csv(index=False).encode())
     write_atomically(files[1], f"{text}\n".encode())
-    for stale in out.glob("*.png"):  # with fewer cells a figure may not be drawn any more
-        stale.unlink()
-    return text, files + [save(figure, out / f"{name}.png") for name, figure in study.figures(table).items()]
+    figures = figures or FiguresConfig()
+    study.width, study.world = figures.width, f"; {world(made[0].metrics)}"
+    drawn = study.figures(table)
+    remove_others(out, drawn.keys())  # with fewer cells a figure may not be drawn any more
+    command = running_command("")
+    return text, files + [file for name, figure in drawn.items() for file in save(figure, out / name, figures, command)]
 
 
 def need_axis(cells: Sequence[Cell], option: str, study: str) -> None:

@@ -77,7 +77,8 @@ def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
 def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp_path, capsys):
     finetune(ask_for(*QUICK, "data.limit=60"))
     written = report(ask(grid.root, tmp_path / "report"))
-    kinds = ("comparison{}.png", "runs{}.csv", "summary{}.csv", "summary{}.md", "summary{}.tex", "summary{}.png")
+    figures = [f"{name}{{}}.{ending}" for name in ("comparison", "summary") for ending in ("png", "pdf", "txt")]
+    kinds = ("runs{}.csv", "summary{}.csv", "summary{}.md", "summary{}.tex", *figures)
     assert {p.name for p in written} == {kind.format(which) for kind in kinds for which in ("", "_2")}
     out, err = capsys.readouterr()
     assert "summary_2: 1 run cannot share the first table (of 4): data.limit 60, not null; each of them has a" in err

@@ -27,7 +27,7 @@ from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from tests.data.trees import few, fill
 
-GROUPS = ("model", "dataset", "suite", "optimizer", "trainer", "logger", "paths", "data", "experiment")
+GROUPS = ("model", "dataset", "suite", "optimizer", "trainer", "logger", "paths", "figures", "data", "experiment")
 """Those that a run is composed of; `analysis`, `study`, `pretrain` and `hydra` are of other commands."""
 
 
@@ -131,6 +131,8 @@ WALK: dict[str, Row] = {
     "logger.timeout": Row("logger=wandb logger.offline=true", "1.0", ""),
     "paths.runs": Row("", "ELSEWHERE", "", trains=False),
     "paths.cache": Row("", "ELSEWHERE", ""),
+    "figures.format": Row("", "svg", ""),
+    "figures.width": Row("", "3.3", ""),
     "data.root": Row(ROOT, "COPIED", "", trains=False),
     "data.limit": Row("", "24", "TSF"),
     "data.images_per_class": Row("", "2", "TF"),

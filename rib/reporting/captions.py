@@ -1,0 +1,80 @@
+"""Parts of figures' captions: numbers of images and runs, the meaning of intervals, the command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import rib.config
+from rib.config.schema import FiguresConfig
+from rib.data.worlds import title_of
+from rib.runs.recorded import recorded_command
+from rib.schemas.metrics import Metrics
+
+SECRET = ("key", "token", "secret", "password")
+"""Words in an option's name whose value is never written into a caption."""
+
+OVER_IMAGES = "Intervals over images cover another sample of images, not another training run"
+
+
+def images_of(metrics: Metrics, names: Iterable[str] | None = None) -> str:
+    """Return the numbers of scored images by dataset: ``n = 1,234 images of ImageNet-R, 300 of ImageNet-A``.
+
+    Args:
+        metrics: Of a run.
+        names: Datasets to list; None: all.
+    """
+    kind, accuracy = metrics["data"]["kind"], metrics["accuracy"]
+    listed = [f"{accuracy[name]['num_images']:,} {{}}of {title_of(name, kind)}" for name in names or accuracy]
+    return f"n = {', '.join(listed)}".replace("{}", "images ", 1).replace("{}", "")
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Format the range of some numbers: ``3`` if all are equal, else ``1 to 3``."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def counted(numbers: Sequence[int], noun: str) -> str:
+    """Format a range of counts with its noun: ``1 seed``, ``2 to 3 seeds``."""
+    return f"{span(numbers)} {noun}{'' if max(numbers) == 1 else 's'}"
+
+
+def command_of_figures(metrics: Metrics, figures: FiguresConfig) -> str:
+    """Return the shell command that makes a run with these figures; repeating it draws them without training."""
+    return " ".join([recorded_command(metrics), *options_of(figures)])
+
+
+def options_of(figures: FiguresConfig) -> list[str]:
+    """Return the arguments of a command that set how figures are written, quoted for a shell; none for defaults."""
+    default = FiguresConfig()
+    return [
+        shlex.quote(rib.config.spell_override(f"figures.{name}", getattr(figures, name)))
+        for name in ("format", "width")
+        if getattr(figures, name) != getattr(default, name)
+    ]
+
+
+def options_line(figures: FiguresConfig) -> str:
+    """Return the last line of a caption file, which says with which options the figure's files were written."""
+    width = "null" if figures.width is None else f"{figures.width:g}"
+    return f"Drawn with figures.format=[{','.join(figures.format)}] figures.width={width}"
+
+
+def running_command(otherwise: str) -> str:
+    """Return the command line of this process, without secrets, if it is one of rib's commands.
+
+    Args:
+        otherwise: What to return in a notebook or another program.
+    """
+    program = Path(sys.argv[0])
+    if program.suffix == ".py" and program.parent.name == "rib":
+        name = ["python", "-m", f"rib.{program.stem}"]
+    elif program.name == "rib" or program.name.startswith("rib-"):
+        name = [program.name]
+    else:
+        return otherwise
+    words = [word for word in sys.argv[1:] if not any(s in word.partition("=")[0].lower() for s in SECRET)]
+    return shlex.join([*name, *words])

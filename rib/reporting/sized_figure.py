@@ -1,0 +1,235 @@
+"""Figures drawn at their final width with text of 7 to 9 points; their height follows from what they show.
+
+figure = SizedFigure(5.2, width)              # natural width, and the asked one (None: natural)
+axes = figure.add_subplot()
+...
+figure.headline("mini_small, ewc on mini R")
+figure.legend_below(*axes.get_legend_handles_labels())
+return figure.fit(2.4)                        # inches of axes; titles, labels and legend come on top
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
+
+TICK, LABEL, HEAD = 7.0, 8.0, 9.0
+"""Sizes of text in points, at the figure's final size: ticks and notes; labels of axes; headlines."""
+
+MARGIN = 0.08
+"""Inches kept free at each side of a headline or legend."""
+
+
+class SizedFigure(Figure):
+    """Figure of a given width in inches, whose height `fit` adapts to its text, and with a caption.
+
+    Args:
+        natural: Width in inches if none is asked for.
+        width: The asked width; None: ``natural``.
+
+    Attributes:
+        caption: What the figure shows, n, and what the intervals are; `rib.reporting.style.save` writes it.
+        inches: Width of the figure.
+        narrowing: Share of the natural width that is there, at most 1, for heights that follow the width.
+    """
+
+    def __init__(self, natural: float, width: float | None = None) -> None:
+        self.inches = width or natural
+        self.narrowing = min(1.0, self.inches / natural)
+        self.caption = ""
+        self._legend_lines = 0
+        super().__init__(figsize=(self.inches, 3.0), layout="constrained")
+
+    def headline(self, text: str) -> None:
+        """Write a headline at the top left, in as many lines as the width needs."""
+        lines = fold(text, self.inches - 2 * MARGIN, HEAD)
+        self.suptitle(lines, x=MARGIN / self.inches, ha="left", fontsize=HEAD)
+
+    def legend_below(self, handles: Sequence[Any], labels: Sequence[str]) -> None:
+        """Draw a legend below the axes, in as many columns as fit."""
+        if not labels:
+            return
+        handle, room = 0.38, self.inches - 2 * MARGIN  # inches of a handle and the space around it
+        texts = [fold(label, room - handle, TICK) for label in labels]
+        widths = [handle + max(text_width(line, TICK) for line in text.split("\n")) for text in texts]
+        columns = next(n for n in range(len(texts), 0, -1) if n == 1 or _width_of_columns(widths, n) <= room)
+        self._legend_lines = sum(text.count("\n") + 1 for text in texts)
+        self.legend(
+            handles,
+            texts,
+            loc="outside lower left",
+            ncols=columns,
+            fontsize=TICK,
+            frameon=False,
+            handlelength=2.0,
+            columnspacing=1.0,
+        )
+
+    def fit(self, axes_height: float) -> SizedFigure:
+        """Set the height so that the panels of one column are together ``axes_height`` inches high.
+
+        Args:
+            axes_height: Inches, without titles, tick labels, labels and legends, for which the height is increased.
+
+        Returns:
+            The figure itself.
+        """
+        # Room for all text in the first step, without which nothing would be laid out.
+        self.set_figheight(axes_height + 3 + 0.15 * self._legend_lines)
+        layout = ConstrainedLayoutEngine()
+        for _ in range(3):
+            layout.execute(self)
+            for axes in self.axes:
+                _thin_ticks(axes)
+            missing = axes_height - sum(heights_of_rows(self))
+            if abs(missing) < 0.02:
+                break
+            self.set_figheight(self.get_figheight() + missing)
+        else:
+            layout.execute(self)
+        self.set_layout_engine("none")  # everything has its place; writing each format need not look for it again
+        return self
+
+    def _repr_png_(self) -> bytes:
+        """Return the figure as PNG, which a notebook shows."""
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=110)
+        return picture.getvalue()
+
+
+def _width_of_columns(widths: Sequence[float], columns: int) -> float:
+    """Return the width in inches of a legend, which fills its columns from top to bottom, the first ones longer."""
+    least, longer = divmod(len(widths), columns)
+    starts = [least * n + min(n, longer) for n in range(columns + 1)]
+    gaps = (columns - 1) * TICK / 72
+    return gaps + sum(max(widths[a:b]) for a, b in pairwise(starts))
+
+
+def heights_of_rows(figure: Figure) -> list[float]:
+    """Return the height in inches of each row of a figure's panels."""
+    rows: dict[int, float] = {}
+    for axes in figure.axes:
+        if (cell := axes.get_subplotspec()) is not None and axes.get_visible():
+            rows.setdefault(cell.rowspan.start, axes.get_position().height * figure.get_figheight())
+    return list(rows.values())
+
+
+def _thin_ticks(axes: Axes) -> None:
+    """Reduce the ticks of a numeric x axis until no two of its labels touch."""
+    for number in (5, 4, 3, 2):
+        labels = [label for label in axes.get_xticklabels() if label.get_text() and label.get_visible()]
+        boxes = [label.get_window_extent() for label in labels if label.get_rotation() == 0]
+        inside = [box for box in boxes if axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1]
+        touching = any(one.x1 + 4 > other.x0 for one, other in pairwise(inside))
+        if not touching or type(axes.xaxis.get_major_locator()).__name__ not in ("AutoLocator", "MaxNLocator"):
+            return
+        integer = bool(getattr(axes.xaxis.get_major_locator(), "_integer", False))
+        axes.xaxis.set_major_locator(MaxNLocator(number, integer=integer))
+
+
+def hide_overlapping(figure: SizedFigure, texts: Iterable[Text]) -> None:
+    """Hide each of some texts that would cover an earlier one, or reach out of the figure.
+
+    Args:
+        figure: The figure, laid out by `SizedFigure.fit`.
+        texts: Texts that are no titles or tick labels, the most important first.
+    """
+    kept: list[Bbox] = []
+    for text in texts:
+        box = text.get_window_extent()
+        outside = box.x0 < 0 or box.y0 < 0 or box.x1 > figure.bbox.x1 or box.y1 > figure.bbox.y1
+        if outside or any(box.overlaps(other) for other in kept):
+            text.set_visible(False)
+        else:
+            kept.append(box)
+
+
+@cache
+def text_width(text: str, size: float) -> float:
+    """Return the width of one line of text in inches.
+
+    Args:
+        text: Text without line breaks.
+        size: Points.
+    """
+    # On screen glyphs are placed on whole pixels, which makes a line up to 3 % wider.
+    return 1.03 * text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)[0] / 72
+
+
+def fold(text: str, inches: float, size: float) -> str:
+    """Break text into lines of at most a width: at spaces, else behind ``_ . / + - =``, else anywhere.
+
+    Args:
+        text: Text; its own line breaks stay.
+        inches: Width of a line.
+        size: Points.
+    """
+    return "\n".join(line for part in text.split("\n") for line in _lines(part, inches, size))
+
+
+def _lines(text: str, inches: float, size: float) -> Iterable[str]:
+    line = ""
+    for word in re.findall(r"\S+\s*", text) or [""]:
+        if text_width((line + word).rstrip(), size) <= inches:
+            line += word
+            continue
+        if line:
+            yield line.rstrip()
+            line = ""
+        if text_width(word.rstrip(), size) <= inches:
+            line = word
+            continue
+        for piece in re.findall(r"[^_./+=\-]*[_./+=\-]|[^_./+=\-]+", word):
+            if text_width((line + piece).rstrip(), size) > inches:
+                if line:
+                    yield line.rstrip()
+                line = ""
+                while text_width(piece.rstrip(), size) > inches and len(piece) > 1:
+                    end = next(
+                        n for n in range(len(piece) - 1, 0, -1) if n == 1 or text_width(piece[:n], size) <= inches
+                    )
+                    yield piece[:end]
+                    piece = piece[end:]
+            line += piece
+    yield line.rstrip()
+
+
+def tidy(axes: Axes, along: str = "both") -> None:
+    """Apply the look of all figures: small tick labels, a light grid behind the data, no box.
+
+    Args:
+        axes: Axes to style.
+        along: Direction of the grid, ``both``, ``x`` or ``y``.
+    """
+    axes.tick_params(labelsize=TICK)
+    axes.set_axisbelow(True)
+    axes.grid(axis=along, lw=0.4, alpha=0.5)  # type: ignore[arg-type]
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def name_rows(axes: Axes, labels: Sequence[str], inches: float) -> float:
+    """Label the rows of a figure at their heights 0, 1, ..., and return the height in inches that a row needs.
+
+    Args:
+        axes: Axes with one row per label.
+        labels: From bottom to top.
+        inches: Width that labels may take.
+    """
+    texts = [fold(label, inches, TICK) for label in labels]
+    axes.set_yticks(range(len(texts)), texts, fontsize=TICK)
+    axes.set_ylim(-0.6, len(texts) - 0.4)
+    lines = max(text.count("\n") + 1 for text in texts)
+    return max(0.2, 0.04 + 1.2 * TICK / 72 * lines)

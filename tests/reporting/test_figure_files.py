@@ -1,0 +1,135 @@
+"""Files of a figure: formats, page size, embedded fonts, caption, the same bytes again, and nothing that is stale."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rib.config import compose
+from rib.config.schema import FiguresConfig
+from rib.errors import RibError
+from rib.reporting import captions
+from rib.reporting.run_figures import change_figure, draw_run
+from rib.reporting.style import remove_others, save
+from tests.support.drawings import metrics
+
+
+@pytest.fixture(scope="module")
+def figure():
+    return change_figure(metrics(), 3.3)
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir()}
+
+
+def test_a_pdf_has_the_asked_width_and_all_its_fonts(figure, tmp_path):
+    pypdf = pytest.importorskip("pypdf")
+    save(figure, tmp_path / "change", FiguresConfig(["pdf"], 3.3))
+    (page,) = pypdf.PdfReader(tmp_path / "change.pdf").pages
+    assert float(page.mediabox.width) / 72 == pytest.approx(3.3, abs=0.01)
+    assert float(page.mediabox.height) / 72 == pytest.approx(figure.get_figheight(), abs=0.01)
+    fonts = [font.get_object() for font in page["/Resources"]["/Font"].get_object().values()]
+    assert fonts
+    for font in fonts:
+        inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
+        assert inner["/FontDescriptor"].get_object().get("/FontFile2"), "TrueType, embedded"
+    assert "top-1 accuracy" in page.extract_text()
+
+
+def test_every_format_is_written_with_one_caption(figure, tmp_path):
+    written = save(figure, tmp_path / "a.b", FiguresConfig(["svg", "png", "pdf"], 3.3), "python -m rib.train x=1")
+    assert [file.name for file in written] == ["a.b.svg", "a.b.png", "a.b.pdf", "a.b.txt"]
+    with Image.open(tmp_path / "a.b.png") as image:
+        assert image.width == round(3.3 * 160)
+    svg = (tmp_path / "a.b.svg").read_text()
+    assert re.search(r'<svg [^>]*width="237.6pt"', svg)
+    assert "<text" not in svg, "glyphs are shapes, as SVG cannot embed a font"
+    text = (tmp_path / "a.b.txt").read_text()
+    for part in ("30,000 images of", "95 %", "Made by: python -m rib.train x=1", "figures.width=3.3"):
+        assert part in text
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path):
+    files = [
+        save(change_figure(metrics()), tmp_path / name, FiguresConfig(["png", "pdf", "svg"])) for name in ("a", "b")
+    ]
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_shorter_list_of_formats_leaves_no_old_file(figure, tmp_path):
+    save(figure, tmp_path / "change", FiguresConfig(["png", "pdf", "svg"]))
+    save(figure, tmp_path / "changes", FiguresConfig(["pdf"]))
+    save(figure, tmp_path / "change", FiguresConfig(["svg"]))
+    assert names(tmp_path) == {"change.svg", "change.txt", "changes.pdf", "changes.txt"}
+
+
+def test_a_figure_that_is_not_drawn_any_more_is_removed_with_its_caption(figure, tmp_path):
+    for name in ("old", "kept"):
+        save(figure, tmp_path / name, FiguresConfig(["png", "pdf"]))
+    (tmp_path / "notes.txt").write_text("the user's own")
+    remove_others(tmp_path, {"kept"})
+    assert names(tmp_path) == {"kept.png", "kept.pdf", "kept.txt", "notes.txt"}
+
+
+def test_a_user_s_own_figure_is_resized(tmp_path):
+    own = Figure(figsize=(6, 4))
+    own.add_subplot().plot([1, 2])
+    save(own, tmp_path / "own", FiguresConfig(["png"], 3.0))
+    with Image.open(tmp_path / "own.png") as image:
+        assert image.size == (480, 320)
+
+
+def test_a_run_without_a_curve_loses_the_figure_of_one(tmp_path):
+    m = metrics("wise_ft")
+    draw_run(m, tmp_path, FiguresConfig(["png"]))
+    assert names(tmp_path / "figures") == {"change.png", "change.txt", "curve.png", "curve.txt"}
+    del m["curve"]
+    draw_run(m, tmp_path, FiguresConfig(["png"]))
+    assert names(tmp_path / "figures") == {"change.png", "change.txt"}
+
+
+@pytest.mark.parametrize(
+    ("override", "formats"),
+    [
+        ("figures.format=pdf", ["pdf"]),
+        ("figures.format=[svg,pdf,svg]", ["svg", "pdf"]),
+        ("figures.width=3.3", ["png", "pdf"]),
+        ("logger=tensorboard", ["png", "pdf"]),
+    ],
+)
+def test_one_format_is_as_good_as_a_list(override, formats):
+    assert compose(override).figures.format == formats
+
+
+def test_a_dashboard_gets_its_png():
+    assert compose("figures.format=svg", "logger=tensorboard").figures.format == ["svg", "png"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("figures.format=jpg", r"figures\.format: expected one of png, pdf, svg, or a list .*, got 'jpg'"),
+        ("figures.format=[pfd]", r"got 'pfd'; did you mean pdf\?"),
+        ("figures.format=[]", r"figures\.format: expected one of .*, got an empty list"),
+        ("figures.width=1", r"figures\.width: expected inches from 2\.5 to 20, .*; got 1"),
+        ("figures.width=8.5cm", r"figures\.width: "),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(override, message):
+    with pytest.raises(RibError, match=message):
+        compose(override)
+
+
+def test_the_command_in_a_caption_has_no_secret(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/x/rib/report.py", "paths.runs=my runs", "logger.api_key=123"])
+    assert captions.running_command("else") == "python -m rib.report 'paths.runs=my runs'"
+    monkeypatch.setattr(sys, "argv", ["/x/bin/rib-report", "out=a"])
+    assert captions.running_command("else") == "rib-report out=a"
+    monkeypatch.setattr(sys, "argv", ["/x/ipykernel_launcher.py"])
+    assert captions.running_command("else") == "else"
