@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.config.schema import FiguresConfig
 from rib.config.shipped import shipped_nodes
-from rib.config.spelling import spell_override
 from rib.data.worlds import logged_name
 from rib.errors import RibError
 from rib.reporting.comparability import Group, group_comparable
@@ -131,7 +131,7 @@ def write_report(
         raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
     console = output()
     figures = figures or FiguresConfig()
-    here = ["python", "-m", "rib.report", shlex.quote(spell_override("paths.runs", str(store.root)))]
+    here = ["python", "-m", "rib.report", shlex.quote(rib.config.spell_override("paths.runs", str(store.root)))]
     command = running_command(" ".join([*here, *options_of(figures)]))
     metrics = [m for _, m in results]
     files = [out / f"runs{suffix}.csv"]
