@@ -8,6 +8,7 @@ ellipsis. Files and pipes have no width: there a table has all its columns, and 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,14 @@ def output() -> Console:
     if console.is_jupyter:
         return Console(width=NOTEBOOK)
     return Console(width=NO_LIMIT, color_system=None, force_terminal=False)
+
+
+def as_text(table: FittedTable) -> str:
+    """Return a table as plain text, in the form that fits where `output` prints."""
+    console = Console(width=output().width, color_system=None, file=io.StringIO())
+    with console.capture() as printed:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in printed.get().splitlines())
 
 
 def short(text: str) -> str:

@@ -11,6 +11,7 @@ from rib.data.worlds import title_of
 from rib.errors import RibError, nearest
 from rib.metrics.intervals import Interval
 from rib.reporting.formatting import with_interval, world_of
+from rib.reporting.layout import FittedTable, as_text
 from rib.runs.limits import check_improvement, check_limit
 from rib.runs.predictions import Predictions
 from rib.schemas.metrics import IntervalInPoints, RobustnessImprovement
@@ -170,7 +171,12 @@ class Score:
         return f"RI {interval} percentage points over {count} target{'s' * (count != 1)} (95 %, images only)"
 
     def __str__(self) -> str:
-        return f"{self.title}\n{self.table().drop(columns='title').to_string(float_format='%.2f')}\n{self.summary}"
+        numbers = [name for name in self.table().columns if name not in ("title", "role")]
+        table = FittedTable(self.title, ("dataset", "role"), tuple(numbers), notes=(self.summary,))
+        for row in self.table().to_dict("records"):
+            cells = (f"{row[name]:,}" if name == "images" else f"{row[name]:.2f}" for name in numbers)
+            table.add_row(row["title"], row["role"], *cells)
+        return as_text(table)
 
     def __repr__(self) -> str:
         return f"<Score on {world_of(self.kind, self.limit)}, suite {self.suite}: {self.summary}>"

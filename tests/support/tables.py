@@ -9,6 +9,7 @@ from typing import Any
 from rib.data import catalog
 from rib.data.__main__ import status_table
 from rib.data.check import DatasetStatus
+from rib.data.worlds import describe_kind
 from rib.metrics.comparison import PairedTest
 from rib.metrics.intervals import Interval
 from rib.reporting.layout import FittedTable
@@ -110,7 +111,17 @@ def paper(kind: str) -> PaperTable:
         return Summary(**{field.name: known.get(field.name, 0) for field in fields(Summary)})
 
     rows = [row(model, method, value) for model in MODELS for method, value in (("ewc", 11.5), ("finetune", -12.5))]
-    return PaperTable(rows, ("optimizer.lr",), {"epochs": 10}, SOURCES, SOURCES, kind, "seven", "about")
+    return PaperTable(
+        rows,
+        axes=("optimizer.lr",),
+        common={"epochs": 10},
+        sources=SOURCES,
+        asked=SOURCES,
+        kind=kind,
+        suite="seven",
+        about=f"{describe_kind(kind)}, suite seven",
+        num_runs=72,
+    )
 
 
 def tables(kind: str = "user") -> dict[str, FittedTable]:
