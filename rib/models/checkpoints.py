@@ -198,8 +198,8 @@ def _check_activation(model: ModelConfig, architecture: str, quick: bool, siblin
     if recorded not in (None, has) and tag is None and model.activation is None:
         use = f"use {sibling}" if sibling else f"there is no such network with {recorded}"
         raise RibError(
-            f"model.name: the config.json beside {model.weights} says {recorded}, and {architecture} has {has}; {use}, or "
-            f"give model.activation={has} if you know better"
+            f"model.name: the config.json beside {model.weights} says {recorded}, and {architecture} has {has}; "
+            f"{use}, or give model.activation={has} if you know better"
         )
     known = bool(tag or quick or model.activation or recorded) or (model.weights is None and model.hub is None)
     if not known and sibling is not None:
