@@ -15,6 +15,7 @@ from typing import Any
 from rib.config.schema import ModelConfig
 from rib.data import catalog as catalogs
 from rib.errors import RibError
+from rib.models.hf_config import recorded_activation
 from rib.runtime.console import say_once
 
 
@@ -193,7 +194,14 @@ def _check_activation(model: ModelConfig, architecture: str, quick: bool, siblin
     if model.activation not in (None, has):
         use = f"use {sibling}" if sibling else f"there is no such network with {model.activation}"
         raise RibError(f"model.activation: {architecture} has {has}, expected {model.activation}; {use}")
-    known = bool(tag or quick or model.activation) or (model.weights is None and model.hub is None)
+    recorded = recorded_activation(model.weights)
+    if recorded not in (None, has) and tag is None and model.activation is None:
+        use = f"use {sibling}" if sibling else f"there is no such network with {recorded}"
+        raise RibError(
+            f"model.name: the config.json beside {model.weights} says {recorded}, and {architecture} has {has}; "
+            f"{use}, or give model.activation={has} if you know better"
+        )
+    known = bool(tag or quick or model.activation or recorded) or (model.weights is None and model.hub is None)
     if not known and sibling is not None:
         raise RibError(
             "model.activation: weights do not say whether they were trained with GELU or QuickGELU, and with the "

@@ -218,7 +218,11 @@ def _say_selected(selected: str, others: list[str], file: Path) -> None:
     copy = f"it also holds an averaged copy of the weights ({', '.join(averaged)})" if averaged else ""
     rest = ", ".join(name for name in others if name not in averaged)
     also = "; ".join(filter(None, (copy, f"not used: {rest}" if rest else "")))
-    say_once(f"{file.name}: weights taken from {selected!r}; {also}. To use another, save it in a file of its own")
+    entry = "".join(f"[{name!r}]" for name in others[0].split("."))
+    command = f"torch.save(torch.load({file.name!r}, weights_only=False){entry}, 'other.pt')"
+    say_once(
+        f"{file.name}: weights taken from {selected!r}; {also}. To use another, save it in a file of its own: {command}"
+    )
 
 
 def _unsupported_kind(tensor: Tensor) -> str | None:

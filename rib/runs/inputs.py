@@ -23,6 +23,7 @@ from rib.runs.run import Run, unscored
 from rib.runs.spec import RunSpec
 from rib.runtime.content import file_states
 from rib.runtime.files import digest_of
+from rib.runtime.weights_file import shards
 
 
 class Watch:
@@ -82,7 +83,7 @@ def states_of(spec: RunSpec) -> str:
     # mini's images are drawn from code: their files may be rewritten at any time, their pixels cannot change.
     trees = [*spec.images.values(), *filter(None, (spec.source, spec.held_out))]
     images = [tree.states() for tree in trees if tree.identity != "pixels"]
-    files = [_states(file) for file in (spec.start.weights, *files_of(spec))]
+    files = [_states(file) for file in (*shards(spec.start.weights), *files_of(spec))]
     return digest_of([images, files])
 
 

@@ -104,7 +104,7 @@ def shards(file: Path) -> list[Path]:
         return [file]
     try:
         names = sorted(set(json.loads(file.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RibError(f"model.weights: {file} is a JSON file, but not the index of a model in shards") from error
     found = [file.with_name(Path(str(name)).name) for name in names]
     if not found:

@@ -70,8 +70,8 @@ class ScoringJob:
     def model_bytes(self) -> int:
         """Memory of one model in bytes, with its logits on the largest dataset if these are kept."""
         # Runs that were never made and ensembles have no weights file; their models have the size of the start.
-        files = (self.run.weights_file, self.pretrained.weights_file, self.spec.start.weights)
-        weights = next(file for file in files if file.is_file()).stat().st_size
+        files = (self.run.weights_file, self.pretrained.weights_file)
+        weights = next((file.stat().st_size for file in files if file.is_file()), self.spec.start.num_bytes)
         logits = max((4 * len(t) * len(t.spec.groups) for t in self.spec.images.values()), default=0)
         return weights + (logits if self.spec.config.predictions.logits else 0)
 

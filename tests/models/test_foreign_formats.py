@@ -233,6 +233,30 @@ def test_an_image_tower_of_transformers_lacks_a_head(clip, transformers, tmp_pat
         read(tmp_path / "tower.safetensors")
 
 
+@pytest.mark.parametrize(("activation", "fits"), [("quick_gelu", True), ("gelu", False)])
+def test_the_config_beside_the_weights_says_the_activation(activation, fits, clip, transformers, tmp_path, capsys):
+    config = {"model_type": "clip", "vision_config": {"hidden_act": activation}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(clip.state_dict(), tmp_path / "model.safetensors")
+    for given in (tmp_path, tmp_path / "model.safetensors"):
+        if fits:
+            find_start(ModelConfig(CLIP, "open_clip", weights=str(given)))
+        else:
+            with pytest.raises(RibError, match=r"the config\.json beside .* says gelu, and .* has quickgelu"):
+                find_start(ModelConfig(CLIP, "open_clip", weights=str(given)))
+            find_start(ModelConfig(CLIP, "open_clip", weights=str(given), activation="quickgelu"))
+    transformers.CLIPConfig(vision_config={"hidden_act": "gelu"}).save_pretrained(tmp_path)
+    with pytest.raises(RibError, match="says gelu, and"):
+        find_start(ModelConfig(CLIP, "open_clip", weights=str(tmp_path)))
+
+
+def test_other_image_sizes_of_clip_are_told(clip, tmp_path):
+    larger = {**clip.state_dict(), "visual.positional_embedding": torch.zeros(17, 64)}
+    save_file(larger, tmp_path / "larger.safetensors")
+    with pytest.raises(RibError, match=r"it is for images of 64 pixels: add model\.transform\.size=64"):
+        read(tmp_path / "larger.safetensors", CLIP, "open_clip")
+
+
 class Encoder(nn.Module):
     """As `ImageEncoder` and `CLIPEncoder` of WiSE-FT and FLYP hold a CLIP model."""
 
