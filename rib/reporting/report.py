@@ -119,11 +119,8 @@ def write_report(
     # Imported here: pandas and matplotlib take about a second each, and the checks before should not wait for them.
     import pandas as pd
 
-    from rib.reporting import runs_table, style
-    from rib.reporting.captions import options_of, running_command
-    from rib.reporting.figures import comparison_figure
+    from rib.reporting import runs_table
     from rib.reporting.paper_table import paper_table
-    from rib.reporting.summary import method_label
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -131,8 +128,7 @@ def write_report(
         raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
     console = output()
     figures = figures or FiguresConfig()
-    here = ["python", "-m", "rib.report", shlex.quote(rib.config.spell_override("paths.runs", str(store.root)))]
-    command = running_command(" ".join([*here, *options_of(figures)]))
+    command = _command(store, figures)
     metrics = [m for _, m in results]
     files = [out / f"runs{suffix}.csv"]
     write_atomically(files[0], pd.DataFrame(runs_table.comparison_rows(metrics, order)).to_csv(index=False).encode())
@@ -144,12 +140,7 @@ def write_report(
         files += _write_table(table, out / f"summary{suffix}.csv", figures, command)
     if len(metrics) <= MOST_RUNS:
         console.print(runs_table.comparison_table(metrics, order), "")
-    # With more methods than colours the figure could not be read.
-    if len({method_label(m) for m in metrics}) <= len(style.SERIES):
-        comparison = comparison_figure(metrics, figures.width)
-        files += style.save(comparison, out / f"comparison{suffix}", figures, command)
-    else:
-        style.remove(out / f"comparison{suffix}")
+    files += _draw_comparison(metrics, out / f"comparison{suffix}", figures, command)
     for line in runs_table.missing_controls(results):
         say(line)
     console.print("\n".join(str(file.resolve()) for file in files), soft_wrap=True, highlight=False)
@@ -168,6 +159,26 @@ def _write_table(table: PaperTable, file: Path, figures: FiguresConfig, command:
     write_atomically(file.with_suffix(".tex"), table.latex().encode())
     written = style.save(summary_figure(table, figures.width), file.with_suffix(""), figures, command)
     return [file, file.with_suffix(".md"), file.with_suffix(".tex"), *written]
+
+
+def _draw_comparison(metrics: Sequence[Metrics], stem: Path, figures: FiguresConfig, command: str) -> list[Path]:
+    """Write the figure that compares runs, and return its files; with more methods than colours there is none."""
+    from rib.reporting import style
+    from rib.reporting.figures import comparison_figure
+    from rib.reporting.summary import method_label
+
+    if len({method_label(m) for m in metrics}) > len(style.SERIES):
+        style.remove(stem)
+        return []
+    return style.save(comparison_figure(metrics, figures.width), stem, figures, command)
+
+
+def _command(store: RunStore, figures: FiguresConfig) -> str:
+    """Return the command that draws a store's figures again, for their captions."""
+    from rib.reporting.captions import options_of, running_command
+
+    runs = shlex.quote(rib.config.spell_override("paths.runs", str(store.root)))
+    return running_command(" ".join(["python", "-m", "rib.report", runs, *options_of(figures)]))
 
 
 def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, Any], cache: str | None) -> None:
