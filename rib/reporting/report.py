@@ -28,6 +28,7 @@ from rib.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
+    from rib.schemas.metrics import Metrics
 
 MOST_RUNS = 40
 """Most runs that are printed one by one; runs.csv has all of them."""
@@ -122,10 +123,7 @@ def write_report(
     from rib.reporting import runs_table
     from rib.reporting.paper_table import paper_table
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
+    _make_folder(out)
     console = output()
     figures = figures or FiguresConfig()
     command = _command(store, figures)
@@ -147,6 +145,13 @@ def write_report(
     if warning := warning_after([m["model"] for m in metrics], metrics[0]["data"]["kind"]):
         console.print(warning, highlight=False)
     return files, table
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RibError(f"out: cannot make the folder {out} ({error.strerror}); choose another with out=DIR") from error
 
 
 def _write_table(table: PaperTable, file: Path, figures: FiguresConfig, command: str) -> list[Path]:
