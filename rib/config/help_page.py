@@ -77,7 +77,8 @@ def help_page(command: str, program: str, columns: int) -> str:
     for example in examples(file)[:3]:
         lines += example_lines(example.replace(f"python -m rib.{command}", program), columns)
     rows = [_row(known[name]) for name in MAIN[command] if name in known]
-    lines += ["", f"Main options, given as NAME=VALUE ({len(known)} in all)", *definitions(rows, columns)]
+    title = f"Main options, given as NAME=VALUE ({len(known)} in all)"
+    lines += ["", *textwrap.wrap(title, columns), *definitions(rows, columns)]
     flags = {flag: text for flag, text in FLAGS.items() if flag != "-m" or command in ("train", "search")}
     lines += ["", "Flags", *definitions(flags.items(), columns)]
     groups = [name for name in MAIN[command] if known[name].group]

@@ -71,6 +71,9 @@ def with_correction(error: RibError, command: str, arguments: Sequence[str]) -> 
         key, _, value = argument.partition("=")
         if needs_list and key.lstrip("+") == needs_list[1] and value:
             return RibError(f"{argument}: expected a list; did you mean {Correction((f'{key}=[{value}]',))}?")
+    of_user = re.match(r"method\.(\w+)\.", error.option) if isinstance(error, UnknownOptionError) else None
+    if of_user and of_user[1] not in shipped_nodes("method"):  # a class of the user's, whose options only it knows
+        return error
     if isinstance(error, UnknownOptionError):
         for argument in arguments:
             key, _, value = argument.partition("=")
@@ -114,8 +117,8 @@ def _explain_type(where: str, message: str) -> str | None:
         return None
     value, number = str(found[1]), _number(str(found[1]))
     if kind[1].lower() == "bool":
-        close = FLAGS.get(value.lower())
-        return f"{where}: expected true or false, got {value!r}" + (f"; did you mean {where}={close}?" if close else "")
+        flag = FLAGS.get(value.lower())
+        return f"{where}: expected true or false, got {value!r}" + (f"; did you mean {where}={flag}?" if flag else "")
     expected = "a whole number" if kind[1] == "Integer" else "a number"
     meant = "null" if value.lower() in ("none", "nan", "") else None
     if meant is None and number is not None and (kind[1] == "Float" or number == int(number)):

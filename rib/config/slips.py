@@ -180,8 +180,9 @@ def _pieces(command: str, arguments: Sequence[str]) -> Iterator[Piece]:
     rest = list(arguments)
     while rest:
         word = rest[0]
-        named_run = word == "--run" and _plain_words(rest[1:], 1)  # a flag of Hydra, but not with a value behind it
-        if (not named_run and word in HYDRA_FLAGS) or (word.startswith("--") and word.partition("=")[0] in HYDRA_FLAGS):
+        # --run is a flag of Hydra, but not with a value behind it, which is meant for a run's folder
+        named_run = word == "--run" and _plain_words(rest[1:], 1)
+        if not named_run and (word if word[:2] != "--" else word.partition("=")[0]) in HYDRA_FLAGS:
             size = 2 if word in WITH_VALUE and len(rest) > 1 and "=" not in rest[1] else 1
             piece = Piece(tuple(rest[:size]), right=True)
         elif word[:1] in DASHES and word[:1] and not re.fullmatch(r"-?\.?\d.*", word):
@@ -198,7 +199,7 @@ def _flag(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece:
     """Read ``--lr 0.01``, ``--lr=0.01``, ``--force``, or a flag of Hydra with a typographic dash."""
     body = rest[0].lstrip(DASHES)
     for flag in (f"-{body}", f"--{body}"):
-        if flag in HYDRA_FLAGS:
+        if flag in HYDRA_FLAGS and flag != rest[0]:
             return Piece((rest[0],), Correction((flag,)))
     key, equals, value = body.partition("=")
     words = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def methods_page(arguments: Sequence[str], columns: int) -> str:
     if not lines:
         word = wanted[0].replace("-", "_")
         raise RibError(f"{' '.join(arguments)}: there is no such method{nearest(word, options('method'))}")
-    foot = ["", "`rib options NAME` explains a method's options; `rib train +method=NAME` runs it."]
-    return "\n".join([*lines[1:], *foot])
+    foot = "`rib options NAME` explains a method's options; `rib train +method=NAME` runs it."
+    return "\n".join([*lines[1:], "", *textwrap.wrap(foot, columns)])
 
 
 def stage_of(name: str) -> str:

@@ -37,7 +37,8 @@ def options_page(arguments: Sequence[str], columns: int) -> str:
 
 
 def _page_of(argument: str, columns: int) -> str:
-    name = argument.lstrip("+-").partition("=")[0].removesuffix(".*").removesuffix(".")
+    key, _, value = argument.lstrip("+-").partition("=")
+    name = (value if key in GROUPS and value in options(key) else key).removesuffix(".*").removesuffix(".")
     every = _every()
     if name in every and not every[name].group:
         # lr is an option of pretrain, and what many call optimizer.lr
@@ -59,7 +60,11 @@ def _page_of(argument: str, columns: int) -> str:
     found = {n: option for n, option in every.items() if fnmatch(n, pattern) or (len(pattern) > 2 and pattern in n)}
     if not found:
         return _in_full(every[_meant(name, every)], columns)
-    return _in_full(*found.values(), columns) if len(found) == 1 else _list(f"Options with {name!r}", found, columns)
+    return (
+        _in_full(next(iter(found.values())), columns)
+        if len(found) == 1
+        else _list(f"Options with {name!r}", found, columns)
+    )
 
 
 def _every() -> dict[str, Option]:
@@ -92,7 +97,7 @@ def _file(group: str, name: str, columns: int) -> str:
     file = Path(conf_dir(), group, f"{name}.yaml")
     prefix = "+method" if group == "method" else group
     lines = [f"{prefix}={name}", *textwrap.wrap(summary(file), columns)]
-    found = file_options(group, name)
+    found = {name: option for name, option in file_options(group, name).items() if _commands(name)}
     if commands := examples(file)[:3]:
         lines += ["", "Examples"]
     for example in commands:

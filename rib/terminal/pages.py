@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from rib.config.conf_comments import COMMANDS, summary
-from rib.config.help_page import definitions, width
+from rib.config.help_page import definitions, example_lines, width
 from rib.config.shipped import conf_dir
 from rib.errors import RibError, nearest
 
@@ -67,7 +68,7 @@ def overview(columns: int) -> str:
     commands = [(name, summary(Path(conf_dir(), f"{name}.yaml")).rstrip(".")) for name in COMMANDS]
     return "\n".join(
         [
-            "rib: robust fine-tuning of pretrained vision models, measured.",
+            *textwrap.wrap("rib: robust fine-tuning of pretrained vision models, measured.", columns),
             "",
             "Commands: rib COMMAND [NAME=VALUE ...]",
             *definitions(commands, columns),
@@ -76,9 +77,9 @@ def overview(columns: int) -> str:
             *definitions(PAGES.items(), columns),
             "",
             "Examples",
-            *(f"  {example}" for example in EXAMPLES),
+            *(line for example in EXAMPLES for line in example_lines(example, columns)),
             "",
-            "`rib COMMAND --help` shows examples and the main options of a command.",
+            *textwrap.wrap("`rib COMMAND --help` shows examples and the main options of a command.", columns),
         ]
     )
 
@@ -88,5 +89,6 @@ def _unknown(name: str) -> str:
     if "=" in name or name.startswith("-"):
         raise RibError(f"{name}: expected a command first; did you mean rib train {name}?")
     known = ", ".join((*COMMANDS, *PAGES))
-    close = nearest(name.lower(), [*COMMANDS, *PAGES, "help"], "rib ")
+    same = f"; did you mean rib {name.lower()}?" if name.lower() in (*COMMANDS, *PAGES) else ""
+    close = same or nearest(name.lower(), [*COMMANDS, *PAGES, "help"], "rib ")
     raise RibError(f"{name}: there is no such command{close or f'; expected one of {known}'}")

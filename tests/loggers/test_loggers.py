@@ -422,9 +422,9 @@ def test_a_dashboard_that_fails_takes_nothing_from_the_run(ask_for, capsys):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("logger=wandb", "logger.projct=x"), "did you mean logger.project?"),
-        (("logger=wandb", "+logger.projct=x"), "did you mean logger.project?"),
-        (("logger=wnadb",), "logger=wnadb: there is no such logger; did you mean wandb?"),
+        (("logger=wandb", "logger.projct=x"), "did you mean logger.project=x?"),
+        (("logger=wandb", "+logger.projct=x"), "did you mean logger.project=x?"),
+        (("logger=wnadb",), "logger=wnadb: there is no such logger; did you mean logger=wandb?"),
         (("logger=wandb", "logger.tags=mine"), "logger.tags: expected a value like [], got 'mine'"),
     ],
 )

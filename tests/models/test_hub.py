@@ -173,7 +173,7 @@ def test_the_readme_s_command_without_a_network(tmp_path):
 def test_a_misspelt_model_is_answered_with_the_right_spelling(tmp_path):
     run = command(tmp_path, "http://127.0.0.1:1", "+method=ewc", "model=clip_laoin2b")
     assert run.returncode == 1
-    assert run.stderr.startswith("rib: model=clip_laoin2b: there is no such model; did you mean clip_laion2b?")
+    assert run.stderr.startswith("rib: model=clip_laoin2b: there is no such model; did you mean model=clip_laion2b?")
     assert run.stderr.count("\n") == 1
 
 

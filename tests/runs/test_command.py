@@ -241,14 +241,14 @@ def test_the_report_prints_how_a_lost_pretrained_run_comes_back(tmp_path, cache)
 @pytest.mark.parametrize(
     ("argument", "text"),
     [
-        ("data.root=st[3]x", "write this text as 'data.root=\"st[3]x\"'"),
-        ("data.root=/ä", "write this text as 'data.root=\"/ä\"'"),
+        ("data.root=st[3]x", "quotes around a text with [ ]; write 'data.root=\"st[3]x\"'"),
+        ("data.root=/ä", "quotes around a text with ä; write 'data.root=\"/ä\"'"),
         (
             "data.root=a,b",
-            "several values need -m (a sweep); write a list as data.root=[a,b], a text as 'data.root=",
+            "-m data.root=a,b runs one after the other; a text with commas is 'data.root=",
         ),
-        ("data.limit", "data.limit: expected NAME=VALUE"),
-        ("experiment=papr", "experiment=papr: there is no such experiment; did you mean paper?"),
+        ("data.limit", "data.limit: this option needs a value, data.limit=VALUE"),
+        ("experiment=papr", "experiment=papr: there is no such experiment; did you mean experiment=paper?"),
     ],
 )
 def test_what_hydra_reads_otherwise_is_one_sentence_with_what_it_would_read(argument, text, tmp_path):
