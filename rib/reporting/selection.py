@@ -137,7 +137,7 @@ def _select(
     unknown = [pattern for pattern in absent if pattern not in exist]
     chosen = [(run, m) for run, m in found if any(_matches(v, p) for v in names_of(m) for p in wanted)]
     if unknown or not chosen:
-        got = str(unknown[0]) if unknown else ", ".join(map(str, absent)) or "an empty list"
+        got = str(unknown[0]) or "nothing" if unknown else ", ".join(map(str, absent)) or "an empty list"
         hint = nearest(str(unknown[0]), map(str, exist)) if unknown else ""
         # Every number may be a seed.
         raise (RibError if unknown and name != "seeds" else NoMatchError)(
@@ -164,7 +164,7 @@ def _select_where(
         kept = [i for i, of_run in enumerate(options) if name in of_run and condition.holds(of_run[name])]
         if not kept:
             raise NoMatchError(
-                f"where: expected {_describe_kind(kind, done)} and {condition}, found none; "
+                f"where: expected {_describe_kind(kind, [*done, str(condition)])}, found none; "
                 f"{_recorded([of_run[name] for of_run in options if name in of_run], name)}"
             )
         found, options = [found[i] for i in kept], [options[i] for i in kept]
@@ -189,7 +189,8 @@ def _nearest_option(name: str, known: Iterable[str]) -> str:
     # `lr` is optimizer.lr before it is a method's own, and not more than three are worth reading.
     same.sort(key=lambda key: (key.count("."), key))
     if same:
-        return f"; did you mean {' or '.join(same[:3])}?"
+        several = same[:1] if same[0].count(".") == 1 else same[:3]
+        return f"; did you mean {' or '.join(several)}?"
     if found := nearest(name, names):
         return found
     ends = {key.rpartition(".")[2]: key for key in reversed(names)}

@@ -71,5 +71,6 @@ def parse_order(text: str | None) -> Order | None:
         if name in spellings:
             return Order(column, direction == "desc")
     known = {spelling: column for column, spellings in COLUMNS.items() for spelling in spellings}
-    meant = nearest(name, known)
+    close = nearest(name, known).removeprefix("; did you mean ").removesuffix("?")
+    meant = f"; did you mean {known[close]}?" if close else ""
     raise RibError(f"sort: expected one of {', '.join(COLUMNS)}, or -COLUMN for the largest first, got {text}{meant}")

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rib.config import compose
 from rib.config.check import check_config
@@ -92,6 +94,58 @@ def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp
 def test_an_empty_store_is_one_sentence(tmp_path):
     with pytest.raises(RibError, match=r"expected finished runs in .*, found none; make one with"):
         report(ask(tmp_path, tmp_path / "report"))
+
+
+def test_filters_reach_every_file_and_what_they_left_out_is_one_line(grid, tmp_path, capsys):
+    out = tmp_path / "report"
+    asked = ask(grid.root, out)
+    report(replace(asked, where="seed=1", models="mini_*", sort="-source"))
+    said = "2 of 4 runs shown: models=mini_* where='seed=1'"
+    printed, err = capsys.readouterr()
+    assert err.count(said) == 1
+    assert "Robustness improvement on toy data (mini), suite seven*: 2 runs on mini A, mini R" in printed
+    assert printed.index("Robustness improvement on") < printed.index("Cost") < printed.index("Fine-tuned runs")
+    runs = pd.read_csv(out / "runs.csv")
+    assert list(runs["seed"]) == [1, 1]
+    assert list(runs["source_after"]) == sorted(runs["source_after"], reverse=True)
+    values = {run.metrics()["source"]: improvement(run) for run in grid.finished(seed=1)}
+    assert pd.read_csv(out / "summary.csv")["mri"][0] == pytest.approx(np.mean(list(values.values())))
+    for name in ("summary.md", "summary.tex"):
+        text = (out / name).read_text().replace("\\_", "_")
+        assert said in text
+        assert "2 runs on mini A, mini R" in text
+
+
+def improvement(run):
+    return run.metrics()["robustness_improvement"]["value"]
+
+
+def test_no_file_of_an_earlier_report_is_left(grid, tmp_path):
+    out = tmp_path / "report"
+    out.mkdir()
+    ours = ("runs_2.csv", "summary_2.md", "comparison_12.png", "remedies.sh", "summary.pdf")
+    theirs = ("notes.md", "summary_mine.csv", "runs.csv.bak", "my_runs.csv")
+    for name in (*ours, *theirs):
+        (out / name).touch()
+    written = report(ask(grid.root, out))
+    assert {file.name for file in out.iterdir()} == {*(file.name for file in written), *theirs}
+
+
+def test_own_weights_and_a_run_share_a_table(tmp_path, ask_for, store, cache):
+    """What a newcomer does: fine-tune elsewhere, save the state dict, evaluate it, and report it beside a run."""
+    run = finetune(ask_for(*QUICK, "data.limit=40"))
+    state = {name: tensor + 0.01 for name, tensor in run.weights().items()}
+    torch.save(state, tmp_path / "my_checkpoint.pt")
+    line = [f"weights={tmp_path / 'my_checkpoint.pt'}", QUICK[0], QUICK[-1], "dataset=imagenet_r", "data.limit=40"]
+    given = (f"paths.runs={store}", f"paths.cache={cache}", "trainer=cpu", "data.root=null")
+    evaluate(check_config(compose_node("evaluate", *line, *given), EvaluateConfig))
+    out = tmp_path / "report"
+    report(ask(store, out))
+    assert not (out / "summary_2.md").exists()
+    lines = (out / "summary.md").read_text().splitlines()[4:6]
+    assert {line.split(" | ")[1] for line in lines} == {"finetune", "my_checkpoint (external)"}
+    runs = pd.read_csv(out / "runs.csv").set_index("method")
+    assert runs.loc["external", "name"] == "my_checkpoint"
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.234, "+1.23"), (-0.5, "-0.50"), (0.0, "0.00"), (-0.001, "0.00")])
@@ -344,10 +398,12 @@ def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swe
 
 def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
     code = "import sys; from rib.report import main; main(); assert 'torch' not in sys.modules"
-    line = [sys.executable, "-c", code, f"paths.runs={grid.root}", f"out={tmp_path}/out", "sources=[imagenet_a]"]
+    filters = ("sources=imagenet_a,imagenet_v2", "where=data.images_per_class=2,epochs<=1", "where=seed=0", "sort=-RI")
+    line = [sys.executable, "-c", code, f"paths.runs={grid.root}", f"out={tmp_path}/out", *filters]
     done = subprocess.run(line, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "1 of 7" in done.stdout
+    assert "1 of 4 runs shown: sources=[imagenet_a,imagenet_v2] where='data.images_per_class=2'" in done.stderr
     assert f"{tmp_path}/out/summary.tex" in done.stdout
 
 

@@ -81,11 +81,11 @@ def test_runs_are_selected_by_every_filter_given(runs, filters, found):
         ({"suite": "papr"}, "suite: expected suites with runs, got papr; available: seven; did you mean paper?"),
         ({"models": "mini_small", "methods": "ewc"}, "with runs with models=mini_small, got ewc; available: lwf+wise_"),
         ({"where": "optimizer.lrr=1"}, "where: optimizer.lrr: there is no such option; did you mean optimizer.lr?"),
-        ({"where": "lr=0.005"}, "where: lr: there is no such option; did you mean optimizer.lr"),
+        ({"where": "lr=0.005"}, "where: lr: there is no such option; did you mean optimizer.lr?"),
         ({"where": "strengh=3"}, "where: strengh: there is no such option; did you mean method."),
         (
             {"where": "optimizer.lr=0.5"},
-            "expected runs and optimizer.lr=0.5, found none; their optimizer.lr is 0.005 (2 times), 0.1",
+            "expected runs with optimizer.lr=0.5, found none; their optimizer.lr is 0.005 (2 times), 0.1",
         ),
         ({"where": "method.lora.rank=4"}, "none of them has the option method.lora.rank"),
     ],
