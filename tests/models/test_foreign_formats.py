@@ -87,7 +87,7 @@ def saved(model, folder: Path, kind: str) -> Path:
     return folder if kind == "folder" else folder / kind
 
 
-KINDS = ["model.safetensors", "folder", "shards", "pytorch_model.bin", "lightning.ckpt"]
+KINDS = ["folder", "shards", "pytorch_model.bin", "lightning.ckpt"]
 
 
 def test_a_vit_of_transformers_is_timm_s(transformers, tmp_path, capsys):
