@@ -225,6 +225,10 @@ def _convert_with_timm(start: Start, state: State) -> State | None:
 def _resized_note(given: State, converted: State) -> str:
     """Return a note on the tensors that timm's conversion has resized (position embeddings); empty if none."""
     changed = [n for n, t in converted.items() if n in given and t.numel() != given[n].numel()]
+    patches = next((n for n in changed if given[n].ndim == 4), None)
+    if patches is not None:
+        sizes = f"patches of {given[patches].shape[-1]} pixels to {converted[patches].shape[-1]}"
+        changed[changed.index(patches)] = f"{patches} ({sizes}: is model.name the file's architecture?)"
     return f"resized by timm: {', '.join(changed)}" if changed else ""
 
 

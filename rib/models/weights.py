@@ -80,7 +80,7 @@ def save_weights(state: StateDict, file: Path, metadata: Mapping[str, str] | Non
     shared = {name for name, t in plain.items() if owner.setdefault(t.untyped_storage().data_ptr(), name) != name}
     whole = {name: t.clone() if name in shared else t for name, t in plain.items()}
     content = save({name: t.contiguous() for name, t in whole.items()})
-    write_atomically(file, add_metadata(content, metadata) if metadata else content)
+    write_atomically(file, *(add_metadata(content, metadata) if metadata else (content,)))
 
 
 def save_cached(state: StateDict, file: Path) -> None:

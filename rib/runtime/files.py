@@ -16,12 +16,12 @@ def temporary_path(file: Path) -> Path:
     return file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
-def write_atomically(file: Path, content: bytes) -> None:
+def write_atomically(file: Path, *parts: bytes | memoryview) -> None:
     """Write a file atomically, under a temporary name that is then renamed; its folder is created if needed.
 
     Args:
         file: Path to write.
-        content: All of its bytes.
+        *parts: All of its bytes, in one part or several.
 
     Raises:
         RibError: If it cannot be written; an existing file of that name is then unchanged.
@@ -30,7 +30,7 @@ def write_atomically(file: Path, content: bytes) -> None:
     temporary = temporary_path(file)
     try:
         with temporary.open("wb") as stream:
-            stream.write(content)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())  # else a power cut may leave the name with an empty file
         os.replace(temporary, file)

@@ -36,8 +36,8 @@ LONGEST_HEADER = 100_000_000
 """The format's own limit, bytes."""
 
 
-def add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Return the content of a safetensors file with metadata, in the order of its keys.
+def add_metadata(content: bytes, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """Return the content of a safetensors file with metadata, in the order of its keys: the header, and the tensors.
 
     safetensors itself writes them in an order that differs from process to process.
 
@@ -46,9 +46,8 @@ def add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
         metadata: Texts by key.
     """
     header, tensors = _split(content)
-    del content
     header.pop("__metadata__", None)
-    return _encode({"__metadata__": dict(sorted(metadata.items())), **header}) + tensors
+    return _encode({"__metadata__": dict(sorted(metadata.items())), **header}), tensors
 
 
 def read_metadata(file: Path) -> dict[str, str]:

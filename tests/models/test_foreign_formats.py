@@ -87,7 +87,7 @@ def saved(model, folder: Path, kind: str) -> Path:
     return folder if kind == "folder" else folder / kind
 
 
-KINDS = ["model.safetensors", "folder", "shards", "pytorch_model.bin", "lightning.ckpt"]
+KINDS = ["folder", "shards", "pytorch_model.bin", "lightning.ckpt"]
 
 
 def test_a_vit_of_transformers_is_timm_s(transformers, tmp_path, capsys):
@@ -341,7 +341,7 @@ def test_a_pickled_module_is_not_executed_and_told_how_to_convert(pickled, tmp_p
     assert torch.equal(torch.load("weights.pt")["weight"], model.weight)
 
 
-def test_a_misfit_is_told_its_likely_reason(tmp_path):
+def test_a_misfit_is_told_its_likely_reason(tmp_path, capsys):
     torch.manual_seed(0)
     for options, sentence in (
         ({"depth": 4}, r"another architecture \(4 layers, not 6\): give the name of the architecture"),
@@ -354,6 +354,9 @@ def test_a_misfit_is_told_its_likely_reason(tmp_path):
         save_file(timm.create_model("test_vit", **options).state_dict(), tmp_path / "other.safetensors")
         with pytest.raises(RibError, match=sentence):
             read(tmp_path / "other.safetensors")
+    save_file(timm.create_model("test_vit", patch_size=32).state_dict(), tmp_path / "patches.safetensors")
+    read(tmp_path / "patches.safetensors")
+    assert "patches of 32 pixels to 16: is model.name the file's architecture?" in capsys.readouterr().err
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.safetensors")
     with pytest.raises(RibError, match="most names differ: it is another architecture"):
         read(tmp_path / "resnet.safetensors")
