@@ -78,8 +78,8 @@ def comparison_figure(runs: Sequence[Metrics], width: float | None = None) -> Si
 def _most_images(runs: Sequence[Metrics]) -> str:
     """Return the numbers of images of all datasets that any of the runs has as a target."""
     targets = dict.fromkeys(name for m in runs for name in improvement_of(m)["targets"])
-    widest = {**runs[0], "accuracy": {n: e for m in runs for n, e in m["accuracy"].items()}}
-    return images_of(widest, [n for n in widest["accuracy"] if n in targets])  # type: ignore[arg-type]
+    accuracy = {name: entry for m in runs for name, entry in m["accuracy"].items() if name in targets}
+    return images_of({**runs[0], "accuracy": accuracy})
 
 
 def _shared_options(runs: Sequence[Metrics]) -> set[str]:

@@ -92,8 +92,8 @@ def _draw_accuracy(axes: Axes, x: str, curve: pd.DataFrame, number: int, column:
     if curve[x].duplicated().any():  # several models at one x: a line between them would mean nothing
         line |= {"ls": "none"}
     if f"{column}_low" in curve:  # of the change: around accuracy after fine-tuning
-        ends = [curve[f"{column}_before"] + curve[f"{column}_{end}"] for end in ("low", "high")]
-        axes.fill_between(curve[x], *ends, color=look["color"], alpha=0.2, lw=0)
+        low, high = (curve[f"{column}_before"] + curve[f"{column}_{end}"] for end in ("low", "high"))
+        axes.fill_between(curve[x], low, high, color=look["color"], alpha=0.2, lw=0)
     axes.plot(curve[x], curve[f"{column}_after"], **line)
     axes.plot(curve[x], curve[f"{column}_before"], color=look["color"], lw=0.8, ls=":")
 
