@@ -123,7 +123,7 @@ def _draw_panel(
         look = looks[name_of(m)]
         for row, value in enumerate(values):
             axes.plot([value["low"], value["high"]], [row - shift] * 2, color=look["color"], lw=1.2)
-            axes.plot(value["value"], row - shift, ms=3, **look)  # type: ignore[arg-type]
+            axes.plot(value["value"], row - shift, ms=3.5, **look)  # type: ignore[arg-type]
     axes.axvline(0, color="black", lw=0.8)
     axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
     height = name_rows(axes, [*(title_of(n, kind) for n in reversed(targets)), "RI"], room)
