@@ -11,10 +11,8 @@ import rib.config
 from rib.config.schema import FiguresConfig
 from rib.data.worlds import title_of
 from rib.runs.recorded import recorded_command
+from rib.runtime.command_line import clean
 from rib.schemas.metrics import Metrics
-
-SECRET = ("key", "token", "secret", "password")
-"""Words in an option's name whose value is never written into a caption."""
 
 OVER_IMAGES = "Intervals over images cover another sample of images, not another training run"
 
@@ -64,17 +62,16 @@ def options_line(figures: FiguresConfig) -> str:
 
 
 def running_command(otherwise: str) -> str:
-    """Return the command line of this process, without secrets, if it is one of rib's commands.
+    """Return the command line of this process, cleaned of secrets and names, if it is one of rib's commands.
 
     Args:
         otherwise: What to return in a notebook or another program.
     """
     program = Path(sys.argv[0])
     if program.suffix == ".py" and program.parent.name == "rib":
-        name = ["python", "-m", f"rib.{program.stem}"]
+        name = ["python", "-m", "rib" if program.stem == "__main__" else f"rib.{program.stem}"]
     elif program.name == "rib" or program.name.startswith("rib-"):
         name = [program.name]
     else:
         return otherwise
-    words = [word for word in sys.argv[1:] if not any(s in word.partition("=")[0].lower() for s in SECRET)]
-    return shlex.join([*name, *words])
+    return clean([*name, *sys.argv[1:]])

@@ -78,8 +78,8 @@ def comparison_figure(runs: Sequence[Metrics], width: float | None = None) -> Si
 def _most_images(runs: Sequence[Metrics]) -> str:
     """Return the numbers of images of all datasets that any of the runs has as a target."""
     targets = dict.fromkeys(name for m in runs for name in improvement_of(m)["targets"])
-    widest = {**runs[0], "accuracy": {n: e for m in runs for n, e in m["accuracy"].items()}}
-    return images_of(widest, [n for n in widest["accuracy"] if n in targets])  # type: ignore[arg-type]
+    accuracy = {name: entry for m in runs for name, entry in m["accuracy"].items() if name in targets}
+    return images_of({**runs[0], "accuracy": accuracy})
 
 
 def _shared_options(runs: Sequence[Metrics]) -> set[str]:
@@ -123,7 +123,7 @@ def _draw_panel(
         look = looks[name_of(m)]
         for row, value in enumerate(values):
             axes.plot([value["low"], value["high"]], [row - shift] * 2, color=look["color"], lw=1.2)
-            axes.plot(value["value"], row - shift, ms=3, **look)  # type: ignore[arg-type]
+            axes.plot(value["value"], row - shift, ms=3.5, **look)  # type: ignore[arg-type]
     axes.axvline(0, color="black", lw=0.8)
     axes.axhline(len(targets) - 0.5, color=NEUTRAL, lw=0.6)
     height = name_rows(axes, [*(title_of(n, kind) for n in reversed(targets)), "RI"], room)

@@ -89,7 +89,7 @@ class SizedFigure(Figure):
         """
         # Room for all text in the first step, without which nothing would be laid out.
         self.set_figheight(axes_height + 3 + 0.15 * self._legend_lines)
-        layout = ConstrainedLayoutEngine()
+        layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05)
         for _ in range(3):
             layout.execute(self)
             for axes in self.axes:

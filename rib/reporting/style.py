@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ MARKERS = "os^Dv<>"
 LINES = ("-", "--", "-.", ":")
 """Line styles, so that lines without markers can be told apart in grey."""
 
-WRITING = {
+WRITING: Any = {
     "pdf.fonttype": 42,  # TrueType, embedded: editors can change the text, and publishers accept it
     "svg.fonttype": "path",  # glyphs as shapes: SVG files cannot embed a font, and the reader's may be another
     "svg.hashsalt": "rib",

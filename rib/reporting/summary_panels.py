@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from rib.data.worlds import title_of
+from rib.metrics import IN_DISTRIBUTION
 from rib.reporting.captions import OVER_IMAGES, counted
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
@@ -17,9 +19,6 @@ from rib.reporting.summary import PLAIN, Summary
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
-
-ACCURACIES = {"source": "source, %", "val": "ImageNet val, %"}
-"""Panels beside mRI, by the prefix of `Summary`'s fields, with their labels."""
 
 
 def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure:
@@ -36,7 +35,9 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     """
     models = list(dict.fromkeys(row.model for row in table.rows))
     methods = _order(table)
-    beside = [name for name in ACCURACIES if any(not isnan(getattr(row, f"{name}_after")) for row in table.rows)]
+    # Panels beside mRI, by the prefix of the fields of `Summary`.
+    labels = {"source": "source, %", "val": f"{title_of(IN_DISTRIBUTION, table.kind)}, %"}
+    beside = [name for name in labels if any(not isnan(getattr(row, f"{name}_after")) for row in table.rows)]
     figure = SizedFigure(6.8, width)
     ratios = [1.7, *(1.0 for _ in beside)]
     grid = figure.subplots(len(models), len(ratios), squeeze=False, sharex="col", gridspec_kw={"width_ratios": ratios})
@@ -55,7 +56,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         axes[0].axvline(0, color="black", lw=0.8)
         n = f"{model}: {_sources(table, rows)}, {counted([len(row.seeds) or 1 for row in rows], 'seed')}"
         axes[0].set_title(fold(n, 0.7 * figure.inches, LABEL), fontsize=LABEL, loc="left")
-        for panel, label in zip(axes, ("mRI, points", *(ACCURACIES[name] for name in beside)), strict=True):
+        for panel, label in zip(axes, ("mRI, points", *(labels[name] for name in beside)), strict=True):
             tidy(panel, "x")
             panel.set_xlabel(fold(label, max(0.6, 0.14 * figure.inches), TICK), fontsize=TICK)
             panel.set_ylim(-0.6, len(methods) - 0.4)
@@ -152,5 +153,6 @@ def _caption(table: PaperTable, models: Sequence[str]) -> str:
         f"{'; '.join(filter(None, (table.about, table.shared)))}. Methods are in one order in all panels, by mRI "
         f"averaged over models. Thick bar: 95 % interval over images. {OVER_IMAGES}. Ticks: mRI of each seed. Thin: "
         f"95 % interval over seeds (Student's t), which ends in an arrow where it leaves the panel.{test} Right: mean "
-        "accuracy on the source and on ImageNet val before fine-tuning (open) and after (filled), point estimates."
+        f"accuracy on the source and on {title_of(IN_DISTRIBUTION, table.kind)} before fine-tuning (open) and after "
+        "(filled), point estimates."
     )

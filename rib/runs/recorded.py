@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import rib.config
 from rib.config.shipped import options
 from rib.runs.spec import EXTERNAL
+from rib.runtime.command_line import clean
 from rib.schemas.metrics import Metrics
 
 
@@ -24,8 +24,8 @@ def recorded_command(metrics: Metrics) -> str:
     if metrics["data"]["kind"] != "mini":
         words.append("data.root=DIR")
     if metrics["method"] == EXTERNAL:
-        return shlex.join(["python", "-m", "rib.evaluate", "weights=FILE", *words])
-    return shlex.join(["python", "-m", "rib.train", *words])
+        return clean(["python", "-m", "rib.evaluate", "weights=FILE", *words])
+    return clean(["python", "-m", "rib.train", *words])
 
 
 def recorded_options(metrics: Metrics) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Against(Study):
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot mRI against the option's value, and below it accuracy on the source and on ImageNet val."""
-        figure, axes = curves_figure(table, self.option, self.width)
+        figure, axes = curves_figure(table, self.option, self.width, self.val)
         axes[-1].set_xlabel(self.title, fontsize=LABEL)
         figure.headline(f"mRI against {self.title}; {n_of(table)}{self.world}")
         figure.caption = (

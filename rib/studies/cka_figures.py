@@ -63,9 +63,10 @@ def image_count(dataset: str, table: pd.DataFrame) -> str:
 
 def _draw_layers(axes: Axes, of_source: pd.DataFrame, number: int, label: str) -> None:
     """Plot CKA by layer, averaged over seeds, with its interval as a band."""
-    means = of_source.groupby("layer", sort=False)[["cka", "cka_low", "cka_high"]].mean()
+    means = of_source.groupby("layer", sort=False).mean(numeric_only=True)
     x, look = range(len(means)), style(number)
-    axes.fill_between(x, means["cka_low"], means["cka_high"], color=look["color"], alpha=0.2, lw=0)
+    if "cka_low" in means:
+        axes.fill_between(x, means["cka_low"], means["cka_high"], color=look["color"], alpha=0.2, lw=0)
     line: dict[str, Any] = {**look, "ms": 3, "lw": 1, "label": label}
     axes.plot(x, means["cka"], **line)
 

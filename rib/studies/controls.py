@@ -81,7 +81,7 @@ class Controls(Study):
 
         Accuracy on the source and on ImageNet val stands beside it.
         """
-        beside, figure = accuracies(table), SizedFigure(6.4, self.width)
+        beside, figure = accuracies(table, self.val), SizedFigure(6.4, self.width)
         ratios = [1.7, *(1.0 for _ in beside)]
         axes = figure.subplots(1, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})[0]
         records = table.to_dict("records")

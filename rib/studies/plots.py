@@ -43,24 +43,30 @@ def draw_curve(
         axes.vlines(curve[x], curve[f"{of}seeds_low"], curve[f"{of}seeds_high"], color=look["color"], lw=0.9)
 
 
-def accuracies(table: pd.DataFrame) -> dict[str, str]:
-    """Return the accuracies that a table has, by prefix of their columns, with the labels of their axes."""
-    known = {"source": "source,\ntop-1 %", "val": "ImageNet val,\ntop-1 %"}
+def accuracies(table: pd.DataFrame, val: str) -> dict[str, str]:
+    """Return the accuracies that a table has, by prefix of their columns, with the labels of their axes.
+
+    Args:
+        table: Columns ``source_after`` and ``val_after``.
+        val: Name of ImageNet val in the study's data.
+    """
+    known = {"source": "source,\ntop-1 %", "val": f"{val},\ntop-1 %"}
     return {name: label for name, label in known.items() if table[f"{name}_after"].notna().any()}
 
 
-def curves_figure(table: pd.DataFrame, x: str, width: float | None) -> tuple[SizedFigure, list[Axes]]:
+def curves_figure(table: pd.DataFrame, x: str, width: float | None, val: str) -> tuple[SizedFigure, list[Axes]]:
     """Plot mRI against a column, a line per curve, and below it accuracy on the source and on ImageNet val.
 
     Args:
         table: Columns ``curve``, those of `rib.studies.rows.numbers`, and ``x``.
         x: Column of the x values, above 0, drawn on a log scale.
         width: Inches; None: 4.6.
+        val: Name of ImageNet val in the study's data.
 
     Returns:
         The figure without headline, and its panels from top to bottom.
     """
-    figure, beside = SizedFigure(4.6, width), accuracies(table)
+    figure, beside = SizedFigure(4.6, width), accuracies(table, val)
     ratios = [3, *(2 for _ in beside)]
     axes = list(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0])
     for number, (name, curve) in enumerate(table.groupby("curve")):
@@ -92,8 +98,8 @@ def _draw_accuracy(axes: Axes, x: str, curve: pd.DataFrame, number: int, column:
     if curve[x].duplicated().any():  # several models at one x: a line between them would mean nothing
         line |= {"ls": "none"}
     if f"{column}_low" in curve:  # of the change: around accuracy after fine-tuning
-        ends = [curve[f"{column}_before"] + curve[f"{column}_{end}"] for end in ("low", "high")]
-        axes.fill_between(curve[x], *ends, color=look["color"], alpha=0.2, lw=0)
+        low, high = (curve[f"{column}_before"] + curve[f"{column}_{end}"] for end in ("low", "high"))
+        axes.fill_between(curve[x], low, high, color=look["color"], alpha=0.2, lw=0)
     axes.plot(curve[x], curve[f"{column}_after"], **line)
     axes.plot(curve[x], curve[f"{column}_before"], color=look["color"], lw=0.8, ls=":")
 

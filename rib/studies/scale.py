@@ -67,7 +67,7 @@ class Scale(Study):
         known = _known(table)
         if known.empty:
             return {}
-        figure, axes = curves_figure(known, "pretrained_on", self.width)
+        figure, axes = curves_figure(known, "pretrained_on", self.width, self.val)
         axes[-1].set_xlabel("pretraining images", fontsize=LABEL)
         figure.headline(f"mRI against pretraining scale; {n_of(table)}{self.world}")
         figure.caption = (

@@ -74,7 +74,7 @@ class Size(Study):
             "Mean robustness improvement (mRI, percentage points) and top-1 accuracy against the number of fine-tuning "
             f"images per class, on nested subsets; {n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}. The "
             f"dotted line at {self.threshold:g} points is the threshold that the text speaks of; the band on "
-            "ImageNet val is the interval of its change."
+            f"{self.val} is the interval of its change."
         )
         return {"size": figure.fit(height_of(figure, axes))}
 

@@ -115,11 +115,11 @@ class Tradeoff(Study):
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot mRI, and accuracy on ImageNet val, against accuracy on the source; a row of panels per model."""
-        models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table)
+        models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table, self.val)
         figure = SizedFigure(6.6 if has_val else 4.8, self.width)
         beside = has_val and figure.inches >= 4.5
         shape = (len(models), 2) if beside else (len(models) * (1 + has_val), 1)
-        values = {"mri": "mRI, points", **({"val_after": "ImageNet val, top-1 %"} if has_val else {})}
+        values = {"mri": "mRI, points", **({"val_after": f"{self.val}, top-1 %"} if has_val else {})}
         panels = [(model, value) for model in models for value in values]
         curves = list(dict.fromkeys(table[table["method"] != PLAIN]["curve"]))
         grid, entries = list(figure.subplots(*shape, squeeze=False).flat), dict[str, Any]()
@@ -135,7 +135,7 @@ class Tradeoff(Study):
         figure.headline(f"Trade-off along each method's strength (open: the first); {n_of(table)}{self.world}")
         figure.legend_below(list(entries.values()), list(entries))
         figure.caption = (
-            "Mean robustness improvement (mRI, percentage points) and accuracy on ImageNet val against accuracy on the "
+            f"Mean robustness improvement (mRI, percentage points) and accuracy on {self.val} against accuracy on the "
             f"source, along the strength of each method; {n_of(table, named=True)}{self.world}. Point estimates; "
             "table.csv has the intervals over images of mRI."
         )

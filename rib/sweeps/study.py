@@ -17,7 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.config.schema import FiguresConfig
+from rib.data.worlds import title_of
 from rib.errors import RibError
+from rib.metrics import IN_DISTRIBUTION
 from rib.reporting.captions import running_command
 from rib.reporting.formatting import world
 from rib.reporting.style import remove_others, save
@@ -55,10 +57,12 @@ class Study(ABC):
         width: Width of the figures in inches, which `figures` may pass to `SizedFigure`; None: their own. A figure of
             another width is resized when it is written.
         world: Data behind the cells, for the headline of a figure, ``; toy data (mini)``.
+        val: Name of ImageNet val in these data.
     """
 
     width: float | None = None
     world: str = ""
+    val: str = "ImageNet val"
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check, before any run is made, that a grid has the cells that the study needs.
@@ -112,6 +116,7 @@ def write_study(
     write_atomically(files[1], f"{text}\n".encode())
     figures = figures or FiguresConfig()
     study.width, study.world = figures.width, f"; {world(made[0].metrics)}"
+    study.val = title_of(IN_DISTRIBUTION, made[0].metrics["data"]["kind"])
     drawn = study.figures(table)
     remove_others(out, drawn.keys())  # with fewer cells a figure may not be drawn any more
     command = running_command("")

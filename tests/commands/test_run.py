@@ -161,7 +161,9 @@ def test_what_a_run_leaves_behind(ask_for):
     names = {p.name for p in run.folder.iterdir()}
     assert {"config.yaml", "metrics.json", "weights.safetensors", "predictions", "env.json", "log", "figures"} <= names
     assert "last.ckpt" not in names
-    assert {p.name for p in (run.folder / "figures").iterdir()} == {"change.png", "loss.png"}
+    assert {p.name for p in (run.folder / "figures").iterdir()} == {
+        f"{name}.{ending}" for name in ("change", "loss") for ending in ("png", "txt")
+    }
     assert all(t.dtype == torch.float32 for t in run.weights().values())
     assert not any(name.startswith(("model.", "backbone.")) for name in run.weights())
     rows = list(csv.DictReader((run.folder / "log" / "version_0" / "metrics.csv").read_text().splitlines()))

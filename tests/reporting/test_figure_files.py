@@ -128,8 +128,10 @@ def test_a_wrong_option_is_one_sentence(override, message):
 
 def test_the_command_in_a_caption_has_no_secret(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/x/rib/report.py", "paths.runs=my runs", "logger.api_key=123"])
-    assert captions.running_command("else") == "python -m rib.report 'paths.runs=my runs'"
+    assert captions.running_command("else") == "python -m rib.report 'paths.runs=my runs' logger.api_key=REMOVED"
     monkeypatch.setattr(sys, "argv", ["/x/bin/rib-report", "out=a"])
     assert captions.running_command("else") == "rib-report out=a"
+    monkeypatch.setattr(sys, "argv", ["/x/rib/__main__.py", "report", "out=a"])
+    assert captions.running_command("else") == "python -m rib report out=a"
     monkeypatch.setattr(sys, "argv", ["/x/ipykernel_launcher.py"])
     assert captions.running_command("else") == "else"

@@ -108,7 +108,7 @@ def epochs(blocks: int) -> pd.DataFrame:
 FEW: dict[str, Builder] = {
     "change": lambda width: change_figure(metrics(), width),
     "curve": lambda width: curve_figure(metrics("wise_ft"), width),
-    "comparison": lambda width: comparison_figure(runs(5), width),
+    "comparison": lambda width: comparison_figure(runs(3), width),
     "summary": lambda width: summary_figure(paper_table(5), width),
     "search": trials,
     "against": of(Against("optimizer.lr", "peak learning rate"), study_table(5), "against"),
@@ -119,7 +119,7 @@ FEW: dict[str, Builder] = {
     "errata": of(Errata(), effects(5), "errata"),
     "tradeoff": of(Tradeoff({}), study_table(5), "tradeoff"),
     "shift": of(Shift(), layers_table(4), "shift"),
-    "layers": of(Shift(), layers_table(12), "layers"),
+    "layers": of(Shift(), layers_table(6), "layers"),
     "cka": lambda width: analyses.curve_figure([(layers(12), ABOUT)] * 2, width),
     "heat": heat(12),
     "epochs": lambda width: analyses.epochs_figure(epochs(4), ABOUT, width),
