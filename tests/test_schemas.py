@@ -13,7 +13,7 @@ from rib.errors import DamagedError
 from rib.pipeline import finetune
 from rib.runs.metrics_file import check
 from rib.runs.run import Run
-from rib.runtime.progress import _json_reporter
+from rib.runtime import progress
 from rib.schemas import TYPES, kind_of, load
 from rib.schemas.__main__ import write_schemas
 from rib.schemas.check import faults
@@ -136,11 +136,17 @@ def test_every_file_of_a_run_is_seen_and_as_its_schema_says(ask_for, store):
 
 def test_the_files_of_a_cell_are_as_their_schemas_say(tmp_path, monkeypatch):
     record_failure(tmp_path, "it failed")
-    monkeypatch.setattr("rib.runtime.progress.time.monotonic", iter([0.0, 2.0, 4.0]).__next__)
-    advance = _json_reporter(tmp_path / "progress.json", "fine-tuning", 10, "images")
-    advance(0)
-    assert json.loads((tmp_path / "progress.json").read_text())["seconds_left"] is None
-    advance(5)
+    board = progress._Board()
+    monkeypatch.setattr(progress, "_BOARD", board)
+    monkeypatch.setattr(board, "start", lambda: None)
+    progress.report_to(tmp_path / "progress.json", lines=False)
+    with progress.progress("fine-tuning", 10) as advance:
+        board._show()
+        assert json.loads((tmp_path / "progress.json").read_text())["seconds_left"] is None
+        advance(5, "")
+        board._last_report = 0.0
+        board._show()
+    assert json.loads((tmp_path / "progress.json").read_text())["done"] == 5
     assert check_files([tmp_path]) == {"failed": 1, "progress": 1}
 
 

@@ -44,10 +44,11 @@ def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False) -> F
         with_folders: Add a column with the folder of each run, or why there is none.
     """
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
+    more = [" ".join(o for o in other_overrides(job) if o not in shared) for job in jobs]
     worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
     table = FittedTable(
         f"{len(jobs)} jobs of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
-        words=("job", "model", "source", "method", "seed", "overrides"),
+        words=("job", "model", "source", "method", "seed", *(["overrides"] if any(more) else [])),
         numbers=("RI, points", "seconds"),
         prose=("folder, or error",) * with_folders,
         notes=("RI in percentage points, with 95 % intervals over images only.", *_total_cost(jobs)),
@@ -61,7 +62,7 @@ def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False) -> F
             title_of(job["source"], job.get("kind", "user")),
             job["method"],
             "" if job["seed"] is None else str(job["seed"]),
-            " ".join(o for o in other_overrides(job) if o not in shared),
+            *([more[number]] if any(more) else []),
             with_interval(improvement) if improvement else "" if "folder" in job or with_folders else failed,
             f"{job['seconds']:.1f}" if "seconds" in job else "",
             *[_folder_or_error(job, sweep)] * with_folders,

@@ -54,6 +54,10 @@ RECORD = "RIB_JOB_RECORD"
 class Jobs(Callback):
     """Hydra callback that prints a table of all jobs, and exits with code 1 if one failed (``conf/train.yaml``)."""
 
+    def __reduce__(self) -> tuple[type[Jobs], tuple[()]]:
+        """Pickle without the display: launchers send this object to the processes of jobs, which have none."""
+        return Jobs, ()
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Make sure that the table is printed even if the launcher fails or the user interrupts.
 
