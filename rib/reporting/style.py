@@ -65,7 +65,7 @@ def save(figure: Figure, file: Path, figures: FiguresConfig | None = None, comma
             figure.savefig(picture, format=ending, dpi=160, metadata=dates.get(ending))
             written.append(_with_ending(file, ending))
             write_atomically(written[-1], picture.getvalue())
-    caption = figure.caption if isinstance(figure, SizedFigure) else ""
+    caption = " ".join(figure.caption.split()) if isinstance(figure, SizedFigure) else ""
     made_by = f"Made by: {command}" if command else ""
     text = "\n\n".join(filter(None, (caption, made_by, options_line(figures))))
     written.append(_with_ending(file, "txt"))

@@ -60,12 +60,12 @@ class Against(Study):
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot mRI against the option's value, and below it accuracy on the source and on ImageNet val."""
-        figure, axes = curves_figure(table, self.option, self.width, self.val)
+        figure, axes = curves_figure(table, self.option, self.width)
         axes[-1].set_xlabel(self.title, fontsize=LABEL)
-        figure.headline(f"mRI against {self.title}; {n_of(table)}{self.world}")
+        figure.headline(f"mRI against {self.title}; {n_of(table)}{self.note}")
         figure.caption = (
             f"Mean robustness improvement (mRI, percentage points) and top-1 accuracy against {self.title}; "
-            f"{n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}."
+            f"{n_of(table, named=True)}{self.note}. {BANDS}. {OVER_IMAGES}."
         )
         return {"against": figure.fit(height_of(figure, axes))}
 

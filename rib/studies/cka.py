@@ -96,9 +96,9 @@ class Shift(Study):
         points = _points(table)
         if points.empty:
             return {}
-        n = f"{n_of(table)}{self.world}"
+        n = f"{n_of(table)}{self.note}"
         return {
-            "layers": layers_figure(table[table["layer"] != ""], self.dataset, self.world, self.width),
+            "layers": layers_figure(table[table["layer"] != ""], self.dataset, self.note, self.width),
             "shift": shift_figure(points, _mean_correlation(points), n, self.width),
         }
 

@@ -16,13 +16,13 @@ from rib.reporting.style import style
 from rib.studies.rows import n_of
 
 
-def layers_figure(table: pd.DataFrame, dataset: str, world: str, width: float | None) -> SizedFigure:
+def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | None) -> SizedFigure:
     """Plot CKA by layer, a panel per curve and a line per source.
 
     Args:
         table: The study's table, only rows of layers.
         dataset: Dataset whose images both models see.
-        world: End of the headline, the data behind the runs.
+        note: End of the headline.
         width: Inches; None: 5.2.
     """
     curves, kind = list(dict.fromkeys(table["curve"])), table["kind"].iloc[0]
@@ -42,7 +42,7 @@ def layers_figure(table: pd.DataFrame, dataset: str, world: str, width: float | 
         axes.set_xlabel("block: its output" if in_blocks else "layer", fontsize=LABEL)
     for axes in grid[:, 0]:
         axes.set_ylabel("debiased linear CKA", fontsize=LABEL)
-    n = f"{image_count(dataset, table)}; {n_of(table)}{world}"
+    n = f"{image_count(dataset, table)}; {n_of(table)}{note}"
     figure.headline(f"CKA of each layer with the pretrained model; {n}")
     figure.legend_below(*grid.flat[0].get_legend_handles_labels())
     inside = dict.fromkeys(name for _, name in by_block(list(dict.fromkeys(table["layer"]))) or [])

@@ -81,7 +81,7 @@ class Controls(Study):
 
         Accuracy on the source and on ImageNet val stands beside it.
         """
-        beside, figure = accuracies(table, self.val), SizedFigure(6.4, self.width)
+        beside, figure = accuracies(table), SizedFigure(6.4, self.width)
         ratios = [1.7, *(1.0 for _ in beside)]
         axes = figure.subplots(1, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})[0]
         records = table.to_dict("records")
@@ -101,11 +101,11 @@ class Controls(Study):
             panel.set_yticks(range(len(table)), [""] * len(table))
             panel.set_ylim(axes[0].get_ylim())
             panel.margins(x=0.1)
-        figure.headline(f"Negative controls; {_n(table)}{self.world}")
+        figure.headline(f"Negative controls; {_n(table)}{self.note}")
         figure.legend_below(*_legend())
         figure.caption = (
             "mRI (percentage points) and accuracy of negative controls, whose outcome is known in advance; "
-            f"{_n(table, named=True)}{self.world}. Bars: 95 % intervals over images. {OVER_IMAGES}. "
+            f"{_n(table, named=True)}{self.note}. Bars: 95 % intervals over images. {OVER_IMAGES}. "
             "A cross: the outcome is not as expected."
         )
         return {"controls": figure.fit(max(0.6, row_height * len(table)))}

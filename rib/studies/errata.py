@@ -91,12 +91,12 @@ class Errata(Study):
         axes.axvline(0, color="black", lw=0.8)
         tidy(axes, "x")
         axes.set_xlabel("mRI, wrong minus right, points", fontsize=LABEL)
-        figure.headline(f"Effect of each error of the authors' code; {n_of(table)}{self.world}")
+        figure.headline(f"Effect of each error of the authors' code; {n_of(table)}{self.note}")
         handles = [Line2D([], [], color="black", marker="o", mfc=face, ms=4.5, lw=2) for face in ("black", "white")]
         figure.legend_below(handles, ["95 % over images; p < 0.05 after Holm", "not significant"])
         figure.caption = (
             f"Effect of each error of the ImageNet-RIB authors' code on mRI, in percentage points, for {len(table)} "
-            f"pairs of settings; {n_of(table, named=True)}{self.world}. Lines: 95 % intervals over images. "
+            f"pairs of settings; {n_of(table, named=True)}{self.note}. Lines: 95 % intervals over images. "
             f"{OVER_IMAGES}. Filled: p < 0.05 after Holm over all pairs."
         )
         return {"errata": figure.fit(max(0.6, row_height * len(table)))}

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from rib.data.worlds import title_of
+from rib.metrics import IN_DISTRIBUTION
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, text_width, tidy
 from rib.reporting.style import style
 
@@ -43,30 +45,29 @@ def draw_curve(
         axes.vlines(curve[x], curve[f"{of}seeds_low"], curve[f"{of}seeds_high"], color=look["color"], lw=0.9)
 
 
-def accuracies(table: pd.DataFrame, val: str) -> dict[str, str]:
-    """Return the accuracies that a table has, by prefix of their columns, with the labels of their axes.
+def val_of(table: pd.DataFrame) -> str:
+    """Return the name of ImageNet val in a table's data, ``mini val`` for toy data."""
+    return title_of(IN_DISTRIBUTION, "user" if "kind" not in table else str(table["kind"].iloc[0]))
 
-    Args:
-        table: Columns ``source_after`` and ``val_after``.
-        val: Name of ImageNet val in the study's data.
-    """
-    known = {"source": "source,\ntop-1 %", "val": f"{val},\ntop-1 %"}
+
+def accuracies(table: pd.DataFrame) -> dict[str, str]:
+    """Return the accuracies that a table has, by prefix of their columns, with the labels of their axes."""
+    known = {"source": "source,\ntop-1 %", "val": f"{val_of(table)},\ntop-1 %"}
     return {name: label for name, label in known.items() if table[f"{name}_after"].notna().any()}
 
 
-def curves_figure(table: pd.DataFrame, x: str, width: float | None, val: str) -> tuple[SizedFigure, list[Axes]]:
+def curves_figure(table: pd.DataFrame, x: str, width: float | None) -> tuple[SizedFigure, list[Axes]]:
     """Plot mRI against a column, a line per curve, and below it accuracy on the source and on ImageNet val.
 
     Args:
         table: Columns ``curve``, those of `rib.studies.rows.numbers`, and ``x``.
         x: Column of the x values, above 0, drawn on a log scale.
         width: Inches; None: 4.6.
-        val: Name of ImageNet val in the study's data.
 
     Returns:
         The figure without headline, and its panels from top to bottom.
     """
-    figure, beside = SizedFigure(4.6, width), accuracies(table, val)
+    figure, beside = SizedFigure(4.6, width), accuracies(table)
     ratios = [3, *(2 for _ in beside)]
     axes = list(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0])
     for number, (name, curve) in enumerate(table.groupby("curve")):

@@ -67,12 +67,12 @@ class Scale(Study):
         known = _known(table)
         if known.empty:
             return {}
-        figure, axes = curves_figure(known, "pretrained_on", self.width, self.val)
+        figure, axes = curves_figure(known, "pretrained_on", self.width)
         axes[-1].set_xlabel("pretraining images", fontsize=LABEL)
-        figure.headline(f"mRI against pretraining scale; {n_of(table)}{self.world}")
+        figure.headline(f"mRI against pretraining scale; {n_of(table)}{self.note}")
         figure.caption = (
             "Mean robustness improvement (mRI, percentage points) and top-1 accuracy against the number of pretraining "
-            f"images; {n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}."
+            f"images; {n_of(table, named=True)}{self.note}. {BANDS}. {OVER_IMAGES}."
         )
         return {"scale": figure.fit(height_of(figure, axes))}
 
@@ -140,10 +140,10 @@ class Map(Study):
         bar = figure.colorbar(image, ax=axes)
         bar.set_label("mRI, points", fontsize=LABEL)
         bar.ax.tick_params(labelsize=TICK)
-        figure.headline(f"mRI by pretraining and fine-tuning set; line: mRI = 0; {n_of(table)}{self.world}")
+        figure.headline(f"mRI by pretraining and fine-tuning set; line: mRI = 0; {n_of(table)}{self.note}")
         figure.caption = (
             "Mean robustness improvement (mRI, percentage points) by the pretraining images of the model and the "
-            f"fine-tuning images per class; {n_of(table, named=True)}{self.world}. Point estimates; the line is the "
+            f"fine-tuning images per class; {n_of(table, named=True)}{self.note}. Point estimates; the line is the "
             "contour of mRI = 0, and table.csv has the intervals. White: no finished run."
         )
         lines = max(label.count("\n") + 1 for label in labels)

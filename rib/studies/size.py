@@ -19,7 +19,7 @@ from rib.reporting.image_changes import changes_of
 from rib.reporting.sized_figure import LABEL
 from rib.reporting.summary import select_balanced
 from rib.runs.store import RunStore
-from rib.studies.plots import BANDS, curves_figure, height_of
+from rib.studies.plots import BANDS, curves_figure, height_of, val_of
 from rib.studies.rows import Row, describe_subset, format_effect, is_missing, n_of, name_curves, per_class, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
@@ -69,12 +69,12 @@ class Size(Study):
         figure, axes = curves_figure(table, "a_class", self.width)
         axes[0].axhline(self.threshold, color="black", lw=0.8, ls=":")
         axes[-1].set_xlabel("fine-tuning images per class", fontsize=LABEL)
-        figure.headline(f"mRI against the size of the fine-tuning set; {n_of(table)}{self.world}")
+        figure.headline(f"mRI against the size of the fine-tuning set; {n_of(table)}{self.note}")
         figure.caption = (
             "Mean robustness improvement (mRI, percentage points) and top-1 accuracy against the number of fine-tuning "
-            f"images per class, on nested subsets; {n_of(table, named=True)}{self.world}. {BANDS}. {OVER_IMAGES}. The "
+            f"images per class, on nested subsets; {n_of(table, named=True)}{self.note}. {BANDS}. {OVER_IMAGES}. The "
             f"dotted line at {self.threshold:g} points is the threshold that the text speaks of; the band on "
-            f"{self.val} is the interval of its change."
+            f"{val_of(table)} is the interval of its change."
         )
         return {"size": figure.fit(height_of(figure, axes))}
 

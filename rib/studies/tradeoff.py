@@ -19,7 +19,7 @@ from rib.reporting.style import style
 from rib.reporting.summary import PLAIN
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.store import RunStore
-from rib.studies.plots import accuracies
+from rib.studies.plots import accuracies, val_of
 from rib.studies.rows import format_effect, is_missing, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study, need_axis
@@ -115,11 +115,11 @@ class Tradeoff(Study):
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot mRI, and accuracy on ImageNet val, against accuracy on the source; a row of panels per model."""
-        models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table, self.val)
+        models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table)
         figure = SizedFigure(6.6 if has_val else 4.8, self.width)
         beside = has_val and figure.inches >= 4.5
         shape = (len(models), 2) if beside else (len(models) * (1 + has_val), 1)
-        values = {"mri": "mRI, points", **({"val_after": f"{self.val}, top-1 %"} if has_val else {})}
+        values = {"mri": "mRI, points", **({"val_after": f"{val_of(table)}, top-1 %"} if has_val else {})}
         panels = [(model, value) for model in models for value in values]
         curves = list(dict.fromkeys(table[table["method"] != PLAIN]["curve"]))
         grid, entries = list(figure.subplots(*shape, squeeze=False).flat), dict[str, Any]()
@@ -132,11 +132,11 @@ class Tradeoff(Study):
             tidy(axes)
         for axes in grid[-shape[1] :]:
             axes.set_xlabel("accuracy on the source, %", fontsize=LABEL)
-        figure.headline(f"Trade-off along each method's strength (open: the first); {n_of(table)}{self.world}")
+        figure.headline(f"Trade-off along each method's strength (open: the first); {n_of(table)}{self.note}")
         figure.legend_below(list(entries.values()), list(entries))
         figure.caption = (
-            f"Mean robustness improvement (mRI, percentage points) and accuracy on {self.val} against accuracy on the "
-            f"source, along the strength of each method; {n_of(table, named=True)}{self.world}. Point estimates; "
+            f"Mean robustness improvement (mRI, percentage points) and accuracy on {val_of(table)} against accuracy on "
+            f"the source, along the strength of each method; {n_of(table, named=True)}{self.note}. Point estimates; "
             "table.csv has the intervals over images of mRI."
         )
         return {"tradeoff": figure.fit(shape[0] * (2.2 if beside else 1.7))}

@@ -17,11 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.config.schema import FiguresConfig
-from rib.data.worlds import title_of
 from rib.errors import RibError
-from rib.metrics import IN_DISTRIBUTION
 from rib.reporting.captions import running_command
-from rib.reporting.formatting import world
+from rib.reporting.formatting import world, world_of
 from rib.reporting.style import remove_others, save
 from rib.runs.run import Result, Run
 from rib.runs.store import RunStore
@@ -56,13 +54,11 @@ class Study(ABC):
     Attributes:
         width: Width of the figures in inches, which `figures` may pass to `SizedFigure`; None: their own. A figure of
             another width is resized when it is written.
-        world: Data behind the cells, for the headline of a figure, ``; toy data (mini)``.
-        val: Name of ImageNet val in these data.
+        note: End of a figure's headline that warns of a limited number of images; mostly empty.
     """
 
     width: float | None = None
-    world: str = ""
-    val: str = "ImageNet val"
+    note: str = ""
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check, before any run is made, that a grid has the cells that the study needs.
@@ -115,12 +111,15 @@ def write_study(
     write_atomically(files[0], table.to_csv(index=False).encode())
     write_atomically(files[1], f"{text}\n".encode())
     figures = figures or FiguresConfig()
-    study.width, study.world = figures.width, f"; {world(made[0].metrics)}"
-    study.val = title_of(IN_DISTRIBUTION, made[0].metrics["data"]["kind"])
+    study.width, study.note = figures.width, world(made[0].metrics).removeprefix(world_of(_kind(made), None))
     drawn = study.figures(table)
     remove_others(out, drawn.keys())  # with fewer cells a figure may not be drawn any more
     command = running_command("")
     return text, files + [file for name, figure in drawn.items() for file in save(figure, out / name, figures, command)]
+
+
+def _kind(made: Sequence[Made]) -> str:
+    return made[0].metrics["data"]["kind"]
 
 
 def need_axis(cells: Sequence[Cell], option: str, study: str) -> None:

@@ -56,7 +56,7 @@ def of(study: Study, table: pd.DataFrame, name: str) -> Builder:
 
     def draw(width: float | None) -> Figure:
         study.width = width
-        study.world = "; toy data (mini), at most 100 images per dataset: a quick look, not a result"
+        study.note = ", toy data (mini), at most 100 images per dataset: a quick look, not a result"
         return study.figures(table)[name]
 
     return draw
