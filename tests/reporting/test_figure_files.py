@@ -13,6 +13,7 @@ from rib.config import compose
 from rib.config.schema import FiguresConfig
 from rib.errors import RibError
 from rib.reporting import captions
+from rib.reporting.publish import redraw
 from rib.reporting.run_figures import change_figure, draw_run
 from rib.reporting.style import remove_others, save
 from tests.support.drawings import metrics
@@ -135,3 +136,25 @@ def test_the_command_in_a_caption_has_no_secret(monkeypatch):
     assert captions.running_command("else") == "python -m rib report out=a"
     monkeypatch.setattr(sys, "argv", ["/x/ipykernel_launcher.py"])
     assert captions.running_command("else") == "else"
+
+
+def test_a_finished_run_is_drawn_again_only_if_something_else_is_asked_for(tmp_path):
+    m = metrics("wise_ft")
+    del m["curve"]
+    file = tmp_path / "figures" / "change.png"
+
+    def drawn(m=m, **options):
+        before = file.stat().st_mtime_ns if file.is_file() else 0
+        redraw(m, tmp_path, FiguresConfig(**{"format": ["png"], **options}))
+        return file.stat().st_mtime_ns != before
+
+    assert drawn()
+    assert not drawn()
+    assert drawn(width=3.3)
+    assert not drawn(width=3.3)
+    assert drawn(format=["png", "svg"])
+    assert drawn()
+    assert names(tmp_path / "figures") == {"change.png", "change.txt"}
+    file.unlink()
+    assert drawn()
+    assert drawn({**m, "suite": "paper"}), "another suite has other datasets"
