@@ -164,6 +164,8 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
         )
     size = cfg["vision_cfg"].get("image_size", 224)
     repo, _, file = record.get("hf_hub", "").rpartition("/")
+    # A repository that open_clip does not list may be transformers'.
+    others = ("model.safetensors", "pytorch_model.bin") if tag is None else ()
     return Checkpoint(
         name=".".join(filter(None, (architecture, tag))) if model.architecture is None else model.name,
         architecture=architecture,
@@ -175,7 +177,7 @@ def open_clip_checkpoint(model: ModelConfig) -> Checkpoint:
             "std": record.get("std", open_clip.OPENAI_DATASET_STD),
         },
         repo=model.hub or repo or None,
-        files=_first(model.file or file, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)),
+        files=_first(model.file or file, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, *others)),
     )
 
 
