@@ -180,7 +180,7 @@ class PaperTable:
         return [
             *self.cells(row)[: 2 + len(self.axes)],
             before_after(100 * row.source_before, 100 * row.source_after),
-            f"{row.images_trained:,.0f}",
+            "unknown" if row.is_external else f"{row.images_trained:,.0f}",
             f"{row.images_scored:,.0f}",
             f"{row.seconds:.1f}",
             ", ".join(row.devices),
