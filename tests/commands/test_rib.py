@@ -1,4 +1,4 @@
-"""``rib COMMAND`` is ``python -m rib.COMMAND``: output, exit codes, sweeps, several processes, the user's own classes."""
+"""``rib COMMAND`` is ``python -m rib.COMMAND``: output, exit codes, sweeps, several processes, a user's classes."""
 
 from __future__ import annotations
 
