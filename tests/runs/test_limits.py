@@ -118,6 +118,6 @@ def test_a_command_ends_with_the_errors_exit_code_and_one_line(monkeypatch, caps
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        launch(main)
+        launch(main, "evaluate")
     assert stop.value.code == code
     assert capsys.readouterr().err == f"rib: {error}\n"

@@ -34,7 +34,9 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The ``python -m rib...`` commands of a shell text, each as its module and arguments."""
+    """The ``python -m rib...`` and ``rib ...`` commands of a shell text, each as its module and arguments."""
+    names = "train|benchmark|evaluate|report|search|analyze|data|pretrain"
+    text = re.sub(rf"^(\s*)rib ({names})\b", r"\1python -m rib.\2", text, flags=re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     calls = [match[1] for line in lines for match in re.finditer(r"python -m (rib\b[^|)]*)", line)]
     return [shlex.split(call, comments=True) for call in calls]
