@@ -106,21 +106,25 @@ class FittedTable:
 
     def _fit(self, console: Console, options: ConsoleOptions) -> tuple[RenderableType, FittedTable, str]:
         """Return the first form that fits, the table whose columns it has, and a line on the columns that it lacks."""
-        fewer, said = self._without_constants()
+        named, about_names = self._without_constants(range(len(self.words)))
+        fewer, common = self._without_constants(range(len(self.columns)))
         brief = fewer._shortened()
-        common = f"all: {', '.join(said)}" if said else ""
-        for form, above in ((self, ""), (fewer, common), (brief, short(common))):
+        for form, above in ((self, ""), (named, about_names), (fewer, common), (brief, short(common))):
             if _fits(form._table(), console, options):
                 return form._table(), form, above
         smallest = brief._folded(options.max_width) or brief._upright(options.max_width) or _List(brief)
         return smallest, brief, short(common)
 
-    def _without_constants(self) -> tuple[FittedTable, list[str]]:
-        """Return the table without columns whose entries are all equal, and what these say: ``["seed 0"]``."""
+    def _without_constants(self, among: range) -> tuple[FittedTable, str]:
+        """Return the table without columns whose entries are all equal, and what these say: ``all: seed 0``.
+
+        Args:
+            among: Columns that may be left out.
+        """
         if len(self.rows) < 2:
-            return self, []
+            return self, ""
         columns = list(zip(*(row.cells for row in self.rows), strict=True))
-        kept = [i for i, cells in enumerate(columns) if len(set(cells)) > 1]
+        kept = [i for i, cells in enumerate(columns) if len(set(cells)) > 1 or i not in among]
         if not [i for i in kept if i < len(self.words)]:  # a row must have a name
             kept = sorted({len(self.words) - 1, *kept})
         said = [
@@ -133,7 +137,8 @@ class FittedTable:
             parts.append(tuple(name for i, name in enumerate(names, start) if i in kept))
             start += len(names)
         rows = [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows]
-        return replace(self, words=parts[0], numbers=parts[1], prose=parts[2], rows=rows), said
+        table = replace(self, words=parts[0], numbers=parts[1], prose=parts[2], rows=rows)
+        return table, f"all: {', '.join(said)}" if said else ""
 
     def _shortened(self) -> FittedTable:
         """Return the table with short names of datasets, in headings and entries."""

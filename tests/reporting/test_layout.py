@@ -110,6 +110,14 @@ source      change in points
 ImageNet-R              1.25
 ImageNet-A              2.50"""
 
+WORDS = """\
+of ImageNet-R
+all: model m
+source      change in points  seed
+──────────────────────────────────
+ImageNet-R              1.25     7
+ImageNet-A              2.50     7"""
+
 SHORT = """\
 of R
 all: model m, seed 7
@@ -150,9 +158,10 @@ bbbbbbbbbbbb  2.5
 cccccccccccc  3.5"""
 
 
-@pytest.mark.parametrize(
-    ("width", "text"), [(41, FULL), (40, DROPPED), (28, DROPPED), (27, SHORT), (23, FOLDED), (20, FOLDED), (10, LIST)]
-)
+FORMS = ((41, FULL), (40, WORDS), (34, WORDS), (33, DROPPED), (28, DROPPED), (27, SHORT), (23, FOLDED), (20, FOLDED))
+
+
+@pytest.mark.parametrize(("width", "text"), [*FORMS, (10, LIST)])
 def test_the_forms_come_in_their_order(width, text):
     lines = [line.rstrip() for line in render(table(), width).splitlines()]
     expected = text.splitlines()
