@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 NOT_FOR_USERS = (
     ".*does not have many workers.*",  # cached crops need none
+    ".*It is recommended to use .*sync_dist=True.*",  # the logged values are sums that are reduced already
     ".*in eval mode at the start of training.*",  # frozen BatchNorm is in eval mode on purpose
     ".*your dataloader is not resumable.*",  # it is, through the sampler (rib.data.sampler)
     ".*decoding and encoding capabilities of TorchVision are deprecated.*",  # rib falls back to PIL without them

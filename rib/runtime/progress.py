@@ -215,7 +215,7 @@ class _Board:
         else:
             is_new = bool(self._tasks) and id(outer) not in self._spoken_of and outer.seconds >= SECONDS_TO_FIRST_LINE
             due = is_new or now - self._last_line >= SECONDS_BETWEEN_LINES
-        if due:
+        if due and not (outer.overall and outer.count >= outer.total > 0):  # its last line comes when it ends
             self._spoken_of.add(id(outer))
             parts = [outer.line(), *([] if inner is outer else [inner.line()])]
             self._say("; ".join([*parts, *(outer.details() if outer.details is not None else ())]))

@@ -17,7 +17,7 @@ from rib.methods.build import build_object
 from rib.reporting.data_warning import warn_before
 from rib.reporting.layout import output
 from rib.runs import archive
-from rib.runs.spec import PRETRAINED
+from rib.runs.spec import PRETRAINED, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.files import digest_of
@@ -79,7 +79,13 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     show_plan(plan, outcome, costs, workers, console)
     if config.plan_only:
         return
-    schedule = Schedule(plan, store, workers, outcome, costs.seconds)
+    start_up = costs.start_up(workers.kind)
+
+    def expected(spec: RunSpec) -> float | None:
+        seconds = costs.seconds(spec)
+        return None if seconds is None else seconds + start_up.cell
+
+    schedule = Schedule(plan, store, workers, outcome, expected)
     if missing:
         schedule.run()
     _make_controls(plan, store, workers, outcome)

@@ -24,7 +24,7 @@ from rib.runs.store import RunStore
 from rib.runtime.files import digest_of, write_atomically
 from rib.runtime.progress import activity
 from rib.sweeps.plan import Cell
-from rib.sweeps.work_ahead import makespan, read_start_up, start_up_file
+from rib.sweeps.work_ahead import StartUp, makespan, read_start_up, start_up_file
 
 FLOAT_BYTES = 4
 
@@ -105,6 +105,14 @@ class Costs:
         logits = sum(len(tree) * len(tree.spec.groups) for tree in spec.scored.values())
         return weights + IMAGE_BYTES * images + (FLOAT_BYTES * logits if spec.config.predictions.logits else 0)
 
+    def start_up(self, kind: str) -> StartUp:
+        """Return the start-up times that the last grid on this store measured, or usual ones.
+
+        Args:
+            kind: Kind of the executor (`Executor.kind`).
+        """
+        return read_start_up(start_up_file(self.store.root, kind))
+
     def grid_seconds(self, cells: Sequence[Cell], jobs: int, kind: str) -> float | None:
         """Return the expected seconds of a grid with start-up, dependencies and report; None if a cell's is unknown.
 
@@ -113,7 +121,7 @@ class Costs:
             jobs: Number of cells that run at the same time.
             kind: Kind of the executor (`Executor.kind`).
         """
-        start_up, spans = read_start_up(start_up_file(self.store.root, kind)), {}
+        start_up, spans = self.start_up(kind), {}
         for cell in cells:
             seconds = None if cell.spec is None else self.seconds(cell.spec)
             if seconds is None:

@@ -108,7 +108,8 @@ class Schedule:
         self._elsewhere: list[str] = []
         self._started: dict[str, float] = {}
         self.overheads: list[float] = []
-        self._ahead = WorkAhead({id: seconds(c.spec) for id, c in self._waiting.items() if c.spec}, workers.at_once)
+        expected = {id: seconds(cell.spec) for id, cell in self._waiting.items() if cell.spec is not None}
+        self._ahead = WorkAhead(expected, workers.at_once)
 
     def run(self) -> Outcome:
         """Make cells until none is left that can be made, and return the updated outcome.

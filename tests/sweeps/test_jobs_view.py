@@ -1,0 +1,114 @@
+"""A sweep's display: one line a job in the order they end, what each is doing, and the table at the end."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from rib.runs.metrics_file import write
+from rib.sweeps.jobs_table import show_jobs
+from rib.sweeps.jobs_view import JobsView, progress_file
+from rib.sweeps.multirun import Jobs
+
+RI = {"value": -3.86, "low": -5.48, "high": -2.27, "targets": ["imagenet_a"]}
+COST = {"images_trained": 364, "images_scored": 2324, "device": "CPU (2 threads)"}
+
+
+def job(number, sweep, **more):
+    content = {
+        "overrides": f"+method=ewc optimizer.lr=0.{number} epochs=1",
+        "kind": "mini",
+        "model": "mini_small",
+        "source": "imagenet_r",
+        "method": "ewc",
+        "seed": 0,
+        **more,
+    }
+    write(sweep / f"job.{number}.json", content)
+
+
+def finished(sweep, **more):
+    return {"folder": str(sweep / "run"), "robustness_improvement": RI, "seconds": 8.84, "cost": COST, **more}
+
+
+def test_a_line_for_each_job_that_ended_and_never_twice(tmp_path, capsys):
+    view = JobsView(tmp_path, 3, {"optimizer.lr"})
+    view.start()
+    job(1, tmp_path, **finished(tmp_path))
+    job(0, tmp_path)
+    write(progress_file(tmp_path, 0), doing("mini_small: ewc on mini R", 120))
+    view._look()
+    view._look()
+    assert view._describe_running() == ["optimizer.lr=0.0: ewc on mini R, 120/480 batches, 35 s left, epoch 2"]
+    job(0, tmp_path, error="it failed")
+    job(2, tmp_path, **finished(tmp_path, in_store=True))
+    view.close()
+    view.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/3] optimizer.lr=0.1: RI -3.86 [-5.48, -2.27], 8.8 s",
+        "[2/3] optimizer.lr=0.0: failed: it failed",
+        "[3/3] optimizer.lr=0.2: RI -3.86 [-5.48, -2.27], 8.8 s (in the store)",
+    ]
+
+
+def doing(what, done):
+    return {
+        "what": what,
+        "done": done,
+        "total": 480,
+        "unit": "batches",
+        "note": "epoch 2",
+        "rate": 10.0,
+        "seconds_left": 35.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("swept", "label"),
+    [
+        ({"method", "seed"}, "ewc, seed 0"),
+        ({"method", "dataset"}, "ewc on imagenet_r"),
+        ({"dataset", "optimizer.lr"}, "on imagenet_r, optimizer.lr=0.4"),
+        ({"model"}, "mini_small"),
+        (set(), "mini_small, ewc on imagenet_r, seed 0, optimizer.lr=0.4, epochs=1"),
+    ],
+)
+def test_a_job_is_named_by_what_the_sweep_varies(tmp_path, swept, label, capsys):
+    job(4, tmp_path, **finished(tmp_path))
+    view = JobsView(tmp_path, 0, swept)
+    view.start()
+    view.close()
+    assert capsys.readouterr().err == f"[1] {label}: RI -3.86 [-5.48, -2.27], 8.8 s\n"
+
+
+def test_the_table_says_what_all_runs_cost_and_where_each_is(tmp_path, capsys):
+    job(0, tmp_path, **finished(tmp_path))
+    job(1, tmp_path, **finished(tmp_path))
+    job(2, tmp_path, error="it failed")
+    show_jobs(tmp_path)
+    out = capsys.readouterr().out
+    assert "All runs: 728 images trained, 4,648 scored, 18 s on CPU (2 threads)." in out
+    rows = [line for line in out.splitlines() if line.startswith(("0 ", "1 ", "2 "))]
+    assert [row.rstrip().endswith(str(tmp_path / "run")) for row in rows] == [True, True, False]
+    assert rows[2].rstrip().endswith("it failed")
+
+
+def test_the_callback_goes_to_other_processes_without_its_display(tmp_path):
+    callback = Jobs()
+    callback._view = JobsView(tmp_path, 1, ())
+    assert vars(pickle.loads(pickle.dumps(callback))) == {}
+
+
+def test_a_process_that_shares_the_sweeps_stderr_writes_to_a_log(tmp_path, capfd):
+    code = (
+        "import os, sys; from pathlib import Path; from rib.sweeps import job_process as j;"
+        "j.begin_sweep(); j.report_elsewhere(Path('job.3.json')); print('of the sweep', file=sys.stderr, flush=True);"
+        "os.environ[j.SWEEP] = 'elsewhere:1 ' + os.environ[j.SWEEP].partition(' ')[2];"
+        "[(j.report_elsewhere(Path(f'job.{n}.json')), os.write(2, b'%d' % n)) for n in (3, 4)]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert capfd.readouterr().err == "of the sweep\n"
+    assert [(tmp_path / "jobs" / n / "log.txt").read_text() for n in "34"] == ["3", "4"]
