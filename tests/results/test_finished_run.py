@@ -169,6 +169,7 @@ def test_its_figures_show_in_a_notebook(toy):
         figure = toy.plain.figure(kind)
         assert isinstance(figure, Figure)
         assert figure._repr_png_()[:4] == b"\x89PNG"
+    assert toy.plain.figure(width=3.3).get_figwidth() == 3.3
     with pytest.raises(rib.RibError, match="this run has no figure 'curve'; it has change, loss"):
         toy.plain.figure("curve")
 
