@@ -142,3 +142,26 @@ except KeyboardInterrupt as interrupt:
     assert "resuming from" in error and "<FinishedRun" in out, (out, error)
     # Progress is occasional lines, and never one a batch.
     assert len(error.splitlines()) < 20, error
+
+
+@pytest.mark.slow
+def test_each_process_of_a_script_gets_the_run(tmp_path, cache):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import rib
+
+if __name__ == "__main__":
+    two = ("trainer.devices=2", "trainer.accelerator=cpu")
+    options = dict(trainer="ddp", model="mini_tiny", steps=2, paths=dict(cache={str(cache)!r}))
+    run = rib.finetune(*two, **options, runs={str(tmp_path / "runs")!r})
+    assert run == rib.finetune(*two, **options, runs={str(tmp_path / "runs")!r})
+    print(run.key)
+"""
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RIB_DATA"}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    key = rib.find_runs(method="finetune", runs=tmp_path / "runs")[0].key
+    assert done.stdout.split() == [key, key]

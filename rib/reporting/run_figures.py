@@ -35,16 +35,20 @@ def draw_run(metrics: Metrics, folder: Path, figures: FiguresConfig) -> list[Pat
     drawn = {"change": change_figure(metrics, width)}
     if "curve" in metrics:
         drawn["curve"] = curve_figure(metrics, width)
-    # Sorted by number, as version_10 would come before version_2 by name.
-    logs = sorted(
-        (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
-    )
-    if logs:
+    if logs := training_logs(folder):
         drawn["loss"] = loss_figure(logs, metrics, width)
     for name in {"curve", "loss"} - drawn.keys():
         remove(out / name)
     command = command_of_figures(metrics, figures)
     return [file for name, figure in drawn.items() for file in save(figure, out / name, figures, command)]
+
+
+def training_logs(folder: Path) -> list[Path]:
+    """Return the files of a run's training log, one per attempt, oldest first; empty if it was not trained."""
+    # Sorted by number, as version_10 would come before version_2 by name.
+    return sorted(
+        (folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.removeprefix("version_"))
+    )
 
 
 def change_figure(metrics: Metrics, width: float | None = None) -> SizedFigure:

@@ -187,24 +187,26 @@ class FinishedRun:
         ]
         return pd.DataFrame(rows).set_index("dataset")
 
-    def figure(self, kind: Literal["change", "curve", "loss"] = "change") -> Figure:
-        """Draw a figure of the run, without pyplot; a notebook shows it.
+    def figure(self, kind: Literal["change", "curve", "loss"] = "change", width: float | None = None) -> Figure:
+        """Draw a figure of the run, without pyplot; a notebook shows it, and ``savefig`` writes it.
 
         Args:
             kind: ``change`` of accuracy by dataset, ``curve`` of an interpolation (WiSE-FT), or ``loss`` of training.
+            width: Inches, 3.3 for one column of a paper; None for the figure's own width.
 
         Raises:
             RibError: If the run has no such figure.
         """
         from rib.reporting import run_figures
 
-        logs = _training_logs(self.run.folder)
+        logs = run_figures.training_logs(self.run.folder)
+        figure: Figure
         if kind == "change":
-            figure = run_figures.change_figure(self.metrics)
+            figure = run_figures.change_figure(self.metrics, width)
         elif kind == "curve" and "curve" in self.metrics:
-            figure = run_figures.curve_figure(self.metrics)
+            figure = run_figures.curve_figure(self.metrics, width)
         elif kind == "loss" and logs:
-            figure = run_figures.loss_figure(logs, self.metrics)
+            figure = run_figures.loss_figure(logs, self.metrics, width)
         else:
             drawn = ["change", *(["curve"] if "curve" in self.metrics else []), *(["loss"] if logs else [])]
             raise RibError(f"figure: this run has no figure {kind!r}; it has {', '.join(drawn)}")
@@ -257,12 +259,6 @@ class FinishedRun:
 
     def _repr_html_(self) -> str:
         return display.run_html(self.metrics, self.title, self.key)
-
-
-def _training_logs(folder: Path) -> list[Path]:
-    """Return the files of a run's training log, one per attempt, oldest first."""
-    # Sorted by number, as version_10 would come before version_2 by name.
-    return sorted((folder / "log").glob("*/metrics.csv"), key=lambda file: int(file.parent.name.rpartition("_")[2]))
 
 
 def role_of(dataset: str, metrics: Metrics) -> str:

@@ -78,7 +78,7 @@ def test_texts_with_any_characters_arrive_as_they_are(text):
         (("ewcc",), {}, r"method=ewcc: there is no such method; did you mean \+method=ewc\?"),
         ((), {"optimizer__lr": 0.1}, "optimizer__lr: there is no such option; did you mean optimizer.lr?"),
         ((), {"modell": "mini_tiny"}, "modell: there is no such option; did you mean model?"),
-        ((), {"model": "mini_tny"}, "model=mini_tny: there is no such model; did you mean model=mini_tiny"),
+        ((), {"model": "mini_tny"}, r"model=mini_tny: there is no such model; did you mean model=mini_tiny\?"),
         ((), {"model": ["mini_tiny", "mini_small"]}, "model: expected one name, .*call the function for each"),
         ((), {"model": None}, "model: expected one name"),
         ((), {"seed": [0, 1]}, "seed: "),

@@ -168,7 +168,9 @@ def test_its_figures_show_in_a_notebook(toy):
     for kind in ("change", "loss"):
         figure = toy.plain.figure(kind)
         assert isinstance(figure, Figure)
-        assert figure._repr_png_()[:4] == b"\x89PNG"
+        picture, shown = figure._repr_png_()
+        assert picture[:4] == b"\x89PNG" and shown["width"] == round(96 * figure.get_figwidth())
+    assert toy.plain.figure(width=3.3).get_figwidth() == 3.3
     with pytest.raises(rib.RibError, match="this run has no figure 'curve'; it has change, loss"):
         toy.plain.figure("curve")
 
