@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from rib.data.crop_cache import crops_of
 from rib.data.dataset import Batch, Images
+from rib.data.labelled_images import CheckedImages, LabelledImages
 from rib.data.loader import batch_loader, chunks
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
@@ -27,28 +28,36 @@ SOURCE_BATCH = 64
 class RIBDataModule(L.LightningDataModule):
     """LightningDataModule with loaders over the images to train on (source) and the datasets to score (targets).
 
+    For a dataset of your own: ``RIBDataModule(train=dataset, val=other, batch_size=64)``. `LabelledImages` describes
+    what its items must be. The order of images depends on the seed and the epoch alone, also in a resumed fit.
+
     Args:
         source: Images to fine-tune on, or None.
         targets: Datasets to score, by name.
         transform: The checkpoint's evaluation transform.
+        train: Your own dataset to train on, in place of ``source``.
+        val: Your own dataset to validate on after each epoch, or None.
         batch_size: Training images per batch over all processes.
         evaluation_batch_size: Images per batch and process in scoring.
-        workers: Number of loader processes; None: 0 if the crops are cached, else one per core up to 8.
+        workers: Number of loader processes; None: 0 if the crops are cached or the dataset is your own, else one per
+            core up to 8.
         seed: Seed of the order of training images and of augmentation.
         augment: ``none``, ``flip`` or ``random_resized_crop``.
         image_backend: ``torchvision`` or ``pil``.
         cache: Folder for decoded crops, or None to save none.
 
     Raises:
-        RibError: If the source has no images.
+        RibError: If there are no images to train on, or your own dataset is none.
     """
 
     def __init__(
         self,
-        source: ImageTree | None,
-        targets: Mapping[str, ImageTree],
-        transform: Transform,
+        source: ImageTree | None = None,
+        targets: Mapping[str, ImageTree] | None = None,
+        transform: Transform | None = None,
         *,
+        train: LabelledImages | None = None,
+        val: LabelledImages | None = None,
         batch_size: int = 64,
         evaluation_batch_size: int = 256,
         workers: int | None = None,
@@ -58,10 +67,16 @@ class RIBDataModule(L.LightningDataModule):
         cache: Path | None = None,
     ) -> None:
         super().__init__()
+        if source is not None and not isinstance(source, ImageTree):
+            raise RibError(f"source: expected rib's images, got a {type(source).__name__}; give train=DATASET")
         if source is not None and not len(source):
             raise RibError(f"{source.spec.title}: expected at least one image to fine-tune on, got none")
+        if train is not None and (source is not None or augment != "none"):
+            raise RibError("train: expected no source and no augment beside it; augment in the dataset's transform")
         self.source = source
-        self.targets = targets
+        self.train_images = None if train is None else CheckedImages(train, "train", seed)
+        self.val_images = None if val is None else CheckedImages(val, "val", seed)
+        self.targets = {} if targets is None else targets
         self.transform = transform
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
@@ -79,18 +94,42 @@ class RIBDataModule(L.LightningDataModule):
         Raises:
             RibError: If there is no source, or the processes cannot share a batch evenly.
         """
-        if self.source is None:
-            raise RibError("expected a source to fine-tune on, got none")
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        images = self._training_images(self.augment)
+        rank, world = _process()
         try:
-            self._order = EpochBatches(len(self.source), self.batch_size, self.seed, rank, world)
+            self._order = EpochBatches(len(images), self.batch_size, self.seed, rank, world)
         except ValueError as error:
             raise RibError(f"batch_size: {error}") from error
         if self._resume is not None:
             self._order.start_at(*self._resume)
             self._resume = None
         # A batch sampler of our own: Lightning's distributed sampler pads epochs and cannot start in mid-epoch.
-        return self._loader(self._images(self.source, self.augment), self._order)
+        return self._loader(images, self._order)
+
+    @property
+    def val_dataloader(self) -> Callable[[], Any]:  # type: ignore[override]
+        """Function that returns a loader of this process's share of your validation images, if there are any."""
+        # A property: without validation images Lightning must find no such hook, or it would ask for a validation step.
+        return super().val_dataloader if self.val_images is None else self._validation_loader
+
+    def _validation_loader(self) -> DataLoader[Batch]:
+        assert self.val_images is not None, "asked for with validation images only"
+        rank, world = _process()
+        return self._loader(self.val_images, chunks(range(rank, len(self.val_images), world), self.batch_size))
+
+    def setup(self, stage: str) -> None:
+        """Check that Lightning leaves the sharing of your own images among processes to this data module.
+
+        Raises:
+            RibError: If the Trainer would replace the loaders' samplers.
+        """
+        trainer = self.trainer
+        if self.train_images is not None and trainer is not None and trainer.world_size > 1:
+            connector: Any = trainer._accelerator_connector
+            if connector.use_distributed_sampler:
+                raise RibError(
+                    "Trainer: expected use_distributed_sampler=False, since RIBDataModule shares images among processes"
+                )
 
     def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Return a loader of batches (images, labels, positions) over this process's share of a dataset to score.
@@ -126,12 +165,11 @@ class RIBDataModule(L.LightningDataModule):
         Returns:
             Batches of images, labels and positions *within the selection*, and the number of images selected.
         """
-        assert self.source is not None, "a method that trains has a source"
+        images = self._training_images()
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.source), generator=generator)[:count].sort().values
-        images = self._images(self.source)
+        chosen = torch.randperm(len(images), generator=generator)[:count].sort().values
         loader = self._loader(images, chunks(chosen[rank::world].tolist(), SOURCE_BATCH))
-        position_of = torch.zeros(len(self.source), dtype=torch.long)
+        position_of = torch.zeros(len(images), dtype=torch.long)
         position_of[chosen] = torch.arange(len(chosen))
         return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
 
@@ -148,18 +186,38 @@ class RIBDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a checkpoint's position: the next `train_dataloader` continues with the batch after it."""
         epoch, done = state_dict["epoch"], state_dict["batches_done"]
-        assert self.source is not None
-        batches = -(-len(self.source) // self.batch_size)
+        images = self.source if self.train_images is None else self.train_images
+        assert images is not None, "only a fit has checkpoints"
+        batches = -(-len(images) // self.batch_size)
         # A checkpoint after an epoch's last batch belongs to that epoch; training goes on with the next.
         self._resume = (epoch, done) if done < batches else (epoch + 1, 0)
 
+    def _training_images(self, augment: str = "none") -> Images | CheckedImages:
+        """Return the images to train on as a torch dataset.
+
+        Raises:
+            RibError: If there are none.
+        """
+        if self.train_images is not None:
+            return self.train_images
+        if self.source is None:
+            raise RibError("expected a source to fine-tune on, got none; give train=DATASET for a dataset of your own")
+        return self._images(self.source, augment)
+
     def _images(self, tree: ImageTree, augment: str = "none") -> Images:
+        assert self.transform is not None, "rib's images are read with a checkpoint's transform"
         crops = crops_of(tree, self.transform, self.image_backend, self.cache) if augment == "none" else None
         return Images(tree, self.transform, self.image_backend, crops, augment, self.seed)
 
-    def _loader(self, images: Images, batches: Any) -> DataLoader[Batch]:
+    def _loader(self, images: Images | CheckedImages, batches: Any) -> DataLoader[Batch]:
         workers = self.workers
         # Cached crops need no decoding, so no processes for it either.
         if workers is None:
-            workers = 0 if images.crops is not None else min(8, cores())
+            cached = isinstance(images, CheckedImages) or images.crops is not None
+            workers = 0 if cached else min(8, cores())
         return batch_loader(images, batches, workers)
+
+
+def _process() -> tuple[int, int]:
+    """Return the index of this process, and the number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

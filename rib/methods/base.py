@@ -251,6 +251,8 @@ class Method(L.Callback):
             sets_rates = type(self).parameter_groups is not Method.parameter_groups
             reason = self.rib_only or ("it sets learning rates in rib's own optimizer" if sets_rates else "")
             foreign.check_before(self, methods_of(trainer), own, reason)
+        elif getattr(own, "is_users", False):  # rib's own module around a user's network, in a Trainer of the user's
+            foreign.check_before(self, methods_of(trainer), foreign.Foreign(pl_module), self.rib_only)
         self.prepare(own)
         if isinstance(own, foreign.Foreign):
             self._start_digest = foreign.digest_of_parameters(pl_module)

@@ -37,7 +37,7 @@ def penalties(module: L.LightningModule, images: Tensor, outputs: Tensor, labels
     if outputs.ndim != 2 or len(outputs) != len(images):
         got = f"shape {tuple(outputs.shape)} for {len(images)} images"
         raise RibError(f"penalties: expected outputs as logits of shape (images, classes), got {got}")
-    step = Step(images, labels, outputs, outputs, _places(own.trainer, images))
+    step = Step(images, labels, outputs, outputs, numbered(own.trainer, images))
     total = outputs.new_zeros((), dtype=torch.float32)
     for method in methods_of(own.trainer):
         method._asked = True
@@ -47,7 +47,7 @@ def penalties(module: L.LightningModule, images: Tensor, outputs: Tensor, labels
     return total
 
 
-def _places(trainer: L.Trainer, images: Tensor) -> Tensor:
+def numbered(trainer: L.Trainer, images: Tensor) -> Tensor:
     """Return a number for each image of the batch, unique in the epoch and the same when a fit is resumed."""
     batch = trainer.fit_loop.batch_idx * trainer.world_size + trainer.global_rank
     return torch.arange(len(images)) + (batch << 20)

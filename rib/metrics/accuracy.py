@@ -7,14 +7,20 @@ processes. The same measures for finished accuracies, without torch, are in `rib
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rib.data.labels import LabelSpace
 from rib.metrics.robustness import target_shares
+
+
+class Projection(Protocol):
+    """Interface of a label space, such as `rib.data.labels.LabelSpace`, as accuracy needs it."""
+
+    def project(self, logits: Tensor) -> Tensor:
+        """Convert a model's outputs (B, K) to logits of the dataset's classes, (B, C)."""
 
 
 class SubspaceAccuracy(Metric):
@@ -33,7 +39,7 @@ class SubspaceAccuracy(Metric):
     correct: Tensor
     total: Tensor
 
-    def __init__(self, space: LabelSpace, **kwargs: Any) -> None:
+    def __init__(self, space: Projection, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.space = space
         self.add_state("correct", default=torch.tensor(0), dist_reduce_fx="sum")

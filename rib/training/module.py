@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from rib.data.labels import LabelSpace
 from rib.data.sampler import EpochBatches
 from rib.data.transform import read_image
 from rib.errors import DivergedError, RibError
-from rib.methods.base import Batch, Method, Step, hook_steps, methods_of
+from rib.methods.base import Batch, Method, Space, Step, hook_steps, methods_of
+from rib.methods.foreign import EveryOutput, Foreign
+from rib.methods.own_trainer import numbered
 from rib.metrics.accuracy import SubspaceAccuracy
 from rib.models.batch_norm import takes_one_image
 from rib.models.classifier import Classifier
@@ -27,17 +30,27 @@ from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.training.callbacks import total_steps
+from rib.training.contract import check_labels, check_logits, check_network, split_batch
 from rib.training.schedule import warmup_cosine
 
 
 class FineTuner(L.LightningModule):
     """Fine-tune a classifier on one source; methods among the trainer's callbacks add their penalties and steps.
 
+    For a network of your own::
+
+        module = FineTuner(network, lr=0.01)
+        data = RIBDataModule(train=dataset, val=other, batch_size=64)
+        Trainer(max_epochs=3, callbacks=[EWC(strength=1)]).fit(module, data)
+
+    It trains ``network`` itself, and logs ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``.
+    `rib.training.contract.ImageClassifier` describes the network.
+
     Args:
-        model: Model from images, uint8 (B, 3, H, W), to logits (B, K).
-        space: The source's C classes in terms of the K outputs.
-        optimizer: Makes an optimizer from parameter groups.
-        lr: Peak learning rate.
+        model: Any network from images (B, C, H, W) to logits (B, K); rib's `Classifier` takes them as uint8.
+        space: The source's C classes in terms of the K outputs; None: every output is a class.
+        optimizer: Makes an optimizer from parameter groups; None: SGD with momentum 0.9, as in the paper.
+        lr: Peak learning rate; the default is the paper's.
         warmup_steps: Number of optimizer steps of linear warm-up.
         seed: Seeds dropout and other random draws, at every step again, so that a resumed fit draws the same.
         freeze_batch_norm: Keep BatchNorm's running statistics unchanged.
@@ -49,26 +62,29 @@ class FineTuner(L.LightningModule):
 
     def __init__(
         self,
-        model: Classifier,
-        space: LabelSpace,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
+        model: nn.Module,
+        space: LabelSpace | None = None,
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None = None,
         *,
-        lr: float,
+        lr: float = 1e-3,
         warmup_steps: int = 0,
         seed: int = 0,
         freeze_batch_norm: bool = False,
         memo: ArtifactCache | None = None,
     ) -> None:
         super().__init__()
+        check_network(model)
+        self.is_users = space is None
         self.model = model
-        self.space = space
+        self.space: Space = EveryOutput() if space is None else space
         self.lr = lr
         self.warmup_steps = warmup_steps
         self.seed = seed
         self.freeze_batch_norm = freeze_batch_norm
         self.memo = memo
-        self.accuracy = SubspaceAccuracy(space)
-        self._optimizer = optimizer
+        self.accuracy = SubspaceAccuracy(self.space)
+        self.val_accuracy = SubspaceAccuracy(self.space)
+        self._optimizer = partial(torch.optim.SGD, lr=lr, momentum=0.9) if optimizer is None else optimizer
         self._diverged_at = torch.tensor(-1)
         self._checked_batch_size = False
         self._terms: list[tuple[int, dict[str, Tensor]]] = []
@@ -81,23 +97,34 @@ class FineTuner(L.LightningModule):
 
     @property
     def backbone(self) -> nn.Module:
-        """Network inside the classifier, a model of timm or open_clip."""
-        return self.model.backbone
+        """Network inside the classifier, a model of timm or open_clip; the user's own network itself."""
+        return self.model.backbone if isinstance(self.model, Classifier) else self.model
 
     @property
     def head(self) -> set[str]:
-        """Names of the parameters of the backbone's last layer, which maps features to the K outputs."""
-        return head_names(self.model.backbone)
+        """Names of the parameters of the backbone's last layer, which maps features to the K outputs.
+
+        Raises:
+            RibError: If it has no linear layer.
+        """
+        try:
+            return head_names(self.backbone)
+        except ValueError as error:
+            raise RibError(f"model: {error}") from error
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
         """Return batches of source images chosen by a seed, and the number of images."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "source_images"):  # the user's own loader
+            return Foreign(self).source_images(count, seed, rank, world)
         selection: tuple[Iterable[Batch], int] = data.source_images(count, seed, rank, world)
         return selection
 
     def read_image(self, file: Path) -> Tensor:
         """Read an image file and transform it like the images of the source, uint8 (3, H, W)."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "transform", None) is None:
+            return Foreign(self).read_image(file)  # raises: nobody knows how the user's images are read
         return read_image(file, data.transform, data.image_backend)
 
     def train(self, mode: bool = True) -> FineTuner:
@@ -135,15 +162,15 @@ class FineTuner(L.LightningModule):
         """
         # Seeded at every step, not once: a resumed fit has no other way to the random state of its middle.
         torch.manual_seed(int(digest_of([self.seed, self.current_epoch, batch_idx, self.global_rank])[:15], 16))
-        images, labels, places = batch
-        outputs = self.model(images)
+        images, labels, places = split_batch(batch)
+        outputs = self._outputs(images, labels)
         logits = self.space.project(outputs)
         loss = F.cross_entropy(logits.float(), labels)
         terms = {"loss": loss}
         # The last images of a batch may be repeats that fill it up (`EpochBatches`); they count nowhere.
         own = len(labels) if self.order is None else self.order.share(batch_idx)
         self.accuracy.update(outputs[:own].detach(), labels[:own])
-        step = Step(images, labels, outputs, logits, places)
+        step = Step(images, labels, outputs, logits, numbered(self.trainer, images) if places is None else places)
         for method in self.methods:
             penalty = method.penalty(self, step)
             if penalty is not None:
@@ -152,6 +179,33 @@ class FineTuner(L.LightningModule):
         self._log_means(terms, own, batch_idx)
         self._check_finite(loss.detach())
         return loss * self._weight(batch_idx)
+
+    def _outputs(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the logits (B, K) of a batch; those of a user's network are checked, and the labels against them."""
+        outputs: Tensor = self.model(images)
+        if self.is_users:
+            check_logits(outputs, images)
+            # Reading labels makes the CPU wait for the GPU; the first epoch sees all of them.
+            if labels.device.type == "cpu" or self.current_epoch == 0:
+                check_labels(labels, outputs.shape[1])
+        return outputs
+
+    @property
+    def validation_step(self) -> Callable[..., Any]:  # type: ignore[override]
+        """Lightning's validation step, where the trainer has validation images; else the one that does nothing."""
+        # A property: Lightning warns of a validation step without images, and of images without a step.
+        trainer: Any = self._trainer
+        source = None if trainer is None else trainer.fit_loop.epoch_loop.val_loop._data_source
+        return self._validate if source is not None and source.is_defined() else super().validation_step
+
+    def _validate(self, batch: Any, batch_idx: int) -> None:
+        """Log the cross-entropy and the accuracy on validation images, as ``val_loss`` and ``val_accuracy``."""
+        images, labels, _ = split_batch(batch)
+        outputs = self._outputs(images, labels)
+        self.val_accuracy.update(outputs, labels)
+        loss = F.cross_entropy(self.space.project(outputs).float(), labels)
+        self.log("val_loss", loss, batch_size=len(labels), sync_dist=True, on_step=False, on_epoch=True)
+        self.log("val_accuracy", self.val_accuracy, batch_size=len(labels), on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
         """Log the accuracy on the training images during the epoch, a fraction.
@@ -168,7 +222,7 @@ class FineTuner(L.LightningModule):
         # Before Lightning tears the strategy down, after which the shards are out of reach.
         if isinstance(self.trainer.strategy, FSDPStrategy):
             state = self.trainer.strategy.lightning_module_state_dict()
-            prefix = "model.backbone."
+            prefix = "model.backbone." if isinstance(self.model, Classifier) else "model."
             self.gathered = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
     def configure_optimizers(self) -> Any:
