@@ -13,9 +13,10 @@ from rib.reporting.captions import command_of_figures, options_line
 from rib.runs.measure import PairedPredictions, held_out_accuracy, keep_paths, measure
 from rib.runs.metrics_file import write
 from rib.runs.provenance import MADE_FROM
-from rib.runs.run import Run
+from rib.runs.run import Result, Run
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore, fit_of
+from rib.runtime.progress import track
 from rib.schemas.files import Fit
 from rib.schemas.metrics import BestIngredient, Cost, Measures, Metrics, UsedRun
 
@@ -55,16 +56,27 @@ def redraw(metrics: Metrics, folder: Path, figures: FiguresConfig) -> None:
         folder: The run's folder.
         figures: Formats and width.
     """
-    caption = folder / "figures" / "change.txt"
-    files = [caption.with_suffix(f".{ending}") for ending in figures.format]
-    if all(file.is_file() for file in (caption, *files)):
-        lines = caption.read_text().splitlines()
-        if options_line(figures) in lines and f"Made by: {command_of_figures(metrics, figures)}" in lines:
-            return
-    if os.access(folder, os.W_OK):
+    if not _is_drawn(metrics, folder, figures) and os.access(folder, os.W_OK):
         from rib.reporting import run_figures
 
         run_figures.draw_run(metrics, folder, figures)
+
+
+def redraw_all(results: Sequence[Result], figures: FiguresConfig) -> None:
+    """Draw the figures of several finished runs again where `redraw` would, and show the progress."""
+    stale = [(run, m) for run, m in results if not _is_drawn(m, run.folder, figures)]
+    for run, m in track(stale, "drawing figures", len(stale), lambda _: 1, "runs") if len(stale) > 1 else stale:
+        redraw(m, run.folder, figures)
+
+
+def _is_drawn(metrics: Metrics, folder: Path, figures: FiguresConfig) -> bool:
+    """Return True if a run's folder has its figures as these options would make them, from its caption."""
+    caption = folder / "figures" / "change.txt"
+    files = [caption.with_suffix(f".{ending}") for ending in figures.format]
+    if not all(file.is_file() for file in (caption, *files)):
+        return False
+    lines = caption.read_text().splitlines()
+    return options_line(figures) in lines and f"Made by: {command_of_figures(metrics, figures)}" in lines
 
 
 def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]) -> Metrics:

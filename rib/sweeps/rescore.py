@@ -20,7 +20,7 @@ from rib.config.schema import Config
 from rib.errors import DamagedError, RibError
 from rib.reporting import run_view
 from rib.reporting.data_warning import warn_before
-from rib.reporting.publish import publish, redraw
+from rib.reporting.publish import publish, redraw_all
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
 from rib.runs.images import check_images, data_of
@@ -101,8 +101,7 @@ def evaluate_results(config: EvaluateConfig) -> list[Result]:
         raise RibError(f"{len(failed)} of the runs could not be scored; the first is {first}: {reason}")
     results = [(job.run, _metrics_of(job)) for job in requested]
     if rank() == 0:
-        for run, metrics in results:
-            redraw(metrics, run.folder, config.figures)
+        redraw_all(results, config.figures)
         if len(results) == 1:
             run, metrics = results[0]
             run_view.show_run(metrics, run.folder)
