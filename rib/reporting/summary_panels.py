@@ -58,7 +58,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         axes[0].set_title(fold(n, 0.7 * figure.inches, LABEL), fontsize=LABEL, loc="left")
         for panel, label in zip(axes, ("mRI, points", *(labels[name] for name in beside)), strict=True):
             tidy(panel, "x")
-            panel.set_xlabel(fold(label, max(0.6, 0.14 * figure.inches), TICK), fontsize=TICK)
+            panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
             panel.set_ylim(-0.6, len(methods) - 0.4)
             panel.tick_params(axis="x", labelbottom=True)
         for panel in axes[1:]:

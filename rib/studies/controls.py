@@ -96,7 +96,7 @@ class Controls(Study):
         axes[0].axvline(0, color="black", lw=0.8)
         for panel, label in zip(axes, ["mRI, points", *beside.values()], strict=True):
             tidy(panel, "x")
-            panel.set_xlabel(fold(label, max(0.6, 0.14 * figure.inches), TICK), fontsize=TICK)
+            panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
         for panel in axes[1:]:
             panel.set_yticks(range(len(table)), [""] * len(table))
             panel.set_ylim(axes[0].get_ylim())
