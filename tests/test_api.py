@@ -164,4 +164,4 @@ if __name__ == "__main__":
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
     key = rib.find_runs(method="finetune", runs=tmp_path / "runs")[0].key
-    assert done.stdout.split() == [key, key]
+    assert done.stdout.replace("\n", "") == 2 * key  # the two may write at the same time
