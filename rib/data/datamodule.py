@@ -107,7 +107,7 @@ class RIBDataModule(L.LightningDataModule):
         return self._loader(images, self._order)
 
     @property
-    def val_dataloader(self) -> Callable[[], Any]:  # type: ignore[override]
+    def val_dataloader(self) -> Callable[[], Any]:
         """Function that returns a loader of this process's share of your validation images, if there are any."""
         # A property: without validation images Lightning must find no such hook, or it would ask for a validation step.
         return super().val_dataloader if self.val_images is None else self._validation_loader

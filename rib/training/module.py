@@ -191,7 +191,7 @@ class FineTuner(L.LightningModule):
         return outputs
 
     @property
-    def validation_step(self) -> Callable[..., Any]:  # type: ignore[override]
+    def validation_step(self) -> Callable[..., Any]:
         """Lightning's validation step, where the trainer has validation images; else the one that does nothing."""
         # A property: Lightning warns of a validation step without images, and of images without a step.
         trainer: Any = self._trainer
