@@ -111,6 +111,7 @@ def test_a_run_without_an_ri_does_not_pass(without, words):
 @pytest.mark.parametrize(("error", "code"), [(RobustnessError("lost"), 3), (RibError("wrong"), 1)])
 def test_a_command_ends_with_the_errors_exit_code_and_one_line(monkeypatch, capsys, error, code):
     monkeypatch.setattr("sys.argv", ["rib.evaluate"])
+    monkeypatch.setattr("rib.config.launch.show_command", lambda name: None)  # starts a thread
     for name in ("HYDRA_FULL_ERROR", "RIB_ONE_SENTENCE", "OMP_WAIT_POLICY"):  # as `launch` sets them
         monkeypatch.setenv(name, "1")
 
