@@ -58,8 +58,9 @@ def test_every_failed_job_has_its_sentence_and_finished_ones_are_kept(store, cac
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("rib: 2 of 3 jobs failed")
     assert "Traceback" not in done.stderr
-    *_, head, rule, first, second, third, note = done.stdout.splitlines()
+    *_, head, rule, first, second, third, note, cost = done.stdout.splitlines()
     assert set(rule) == {"─"} and head.startswith("job  ") and "95 % intervals" in note
+    assert cost.startswith("All runs: ") and "images trained" in cost
     run = RunStore(store).one(method="finetune")
     assert first.startswith("0  ") and first.rstrip().endswith(f"  {run.folder}")
     assert f"  {points(run.metrics()['robustness_improvement']['value'])} [" in first
