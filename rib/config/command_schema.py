@@ -109,7 +109,7 @@ class ReportConfig:
         models: Show only runs of these models; names or patterns such as ``mini_*``; null: all.
         methods: Show only runs of these methods, likewise.
         seeds: Show only runs with these seeds.
-        suite: Show only results on these suites.
+        suites: Show only results on these suites.
         where: Show only runs that meet these conditions on their options, ``optimizer.lr=0.001``.
         sort: Column to sort rows by, in ascending order; ``-COLUMN`` or ``COLUMN desc``: in descending order.
         figures: Files that figures are written to.
@@ -123,7 +123,7 @@ class ReportConfig:
     models: Any = None
     methods: Any = None
     seeds: Any = None
-    suite: Any = None
+    suites: Any = None
     where: Any = None
     sort: str | None = None
     figures: FiguresConfig = field(default_factory=FiguresConfig)

@@ -26,7 +26,7 @@ _CONDITION = re.compile(r"\s*([A-Za-z_][\w.+-]*)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s
 
 FORM = "OPTION=VALUE, OPTION=VALUE1,VALUE2, OPTION!=VALUE or OPTION<=NUMBER, such as optimizer.lr=0.001"
 
-LISTS = ("models", "methods", "sources", "seeds")
+LISTS = ("models", "methods", "sources", "seeds", "suites")
 """Arguments that take one name or several, so that no brackets are needed around several."""
 
 
@@ -149,6 +149,8 @@ def quote_filters(arguments: Sequence[str]) -> list[str]:
     conditions: list[str] = []
     for argument in arguments:
         name, _, value = argument.partition("=")
+        if name == "suite":  # Hydra takes it for the choice of a file in conf/suite
+            name, argument = "suites", f"suites={value}"
         if name == "where" and (value == "null" or _is_text(value)):
             conditions += [] if value == "null" else _texts(value)
         elif name == "where":

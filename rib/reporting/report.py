@@ -39,7 +39,7 @@ def report(config: ReportConfig) -> list[Path]:
 
     Args:
         config: Its ``paths.runs`` is the store, ``out`` the folder to write into (null: ``<store>/report``),
-            ``models``, ``methods``, ``sources``, ``seeds``, ``suite`` and ``where`` select runs (null: all), ``sort``
+            ``models``, ``methods``, ``sources``, ``seeds``, ``suites`` and ``where`` select runs (null: all), ``sort``
             is the column to sort by, ``logger`` a dashboard that shows the tables as well.
 
     Returns:

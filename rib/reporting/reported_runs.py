@@ -17,7 +17,7 @@ from rib.runtime.console import say
 from rib.schemas.metrics import Metrics
 
 FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
-"""Options of `rib.report` that select runs."""
+"""Filters of `rib.reporting.selection.select_runs` that `rib.report` has as options."""
 
 
 def runs_to_report(config: ReportConfig, store: RunStore) -> tuple[Sequence[Result], str]:
@@ -68,7 +68,7 @@ def _fine_tuned(store: RunStore) -> list[Result]:
 
 def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
     """Return the runs that match the config's filters, and a sentence that says how many these are, if not all."""
-    filters = {name: getattr(config, name) for name in FILTERS}
+    filters = {name: getattr(config, "suites" if name == "suite" else name) for name in FILTERS}
     shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
     total, number = _number(trained), _number(shown)
     given = describe_filters(**filters)

@@ -75,5 +75,7 @@ def test_the_command_line_needs_no_quotes_beyond_those_of_the_shell(arguments, w
 
 
 def test_several_names_need_no_brackets():
-    node = compose_node("report", *quote_filters(["methods=ewc,lwf+wise_ft", "models=mini_*", "seeds=0,1"]))
+    given = ["methods=ewc,lwf+wise_ft", "models=mini_*", "seeds=0,1", "suite=seven"]
+    node = compose_node("report", *quote_filters(given))
     assert (node.methods, node.models, node.seeds) == (["ewc", "lwf+wise_ft"], "mini_*", [0, 1])
+    assert node.suites == "seven"
