@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
-from rib.data.worlds import TOY, catalog_of, title_of
+from rib.data.worlds import catalog_of, title_of
 from rib.errors import RibError, nearest
 from rib.metrics import Changes, Interval, robustness_interval
 from rib.models.class_words import class_words
@@ -20,19 +19,13 @@ from rib.reporting.formatting import with_interval, world
 from rib.results import display
 from rib.results.finished_run import FinishedRun, role_of
 from rib.results.images import class_folders, image_table, spec_of, store_of
+from rib.results.same_images import differences_in_scoring, shared_datasets
 from rib.runs.measure import PairedPredictions, interval_dict, read_paths
 from rib.runs.predictions import Predictions
 from rib.runs.spec import PRETRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCORING = {
-    "numerics": "versions of rib",
-    "evaluation_precision": "precisions of scoring",
-    "image_backend": "libraries for decoding images",
-}
-"""Protocol fields that may differ between compared runs but are noted."""
 
 
 class RunComparison:
@@ -58,8 +51,8 @@ class RunComparison:
     def __init__(self, first: FinishedRun, second: FinishedRun) -> None:
         self.first = first
         self.second = second
-        self.datasets = _shared_datasets(first, second)
-        self.notes = _notes(first, second)
+        self.datasets = shared_datasets(first, second)
+        self.notes = differences_in_scoring(first, second)
         self._paired: dict[str, PairedPredictions] = {}
 
     @property
@@ -229,50 +222,3 @@ def _part(pair: PairedPredictions, kept: NDArray[np.bool_]) -> PairedPredictions
     paths = [path for path, keep in zip(pair.paths, kept, strict=True) if keep]
     cells = None if pair.cells is None else pair.cells[kept]
     return PairedPredictions(pair.dataset, models[0], models[1], paths, cells)
-
-
-def _shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
-    """Return the datasets that both runs were scored on.
-
-    Raises:
-        RibError: If their data differ.
-    """
-    ours, theirs = first.metrics, second.metrics
-    where = f"{first.key} and {second.key} cannot be compared"
-    if ours["data"]["kind"] != theirs["data"]["kind"]:
-        raise RibError(f"{where}: one was scored on {TOY}, the other on user data")
-    shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
-    if not shared:
-        raise RibError(
-            f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
-            f"other's suite with python -m rib.evaluate runs={second.run.folder} suite={ours['suite']}"
-        )
-    rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
-    if rules[0] != rules[1] and "objectnet" in shared:
-        raise RibError(
-            f"{where}: they count ObjectNet's classes by other rules (data.label_rule {' and '.join(rules)})"
-        )
-    other = [name for name in shared if ours["scores"][name]["images"] != theirs["scores"][name]["images"]]
-    if other:
-        limits = [m["protocol"]["limit"] for m in (ours, theirs)]
-        why = f" (data.limit {_or_all(limits[0])} and {_or_all(limits[1])})" if limits[0] != limits[1] else ""
-        raise RibError(
-            f"{where}: they were scored on different images of {', '.join(other)}{why}; make or score both with the "
-            "same data options"
-        )
-    return shared
-
-
-def _or_all(limit: int | None) -> str:
-    return "null" if limit is None else str(limit)
-
-
-def _notes(first: FinishedRun, second: FinishedRun) -> list[str]:
-    ours, theirs = first.metrics, second.metrics
-    found = [
-        f"different {words}: {ours['protocol'].get(key)} and {theirs['protocol'].get(key)}"
-        for key, words in SCORING.items()
-        if ours["protocol"].get(key) != theirs["protocol"].get(key)
-    ]
-    alone: Sequence[str] = sorted(ours["accuracy"].keys() ^ theirs["accuracy"].keys())
-    return [*found, *([f"scored in one of the runs only: {', '.join(alone)}"] if alone else [])]

@@ -1,0 +1,64 @@
+"""Check that two runs were scored on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rib.data.worlds import TOY
+from rib.errors import RibError
+from rib.results.finished_run import FinishedRun
+
+SCORING = {
+    "numerics": "versions of rib",
+    "evaluation_precision": "precisions of scoring",
+    "image_backend": "libraries for decoding images",
+}
+"""Protocol fields that may differ between compared runs but are noted."""
+
+
+def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
+    """Return the datasets that both runs were scored on.
+
+    Raises:
+        RibError: If their data differ.
+    """
+    ours, theirs = first.metrics, second.metrics
+    where = f"{first.key} and {second.key} cannot be compared"
+    if ours["data"]["kind"] != theirs["data"]["kind"]:
+        raise RibError(f"{where}: one was scored on {TOY}, the other on user data")
+    shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
+    if not shared:
+        raise RibError(
+            f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
+            f"other's suite with python -m rib.evaluate runs={second.run.folder} suite={ours['suite']}"
+        )
+    rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
+    if rules[0] != rules[1] and "objectnet" in shared:
+        raise RibError(
+            f"{where}: they count ObjectNet's classes by other rules (data.label_rule {' and '.join(rules)})"
+        )
+    other = [name for name in shared if ours["scores"][name]["images"] != theirs["scores"][name]["images"]]
+    if other:
+        limits = [m["protocol"]["limit"] for m in (ours, theirs)]
+        why = f" (data.limit {_or_all(limits[0])} and {_or_all(limits[1])})" if limits[0] != limits[1] else ""
+        raise RibError(
+            f"{where}: they were scored on different images of {', '.join(other)}{why}; make or score both with the "
+            "same data options"
+        )
+    return shared
+
+
+def _or_all(limit: int | None) -> str:
+    return "null" if limit is None else str(limit)
+
+
+def differences_in_scoring(first: FinishedRun, second: FinishedRun) -> list[str]:
+    """Return in words what differs in how two runs were scored, without making them incomparable; usually nothing."""
+    ours, theirs = first.metrics, second.metrics
+    found = [
+        f"different {words}: {ours['protocol'].get(key)} and {theirs['protocol'].get(key)}"
+        for key, words in SCORING.items()
+        if ours["protocol"].get(key) != theirs["protocol"].get(key)
+    ]
+    alone: Sequence[str] = sorted(ours["accuracy"].keys() ^ theirs["accuracy"].keys())
+    return [*found, *([f"scored in one of the runs only: {', '.join(alone)}"] if alone else [])]
