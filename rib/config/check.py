@@ -51,6 +51,9 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
         raise RibError(explain_omegaconf(error, schema)) from error
     if figures := getattr(result, "figures", None):
         _check_figures(figures, has_dashboard="_target_" in (getattr(result, "logger", None) or {}))
+    paths = getattr(result, "paths", None)
+    if paths is not None and not paths.runs.strip():  # paths.runs=$UNSET would otherwise fill the working folder
+        raise RibError("paths.runs: expected a folder, got an empty text; give paths.runs=DIR")
     for name in OPEN_NODES:
         node = getattr(result, name, None)
         if name == "method" and node:

@@ -40,7 +40,7 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
 
 def cache_dir(configured: str | None) -> Path:
     """Return the folder for files that can be regenerated: ``paths.cache`` or ``rib`` in the user's cache folder."""
-    if configured is not None:
+    if configured:  # an empty RIB_CACHE is unset, and must not fill the working folder
         return Path(configured).expanduser()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "rib"

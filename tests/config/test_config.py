@@ -15,6 +15,7 @@ from rib.config.command_schema import BenchmarkConfig
 from rib.config.defaults import flat_changes
 from rib.config.shipped import conf_dir, options
 from rib.config.unchecked import compose_node
+from rib.data.worlds import cache_dir
 from rib.errors import RibError
 from rib.methods.build import build_object
 
@@ -142,3 +143,11 @@ def test_every_study_composes_and_its_drawing_is_made(name):
     header = Path(conf_dir(), "study", f"{name}.yaml").read_text().split("\nstudy:")[0]
     assert f"python -m rib.benchmark study={name}" in header
     assert "Cost" in header
+
+
+def test_an_empty_folder_of_runs_is_an_error_and_an_empty_cache_is_the_default(monkeypatch, tmp_path):
+    with pytest.raises(RibError, match=r"paths.runs: expected a folder, got an empty text"):
+        compose("paths.runs=")
+    monkeypatch.setenv("RIB_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir(compose().paths.cache) == tmp_path / "rib"
