@@ -240,9 +240,8 @@ def _describe(task: Task) -> ProgressInfo:
 def _forget_parent() -> None:
     """Start anew in a forked process, which has no thread that shows tasks and none of its parent's tasks."""
     global _BOARD
-    report, lines = _BOARD.report, _BOARD.lines
-    _BOARD = _Board()
-    _BOARD.report, _BOARD.lines = report, lines
+    old, _BOARD = _BOARD, _Board()
+    _BOARD.report, _BOARD.lines = old.report, old.lines
     console.print_with(None)
 
 
