@@ -31,7 +31,8 @@ nb_execution_mode = "off"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+# Matplotlib writes a method `set` into every subclass of its figures, in words that need its own Sphinx roles.
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "set"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes of dataclasses are documented once, by autodoc

@@ -1,11 +1,13 @@
 """Figures drawn at their final width with text of 7 to 9 points; their height follows from what they show.
 
-figure = SizedFigure(5.2, width)              # natural width, and the asked one (None: natural)
-axes = figure.add_subplot()
-...
-figure.headline("mini_small, ewc on mini R")
-figure.legend_below(*axes.get_legend_handles_labels())
-return figure.fit(2.4)                        # inches of axes; titles, labels and legend come on top
+Example::
+
+    figure = SizedFigure(5.2, width)              # natural width, and the asked one (None: natural)
+    axes = figure.add_subplot()
+    ...
+    figure.headline("mini_small, ewc on mini R")
+    figure.legend_below(*axes.get_legend_handles_labels())
+    return figure.fit(2.4)                        # inches of axes; titles, labels and legend come on top
 """
 
 from __future__ import annotations
