@@ -44,6 +44,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> ToyStore:
 
 
 @pytest.fixture
+def no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lines of progress on stderr, which a busy machine would mix with what a test counts."""
+    monkeypatch.setenv("RIB_PROGRESS", "off")
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 

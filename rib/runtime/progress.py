@@ -196,7 +196,7 @@ class _Board:
         if self.report is not None and self._tasks and now - self._last_report > 1:
             self._last_report = now
             write_atomically(self.report, json.dumps(_describe(self._tasks[-1])).encode())
-        if not self.lines:
+        if not self.lines or _is_off():
             return
         if not sys.stderr.isatty():
             self._print_line(now)
@@ -222,7 +222,13 @@ class _Board:
 
     def _say(self, line: str) -> None:
         self._last_line = monotonic()
-        say(line)
+        if not _is_off():
+            say(line)
+
+
+def _is_off() -> bool:
+    """Return True if the user wants no progress on stderr, for scripts that read it: ``RIB_PROGRESS=off``."""
+    return os.environ.get("RIB_PROGRESS") == "off"
 
 
 def _describe(task: Task) -> ProgressInfo:

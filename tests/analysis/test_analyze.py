@@ -42,6 +42,8 @@ from rib.runtime import content
 from rib.runtime.files import file_digest
 from tests.support.nets import HALF, random_images, small_convnet, small_vit
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 QUICK = ("model=mini_tiny", "epochs=2", "data.images_per_class=4", "suite.targets=[imagenet_a,imagenet_r]")
 EPOCHS = "checkpoint.keep_epochs=true"
 
@@ -112,6 +114,7 @@ def test_its_own_weights_give_one_everywhere(asked, run):
     assert found.mean == 1
 
 
+@pytest.mark.slow
 def test_the_same_question_is_answered_from_the_folder_without_torch(asked, run, cache):
     first = analyze(asked(images=40)).read_bytes()
     code = (
@@ -268,6 +271,7 @@ def test_stir_stands_beside_cka(asked):
     assert table["cka"][0] == pytest.approx(table["cka"][1])
 
 
+@pytest.mark.slow
 def test_a_run_made_again_under_its_key_is_analysed_again(asked, run):
     """With ``force=true`` and another library, say; what it is compared with does not lie in its own folder."""
     (before,) = run.folder.parents[2].glob("none/pretrained/*")

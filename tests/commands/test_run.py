@@ -211,6 +211,7 @@ def test_force_runs_again_and_leaves_one_run(ask_for):
     assert [p.name for p in run.folder.parent.iterdir()] == [run.folder.name]
 
 
+@pytest.mark.slow
 def test_another_suite_scores_only_what_is_missing(ask_for, monkeypatch):
     run = finetune(ask_for("model=mini_tiny", "epochs=1", "data.images_per_class=2"))
     scored = {p.name: p.stat().st_mtime_ns for p in (run.folder / "predictions").iterdir()}

@@ -14,6 +14,8 @@ from rib.runs.resolve import resolve
 from rib.runs.store import RunStore
 from tests.data.trees import few, fill, photograph
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 SUITE = ("suite.targets=[imagenet_a,imagenet_r,objectnet]", "suite.reported=[]")
 ALLOW = "data.allow_incomplete=true"
 

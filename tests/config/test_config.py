@@ -19,6 +19,8 @@ from rib.data.worlds import cache_dir
 from rib.errors import RibError
 from rib.methods.build import build_object
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 
 def command(*arguments: str, module: str = "rib.train", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

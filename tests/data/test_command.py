@@ -12,6 +12,8 @@ from PIL import Image
 from rib.data.mini import catalog
 from tests.data.trees import few, fill, photograph
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 
 def run(tmp_path, *arguments):
     command = [sys.executable, "-m", "rib.data", f"paths.runs={tmp_path / 'runs'}", *arguments]

@@ -15,6 +15,8 @@ from rib.data.transform import Transform, read_image
 from rib.errors import RibError
 from tests.data.trees import picture, pictures
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 HALF = (0.5, 0.5, 0.5)
 T = Transform(32, 1.0, "bicubic", HALF, HALF)
 

@@ -39,6 +39,8 @@ from rib.reporting.report import report
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 SHORT = ("epochs=1", "batch_size=26", "data.limit=60", "suite.targets=[imagenet_a,imagenet_r]", "model=mini_tiny")
 USER, HOST, HOME = "somebody-private", "host-private", "home-private"
 KEY = "0123456789" * 4

@@ -28,7 +28,7 @@ from tests.models.test_hub import hub
 
 __all__ = ["hub"]
 
-CLIP = "rib-test-clip-quickgelu"
+CLIP = "rib-test-foreign-quickgelu"
 VIT = "test_vit.r160_in1k"
 SMALL = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 6, "num_attention_heads": 2}
 

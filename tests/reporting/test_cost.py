@@ -47,6 +47,7 @@ def test_a_run_records_its_cost_and_shows_it_again_from_the_store(ask_for, capsy
     assert cost_line(before).startswith(f"{scored:,} images scored, ")
 
 
+@pytest.mark.slow
 def test_a_curve_is_scored_at_each_of_its_points(ask_for):
     run = finetune(ask_for(*SMALL, "epochs=1", "+method=wise_ft", "method.wise_ft.curve=[0.2,0.8]")).metrics()
     images = sum(entry["num_images"] for entry in run["accuracy"].values())

@@ -14,6 +14,8 @@ from rib.reporting.data_warning import warn_before, warning_after
 from rib.runs.resolve import resolve
 from rib.runtime.console import say_once
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 FAKE_REAL = ("model=mini_tiny", "model.name=my_vit", f"model.weights={weights_file('mini_tiny')}")
 """A model that is not one of mini's by name, but as fast."""
 

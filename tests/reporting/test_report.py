@@ -439,6 +439,7 @@ def test_a_damaged_view_leaves_out_its_run_alone(grid, tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 3
 
 
+@pytest.mark.slow
 def test_runs_of_an_older_version_have_a_table_behind_the_others_and_are_named(grid, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rib.runs.keys.NUMERICS", 7)
     for number, run in enumerate(grid.finished(source="imagenet_a") + grid.finished(source="imagenet_r")):

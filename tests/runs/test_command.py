@@ -27,6 +27,8 @@ from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.sweeps.rescore import evaluate
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 ODD = "st[3] ü=x"
 """A folder's name that means something to a shell, to Hydra and to glob."""
 

@@ -269,6 +269,7 @@ def test_a_suite_is_its_datasets_and_not_its_name(spec):
     assert spec("suite.targets=[imagenet_a,imagenet_v2]").protocol == fewer.protocol
 
 
+@pytest.mark.slow
 def test_a_changed_suite_is_measured_for_itself(ask_for):
     """On one run: RI over six targets, over two of them, and over six again."""
     rest = "[imagenet_val,imagenet_r,imagenet_sketch,objectnet,imagenet_cartoon,imagenet_drawing]"
@@ -359,6 +360,7 @@ def test_a_copied_touched_or_moved_data_set_is_the_same_run(spec, tmp_path, monk
         assert (now.training_key, now.score_keys) == (before.training_key, before.score_keys)
 
 
+@pytest.mark.slow
 def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
     """An ingredient made again with other weights under its key: the merged run says so and is made again."""
     soup = ask_for(*QUICK, "+method=wise_ft")
@@ -386,6 +388,7 @@ def test_a_merged_run_follows_its_ingredients(ask_for, capsys):
     assert metrics_if_current(run, resolve(soup)) is not None
 
 
+@pytest.mark.slow
 def test_what_was_begun_from_other_weights_is_not_gone_on_with(ask_for, store):
     """lp_ft killed in mid-training, its probe made again meanwhile: the checkpoint is of another start."""
     config = ask_for(*QUICK, "+method=lp_ft")

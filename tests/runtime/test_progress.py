@@ -90,6 +90,14 @@ def test_a_log_file_gets_a_line_within_5_s_and_two_a_minute_and_none_a_batch(clo
     assert capsys.readouterr().err.splitlines()[-1].startswith("toy: 4800/4800 batches, ")
 
 
+@pytest.mark.usefixtures("no_progress")
+def test_progress_can_be_turned_off(clock, capsys):
+    with progress.progress("toy", 10) as advance:
+        clock(40)
+        advance(10, "")
+    assert capsys.readouterr().err == ""
+
+
 def test_short_tasks_after_one_another_leave_no_silence(clock, capsys):
     progress._BOARD.command = "rib.train"
     for number in range(40):

@@ -56,6 +56,7 @@ def _score_share(count: int):
     return score(small_vit(), batches(count, 4, rank, world), SPACE, count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [11, 12, 1])
 def test_two_processes_score_each_image_once(gloo_pool, count):
     shares = gloo_pool.run(_score_share, count)

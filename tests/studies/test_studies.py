@@ -217,6 +217,7 @@ def test_a_grid_that_a_study_cannot_draw_is_refused_before_anything_is_made(plan
     assert sentence in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", GRIDS)
 def test_a_studys_own_grid_can_be_drawn(plan, study):
     config, cells = plan(f"study={study}")
@@ -236,6 +237,7 @@ def test_two_starts_under_one_name_and_axes_that_do_not_run_along_are_curves_of_
     assert sorted(table["a_class"].unique()) == [1.0, 1.5]
 
 
+@pytest.mark.slow
 def test_a_run_made_before_with_the_same_images_is_not_one_of_those_whose_images_vary(make):
     seeds = ("sources=[imagenet_v2]", "seeds=[0,1]", "axes={data.images_per_class:[1],steps:[3]}")
     _, _, fixed = make("methods=[finetune]", *QUICK, *seeds)
@@ -340,6 +342,7 @@ def test_the_digest_of_a_subset_is_in_the_result_and_in_the_studys_table(make):
         assert row[["val_change", "val_low", "val_high"]].tolist() == pytest.approx(list(on_val.values()))
 
 
+@pytest.mark.slow
 def test_what_a_model_had_seen_places_it_and_another_objective_is_another_line(make):
     models = "models=[mini_tiny,'mini_small model.pretraining.objective=contrastive',"
     models += "'mini_medium model.pretraining.images=null']"
@@ -354,6 +357,7 @@ def test_what_a_model_had_seen_places_it_and_another_objective_is_another_line(m
     assert set(study.figures(table.reset_index())) == {"scale"}
 
 
+@pytest.mark.slow
 def test_steps_take_the_place_of_epochs(ask_for):
     quick = ("model=mini_tiny", "data.limit=40", "suite.targets=[imagenet_a]", "suite.reported=[]", "batch_size=16")
     spec = resolve(ask_for(*quick, "steps=5"))

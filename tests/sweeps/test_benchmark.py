@@ -16,6 +16,8 @@ from rib.runs.store import RunStore
 from tests.support import grids
 from tests.support.schemas import validate
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 FOUR = ("sources=[imagenet_a]", "methods=[finetune,ewc,wise_ft]")
 
 

@@ -158,6 +158,7 @@ def test_a_cells_config_survives_its_file(plan_of, tmp_path):
     assert load_config(file) == cell.spec.config
 
 
+@pytest.mark.slow
 def test_the_stand_and_the_cost_come_from_the_store(plan_of, ask_for, store, cache):
     short = ("data.images_per_class=2", "epochs=1", "suite.targets=[imagenet_a,imagenet_r]")
     one = ("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune,wise_ft]", *short)

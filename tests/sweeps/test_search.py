@@ -85,6 +85,7 @@ def test_a_run_knows_its_accuracy_on_what_was_held_out(ask_for, store, targets):
     assert len(apart) == (0 if "imagenet_r" in targets else 1)
 
 
+@pytest.mark.slow
 def test_the_pretrained_run_serves_every_holdout(ask_for, store):
     runs = [finetune(ask_for(*SOURCE_ALONE, f"data.holdout={part}")) for part in (0.2, 0.3)]
     assert len({run.metrics()["before"] for run in runs}) == 1
@@ -98,6 +99,7 @@ def test_nothing_held_out_is_nothing_said(ask_for):
     assert "held_out" not in finetune(ask_for(*SOURCE_ALONE)).metrics()
 
 
+@pytest.mark.slow
 def test_merged_weights_are_scored_on_it_too(ask_for):
     config = ask_for(*SOURCE_ALONE, "data.holdout=.2", "optimizer.lr=.02", "method=wise_ft")
     run, spec = finetune(config), resolve(config)
@@ -126,6 +128,7 @@ def test_a_search_ends_with_the_best_on_held_out_images_and_goes_on(searched, st
     assert trial == f"{whole} data.holdout=0.2"
 
 
+@pytest.mark.slow
 def test_trials_are_told_from_runs_made_for_their_own_sake(searched, store, ask_for):
     asked = (*SOURCE_ALONE, "data.holdout=.2", "search.lr=[1e-4,3e-2]", "trials=2")
     rows = searched(*asked)

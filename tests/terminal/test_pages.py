@@ -24,6 +24,8 @@ from rib.terminal.option_list import options_page
 from rib.terminal.pages import PAGES, overview, page
 from rib.terminal.versions import versions_page
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 ROOT = Path(rib.__file__).parents[1]
 WIDTHS = (40, 60, 80, 100)
 

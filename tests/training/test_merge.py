@@ -111,6 +111,7 @@ def test_choosing_without_a_held_out_part_is_refused_before_anything_is_trained(
     assert RunStore(store).finished() == []
 
 
+@pytest.mark.slow
 def test_an_ingredient_that_was_trained_on_what_chooses_is_refused(made):
     whole = made("+method=finetune", "data.limit=300", "suite.targets=[imagenet_a]", "suite.reported=[]")
     for ingredient in (str(whole.folder), "'finetune data.holdout=0'", "'finetune data.subset_seed=4'"):
@@ -136,6 +137,7 @@ def test_the_papers_soup_is_the_mean_of_its_four(made, store):
     assert run.metrics()["notes"]["soup.ingredients"] == 4
 
 
+@pytest.mark.slow
 def test_a_stack_is_the_method_over_the_rest(made, store):
     run = made("+method=[ewc,lines]", "method.ewc.strength=3")
     part = RunStore(store).one(method="ewc")
@@ -153,6 +155,7 @@ def test_ingredients_by_text_and_by_folder(made, store):
     assert [part["fingerprint"] for part in run.metrics()["ingredients"]][1] == other.key
 
 
+@pytest.mark.slow
 def test_the_rib_soup_scores_each_target_without_its_own_fine_tune(made, store):
     suite = "suite.sources=[imagenet_a,imagenet_r,imagenet_sketch]"
     run = made("+method=rib_soup", suite, "suite.targets=[imagenet_a,imagenet_r,imagenet_sketch,imagenet_v2]")
@@ -167,6 +170,7 @@ def test_the_rib_soup_scores_each_target_without_its_own_fine_tune(made, store):
     assert run.metrics()["best_ingredient"]["imagenet_a"]["gain"] == 0
 
 
+@pytest.mark.slow
 def test_a_rib_soup_that_leaves_out_a_family_is_compared_with_none_of_it(made):
     suite = ("suite.sources=[imagenet_cartoon,imagenet_r,imagenet_sketch]", "suite.targets=[imagenet_drawing]")
     run = made("+method=rib_soup", *suite, "suite.reported=[]", "method.rib_soup.leave_out=family", "epochs=2")
@@ -199,6 +203,7 @@ def test_lp_ft_shares_its_probe_with_linear_probe(made, store):
     assert len(RunStore(store).finished(method="lp_ft")) == 2
 
 
+@pytest.mark.slow
 def test_at_learning_rate_zero_lp_ft_is_its_probe(made, store):
     run = made("+method=lp_ft", "optimizer.lr=0", "method.lp_ft.probe.lr=.01")
     assert equal(run.weights(), RunStore(store).one(method="linear_probe").weights())
@@ -267,6 +272,7 @@ def test_new_statistics_are_those_of_the_source_through_the_merged_weights(on_a_
     assert torch.allclose(weights["bn1.running_var"], features.var((0, 2, 3)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_lwf_on_a_folder_of_images_is_keyed_by_what_is_in_it(made, ask_for, tmp_path):
     from PIL import Image
 

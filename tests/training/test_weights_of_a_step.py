@@ -245,6 +245,7 @@ def images_counted(num_images: int, two: bool) -> int:
     return method.counted
 
 
+@pytest.mark.slow
 def test_the_sources_accuracy_counts_no_image_twice(gloo_pool):
     assert images_counted(37, two=False) == 37
     assert sum(gloo_pool.run(images_counted, 37, True)) == 37
