@@ -55,6 +55,8 @@ def join_values(command: str, key: str, words: Sequence[str], arguments: Sequenc
     if command in ("train", "search") and option:
         argument = (choose_each(option.name, value) if option.group else None) or f"{key}={value}"
         meant = Correction((*([] if {"-m", "--multirun"} & {*arguments} else ["-m"]), argument))
+    elif command == "report" and option:  # reads commas itself (`rib.config.conditions.quote_filters`)
+        meant = Correction((f"{key}={value}",))
     else:
         meant = correct(command, key, f"[{value}]" if option else value, arguments) or Correction((f"{key}=[{value}]",))
     return replace(meant, note="no space after a comma" if words[0].endswith(",") else "commas between the values")

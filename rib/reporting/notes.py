@@ -59,8 +59,8 @@ def _ewc(notes: Notes) -> list[str]:
     if "lambda" in notes and mean is not None:
         strength = notes["lambda"] * mean
         lines.append(
-            f"EWC's penalty strength lambda was {notes['lambda']:.4g}: method.ewc.strength={strength:.4g} divided by the "
-            f"mean Fisher {mean:.2g}{f' ({sampling})' if sampling else ''}"
+            f"EWC's penalty strength lambda was {notes['lambda']:.4g}: method.ewc.strength={strength:.4g} divided by "
+            f"the mean Fisher {mean:.2g}{f' ({sampling})' if sampling else ''}"
         )
     elif mean is not None or sampling:
         found = [f"mean Fisher {mean:.2g}"] if mean is not None else []
