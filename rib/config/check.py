@@ -9,6 +9,7 @@ class, the arguments of its constructor.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +27,15 @@ OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 
 PAGE = (2.5, 20.0)
 """Narrowest and widest figure, inches; in less, labels of 7 points leave no room for what they label."""
+
+SCORING_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Precisions of scoring, `rib.scoring.score.AUTOCAST`."""
+
+PRECISIONS = (
+    *("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", "32", "bf16", "16", "64"),
+    *("transformer-engine", "transformer-engine-float16"),
+)
+"""Names that Lightning gives precisions of training."""
 
 RECORDED = {"external": {"name", "digest"}}
 """Keys that `rib.evaluate` records in place of a method's options, for weights that were trained outside rib."""
@@ -54,6 +64,7 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
     paths = getattr(result, "paths", None)
     if paths is not None and not paths.runs.strip():  # paths.runs=$UNSET would otherwise fill the working folder
         raise RibError("paths.runs: expected a folder, got an empty text; give paths.runs=DIR")
+    _check_precisions(result)
     for name in OPEN_NODES:
         node = getattr(result, name, None)
         if name == "method" and node:
@@ -68,6 +79,26 @@ def to_plain(config: object) -> Any:
     """Convert a config (dataclass or OmegaConf object) to nested dictionaries and lists, and its enums to text."""
     node = config if isinstance(config, DictConfig) else OmegaConf.structured(config)
     return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+
+
+def _check_precisions(config: object) -> None:
+    """Check the names of precisions, which Lightning would refuse only after the pretrained model has been scored.
+
+    Raises:
+        RibError: For a name that is none of `PRECISIONS`; the message has the right spelling.
+    """
+    for name in ("precision", "gpu_precision"):
+        value = getattr(config, name, None)
+        if value is not None and str(value) not in PRECISIONS:
+            bits = re.search("bf16|16|32|64", str(value).replace("bfloat", "bf"))
+            full = [known for known in PRECISIONS if "-" in known and "engine" not in known]
+            meant = next(known for known in full if known.startswith(bits[0] if bits else "bf"))
+            raise RibError(f"{name}: expected one of {', '.join(full)}, got {value!r}; did you mean {name}={meant}?")
+    evaluation = getattr(config, "evaluation", None)
+    if evaluation is not None and evaluation.precision not in SCORING_PRECISIONS:
+        close = nearest(evaluation.precision, SCORING_PRECISIONS, "evaluation.precision=")
+        expected = ", ".join(SCORING_PRECISIONS)
+        raise RibError(f"evaluation.precision: expected one of {expected}, got {evaluation.precision!r}{close}")
 
 
 def _check_figures(figures: FiguresConfig, has_dashboard: bool) -> None:

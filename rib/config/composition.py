@@ -20,6 +20,7 @@ from rib.config.shipped import conf_dir, shipped_nodes
 from rib.config.slips import tidy
 from rib.config.unchecked import CONFIG_ERRORS, compose_node, search_path
 from rib.errors import RibError
+from rib.runtime.console import say_once
 
 
 def compose(*overrides: str) -> Config:
@@ -74,6 +75,8 @@ def check_command(cfg: DictConfig, schema: type[C]) -> C:
 def _with_given(config: C, overrides: Iterable[str]) -> C:
     """Return a copy of a config that adds the options set by overrides to ``given``, its list of user-set options."""
     names = [override.partition("=")[0].lstrip("+") for override in overrides]
+    if 0 in (getattr(config, "epochs", None), getattr(config, "steps", None)):
+        say_once("warning: epochs=0 or steps=0 trains nothing: the result is the pretrained model, with RI 0.00")
     given: list[str] = getattr(config, "given")  # noqa: B009 - all schemas of commands that make runs have it
     return cast("C", replace(cast("Any", config), given=sorted({*given, *names})))
 

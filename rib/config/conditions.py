@@ -156,7 +156,7 @@ def quote_filters(arguments: Sequence[str]) -> list[str]:
         elif name == "where":
             inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
             conditions.append(inner)
-        elif name in LISTS and "," in value and value[:1] not in "[\"'":
+        elif name in LISTS and "," in value.rstrip(",") and value[:1] not in "[\"'":
             kept.append(f"{name}=[{value}]")
         else:
             kept.append(argument)

@@ -53,6 +53,10 @@ _FIRST = {
 """File of a config group whose comments and defaults are read first."""
 
 
+RECIPE = {"epochs": "epochs", "optimizer.lr": "lr", "optimizer.warmup_steps": "warmup_steps"}
+"""Options whose default is a value of ``recipe``, by the kind of data."""
+
+
 @dataclass(frozen=True)
 class Option:
     """An option of a command.
@@ -117,6 +121,19 @@ def file_options(group: str, name: str) -> dict[str, Option]:
         name: File in it, without its ending.
     """
     return _read(Path(conf_dir(), group, f"{name}.yaml"), "" if group in GLOBAL else f"{group}.")
+
+
+def default_of(option: Option) -> str:
+    """Return the default of an option in words: of one that the recipe sets, its values for both kinds of data.
+
+    Args:
+        option: Of any command.
+    """
+    if option.name not in RECIPE or option.default != "null":
+        return option.default
+    known = options_of("train")
+    real, toy = (known[f"recipe.{kind}.{RECIPE[option.name]}"].default for kind in ("user", "mini"))
+    return f"null: {real} on real data, {'a tenth of all steps' if toy == 'null' else toy} on toy data"
 
 
 def header(file: Path) -> list[str]:

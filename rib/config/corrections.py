@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rib.config.aliases import ALIASES, CHOICES, Alias
-from rib.config.conf_comments import options_of
+from rib.config.conf_comments import COMMANDS, options_of
 from rib.config.shipped import options, shipped_nodes
 from rib.config.spelling import for_shell, spell_text
 
@@ -78,6 +78,38 @@ def correct(command: str, key: str, value: str, arguments: Sequence[str] = ()) -
     if close and close[0] not in known:
         return _alias(command, aliases[close[0]], value)
     return _known(command, close[0], value) if close else None
+
+
+def elsewhere(command: str, key: str) -> str | None:
+    """Return the text "; it is an option of rib benchmark" for the option of another command; None if none has it.
+
+    Args:
+        command: Name of the command that has no such option, ``train``.
+        key: Name of the option as the user wrote it.
+    """
+    name, known = normalise(key), options_of(command)
+    if name in known or name in ALIASES[command] or difflib.get_close_matches(name, list(known), n=1, cutoff=0.85):
+        return None
+    owners = [f"rib {other}" for other in COMMANDS if name in options_of(other)]
+    if not owners:
+        return None
+    return f"; it is an option of {', '.join(owners[:-1])}{' and ' * (len(owners) > 1)}{owners[-1]}"
+
+
+def choose_each(group: str, value: str) -> str | None:
+    """Return the argument that sweeps over files of a config group, ``dataset=imagenet_r,imagenet_a``.
+
+    Args:
+        group: Folder of ``conf/``, ``dataset``.
+        value: Names with commas between them, each of which may be misspelt; None is returned if one resembles no file.
+    """
+    names = [_choice(group, item) for item in split(value)]
+    return None if None in names else f"{'+' * (group == 'method')}{group}={','.join(map(str, names))}"
+
+
+def is_named(group: str, value: str) -> bool:
+    """Return True if a config group has a file of a name, or of what the name is short for (``R``)."""
+    return normalise(value) in (*options(group), *CHOICES.get(group, {}))
 
 
 def choose(group: str, value: str) -> Correction | None:

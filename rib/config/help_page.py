@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rib.config.conf_comments import Option, examples, options_of, summary
+from rib.config.conf_comments import Option, default_of, examples, options_of, summary
 from rib.config.shipped import conf_dir, options
 
 MAIN: dict[str, tuple[str, ...]] = {
@@ -128,7 +128,8 @@ def program_name(command: str) -> str:
 
 
 def _row(option: Option) -> tuple[str, str]:
-    default = "" if option.default in ("null", "???", "none (plain fine-tuning)") else f" (default {option.default})"
+    hidden = default_of(option) in ("null", "???", "none (plain fine-tuning)")
+    default = "" if hidden else f" (default {default_of(option)})"
     return option.argument, f"{option.meaning}{default}"
 
 

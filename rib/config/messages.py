@@ -15,7 +15,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from rib.config.command_schema import CKAConfig
 from rib.config.conf_comments import options_of
-from rib.config.corrections import FLAGS, Correction, choose, correct, selected_methods
+from rib.config.corrections import FLAGS, Correction, choose, correct, elsewhere, is_named, selected_methods
 from rib.config.schema import Config
 from rib.config.shipped import conf_dir, shipped_nodes
 from rib.config.slips import explain_syntax
@@ -43,7 +43,7 @@ def explain(error: Exception, command: str = "train", arguments: Sequence[str] =
         file = str(error.missing_cfg_file)
         group, _, name = file.rpartition("/") if file.startswith("hydra/") else file.partition("/")
         if group:
-            return _explain_choice(group, name, error.options)
+            return _explain_choice(command, group, name, error.options)
     if text.startswith("Config group override must be"):  # Hydra 1.3 has no error class for this one (model=null)
         return _explain_no_name(command, arguments)
     if found := re.search(r"Could not load '(\w+)/", text):
@@ -78,6 +78,8 @@ def with_correction(error: RibError, command: str, arguments: Sequence[str]) -> 
         for argument in arguments:
             key, _, value = argument.partition("=")
             if key.lstrip("+") == error.option or key.lstrip("+").startswith(f"{error.option}."):
+                if other := elsewhere(command, key):
+                    return RibError(f"{error.option}: there is no such option of rib {command}{other}")
                 meant = correct(command, key.lstrip("+"), value, arguments)
                 return RibError(f"{error.option}: there is no such option{meant.hint}") if meant else error
     return error
@@ -139,10 +141,12 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _explain_choice(group: str, name: str, known: Sequence[str]) -> str:
+def _explain_choice(command: str, group: str, name: str, known: Sequence[str]) -> str:
     """Explain that a config group has no file of a name."""
     every = f"rib {_LISTED.get(group, f'options {group}')}"
     listed = f"; known: {', '.join(known)}" if len(known) <= SHORT else f"; `{every}` shows all"
+    if group == "data" and is_named("dataset", name) and (meant := correct(command, "dataset", name)):
+        return f"data={name}: data is the folder and the loading of images{meant.hint}"
     if group in ("data", "paths"):
         option = "data.root" if group == "data" else "paths.runs"
         return f"{group}={name}: expected options of this group by their names; did you mean {option}={name}?"
@@ -186,6 +190,8 @@ def _explain_missing(command: str, key: str, arguments: Sequence[str]) -> str:
         return f"{key}: method {methods[key]} is not selected; add +method={methods[key]}"
     if key in options_of(command) and key.startswith("logger."):
         return f"{key}: this logger has no such option; add logger=wandb"
+    if other := elsewhere(command, key):
+        return f"{key}: there is no such option of rib {command}{other}"
     if meant := correct(command, key, value, arguments):
         return f"{key}: there is no such option{meant.hint}"
     candidates = [*_all_keys(), *methods, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rib.config.aliases import ALIASES
 from rib.config.conf_comments import COMMANDS, options_of
-from rib.config.corrections import Correction, choose, correct, normalise, of_library
+from rib.config.corrections import Correction, correct, elsewhere, normalise, of_library
+from rib.config.several import explain_several, join_values, warn_of_empty_method
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, parses, spell_override
 from rib.errors import RibError, nearest
@@ -75,6 +76,7 @@ def tidy(command: str, arguments: Sequence[str]) -> list[str]:
         raise RibError(_explain_pieces(command, wrong))
     for argument in arguments:
         _check_group(command, argument, arguments)
+        warn_of_empty_method(argument)
     return normalise_arguments(arguments)
 
 
@@ -122,7 +124,7 @@ def explain_syntax(command: str, argument: str, several: bool = False) -> str:
     """
     key, equals, value = argument.partition("=")
     if several:
-        return _explain_several(command, argument, key, value)
+        return explain_several(command, argument)
     if (plain := _without_typography(argument)) != argument:
         meant = _corrected(command, plain)
         return f"{argument}: expected plain quotes, hyphens and spaces, without any around =; write {meant}"
@@ -153,26 +155,6 @@ def explain_syntax(command: str, argument: str, several: bool = False) -> str:
     quoted = Correction((spell_override(_name(command, key), value),))
     signs = " ".join(dict.fromkeys(sign for sign in value if not re.match(r"[\w ./:+%@?|$*-]", sign, re.ASCII)))
     return f"{argument}: Hydra needs quotes around a text with {signs or 'such a form'}; write {quoted}"
-
-
-def _explain_several(command: str, argument: str, key: str, value: str) -> str:
-    """Explain how to give several values: as a list, as a sweep, or as a text."""
-    if re.fullmatch(r"\d+,\d+", value) and options_of(command).get(key.lstrip("+")) and "." in key:
-        decimal = Correction((f"{key}={value.replace(',', '.')}",))
-        return f"{argument}: several values need -m (a sweep), and decimals a point: write {decimal}"
-    sweep = f"; -m {for_shell([argument])} runs one after the other"
-    if key.lstrip("+") == "method":
-        stacked = choose("method", f"[{value}]") or Correction((f"+method=[{value}]",))
-        return f"{argument}: {stacked} stacks them{sweep}"
-    if key in options_of(command) and not options_of(command)[key].default.startswith("["):
-        option = options_of(command)[key]
-        plain = option.group or re.fullmatch(r"[\d.e+-]+|true|false", option.default) or "lr" in key
-        text = "" if plain else f"; a text with commas is {for_shell([spell_override(key, value)])}"
-        return f"{argument}: several values need -m (a sweep){sweep}{text}"
-    if key in options_of(command):
-        return f"{argument}: expected a list; did you mean {for_shell([f'{key}=[{value}]'])}?"
-    listed, text = for_shell([f"{key}=[{value}]"]), for_shell([spell_override(key, value)])
-    return f"{argument}: several values need -m (a sweep); write a list as {listed}, a text as {text}"
 
 
 def _pieces(command: str, arguments: Sequence[str]) -> Iterator[Piece]:
@@ -220,6 +202,8 @@ def _continued(command: str, rest: Sequence[str], arguments: Sequence[str]) -> P
     """Read ``NAME=VALUE``, and what belongs to it where its value contains spaces: ``epochs= 3``, ``x=[a, b]``."""
     key, _, value = rest[0].partition("=")
     words = _plain_words(rest[1:], len(rest))
+    if words and value and (value.endswith(",") or normalise(key) in LISTS) and not re.search(r"[/\[{]", value):
+        return Piece((rest[0], *words), join_values(command, key, [value, *words], arguments))
     if not words or (value and "/" not in value and _is_name(words[0])):
         return Piece((rest[0],), right=True)
     size = 1
@@ -302,7 +286,8 @@ def _explain_pieces(command: str, wrong: Sequence[Piece]) -> str:
                 return f"{word}: this option needs a value, {name}=VALUE; `rib options {name.lstrip('+')}` explains it"
             close = nearest(normalise(word), [*options_of(command), *ALIASES[command]]) if len(word) > 5 else ""
             what = "there is no such option" if word[0] in DASHES else "options are given as NAME=VALUE"
-            return f"{word}: {what}{close}; `rib options` lists all"
+            other = elsewhere(command, word.lstrip(DASHES))
+            return f"{word}: {what}{other or f'{close}; `rib options` lists all'}"
     arguments = tuple(argument for piece in wrong if piece.meant for argument in piece.meant.arguments)
     notes = dict.fromkeys(piece.meant.note for piece in wrong if piece.meant and piece.meant.note)
     given = " ".join(word for piece in wrong for word in piece.words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from rib.config.schema import MINI
 from rib.data.worlds import kind_of
@@ -33,7 +34,7 @@ def warn_before(models: Iterable[str], root: str | None) -> None:
     real = [name for name in names if not is_toy(name)]
     if root is None and real:
         say_once(f"warning: {_say_toy_data(real)}; for real data give {REAL_DATA}")
-    if root is not None and toy:
+    if root is not None and toy and Path(root).expanduser().is_dir():  # a missing folder is an error of its own
         say_once(f"warning: {_say_toy_model(toy, root)}")
 
 

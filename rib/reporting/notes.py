@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
+
+from rib.config.shipped import shipped_nodes
 
 Notes = Mapping[str, float]
 
@@ -22,6 +25,24 @@ def describe_notes(notes: Notes) -> list[str]:
     return lines + [f"{name}: {value:.4g}" for name, value in left.items()]
 
 
+def describe_alpha(method: str, options: Mapping[str, Any], notes: Notes) -> list[str]:
+    """Return a sentence with the alpha of each interpolation in a run that did not choose it by accuracy.
+
+    Args:
+        method: ``method`` of metrics.json, ``lwf+wise_ft``.
+        options: ``options`` of metrics.json, those that are not default.
+        notes: ``notes`` of metrics.json.
+    """
+    if "wise_ft.chosen_alpha" in notes:
+        return []
+    return [
+        f"{title} used alpha {options.get(f'method.{name}.alpha', shipped_nodes('method')[name]['alpha']):g} "
+        "(0: the pretrained weights, 1: the fine-tuned ones)"
+        for name, title in (("wise_ft", "WiSE-FT"), ("fisher_merge", "Fisher-weighted merging"))
+        if name in method.split("+")
+    ]
+
+
 def _percent(share: float) -> str:
     """Format a fraction with two significant digits, ``0.2 %``, or as a whole number of percent."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
@@ -34,13 +55,16 @@ def _ewc(notes: Notes) -> list[str]:
         some = f"{_percent(share)} of EWC's penalty weights were" if share else "None of EWC's penalty weights was"
         lines.append(f"{some} capped for stability")
     mean, error = notes.get("fisher_mean"), notes.get("fisher_error")
-    found = [f"mean Fisher {mean:.2g}"] if mean is not None else []
-    found += [f"relative sampling error {_percent(error)}"] if error is not None else []
-    if "lambda" in notes:
-        about = f" ({', '.join(found)})" if found else ""
-        lines.append(f"EWC's penalty strength lambda was {notes['lambda']:.4g}{about}")
-    elif found:
-        lines.append(f"EWC's Fisher information: {', '.join(found)}")
+    sampling = f"relative sampling error {_percent(error)}" if error is not None else ""
+    if "lambda" in notes and mean is not None:
+        strength = notes["lambda"] * mean
+        lines.append(
+            f"EWC's penalty strength lambda was {notes['lambda']:.4g}: method.ewc.strength={strength:.4g} divided by "
+            f"the mean Fisher {mean:.2g}{f' ({sampling})' if sampling else ''}"
+        )
+    elif mean is not None or sampling:
+        found = [f"mean Fisher {mean:.2g}"] if mean is not None else []
+        lines.append(f"EWC's Fisher information: {', '.join([*found, *([sampling] if sampling else [])])}")
     return lines
 
 

@@ -10,7 +10,7 @@ from rib.data.worlds import title_of
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import cost_line, percent, points, with_interval, world
 from rib.reporting.layout import FittedTable, output
-from rib.reporting.notes import describe_notes
+from rib.reporting.notes import describe_alpha, describe_notes
 from rib.runs.spec import PRETRAINED
 from rib.runtime.files import write_atomically
 from rib.schemas.metrics import Improvement, IntervalInPoints, Metrics
@@ -88,6 +88,7 @@ def show_run(metrics: Metrics, folder: Path) -> None:
         console.print(curve_table(metrics), "")
     console.print(run_table(metrics))
     lines = [cost_line(metrics), *describe_notes(metrics["notes"])]
+    lines += describe_alpha(metrics["method"], metrics["options"], metrics["notes"])
     if held_out := metrics.get("held_out"):
         accuracy = f"{100 * held_out['before']:.2f} % before, {100 * held_out['after']:.2f} % after"
         lines.append(f"{held_out['num_images']} images held out of the source: {accuracy}")

@@ -34,9 +34,17 @@ def models_page(arguments: Sequence[str], columns: int) -> str:
     rows = [
         (name, _text(name)) for name in sorted(options("model"), key=lambda n: (n in ANY, not n.startswith("mini")))
     ]
-    rows = [(name, text) for name, text in rows if all(_matches(word, f"{name} {text}") for word in words)]
+    for ending in (r"(?![a-z])", ""):  # whole words first: `mini` is not meant to find "minimisation"
+        found = [(name, text) for name, text in rows if all(_matches(word, name, text, ending) for word in words)]
+        if found:
+            break
+    rows = found
     if not rows:
-        close = nearest(words[0], options("model")) or f"; search timm and open_clip with rib models {words[0]} --all"
+        close = (
+            nearest(words[0], options("model"))
+            or _nearest_part(words[0])
+            or f"; search timm and open_clip with rib models {words[0]} --all"
+        )
         raise RibError(f"{' '.join(words)}: no model in conf/model matches{close}")
     foot = "`rib train model=NAME` takes one; `rib models PATTERN --all` searches timm and open_clip"
     return "\n".join([*definitions(rows, columns), "", *textwrap.wrap(foot, columns)])
@@ -83,5 +91,15 @@ def _libraries(words: Sequence[str]) -> str:
     return "\n".join(" ".join(arguments) for arguments in found)
 
 
-def _matches(word: str, text: str) -> bool:
-    return word.lower() in text.lower() or ("*" in word and fnmatch(text.split()[0].lower(), word.lower()))
+def _matches(word: str, name: str, text: str, ending: str) -> bool:
+    """Return True if a word is in a model's name, or begins a word of its description that ends in `ending`."""
+    if "*" in word:
+        return fnmatch(name.lower(), word.lower())
+    return word.lower() in name.lower() or bool(re.search(rf"(?<![a-z]){re.escape(word)}{ending}", text, re.I))
+
+
+def _nearest_part(word: str) -> str:
+    """Return the hint at the most similar beginning of a network's name: ``vit_base`` for ``vit_bse``."""
+    parts = word.count("_") + 1
+    names = {str(node.get("architecture", "")) for node in shipped_nodes("model").values()}
+    return nearest(word, {"_".join(name.split("_")[:parts]) for name in names} - {""}, "rib models ")

@@ -11,11 +11,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from rib.config.aliases import ALIASES
-from rib.config.conf_comments import COMMANDS, Option, examples, file_options, options_of, summary
+from rib.config.conf_comments import COMMANDS, Option, default_of, examples, file_options, options_of, summary
 from rib.config.help_page import definitions, example_lines
 from rib.config.shipped import conf_dir, options
 from rib.errors import RibError
 from rib.terminal.option_keys import keys_of
+
+LEGEND = (
+    "training key: another value makes a new run; score key: another value scores the same weights again; options "
+    "without a key change no number. A repeated command finds its result by these keys."
+)
 
 GROUPS = ("model", "dataset", "method", "suite", "optimizer", "trainer", "logger", "study", "experiment", "analysis")
 
@@ -32,7 +37,7 @@ def options_page(arguments: Sequence[str], columns: int) -> str:
         RibError: If there is no such option; the message has the nearest one.
     """
     if not arguments:
-        return _list("Options of rib train", options_of("train"), columns)
+        return _list("Options of rib train", options_of("train"), columns, everywhere=True)
     return "\n\n".join(_page_of(argument, columns) for argument in arguments)
 
 
@@ -42,7 +47,7 @@ def _page_of(argument: str, columns: int) -> str:
     every = _every()
     if name in every and not every[name].group:
         # lr is an option of pretrain, and what many call optimizer.lr
-        other = ALIASES["train"].get(name) if name not in options_of("train") else None
+        other = ALIASES["train"].get(name) if name not in options_of("benchmark") else None
         meant = [every[_meant(name, every)]] if other else []
         return "\n\n".join(_in_full(option, columns) for option in [*meant, every[name]])
     for group in ("method", *GROUPS):
@@ -55,7 +60,7 @@ def _page_of(argument: str, columns: int) -> str:
         more = "; `rib methods` lists them" if name == "method" else ""
         return _list(f"Options of the group {name}{more}", found, columns) + _wrap(listed, columns)
     if name in COMMANDS:
-        return _list(f"Options of rib {name}", options_of(name), columns)
+        return _list(f"Options of rib {name}", options_of(name), columns, everywhere=True)
     pattern = name.lower()
     found = {n: option for n, option in every.items() if fnmatch(n, pattern) or (len(pattern) > 2 and pattern in n)}
     if not found:
@@ -87,7 +92,10 @@ def _meant(name: str, every: Mapping[str, Option]) -> str:
             if words and words[-1] in every:
                 return words[-1]
     names = [*every, *GROUPS, *COMMANDS, *options("method"), *(name.rpartition(".")[2] for name in every)]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    names += ALIASES["train"]
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
+    if close and close[0] in ALIASES["train"] and close[0] not in every:
+        close = [_meant(close[0], every)]
     hint = f"; did you mean {close[0]}?" if close else "; `rib options` lists those of rib train"
     raise RibError(f"{name}: there is no such option, command or method{hint}")
 
@@ -105,30 +113,49 @@ def _file(group: str, name: str, columns: int) -> str:
     return "\n".join([*lines, "", _list(f"Options of {name}", found, columns) if found else "It has no options."])
 
 
-def _list(title: str, found: Mapping[str, Option], columns: int) -> str:
-    """Return options with meaning, default and keys; the commands that most of them are options of are in the title."""
+def _list(title: str, found: Mapping[str, Option], columns: int, everywhere: bool = False) -> str:
+    """Return options with meaning, default and keys; the commands that most of them are options of are in the title.
+
+    With `everywhere` no commands are told: the list is that of one command.
+    """
     found = {name: option for name, option in found.items() if option.default != "default"}
     takers = {name: tuple(_commands(name)) for name in found}
     common = Counter(takers.values()).most_common(1)[0][0]
-    rows = [(o.argument, _text(o, "" if takers[n] == common else f"in {_rib(takers[n])}")) for n, o in found.items()]
-    return "\n".join([*textwrap.wrap(f"{title} (in {_rib(common)})", columns), *definitions(rows, columns)])
+    rows = [
+        (o.argument, _text(o, "" if everywhere or takers[n] == common else _few(takers[n]))) for n, o in found.items()
+    ]
+    lines = [*textwrap.wrap(title if everywhere else f"{title} ({_few(common)})", columns), *definitions(rows, columns)]
+    legend = ["", *textwrap.wrap(LEGEND, columns)] if any(" key" in text for _, text in rows) else []
+    return "\n".join([*lines, *legend])
 
 
 def _text(option: Option, commands: str) -> str:
     """Return the meaning of an option, with its default and keys in parentheses."""
-    default = f"default {option.default}" if option.default != "???" else "no default"
-    more = [default, commands, str(keys_of(option.name)) if _is_of_run(option) else ""]
+    default = f"default {default_of(option)}" if option.default != "???" else "no default"
+    keys = keys_of(option.name) if _is_of_run(option) else None
+    more = [default, commands, str(keys) if keys and (keys.training or keys.score) else ""]
     return f"{option.meaning} ({'; '.join(part for part in more if part)})"
 
 
 def _in_full(option: Option, columns: int) -> str:
-    """Return everything about one option."""
+    """Return everything about one option, apart for commands in which it means something else."""
+    meanings: dict[Option, list[str]] = {}
+    for command in _commands(option.name):
+        meanings.setdefault(options_of(command)[option.name], []).append(command)
+    blocks = [_block(meaning, commands, columns) for meaning, commands in meanings.items()]
+    legend = textwrap.wrap(LEGEND, columns) if any(map(_is_of_run, meanings)) else []
+    return "\n\n".join([*blocks, *(["\n".join(legend)] if legend else [])])
+
+
+def _block(option: Option, commands: Sequence[str], columns: int) -> str:
+    """Return what an option means in some commands: its meaning and default, and its keys."""
     keys = keys_of(option.name)
-    key = f"{keys}{f' ({keys.reason})' if keys.reason else ''}" if _is_of_run(option) else "no key of a run"
+    of_run = _is_of_run(option) and {"train", "benchmark", "search", "evaluate"} & {*commands}
+    key = f"{keys}{f' ({keys.reason})' if keys.reason else ''}" if of_run else "no key of a run"
     rows = [
         ("meaning", option.meaning),
-        ("default", option.default if option.default != "???" else "none, it must be given"),
-        ("commands", _rib(_commands(option.name))),
+        ("default", default_of(option) if option.default != "???" else "none, it must be given"),
+        ("commands", _rib(commands)),
         ("key", key),
     ]
     defaults = [(f"{g}={n}", o[option.name].default) for g, n, o in _files(option.name) if option.name in o]
@@ -155,6 +182,14 @@ def _rib(commands: Sequence[str]) -> str:
     """Return the names of commands as ``rib train, benchmark and search``."""
     *first, last = commands
     return f"rib {', '.join(first)} and {last}" if first else f"rib {last}"
+
+
+def _few(commands: Sequence[str]) -> str:
+    """Return the names of commands, of more than half by those that are left out: ``every command but data``."""
+    others = [command for command in COMMANDS if command not in commands]
+    if len(others) >= len(commands) or len(others) > 2:
+        return f"in {_rib(commands)}"
+    return f"every command but {' and '.join(others)}" if others else "every command"
 
 
 def _wrap(text: str, columns: int) -> str:

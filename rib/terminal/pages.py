@@ -15,7 +15,7 @@ PAGES = {
     "options": "what can be set, with meaning, default and key: rib options [ewc | model | data.* | optimizer.lr]",
     "methods": "all methods with their main options: rib methods [PATTERN]",
     "models": "all models with pretraining and size: rib models [PATTERN]; --all: timm's and open_clip's too",
-    "version": "versions of rib and of what it stands on, and the device",
+    "version": "versions of rib, torch, lightning, timm, ... and the device",
 }
 """Subcommands that are no commands of their own, with what they show."""
 

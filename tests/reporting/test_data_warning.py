@@ -72,16 +72,22 @@ def test_a_real_model_on_toy_data_is_warned_of_before_and_after(ask_for, capsys)
     assert "warning" not in printed.err + printed.out
 
 
-def test_a_small_model_on_real_data_says_what_it_is(capsys, monkeypatch):
-    warn_before(["mini_small"], "/data")
+def test_a_small_model_on_real_data_says_what_it_is(capsys, monkeypatch, tmp_path):
+    root = str(tmp_path)
+    warn_before(["mini_small"], root)
     said = capsys.readouterr().err
     assert said.startswith("warning: mini_small is a small model that rib ships for its toy data")
-    assert "for /data choose a real one, such as model=clip_laion2b" in said
+    assert f"for {root} choose a real one, such as model=clip_laion2b" in said
     assert "data.root=mini" not in said
-    monkeypatch.setenv("RIB_DATA", "/data")
+    monkeypatch.setenv("RIB_DATA", root)
     say_once.cache_clear()
-    warn_before(["mini_small"], "/data")
+    warn_before(["mini_small"], root)
     assert "or run on the toy data with data.root=mini (RIB_DATA is set)" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_the_only_message(capsys, tmp_path):
+    warn_before(["mini_small"], str(tmp_path / "nothing"))
+    assert capsys.readouterr().err == ""
 
 
 def test_models_that_belong_to_their_data_are_not_warned_of(capsys):

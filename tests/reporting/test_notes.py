@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import rib
-from rib.reporting.notes import SENTENCES, describe_notes
+from rib.reporting.notes import SENTENCES, describe_alpha, describe_notes
 
 FOLDERS = ("methods", "training")
 
@@ -40,7 +40,8 @@ def test_every_note_of_the_source_begins_like_one_that_has_words():
             {"ewc.capped_share": 0.002, "ewc.fisher_error": 0.07, "ewc.fisher_mean": 0.0052, "ewc.lambda": 191.5},
             [
                 "0.2 % of EWC's penalty weights were capped for stability",
-                "EWC's penalty strength lambda was 191.5 (mean Fisher 0.0052, relative sampling error 7 %)",
+                "EWC's penalty strength lambda was 191.5: method.ewc.strength=0.9958 divided by the mean Fisher 0.0052 "
+                "(relative sampling error 7 %)",
             ],
         ),
         (
@@ -85,3 +86,12 @@ def test_notes_are_sentences(notes, sentences):
     if sentences is None:  # a user's own method
         sentences = ["100 % of EWC's penalty weights were capped for stability", "mine.share: 0.1235"]
     assert describe_notes(notes) == sentences
+
+
+def test_an_alpha_that_was_not_chosen_is_told():
+    (told,) = describe_alpha("lwf+wise_ft", {}, {})
+    assert told.startswith("WiSE-FT used alpha 0.5 (0: the pretrained weights")
+    assert "alpha 0.3 " in describe_alpha("wise_ft", {"method.wise_ft.alpha": 0.3}, {})[0]
+    assert "alpha 0.25 " in describe_alpha("fisher_merge", {"method.fisher_merge.alpha": 0.25}, {})[0]
+    assert describe_alpha("wise_ft", {}, {"wise_ft.chosen_alpha": 0.4}) == []
+    assert describe_alpha("ewc", {"method.ewc.strength": 3.0}, {}) == []
