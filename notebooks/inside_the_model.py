@@ -96,6 +96,5 @@ ax.grid(lw=0.4, alpha=0.5)
 # %%
 for method, one in found.items():
     least = one.table.loc[one.table["cka"].idxmin()]
-    print(
-        f"{method}: RI {runs[method].ri.value:+.2f} points, mean CKA {one.mean:.3f}, least {least['cka']:.3f} at {least['layer']}"
-    )
+    ri = runs[method].ri.value
+    print(f"{method}: RI {ri:+.2f} points, mean CKA {one.mean:.3f}, least {least['cka']:.3f} at {least['layer']}")
