@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rib.errors import RibError
 from rib.reporting.selection import Names, NoMatchError, Where, select_runs
+from rib.results.arguments import explained
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
 from rib.results.found_runs import FoundRuns
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "find_runs", "finetune", "load", "score"]
 
 
+@explained
 def finetune(
     method: str | Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     /,
@@ -91,6 +93,7 @@ def finetune(
     return FinishedRun(run, metrics)
 
 
+@explained
 def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suite: str | None = None) -> FinishedRun:
     """Return a finished run by its folder or its key.
 
@@ -112,6 +115,7 @@ def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suit
     return FinishedRun.open(find_run(run, runs), suite)
 
 
+@explained
 def find_runs(
     *,
     method: Names = None,
@@ -160,6 +164,7 @@ def find_runs(
     return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store)
 
 
+@explained
 def compare(
     first: str | Path | Run | FinishedRun,
     second: str | Path | Run | FinishedRun,
@@ -187,6 +192,7 @@ def compare(
     return RunComparison(load(first, runs=runs, suite=suite), load(second, runs=runs, suite=suite))
 
 
+@explained
 def score(
     model: nn.Module,
     *overrides: str,
