@@ -144,7 +144,7 @@ def find_runs(
         runs: The run store.
 
     Returns:
-        The runs, sorted by source, model, method, options and seed; empty if none matches.
+        The runs, sorted by source, model, method, options and seed; empty if none matches, and then it shows why.
 
     Raises:
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
@@ -152,16 +152,17 @@ def find_runs(
     store = find_store(runs)
     # A run that was scored on several suites is found once for each that is asked for.
     results = [(run, m) for run in store.finished() for m in (run.all_metrics() if suite else [run.metrics()]) if m]
+    found, reason = [], ""
     try:
-        found = select_runs(results, model, method, source, seed, where, suite, kind=f"runs in {store.root}")
-    except NoMatchError:
-        found = []
+        found = select_runs(results, model, method, source, seed, where, suite, f"runs in {store.root}", singular=True)
+    except NoMatchError as none:
+        reason = str(none)
 
     def order(result: Result) -> list[str]:
         m = result[1]
         return [str(value) for value in (m["source"], m["model"], m["method"], m["options"], m["seed"])]
 
-    return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store)
+    return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store, reason)
 
 
 @explained

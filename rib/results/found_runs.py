@@ -28,11 +28,13 @@ class FoundRuns(Sequence[FinishedRun]):
     Args:
         runs: The runs.
         store: The store that holds them.
+        reason: Sentence on why there is none; shown with an empty sequence.
     """
 
-    def __init__(self, runs: Iterable[FinishedRun], store: RunStore) -> None:
+    def __init__(self, runs: Iterable[FinishedRun], store: RunStore, reason: str = "") -> None:
         self._runs = list(runs)
         self._store = store
+        self._reason = reason
 
     @overload
     def __getitem__(self, index: int) -> FinishedRun: ...
@@ -67,7 +69,7 @@ class FoundRuns(Sequence[FinishedRun]):
         return pd.DataFrame(rows, columns=columns).set_index("key")
 
     def __repr__(self) -> str:
-        lines = [f"<FoundRuns: {_count(self)} in {self._store.root}>"]
+        lines = [f"<FoundRuns: {_count(self)} in {self._store.root}{f'; {self._reason}' * bool(self._reason)}>"]
         return "\n  ".join([*lines, *(repr(run) for run in self._runs[:SHOWN]), *self._more()])
 
     def _more(self) -> list[str]:
@@ -77,6 +79,7 @@ class FoundRuns(Sequence[FinishedRun]):
         kinds = dict.fromkeys(world(run.metrics) for run in self._runs)
         models = [run.metrics["model"] for run in self._runs if run.metrics["data"]["kind"] == "mini"]
         lines = [*(["; ".join(kinds)] if kinds else []), *filter(None, [warning_after(models, "mini")])]
+        lines += [self._reason] if self._reason else []
         rows = [_cells(run) for run in self._runs[:SHOWN]]
         rows += [(text, *[""] * (len(HEADERS) - 1)) for text in self._more()]
         return display.page(f"{_count(self)} in {self._store.root}", lines, HEADERS, rows)

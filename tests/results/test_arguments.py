@@ -47,5 +47,5 @@ def test_a_type_error_from_inside_is_left_alone(monkeypatch):
         raise TypeError("of another function")
 
     monkeypatch.setattr(rib.api, "find_run", broken)
-    with pytest.raises(TypeError, match="^of another function$"):
+    with pytest.raises(TypeError, match=r"^of another function$"):
         rib.load("0")
