@@ -13,6 +13,7 @@ import rib.config
 from rib.config.schema import flat
 from rib.config.shipped import options as shipped_names
 from rib.config.shipped import shipped_nodes
+from rib.data.catalog import nearest_dataset
 from rib.data.worlds import catalog_of
 from rib.errors import RibError, nearest
 from rib.runs.recipe import RECIPE_OPTIONS
@@ -145,7 +146,8 @@ def _select(
     chosen = [(run, m) for run, m in found if any(_matches(v, p) for v in names_of(m) for p in wanted)]
     if unknown or not chosen:
         got = str(unknown[0]) or "nothing" if unknown else ", ".join(map(str, absent)) or "an empty list"
-        hint = nearest(str(unknown[0]), map(str, exist)) if unknown else ""
+        closest = nearest_dataset if name == "sources" else nearest
+        hint = closest(str(unknown[0]), map(str, exist)) if unknown else ""
         there = f"available: {', '.join(map(_show, known))}" if known else "there is none"
         one, several = name.removesuffix("s"), "suites" if name == "suite" else name
         # Every number may be a seed.

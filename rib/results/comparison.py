@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rib.data.catalog import Catalog
+from rib.data.catalog import Catalog, nearest_dataset
 from rib.data.worlds import catalog_of, title_of
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.metrics import Changes, Interval, robustness_interval
+from rib.metrics.few_images import small_sample_interval
 from rib.models.class_words import class_words
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import with_interval, world
@@ -94,7 +95,9 @@ class RunComparison:
     def _pair(self, dataset: str) -> PairedPredictions:
         if dataset not in self.datasets:
             known = ", ".join(self.datasets)
-            raise RibError(f"{dataset}: not scored in both runs{nearest(dataset, self.datasets)}; in both: {known}")
+            raise RibError(
+                f"{dataset}: not scored in both runs{nearest_dataset(dataset, self.datasets)}; in both: {known}"
+            )
         if dataset not in self._paired:
             models = self.first.predictions(dataset), self.second.predictions(dataset)
             self._paired[dataset] = self._pair_of(dataset, *models)
@@ -141,7 +144,10 @@ class RunComparison:
     def classes(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per class of a dataset that has images.
 
-        With few images in a class its interval is a rough guide; where no image differs, it is [0, 0].
+        A class may have few images, for which the intervals of `table` would be too narrow, or have no width where no
+        image differs. Those of classes are therefore computed with half an image added to each outcome (Agresti & Min
+        2005, `rib.metrics.few_images`). There are many classes: of those that do not differ, one in 20 has an
+        interval that excludes 0.
 
         Args:
             dataset: Name of a dataset that both runs were scored on.
@@ -157,10 +163,18 @@ class RunComparison:
         names = class_words(folders)
         labels = [int(label) for label in np.unique(pair.before.label)]
         rows = [
-            {"class": names[label], "folder": folders[label], **self._row(_part(pair, pair.before.label == label))}
+            {
+                "class": names[label],
+                "folder": folders[label],
+                **self._class_row(_part(pair, pair.before.label == label)),
+            }
             for label in labels
         ]
         return pd.DataFrame(rows).set_index("class")
+
+    def _class_row(self, pair: PairedPredictions) -> dict[str, float]:
+        interval = small_sample_interval(pair.changes(self._derived_from))
+        return {**self._row(pair), "low": interval.low, "high": interval.high}
 
     def images(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per image of a dataset.

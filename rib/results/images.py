@@ -12,10 +12,10 @@ import numpy as np
 
 import rib.config
 from rib.data import mini
-from rib.data.catalog import DatasetSpec, with_label_rule
+from rib.data.catalog import DatasetSpec, nearest_dataset, with_label_rule
 from rib.data.folders import find_folder
 from rib.data.worlds import cache_dir, catalog_of
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.models.class_words import class_words
 from rib.runs.measure import read_paths
 from rib.runs.predictions import Predictions
@@ -47,9 +47,8 @@ def check_scored(run: Run, metrics: Metrics, dataset: str) -> None:
     """
     if dataset not in metrics["scores"]:
         known = ", ".join(metrics["scores"])
-        raise RibError(
-            f"{run.folder.name} was not scored on {dataset}{nearest(dataset, metrics['scores'])}; scored: {known}"
-        )
+        hint = nearest_dataset(dataset, metrics["scores"])
+        raise RibError(f"{run.folder.name} was not scored on {dataset}{hint}; scored: {known}")
 
 
 def spec_of(dataset: str, metrics: Metrics) -> DatasetSpec:

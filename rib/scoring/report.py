@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from rib.data.catalog import nearest_dataset
 from rib.data.tree import ImageTree
 from rib.data.worlds import title_of
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.metrics.intervals import Interval
 from rib.reporting.formatting import with_interval, world_of
 from rib.reporting.layout import FittedTable, as_text
@@ -103,7 +104,9 @@ class Score:
         """
         if dataset not in self._predictions:
             known = ", ".join(self._predictions)
-            raise RibError(f"there is no score on {dataset}{nearest(dataset, self._predictions)}; scored: {known}")
+            raise RibError(
+                f"there is no score on {dataset}{nearest_dataset(dataset, self._predictions)}; scored: {known}"
+            )
         return self._predictions[dataset]
 
     def images(self, dataset: str) -> ImageTree:
