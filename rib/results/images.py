@@ -82,6 +82,8 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
     """
     import pandas as pd
 
+    from rib.reporting.frame import WholeFrame
+
     run, metrics = result
     spec = spec_of(dataset, metrics)
     paths = read_paths(store_of(run).root, metrics["scores"][dataset]["images"])
@@ -93,7 +95,7 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
         columns[f"predicted{suffix}"] = names[predictions.top5[:, 0]]
         columns[f"confidence{suffix}"] = predictions.confidence
         columns[f"correct{suffix}"] = predictions.correct
-    return pd.DataFrame(columns, index=pd.Index(paths, name="path"))
+    return WholeFrame(columns, index=pd.Index(paths, name="path"))
 
 
 def _folder(run: Run, metrics: Metrics, spec: DatasetSpec) -> Path | None:

@@ -163,8 +163,10 @@ def test_authors_rule_also_reads_mini_as_their_code_would():
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("val", "imagenet_val"), ("V2", "imagenet_v2"), ("ImageNet-V2", "imagenet_v2"), ("IN-R", "imagenet_r")]
-    + [("mini R", "imagenet_r"), ("object_net", "objectnet"), ("imagenet_sketsh", "imagenet_sketch"), ("xyz", None)],
+    [
+        *(("val", "imagenet_val"), ("V2", "imagenet_v2"), ("ImageNet-V2", "imagenet_v2"), ("IN-R", "imagenet_r")),
+        *(("mini R", "imagenet_r"), ("object_net", "objectnet"), ("imagenet_sketsh", "imagenet_sketch"), ("xyz", None)),
+    ],
 )
 def test_a_short_name_of_a_dataset_is_understood_in_the_message(name, meant):
     assert nearest_dataset(name, CLASSES) == (f"; did you mean {meant}?" if meant else "")
