@@ -24,23 +24,19 @@ import os
 import matplotlib.pyplot as plt
 import pandas as pd
 
+import rib
 from rib.analysis.cka import layer_cka
 from rib.analysis.drift import layer_drift
 from rib.analysis.figures import heat_figure
-from rib.config import compose
 from rib.config.command_schema import AnalyzeConfig, CKAConfig
-from rib.pipeline import finetune
 
 RUNS = os.environ.get("RIB_RUNS", "runs")
 
 # %%
-configs = {
-    method: compose("model=mini_large", "dataset=imagenet_r", f"+method={method}", f"paths.runs={RUNS}")
-    for method in ("finetune", "ewc")
+runs = {
+    method: rib.finetune(method, model="mini_large", dataset="imagenet_r", runs=RUNS) for method in ("finetune", "ewc")
 }
-runs = {method: finetune(config) for method, config in configs.items()}
-paths = configs["ewc"].paths
-{method: run.metrics()["robustness_improvement"]["value"] for method, run in runs.items()}
+pd.concat({method: run.table()["change"] for method, run in runs.items()}, axis=1).round(1)
 
 # %% [markdown]
 # ## CKA by layer
@@ -49,7 +45,7 @@ paths = configs["ewc"].paths
 # jackknife over disjoint batches; a bootstrap would draw images repeatedly, which increases CKA.
 
 # %%
-found = {method: layer_cka(CKAConfig(run=str(run.folder), images=500, paths=paths)) for method, run in runs.items()}
+found = {method: layer_cka(CKAConfig(run=str(run.folder), images=500)) for method, run in runs.items()}
 tables = {method: one.table.set_index("layer") for method, one in found.items()}
 pd.concat({method: table[["cka", "low", "high"]] for method, table in tables.items()}, axis=1).round(3)
 
@@ -80,7 +76,7 @@ heat_figure(one.arrays, one.metadata)
 # %%
 drift = pd.concat(
     {
-        method: pd.read_csv(layer_drift(AnalyzeConfig(run=str(run.folder), paths=paths))).set_index("layer")["drift"]
+        method: pd.read_csv(layer_drift(AnalyzeConfig(run=str(run.folder)))).set_index("layer")["drift"]
         for method, run in runs.items()
     },
     axis=1,
@@ -100,5 +96,5 @@ ax.grid(lw=0.4, alpha=0.5)
 # %%
 for method, one in found.items():
     least = one.table.loc[one.table["cka"].idxmin()]
-    ri = runs[method].metrics()["robustness_improvement"]["value"]
+    ri = runs[method].ri.value
     print(f"{method}: RI {ri:+.2f} points, mean CKA {one.mean:.3f}, least {least['cka']:.3f} at {least['layer']}")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rib.errors import RibError
 from rib.reporting.selection import Names, NoMatchError, Where, select_runs
+from rib.results.arguments import explained
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
 from rib.results.found_runs import FoundRuns
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "find_runs", "finetune", "load", "score"]
 
 
+@explained
 def finetune(
     method: str | Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     /,
@@ -91,6 +93,7 @@ def finetune(
     return FinishedRun(run, metrics)
 
 
+@explained
 def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suite: str | None = None) -> FinishedRun:
     """Return a finished run by its folder or its key.
 
@@ -112,6 +115,7 @@ def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suit
     return FinishedRun.open(find_run(run, runs), suite)
 
 
+@explained
 def find_runs(
     *,
     method: Names = None,
@@ -140,7 +144,7 @@ def find_runs(
         runs: The run store.
 
     Returns:
-        The runs, sorted by source, model, method, options and seed; empty if none matches.
+        The runs, sorted by source, model, method, options and seed; empty if none matches, and then it shows why.
 
     Raises:
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
@@ -148,18 +152,20 @@ def find_runs(
     store = find_store(runs)
     # A run that was scored on several suites is found once for each that is asked for.
     results = [(run, m) for run in store.finished() for m in (run.all_metrics() if suite else [run.metrics()]) if m]
+    found, reason = [], ""
     try:
-        found = select_runs(results, model, method, source, seed, where, suite, kind=f"runs in {store.root}")
-    except NoMatchError:
-        found = []
+        found = select_runs(results, model, method, source, seed, where, suite, f"runs in {store.root}", singular=True)
+    except NoMatchError as none:
+        reason = str(none)
 
     def order(result: Result) -> list[str]:
         m = result[1]
         return [str(value) for value in (m["source"], m["model"], m["method"], m["options"], m["seed"])]
 
-    return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store)
+    return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store, reason)
 
 
+@explained
 def compare(
     first: str | Path | Run | FinishedRun,
     second: str | Path | Run | FinishedRun,
@@ -187,6 +193,7 @@ def compare(
     return RunComparison(load(first, runs=runs, suite=suite), load(second, runs=runs, suite=suite))
 
 
+@explained
 def score(
     model: nn.Module,
     *overrides: str,

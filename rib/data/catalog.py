@@ -7,15 +7,15 @@ so that a command whose run is finished can return it without the seconds that i
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from rib.errors import RibError
+from rib.errors import RibError, nearest
 
 Rule = Literal["wnid", "number", "objectnet", "corruption"]
 
@@ -90,10 +90,31 @@ class Catalog:
 
     def __getitem__(self, name: str) -> DatasetSpec:
         if name not in self.specs:
-            close = difflib.get_close_matches(name, self.specs, n=1)
-            nearest = f"; did you mean {close[0]}?" if close else ""
-            raise RibError(f"there is no dataset {name}{nearest}; known: {', '.join(self.specs)}")
+            raise RibError(
+                f"there is no dataset {name}{nearest_dataset(name, self.specs)}; known: {', '.join(self.specs)}"
+            )
         return self.specs[name]
+
+
+def nearest_dataset(name: str, known: Iterable[str]) -> str:
+    """Return the text "; did you mean NAME?" with the dataset that a short or misspelt name stands for.
+
+    Args:
+        name: What the user wrote: ``val``, ``R``, ``ImageNet-V2``, ``imagenet_sketsh``.
+        known: Names of datasets.
+
+    Returns:
+        The end of a message, or an empty string if no name is similar.
+    """
+    names = list(known)
+    meant = [one for one in names if _core(one) == _core(name)]
+    return f"; did you mean {meant[0]}?" if meant else nearest(name, names)
+
+
+def _core(name: str) -> str:
+    """Return what distinguishes a dataset's name, ``v2`` of imagenet_v2, ImageNet-V2, IN-V2 and mini V2."""
+    words = re.findall("[a-z0-9]+", name.lower())
+    return "".join(words).removeprefix("imagenet").removeprefix("mini") if words[:1] != ["in"] else "".join(words[1:])
 
 
 CORRUPTIONS = (

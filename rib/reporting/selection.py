@@ -13,6 +13,7 @@ import rib.config
 from rib.config.schema import flat
 from rib.config.shipped import options as shipped_names
 from rib.config.shipped import shipped_nodes
+from rib.data.catalog import nearest_dataset
 from rib.data.worlds import catalog_of
 from rib.errors import RibError, nearest
 from rib.runs.recipe import RECIPE_OPTIONS
@@ -43,6 +44,7 @@ def select_runs(
     where: Where = None,
     suite: Names = None,
     kind: str = "runs",
+    singular: bool = False,
 ) -> list[Result]:
     """Select the runs that match all given filters.
 
@@ -55,6 +57,7 @@ def select_runs(
         where: Conditions on options, ``"optimizer.lr=0.001"`` or ``{"optimizer.lr": 0.001}``.
         suite: Suites that the runs were scored on.
         kind: Phrase for the runs in messages, ``fine-tuned runs in STORE``.
+        singular: Whether messages name the filters as `rib.find_runs` does, ``model``, and not ``models``.
 
     Returns:
         The matching runs, in their order; a run that has no such option matches no condition on it.
@@ -74,9 +77,9 @@ def select_runs(
     applied: list[str] = []
     for name, given, names_of in filters:
         if given is not None:
-            wanted = as_list(given)
-            found = _select(found, name, wanted, names_of, _describe_kind(kind, applied))
-            applied.append(_spell(name, wanted))
+            wanted, spelled = as_list(given), name.removesuffix("s") if singular else name
+            found = _select(found, name, wanted, names_of, _describe_kind(kind, applied), singular)
+            applied.append(_spell(spelled, wanted))
     return _select_where(found, rib.config.parse_conditions(where), kind, applied)
 
 
@@ -127,7 +130,12 @@ def options_of(run: Run, metrics: Metrics) -> dict[str, Any]:
 
 
 def _select(
-    found: Sequence[Result], name: str, wanted: Sequence[Any], names_of: Callable[[Metrics], list[Any]], kind: str
+    found: Sequence[Result],
+    name: str,
+    wanted: Sequence[Any],
+    names_of: Callable[[Metrics], list[Any]],
+    kind: str,
+    singular: bool,
 ) -> list[Result]:
     """Apply one filter by name."""
     known = list(dict.fromkeys(value for _, m in found for value in names_of(m)))
@@ -138,11 +146,15 @@ def _select(
     chosen = [(run, m) for run, m in found if any(_matches(v, p) for v in names_of(m) for p in wanted)]
     if unknown or not chosen:
         got = str(unknown[0]) or "nothing" if unknown else ", ".join(map(str, absent)) or "an empty list"
-        hint = nearest(str(unknown[0]), map(str, exist)) if unknown else ""
+        closest = nearest_dataset if name == "sources" else nearest
+        hint = closest(str(unknown[0]), map(str, exist)) if unknown else ""
+        there = f"available: {', '.join(map(_show, known))}" if known else "there is none"
+        one, several = name.removesuffix("s"), "suites" if name == "suite" else name
         # Every number may be a seed.
         raise (RibError if unknown and name != "seeds" else NoMatchError)(
-            f"{name}: expected {'suites' if name == 'suite' else name} with {kind}, got {got}; "
-            f"available: {', '.join(map(_show, known))}{hint}"
+            f"{one}: none of the {kind} has {one} {got}; {there}{hint}"
+            if singular
+            else f"{name}: expected {several} with {kind}, got {got}; {there}{hint}"
         )
     return chosen
 

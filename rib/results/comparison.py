@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rib.data.catalog import Catalog
+from rib.data.catalog import Catalog, nearest_dataset
 from rib.data.worlds import catalog_of, title_of
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.metrics import Changes, Interval, robustness_interval
+from rib.metrics.few_images import small_sample_interval
 from rib.models.class_words import class_words
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import with_interval, world
 from rib.results import display
 from rib.results.finished_run import FinishedRun, role_of
 from rib.results.images import class_folders, image_table, spec_of, store_of
-from rib.results.same_images import differences_in_scoring, shared_datasets
+from rib.results.same_images import differences_in_scoring, differences_in_training, shared_datasets
 from rib.runs.measure import PairedPredictions, interval_dict, read_paths
 from rib.runs.predictions import Predictions
 from rib.runs.spec import PRETRAINED
@@ -42,7 +43,7 @@ class RunComparison:
         first: The first run.
         second: The second run.
         datasets: Names of the datasets that both were scored on, in the order of the tables.
-        notes: What differs between the two ways of scoring, in words; usually empty.
+        notes: Sentences on differences beside the method: of model, source or seed, and in how the runs were scored.
 
     Raises:
         RibError: If the runs' data differ.
@@ -52,7 +53,7 @@ class RunComparison:
         self.first = first
         self.second = second
         self.datasets = shared_datasets(first, second)
-        self.notes = differences_in_scoring(first, second)
+        self.notes = [*differences_in_training(first, second), *differences_in_scoring(first, second)]
         self._paired: dict[str, PairedPredictions] = {}
 
     @property
@@ -94,7 +95,9 @@ class RunComparison:
     def _pair(self, dataset: str) -> PairedPredictions:
         if dataset not in self.datasets:
             known = ", ".join(self.datasets)
-            raise RibError(f"{dataset}: not scored in both runs{nearest(dataset, self.datasets)}; in both: {known}")
+            raise RibError(
+                f"{dataset}: not scored in both runs{nearest_dataset(dataset, self.datasets)}; in both: {known}"
+            )
         if dataset not in self._paired:
             models = self.first.predictions(dataset), self.second.predictions(dataset)
             self._paired[dataset] = self._pair_of(dataset, *models)
@@ -110,19 +113,15 @@ class RunComparison:
         """Return a table with one row per dataset.
 
         Returns:
-            By name of the dataset: ``title``, ``role`` (target, source or reported, for the first run), ``images``,
-            top-1 accuracy of the ``first`` and ``second`` run in percent, their ``difference`` with the ends ``low``
-            and ``high`` of its 95 % interval over images in percentage points, and the numbers of images that only
-            the first run (``won``) or only the second (``lost``) gets right.
+            By name of the dataset: ``images``, top-1 accuracy of the ``first`` and ``second`` run in percent, their
+            ``difference`` with the ends ``low`` and ``high`` of its 95 % interval over images in percentage points, and
+            the numbers of images that only the first run (``won``) or only the second (``lost``) gets right. It prints
+            two decimals; the numbers have all. `targets` names the datasets that count towards `ri`.
         """
-        import pandas as pd
+        from rib.reporting.frame import WholeFrame
 
-        kind = self.first.metrics["data"]["kind"]
-        names = {
-            name: {"title": title_of(name, kind), "role": role_of(name, self.first.metrics)} for name in self.datasets
-        }
-        rows = [{"dataset": name, **names[name], **self._row(self._pair(name))} for name in self.datasets]
-        return pd.DataFrame(rows).set_index("dataset")
+        rows = [{"dataset": name, **self._row(self._pair(name))} for name in self.datasets]
+        return WholeFrame(rows).set_index("dataset")
 
     def _row(self, pair: PairedPredictions) -> dict[str, float]:
         entry = pair.accuracy(self._derived_from)
@@ -141,26 +140,32 @@ class RunComparison:
     def classes(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per class of a dataset that has images.
 
-        With few images in a class its interval is a rough guide; where no image differs, it is [0, 0].
+        A class may have few images, for which the intervals of `table` would be too narrow, or have no width where no
+        image differs. Those of classes are therefore computed with half an image added to each outcome (Agresti & Min
+        2005, `rib.metrics.few_images`). There are many classes: of those that do not differ, one in 20 has an
+        interval that excludes 0.
 
         Args:
             dataset: Name of a dataset that both runs were scored on.
 
         Returns:
-            By English name of the class: ``folder`` (its WordNet id, or ObjectNet's name), and the columns of `table`
-            from ``images`` on.
+            By English name of the class: the columns of `table`, and ``folder`` (its WordNet id, or ObjectNet's name).
         """
-        import pandas as pd
+        from rib.reporting.frame import WholeFrame
 
         pair = self._pair(dataset)
         folders = class_folders(spec_of(dataset, self.first.metrics))
         names = class_words(folders)
         labels = [int(label) for label in np.unique(pair.before.label)]
+        parts = {label: _part(pair, pair.before.label == label) for label in labels}
         rows = [
-            {"class": names[label], "folder": folders[label], **self._row(_part(pair, pair.before.label == label))}
-            for label in labels
+            {"class": names[label], **self._class_row(part), "folder": folders[label]} for label, part in parts.items()
         ]
-        return pd.DataFrame(rows).set_index("class")
+        return WholeFrame(rows).set_index("class")
+
+    def _class_row(self, pair: PairedPredictions) -> dict[str, float]:
+        interval = small_sample_interval(pair.changes(self._derived_from))
+        return {**self._row(pair), "low": interval.low, "high": interval.high}
 
     def images(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per image of a dataset.
@@ -192,7 +197,8 @@ class RunComparison:
         return titles[0], titles[1]
 
     def __repr__(self) -> str:
-        return f"<RunComparison: {' minus '.join(self.labels)}{'' if self.ri is None else f', {self._ri_text}'}>"
+        ends = [*([] if self.ri is None else [self._ri_text]), *self.notes]
+        return f"<RunComparison: {' minus '.join(self.labels)}{''.join(f'; {end}' for end in ends)}>"
 
     @property
     def _ri_text(self) -> str:
@@ -204,10 +210,11 @@ class RunComparison:
         if self.ri is not None:
             count = f"{len(self.targets)} target{'' if len(self.targets) == 1 else 's'}"
             lines.append(f"{self._ri_text} points over {count} (95 %, images only)")
+        roles = {"target": "", "source": " (source)"}
         headers = ("dataset", "images", "first %", "second %", "difference, points [95 %]", "won", "lost")
         rows = []
         for name, row in self.table().iterrows():
-            role = {"target": "", "source": " (source)"}.get(row["role"], " (not in RI)")
+            role = roles.get(role_of(str(name), self.first.metrics), " (not in RI)")
             difference = with_interval({"value": row["difference"], "low": row["low"], "high": row["high"]})
             numbers = (f"{row['images']:,}", f"{row['first']:.2f}", f"{row['second']:.2f}", difference)
             rows.append((f"{title_of(str(name), self._catalog.kind)}{role}", *numbers, row["won"], row["lost"]))

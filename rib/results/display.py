@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rib.data.worlds import title_of
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import cost_line, with_interval, world
+from rib.runs.spec import PRETRAINED
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _cell(tag: str, text: object, number: int) -> str:
 def run_html(metrics: Metrics, title: str, key: str) -> str:
     """Return the HTML of a run: its title, RI, and its accuracies by dataset."""
     improvement, kind = metrics["robustness_improvement"], metrics["data"]["kind"]
-    trained = metrics["source"] != "none"
+    trained = metrics["method"] != PRETRAINED
     counted = improvement["targets"] if improvement else []
     lines = [f"{world(metrics)}, suite {metrics['suite']}, key {key}", cost_line(metrics)]
     lines += filter(None, [warning_after([metrics["model"]], kind)])

@@ -13,11 +13,11 @@ from rib.reporting.formatting import with_interval
 from rib.results import display
 from rib.results.images import check_scored, image_table, store_of
 from rib.runs.command import command_of, scoring_command_of
-from rib.runs.limits import check_results
+from rib.runs.limits import check_results, why_no_improvement
 from rib.runs.metrics_file import AGAIN
 from rib.runs.predictions import Predictions
 from rib.runs.run import Result, Run
-from rib.runs.spec import PRETRAINED
+from rib.runs.spec import EXTERNAL, PRETRAINED
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rib.results.network import Network
+
+
+EXTERNAL_NAME = f"method.{EXTERNAL}.name"
+"""Option with the name that the user gave to external weights."""
 
 
 class FinishedRun:
@@ -78,9 +82,12 @@ class FinishedRun:
 
     @property
     def ri(self) -> Interval | None:
-        """Robustness improvement in percentage points, with its 95 % interval over images; None without a target."""
+        """Robustness improvement in percentage points, with its 95 % interval over images.
+
+        None for a pretrained model, which has nothing to be compared with, and for a suite without a target.
+        """
         improvement = self.metrics["robustness_improvement"]
-        if improvement is None:
+        if improvement is None or why_no_improvement(self.metrics):
             return None
         return Interval(improvement["value"], improvement["low"], improvement["high"], "images only")
 
@@ -164,17 +171,16 @@ class FinishedRun:
         """Return a table of accuracies with one row per scored dataset.
 
         Returns:
-            By name of the dataset: ``title``, ``role`` (target of RI, source, or reported only), ``images`` and top-1
-            accuracy ``before`` and ``after`` in percent; ``change`` with the ends ``low`` and ``high`` of its 95 %
-            interval over images in percentage points.
+            By name of the dataset: ``role`` (target of RI, source, or reported only), ``images`` and top-1 accuracy
+            ``before`` and ``after`` in percent; ``change`` with the ends ``low`` and ``high`` of its 95 % interval over
+            images in percentage points. It prints two decimals; the numbers have all.
         """
-        import pandas as pd
+        from rib.reporting.frame import WholeFrame
 
         m = self.metrics
         rows = [
             {
                 "dataset": name,
-                "title": title_of(name, m["data"]["kind"]),
                 "role": role_of(name, m),
                 "images": entry["num_images"],
                 "before": 100 * entry["before"],
@@ -185,7 +191,7 @@ class FinishedRun:
             }
             for name, entry in m["accuracy"].items()
         ]
-        return pd.DataFrame(rows).set_index("dataset")
+        return WholeFrame(rows).set_index("dataset")
 
     def figure(self, kind: Literal["change", "curve", "loss"] = "change", width: float | None = None) -> Figure:
         """Draw a figure of the run, without pyplot; a notebook shows it, and ``savefig`` writes it.
@@ -233,13 +239,18 @@ class FinishedRun:
         return command_of(self.run, self.metrics)
 
     @property
+    def method(self) -> str:
+        """Name of the method, ``ewc`` or ``lwf+wise_ft``; for external weights the name that they were given."""
+        return str(self.metrics["options"].get(EXTERNAL_NAME) or self.metrics["method"])
+
+    @property
     def title(self) -> str:
         """Model, method, source and seed in words, ``mini_small, ewc on ImageNet-A, seed 0``."""
         m = self.metrics
         if m["source"] == "none":
-            return f"{m['model']}, {m['method']}"
+            return f"{m['model']}, {self.method}"
         seed = "" if m["seed"] is None else f", seed {m['seed']}"
-        return f"{m['model']}, {m['method']} on {title_of(m['source'], m['data']['kind'])}{seed}"
+        return f"{m['model']}, {self.method} on {title_of(m['source'], m['data']['kind'])}{seed}"
 
     @property
     def result(self) -> Result:
@@ -254,7 +265,7 @@ class FinishedRun:
 
     def __repr__(self) -> str:
         improvement = self.metrics["robustness_improvement"]
-        ri = f", RI {with_interval(improvement)}" if improvement and self.metrics["source"] != "none" else ""
+        ri = f", RI {with_interval(improvement)}" if improvement and self.ri else ""
         return f"<FinishedRun {self.key}: {self.title}{ri}>"
 
     def _repr_html_(self) -> str:

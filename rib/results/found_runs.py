@@ -9,7 +9,7 @@ from rib.data.worlds import title_of
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
 from rib.results import display
-from rib.results.finished_run import FinishedRun
+from rib.results.finished_run import EXTERNAL_NAME, FinishedRun
 from rib.runs.store import RunStore
 from rib.runs.trials import trials_in
 
@@ -28,11 +28,13 @@ class FoundRuns(Sequence[FinishedRun]):
     Args:
         runs: The runs.
         store: The store that holds them.
+        reason: Sentence on why there is none; shown with an empty sequence.
     """
 
-    def __init__(self, runs: Iterable[FinishedRun], store: RunStore) -> None:
+    def __init__(self, runs: Iterable[FinishedRun], store: RunStore, reason: str = "") -> None:
         self._runs = list(runs)
         self._store = store
+        self._reason = reason
 
     @overload
     def __getitem__(self, index: int) -> FinishedRun: ...
@@ -53,21 +55,25 @@ class FoundRuns(Sequence[FinishedRun]):
         """Return a table with one row per run, sorted by source, model, method, options and seed.
 
         Returns:
-            By key: ``model``, ``source``, ``method``, ``options`` that are not default, ``seed``, ``suite``, ``data``
-            (mini or user), ``ri`` with the ends ``ri_low`` and ``ri_high`` of its 95 % interval over images in
-            percentage points, accuracy in percent on the source and on ImageNet val before and after, images trained
+            By key: ``model``, ``source``, ``method`` (external weights have the name that they were given), ``seed``
+            (nullable integers), ``ri`` with the ends ``ri_low`` and ``ri_high`` of its 95 % interval over images in
+            percentage points (NaN for pretrained models), ``options`` that are not default, ``suite``, ``data`` (mini
+            or user), accuracy in percent on the source and on ImageNet val before and after, images trained
             (an image once per epoch) and scored, ``seconds`` for both, the ``device``, and ``trial``, True for a trial
             of `rib.search`.
         """
         import pandas as pd
 
+        from rib.reporting.frame import WholeFrame
+
         trials = trials_in(self._store)
         rows = [{**_row(run), "trial": run.key in trials} for run in self._runs]
         columns = None if rows else [*COLUMNS, "trial"]
-        return pd.DataFrame(rows, columns=columns).set_index("key")
+        table = WholeFrame(rows, columns=columns).set_index("key")
+        return table.astype({"seed": pd.Int64Dtype()})  # merged runs may have no seed
 
     def __repr__(self) -> str:
-        lines = [f"<FoundRuns: {_count(self)} in {self._store.root}>"]
+        lines = [f"<FoundRuns: {_count(self)} in {self._store.root}{f'; {self._reason}' * bool(self._reason)}>"]
         return "\n  ".join([*lines, *(repr(run) for run in self._runs[:SHOWN]), *self._more()])
 
     def _more(self) -> list[str]:
@@ -77,13 +83,14 @@ class FoundRuns(Sequence[FinishedRun]):
         kinds = dict.fromkeys(world(run.metrics) for run in self._runs)
         models = [run.metrics["model"] for run in self._runs if run.metrics["data"]["kind"] == "mini"]
         lines = [*(["; ".join(kinds)] if kinds else []), *filter(None, [warning_after(models, "mini")])]
+        lines += [self._reason] if self._reason else []
         rows = [_cells(run) for run in self._runs[:SHOWN]]
         rows += [(text, *[""] * (len(HEADERS) - 1)) for text in self._more()]
         return display.page(f"{_count(self)} in {self._store.root}", lines, HEADERS, rows)
 
 
 COLUMNS = (
-    *("key", "model", "source", "method", "options", "seed", "suite", "data", "ri", "ri_low", "ri_high"),
+    *("key", "model", "source", "method", "seed", "ri", "ri_low", "ri_high", "options", "suite", "data"),
     *("source_before", "source_after", "val_before", "val_after"),
     *("images_trained", "images_scored", "seconds", "device"),
 )
@@ -93,12 +100,13 @@ HEADERS = ("key", "model", "source", "method", "seed", "RI, points [95 %]", "sou
 
 
 def _row(run: FinishedRun) -> dict[str, object]:
-    m, improvement = run.metrics, run.metrics["robustness_improvement"]
+    m, improvement = run.metrics, run.ri
     source, val = m["accuracy"].get(m["source"]), m["accuracy"].get("imagenet_val")
     nothing, cost = float("nan"), cost_of(m)
     values = (
-        *(run.key, m["model"], m["source"], m["method"], _options(run), m["seed"], m["suite"], m["data"]["kind"]),
-        *((improvement["value"], improvement["low"], improvement["high"]) if improvement else [nothing] * 3),
+        *(run.key, m["model"], m["source"], run.method, m["seed"]),
+        *((improvement.value, improvement.low, improvement.high) if improvement else [nothing] * 3),
+        *(_options(run), m["suite"], m["data"]["kind"]),
         *(percent(source, "before"), percent(source, "after"), percent(val, "before"), percent(val, "after")),
         *(cost["images_trained"], cost["images_scored"]),
         *(m["seconds"]["fit"] + m["seconds"]["evaluate"], cost.get("device", "")),
@@ -114,16 +122,16 @@ def _cells(run: FinishedRun) -> tuple[object, ...]:
         run.key[:8],
         m["model"],
         title_of(m["source"], m["data"]["kind"]),
-        f"{m['method']}{options_}",
+        f"{run.method}{options_}",
         "" if m["seed"] is None else m["seed"],
-        with_interval(improvement) if improvement and m["source"] != "none" else "",
+        with_interval(improvement) if improvement and run.ri else "",
         before_after(percent(source, "before"), percent(source, "after")) if source else "",
         before_after(percent(val, "before"), percent(val, "after")) if val else "",
     )
 
 
 def _options(run: FinishedRun) -> str:
-    return ", ".join(f"{name}={value}" for name, value in run.metrics["options"].items())
+    return ", ".join(f"{name}={value}" for name, value in run.metrics["options"].items() if name != EXTERNAL_NAME)
 
 
 def _count(runs: Sequence[FinishedRun]) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 
 import rib.config
 from rib.data import mini
-from rib.data.catalog import DatasetSpec, with_label_rule
+from rib.data.catalog import DatasetSpec, nearest_dataset, with_label_rule
 from rib.data.folders import find_folder
 from rib.data.worlds import cache_dir, catalog_of
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.models.class_words import class_words
 from rib.runs.measure import read_paths
 from rib.runs.predictions import Predictions
@@ -47,9 +47,8 @@ def check_scored(run: Run, metrics: Metrics, dataset: str) -> None:
     """
     if dataset not in metrics["scores"]:
         known = ", ".join(metrics["scores"])
-        raise RibError(
-            f"{run.folder.name} was not scored on {dataset}{nearest(dataset, metrics['scores'])}; scored: {known}"
-        )
+        hint = nearest_dataset(dataset, metrics["scores"])
+        raise RibError(f"{run.folder.name} was not scored on {dataset}{hint}; scored: {known}")
 
 
 def spec_of(dataset: str, metrics: Metrics) -> DatasetSpec:
@@ -83,6 +82,8 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
     """
     import pandas as pd
 
+    from rib.reporting.frame import WholeFrame
+
     run, metrics = result
     spec = spec_of(dataset, metrics)
     paths = read_paths(store_of(run).root, metrics["scores"][dataset]["images"])
@@ -94,7 +95,7 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
         columns[f"predicted{suffix}"] = names[predictions.top5[:, 0]]
         columns[f"confidence{suffix}"] = predictions.confidence
         columns[f"correct{suffix}"] = predictions.correct
-    return pd.DataFrame(columns, index=pd.Index(paths, name="path"))
+    return WholeFrame(columns, index=pd.Index(paths, name="path"))
 
 
 def _folder(run: Run, metrics: Metrics, spec: DatasetSpec) -> Path | None:

@@ -1,12 +1,13 @@
-"""Check that two runs were scored on the same images."""
+"""Check that two runs were scored on the same images, and say what else differs between them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rib.data.worlds import TOY
+from rib.data.worlds import TOY, title_of
 from rib.errors import RibError
 from rib.results.finished_run import FinishedRun
+from rib.runs.spec import PRETRAINED
 
 SCORING = {
     "numerics": "versions of rib",
@@ -50,6 +51,23 @@ def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
 
 def _or_all(limit: int | None) -> str:
     return "null" if limit is None else str(limit)
+
+
+def differences_in_training(first: FinishedRun, second: FinishedRun) -> list[str]:
+    """Return in words which of model, source and seed differ between two runs; nothing of a run and its own start."""
+    ours, theirs = first.metrics, second.metrics
+    found = []
+    if ours["model"] != theirs["model"]:
+        found.append(f"models differ: {ours['model']} and {theirs['model']}; each change is against its own start")
+    if PRETRAINED in (ours["method"], theirs["method"]):  # it has neither source nor seed
+        return found
+    if ours["source"] != theirs["source"]:
+        titles = [title_of(m["source"], m["data"]["kind"]) for m in (ours, theirs)]
+        found.append(f"sources differ: {' and '.join(titles)}; neither is a target of the difference in RI")
+    if ours["seed"] != theirs["seed"]:
+        seeds = ["none" if m["seed"] is None else str(m["seed"]) for m in (ours, theirs)]
+        found.append(f"seeds differ: {' and '.join(seeds)}")
+    return found
 
 
 def differences_in_scoring(first: FinishedRun, second: FinishedRun) -> list[str]:

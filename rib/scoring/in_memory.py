@@ -64,7 +64,7 @@ def score_module(
     on = device_of(model) if device is None else torch.device(device)
     predictions = predict(models, transform, images, len(catalog.wnids), config, on)
     if isinstance(before, nn.Module):
-        baseline = Baseline(predictions["before"], f"the {type(before).__name__} given as before")
+        baseline = Baseline(predictions["before"], "the model given as before=")
     accuracy, improvement = measured(predictions["model"], baseline, images, source, config.suite.targets, catalog)
     return Score(
         accuracy,

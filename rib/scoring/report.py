@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from rib.data.catalog import nearest_dataset
 from rib.data.tree import ImageTree
 from rib.data.worlds import title_of
-from rib.errors import RibError, nearest
+from rib.errors import RibError
 from rib.metrics.intervals import Interval
 from rib.reporting.formatting import with_interval, world_of
 from rib.reporting.layout import FittedTable, as_text
@@ -103,7 +104,9 @@ class Score:
         """
         if dataset not in self._predictions:
             known = ", ".join(self._predictions)
-            raise RibError(f"there is no score on {dataset}{nearest(dataset, self._predictions)}; scored: {known}")
+            raise RibError(
+                f"there is no score on {dataset}{nearest_dataset(dataset, self._predictions)}; scored: {known}"
+            )
         return self._predictions[dataset]
 
     def images(self, dataset: str) -> ImageTree:
@@ -138,23 +141,24 @@ class Score:
         """Return a table of accuracies with one row per scored dataset.
 
         Returns:
-            By name of the dataset: ``title``, ``role`` (target of RI, source, or reported only), ``images`` and top-1
-            accuracy ``before`` and ``after`` in percent; ``change`` with the ends ``low`` and ``high`` of its 95 %
-            interval over images in percentage points. Without a model to compare with, only ``after``.
+            By name of the dataset: ``role`` (target of RI, source, or reported only), ``images`` and top-1 accuracy
+            ``before`` and ``after`` in percent; ``change`` with the ends ``low`` and ``high`` of its 95 % interval over
+            images in percentage points. Without a model to compare with, ``accuracy`` in their place. It prints two
+            decimals; the numbers have all.
         """
-        import pandas as pd
+        from rib.reporting.frame import WholeFrame
 
         rows = []
         for name, entry in self.accuracy.items():
-            row: dict[str, Any] = {"dataset": name, "title": title_of(name, self.kind), "role": self._role(name)}
+            row: dict[str, Any] = {"dataset": name, "role": self._role(name)}
             row["images"] = entry["num_images"]
             if entry["before"] is not None:
                 row["before"] = 100 * entry["before"]
-            row["after"] = 100 * entry["after"]
+            row["after" if self.against else "accuracy"] = 100 * entry["after"]
             if (change := entry["change"]) is not None:
                 row |= {"change": change["value"], "low": change["low"], "high": change["high"]}
             rows.append(row)
-        return pd.DataFrame(rows).set_index("dataset")
+        return WholeFrame(rows).set_index("dataset")
 
     @property
     def title(self) -> str:
@@ -171,18 +175,18 @@ class Score:
         return f"RI {interval} percentage points over {count} target{'s' * (count != 1)} (95 %, images only)"
 
     def __str__(self) -> str:
-        numbers = [name for name in self.table().columns if name not in ("title", "role")]
+        numbers = [name for name in self.table().columns if name != "role"]
         table = FittedTable(self.title, ("dataset", "role"), tuple(numbers), notes=(self.summary,))
-        for row in self.table().to_dict("records"):
+        for dataset, row in self.table().to_dict("index").items():
             cells = (f"{row[name]:,}" if name == "images" else f"{row[name]:.2f}" for name in numbers)
-            table.add_row(row["title"], row["role"], *cells)
+            table.add_row(title_of(str(dataset), self.kind), row["role"], *cells)
         return as_text(table)
 
     def __repr__(self) -> str:
         return f"<Score on {world_of(self.kind, self.limit)}, suite {self.suite}: {self.summary}>"
 
     def _repr_html_(self) -> str:
-        table = self.table().set_index("title").rename_axis(None).rename_axis(None, axis="columns")
+        table = self.table().rename(index=lambda name: title_of(str(name), self.kind)).rename_axis(None)
         body = table.to_html(float_format="{:.2f}".format, border=0)
         return f"<p>{self.title}</p>{body}<p><b>{self.summary}</b></p>"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rib.data import mini
-from rib.data.catalog import real, with_label_rule
+from rib.data.catalog import nearest_dataset, real, with_label_rule
 from rib.errors import RibError
 
 INFO = Path(find_spec("timm").origin).parent / "data" / "_info"
@@ -159,3 +159,16 @@ def test_mini_has_the_same_differences_on_a_small_scale():
 def test_authors_rule_also_reads_mini_as_their_code_would():
     theirs = with_label_rule(mini.catalog()["objectnet"], "authors")
     assert theirs.groups[theirs.labels[theirs.classes.index("chair")]] == (508,)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(("val", "imagenet_val"), ("V2", "imagenet_v2"), ("ImageNet-V2", "imagenet_v2"), ("IN-R", "imagenet_r")),
+        *(("mini R", "imagenet_r"), ("object_net", "objectnet"), ("imagenet_sketsh", "imagenet_sketch"), ("xyz", None)),
+    ],
+)
+def test_a_short_name_of_a_dataset_is_understood_in_the_message(name, meant):
+    assert nearest_dataset(name, CLASSES) == (f"; did you mean {meant}?" if meant else "")
+    with pytest.raises(RibError, match=f"there is no dataset {name}"):
+        real()[name]

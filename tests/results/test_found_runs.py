@@ -60,12 +60,12 @@ def test_the_pretrained_models_are_found_too(toy, find):
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        ({"method": "ewcc"}, "methods: expected methods with runs in "),
+        ({"method": "ewcc"}, "method: none of the runs in "),
         ({"method": "ewcc"}, "; did you mean ewc?"),
-        ({"method": "lwf+wiseft"}, "got lwf+wiseft; available: "),
-        ({"model": "mini_tinny"}, "got mini_tinny; available: mini_small, mini_tiny; did you mean mini_tiny?"),
-        ({"source": "imagenet-a"}, "got imagenet-a; available: imagenet_a, none; did you mean imagenet_a?"),
-        ({"suite": "sevn"}, "got sevn; available: seven"),
+        ({"method": "lwf+wiseft"}, "has method lwf+wiseft; available: "),
+        ({"model": "mini_tinny"}, "has model mini_tinny; available: mini_small, mini_tiny; did you mean mini_tiny?"),
+        ({"source": "imagenet-a"}, "has source imagenet-a; available: imagenet_a, none; did you mean imagenet_a?"),
+        ({"suite": "sevn"}, "has suite sevn; available: seven"),
         ({"where": "optimizer.lrr=0.1"}, "where: optimizer.lrr: there is no such option; did you mean optimizer.lr?"),
         ({"where": "optimizer.lr"}, "where: "),
     ],
@@ -73,6 +73,18 @@ def test_the_pretrained_models_are_found_too(toy, find):
 def test_a_search_for_what_does_not_exist_says_the_nearest(find, what, sentence):
     with pytest.raises(rib.RibError, match=re.escape(sentence)):
         find(**what)
+
+
+def test_an_empty_search_says_what_there_is(toy, find):
+    for what, end in (
+        ({"method": "lora"}, "has method lora; available: "),
+        ({"model": "mini_small", "method": "lora"}, "with model=mini_small has method lora; available: "),
+        ({"seed": 7}, "has seed 7; available: 0"),
+        ({"where": "optimizer.lr=7"}, "found none; their optimizer.lr is "),
+    ):
+        found = find(**what)
+        assert len(found) == 0 and end in repr(found) and end in found._repr_html_(), repr(found)
+        assert repr(found[:1]).endswith("runs in " + str(toy.root) + ">"), "a slice was not searched for"
 
 
 def test_it_shows_as_a_table(toy, find):

@@ -111,7 +111,7 @@ def test_without_a_model_to_compare_with_there_are_accuracies_alone(nets, scored
     for entry in (found.accuracy["imagenet_c"], *found.accuracy["imagenet_c"]["cells"].values()):
         assert entry["before"] is None
         assert entry["after"] > 0
-    assert list(found.table().columns) == ["title", "role", "images", "after"]
+    assert list(found.table().columns) == ["role", "images", "accuracy"]
     assert list(found.table()["role"]) == ["target", "reported"]
     assert "no RI" in found._repr_html_()
     with pytest.raises(RibError, match="give before=MODEL_OR_RUN"):
@@ -123,7 +123,7 @@ def test_a_score_shows_as_a_table(nets, scored):
     found = scored(after, before=before, source="imagenet_r", datasets=["imagenet_r", "imagenet_a", "imagenet_val"])
     table = found.table()
     entry = found.accuracy["imagenet_a"]
-    assert list(table.columns) == ["title", "role", "images", "before", "after", "change", "low", "high"]
+    assert list(table.columns) == ["role", "images", "before", "after", "change", "low", "high"]
     assert list(table["role"]) == ["source", "target", "reported"]
     assert table.loc["imagenet_a", "after"] == 100 * entry["after"]
     assert table.loc["imagenet_a", "low"] == entry["change"]["low"]
