@@ -9,6 +9,7 @@ ellipsis. Files and pipes have no width: there a table has all its columns, and 
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -30,13 +32,17 @@ LEAST_WORDS, LEAST_PROSE = 12, 28
 
 
 def output() -> Console:
-    """Return the console for results on stdout: as wide as the terminal; in a file or pipe without limit or colour."""
+    """Return the console for results on stdout: as wide as the terminal; in a file or pipe without limit or colour.
+
+    The variable ``COLUMNS`` sets another width.
+    """
     console = Console()
     if console.is_terminal:
         return console
     if console.is_jupyter:
         return Console(width=NOTEBOOK)
-    return Console(width=NO_LIMIT, color_system=None, force_terminal=False)
+    width = console.width if os.environ.get("COLUMNS", "").isdecimal() else NO_LIMIT
+    return Console(width=width, color_system=None, force_terminal=False)
 
 
 def as_text(table: FittedTable) -> str:
@@ -97,12 +103,13 @@ class FittedTable:
         assert len(cells) == len(self.columns), (cells, self.columns)
         self.rows.append(Row(cells, style, end_section))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType | Segment]:
         """Yield the title, the table in the first form that fits, and the notes."""
         table, form, above = self._fit(console, options)
-        yield from (Text(line, style=style) for line, style in ((form.title, "italic"), (above, "")) if line)
-        yield table
-        yield from map(Text, form.notes)
+        lines = [Text(line, style=style) for line, style in ((form.title, "italic"), (above, "")) if line]
+        for line in console.render_lines(Group(*lines, table, *map(Text, form.notes)), options, pad=False):
+            yield from _without_end(line)
+            yield Segment.line()
 
     def _fit(self, console: Console, options: ConsoleOptions) -> tuple[RenderableType, FittedTable, str]:
         """Return the first form that fits, the table whose columns it has, and a line on the columns that it lacks."""
@@ -236,6 +243,14 @@ def _fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
 def _empty_table(show_header: bool) -> Table:
     # A rule below the headings and two spaces between columns: no line or column is spent on borders.
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=show_header)
+
+
+def _without_end(line: Sequence[Segment]) -> list[Segment]:
+    """Return a line without the spaces at its end."""
+    kept = list(line)
+    while kept and not kept[-1].text.rstrip():
+        kept.pop()
+    return [*kept[:-1], Segment(kept[-1].text.rstrip(), kept[-1].style)] if kept else []
 
 
 def _pack(items: Sequence[str], width: int) -> list[str]:

@@ -63,7 +63,7 @@ def clock(monkeypatch):
     def pass_(seconds: float) -> None:
         for _ in range(round(4 * seconds)):
             now[0] += 0.25
-            if board._tasks or board.command:
+            if board.tasks or board.command:
                 board._show()
 
     return pass_
