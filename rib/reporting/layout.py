@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from rib.reporting.stripped import Stripped
 
 NO_LIMIT = 10_000
 """Width of a file or pipe, in characters."""
@@ -103,13 +104,11 @@ class FittedTable:
         assert len(cells) == len(self.columns), (cells, self.columns)
         self.rows.append(Row(cells, style, end_section))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType | Segment]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Yield the title, the table in the first form that fits, and the notes."""
         table, form, above = self._fit(console, options)
         lines = [Text(line, style=style) for line, style in ((form.title, "italic"), (above, "")) if line]
-        for line in console.render_lines(Group(*lines, table, *map(Text, form.notes)), options, pad=False):
-            yield from _without_end(line)
-            yield Segment.line()
+        yield Stripped(Group(*lines, table, *map(Text, form.notes)))
 
     def _fit(self, console: Console, options: ConsoleOptions) -> tuple[RenderableType, FittedTable, str]:
         """Return the first form that fits, the table whose columns it has, and a line on the columns that it lacks."""
@@ -243,14 +242,6 @@ def _fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
 def _empty_table(show_header: bool) -> Table:
     # A rule below the headings and two spaces between columns: no line or column is spent on borders.
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=show_header)
-
-
-def _without_end(line: Sequence[Segment]) -> list[Segment]:
-    """Return a line without the spaces at its end."""
-    kept = list(line)
-    while kept and not kept[-1].text.rstrip():
-        kept.pop()
-    return [*kept[:-1], Segment(kept[-1].text.rstrip(), kept[-1].style)] if kept else []
 
 
 def _pack(items: Sequence[str], width: int) -> list[str]:

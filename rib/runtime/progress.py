@@ -22,7 +22,6 @@ from rib.runtime import console
 from rib.runtime.console import rank, say
 from rib.runtime.files import write_atomically
 from rib.runtime.tasks import Task
-from rib.schemas.files import ProgressInfo
 
 if TYPE_CHECKING:
     from rib.runtime.screen import Screen
@@ -200,7 +199,7 @@ class _Board:
         now = monotonic()
         if self.report is not None and self.tasks and now - self._last_report > 1:
             self._last_report = now
-            write_atomically(self.report, json.dumps(_describe(self.tasks[-1])).encode())
+            write_atomically(self.report, json.dumps(self.tasks[-1].info).encode())
         if not self.lines:
             return
         if not sys.stderr.isatty():
@@ -232,18 +231,6 @@ class _Board:
     def _say(self, line: str) -> None:
         self._last_line = monotonic()
         say(line)
-
-
-def _describe(task: Task) -> ProgressInfo:
-    return {
-        "what": task.what,
-        "done": task.count,
-        "total": max(task.total, task.count),
-        "unit": task.unit,
-        "note": task.note,
-        "rate": task.rate,
-        "seconds_left": task.seconds_left,
-    }
 
 
 def _forget_parent() -> None:

@@ -89,6 +89,19 @@ class Task:
         left = self.seconds_left if self.count < self.total else None
         return "" if left is None else f"{clock(max(1.0, left))} left"
 
+    @property
+    def info(self) -> ProgressInfo:
+        """The task as other processes read it."""
+        return {
+            "what": self.what,
+            "done": self.count,
+            "total": max(self.total, self.count),
+            "unit": self.unit,
+            "note": self.note,
+            "rate": self.rate,
+            "seconds_left": self.seconds_left,
+        }
+
     def line(self) -> str:
         """Return the line for a log file: ``title: 120/480 batches, 20/s, 18 s left, epoch 2, loss 3.685``."""
         if not self.total:

@@ -110,8 +110,8 @@ def test_a_grid_says_what_each_cell_is_doing_on_one_line(clock, capsys):
         advance(5, "")
         clock(30)
     assert capsys.readouterr().err.splitlines() == [
-        "grid: 3/12 cells, 2 min left; inner: 0/10 images; one, scoring; two, starting",
-        "grid: 3/12 cells, 2 min left; inner: 5/10 images, 75/min; one, scoring; two, starting",
+        "grid: 3/12 cells, 2 min left (inner: 0/10 images; one, scoring; two, starting)",
+        "grid: 3/12 cells, 2 min left (inner: 5/10 images, 75/min; one, scoring; two, starting)",
     ]
 
 
@@ -119,7 +119,7 @@ def test_what_waits_says_so_again(clock, capsys):
     with progress.activity("waiting for process 7 on here"):
         clock(64)
     assert capsys.readouterr().err.splitlines() == [
-        f"waiting for process 7 on here, {seconds} s" for seconds in (3, 33, 63)
+        f"waiting for process 7 on here, {seconds} s so far" for seconds in (3, 33, 63)
     ]
 
 
