@@ -15,17 +15,21 @@ help:  ## show this list
 
 # uv is several times faster than pip; without it pip does the same.
 $(INSTALLED): pyproject.toml constraints.txt hatch_build.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'installing rib and its packages into $(VENV) (once, about a minute; PyTorch is the largest) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if $(BIN)/python -m pip install -q --disable-pip-version-check uv; then \
-	  $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'; \
+	  $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'; \
 	else \
-	  $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
 	fi
 	@touch $@
 
 demo: $(INSTALLED)  ## fine-tune two built-in models with two methods, show the tables and figures (2 minutes)
 	$(BIN)/python -m rib.train -m model=mini_small,mini_large '+method=finetune,ewc' dataset=imagenet_r paths.runs=runs
 	$(BIN)/python -m rib.report paths.runs=runs
+	@echo
+	@echo 'Open runs/report/comparison.png: what each fine-tuning did to the accuracy on each dataset.'
+	@echo 'Next: docs/get_started.md; the commands need "source .venv/bin/activate" once in each terminal.'
 
 test: $(INSTALLED)  ## the quick tests (5 minutes)
 	$(BIN)/python -m pytest $(TWO)

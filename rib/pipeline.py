@@ -133,7 +133,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
         make(spec, work, pretrained, ingredients, store)
         if lock is not None:
             store.publish(work, run, lock, force)
-            say_detail(f"saved {run.folder}")
+            say_detail(f"saved {run.folder.resolve()}")
     return run
 
 

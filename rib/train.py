@@ -28,7 +28,14 @@ from rib.config.schema import Config
 from rib.config.shipped import conf_dir
 from rib.runs.run import Run
 from rib.runtime.console import rank
-from rib.sweeps.multirun import is_job, needs_own_process, print_folder, record_job, run_in_own_process
+from rib.sweeps.multirun import (
+    is_job,
+    needs_own_process,
+    print_folder,
+    record_job,
+    run_in_own_process,
+    show_jobs_after,
+)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
@@ -51,7 +58,7 @@ def _main(cfg: DictConfig) -> Run:
 
 def main() -> None:
     """Entry point of ``rib-train``."""
-    launch(_main, "train")
+    launch(show_jobs_after(_main), "train")
 
 
 if __name__ == "__main__":

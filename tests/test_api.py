@@ -139,7 +139,7 @@ except KeyboardInterrupt as interrupt:
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=240)
     assert out.startswith("interrupted: interrupted; the same call resumes"), (out, error)
-    assert "resuming from" in error and "<FinishedRun" in out, (out, error)
+    assert "resuming at" in error and "<FinishedRun" in out, (out, error)
     # Progress is occasional lines, and never one a batch.
     assert len(error.splitlines()) < 20, error
 

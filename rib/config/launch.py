@@ -67,10 +67,12 @@ def launch(main: Callable[[], None], command: str) -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupted fit into exit(1), and SIGTERM (SLURM's time limit) into exit().
         terminated = type(stop).__name__ == "SIGTERMException"
-        interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
-        if not (interrupted or terminated):
+        if not (is_interrupt(stop) or terminated):
             raise
-        print("rib: interrupted; run the same command to resume from the last checkpoint", file=sys.stderr)
+        # A sweep or grid says in the interrupt how far it came.
+        done = str(stop) if isinstance(stop, KeyboardInterrupt) else ""
+        how = f": {done}" if done else "; run the same command to resume from the last checkpoint"
+        print(f"rib: interrupted{how}", file=sys.stderr)
         sys.exit(143 if terminated else 130)  # 128 + the signal's number, as from a shell
     except (Stop, RibError) as stop:
         error = stop.__cause__ if isinstance(stop, Stop) else stop
@@ -90,6 +92,13 @@ def launch(main: Callable[[], None], command: str) -> None:
         if wants_traceback or type(error).__name__ != "UncompletedJobError":
             raise
         sys.exit("rib: a job was killed before it finished (out of memory or time limit); other jobs continue")
+
+
+def is_interrupt(stop: BaseException) -> bool:
+    """Return True for Ctrl-C, also where Lightning has turned it into ``exit(1)``."""
+    return isinstance(stop, KeyboardInterrupt) or (
+        isinstance(stop, SystemExit) and isinstance(stop.__context__, KeyboardInterrupt)
+    )
 
 
 def one_sentence_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:

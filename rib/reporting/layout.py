@@ -9,6 +9,7 @@ ellipsis. Files and pipes have no width: there a table has all its columns, and 
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from rib.reporting.stripped import Stripped
 
 NO_LIMIT = 10_000
 """Width of a file or pipe, in characters."""
@@ -30,13 +33,17 @@ LEAST_WORDS, LEAST_PROSE = 12, 28
 
 
 def output() -> Console:
-    """Return the console for results on stdout: as wide as the terminal; in a file or pipe without limit or colour."""
+    """Return the console for results on stdout: as wide as the terminal; in a file or pipe without limit or colour.
+
+    The variable ``COLUMNS`` sets another width.
+    """
     console = Console()
     if console.is_terminal:
         return console
     if console.is_jupyter:
         return Console(width=NOTEBOOK)
-    return Console(width=NO_LIMIT, color_system=None, force_terminal=False)
+    width = console.width if os.environ.get("COLUMNS", "").isdecimal() else NO_LIMIT
+    return Console(width=width, color_system=None, force_terminal=False)
 
 
 def as_text(table: FittedTable) -> str:
@@ -100,9 +107,8 @@ class FittedTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Yield the title, the table in the first form that fits, and the notes."""
         table, form, above = self._fit(console, options)
-        yield from (Text(line, style=style) for line, style in ((form.title, "italic"), (above, "")) if line)
-        yield table
-        yield from map(Text, form.notes)
+        lines = [Text(line, style=style) for line, style in ((form.title, "italic"), (above, "")) if line]
+        yield Stripped(Group(*lines, table, *map(Text, form.notes)))
 
     def _fit(self, console: Console, options: ConsoleOptions) -> tuple[RenderableType, FittedTable, str]:
         """Return the first form that fits, the table whose columns it has, and a line on the columns that it lacks."""

@@ -22,7 +22,6 @@ from rib.runtime import console
 from rib.runtime.console import rank, say
 from rib.runtime.files import write_atomically
 from rib.runtime.tasks import Task
-from rib.schemas.files import ProgressInfo
 
 if TYPE_CHECKING:
     from rib.runtime.screen import Screen
@@ -126,6 +125,11 @@ def show_command(name: str) -> None:
     _BOARD.start()
 
 
+def shows_parts() -> bool:
+    """Return True while a task is shown within another one: what a sweep's job in this process is doing."""
+    return len(_BOARD.tasks) > 1
+
+
 class _Board:
     """All tasks of this process, and the thread that shows them."""
 
@@ -133,7 +137,7 @@ class _Board:
         self.report: Path | None = None
         self.lines = True
         self.command: str | None = None
-        self._tasks: list[Task] = []
+        self.tasks: list[Task] = []
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -159,7 +163,7 @@ class _Board:
             yield
             return
         with self._lock:
-            self._tasks.append(task)
+            self.tasks.append(task)
         self.start()
         try:
             yield
@@ -168,7 +172,7 @@ class _Board:
 
     def _end(self, task: Task) -> None:
         with self._lock:
-            self._tasks.remove(task)
+            self.tasks.remove(task)
             if self._screen is not None and not self.rows():
                 self._screen.stop()
                 self._screen = None
@@ -179,13 +183,13 @@ class _Board:
 
     def rows(self) -> list[Task]:
         """Return the tasks that a terminal shows: those with a total, and the innermost one."""
-        tasks = list(self._tasks)  # a copy: the screen's thread looks without the lock
+        tasks = list(self.tasks)  # a copy: the screen's thread looks without the lock
         return [t for t in tasks if (t.total or t is tasks[-1]) and t.seconds > SECONDS_TO_ROW]
 
     def _keep_showing(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
             with self._lock:
-                if not self._tasks and self.command is None:
+                if not self.tasks and self.command is None:
                     self._thread = None
                     return
                 with suppress(RibError, OSError, ValueError):  # a full disk or a closed stderr must not end the task
@@ -193,9 +197,9 @@ class _Board:
 
     def _show(self) -> None:
         now = monotonic()
-        if self.report is not None and self._tasks and now - self._last_report > 1:
+        if self.report is not None and self.tasks and now - self._last_report > 1:
             self._last_report = now
-            write_atomically(self.report, json.dumps(_describe(self._tasks[-1])).encode())
+            write_atomically(self.report, json.dumps(self.tasks[-1].info).encode())
         if not self.lines or _is_off():
             return
         if not sys.stderr.isatty():
@@ -208,17 +212,21 @@ class _Board:
 
     def _print_line(self, now: float) -> None:
         """Print a line if one is due: of the sweep or grid if there is one, with the innermost task, else of that."""
-        inner = self._tasks[-1] if self._tasks else Task(f"{self.command} is running", begun=self._begun)
-        outer = next((task for task in self._tasks if task.overall), inner)
+        inner = self.tasks[-1] if self.tasks else Task(f"{self.command} is running", begun=self._begun)
+        outer = next((task for task in self.tasks if task.overall), inner)
         if self._last_line is None:
             due = now - self._begun >= SECONDS_TO_FIRST_LINE
         else:
-            is_new = bool(self._tasks) and id(outer) not in self._spoken_of and outer.seconds >= SECONDS_TO_FIRST_LINE
+            is_new = bool(self.tasks) and id(outer) not in self._spoken_of and outer.seconds >= SECONDS_TO_FIRST_LINE
             due = is_new or now - self._last_line >= SECONDS_BETWEEN_LINES
         if due and not (outer.overall and outer.count >= outer.total > 0):  # its last line comes when it ends
             self._spoken_of.add(id(outer))
-            parts = [outer.line(), *([] if inner is outer else [inner.line()])]
-            self._say("; ".join([*parts, *(outer.details() if outer.details is not None else ())]))
+            parts = [
+                *([] if inner is outer else [inner.line()]),
+                *(outer.details() if outer.details is not None else ()),
+            ]
+            # In brackets: a part has a count and a time of its own.
+            self._say(outer.line() + (f" ({'; '.join(parts)})" if parts else ""))
 
     def _say(self, line: str) -> None:
         self._last_line = monotonic()
@@ -229,18 +237,6 @@ class _Board:
 def _is_off() -> bool:
     """Return True if the user wants no progress on stderr, for scripts that read it: ``RIB_PROGRESS=off``."""
     return os.environ.get("RIB_PROGRESS") == "off"
-
-
-def _describe(task: Task) -> ProgressInfo:
-    return {
-        "what": task.what,
-        "done": task.count,
-        "total": max(task.total, task.count),
-        "unit": task.unit,
-        "note": task.note,
-        "rate": task.rate,
-        "seconds_left": task.seconds_left,
-    }
 
 
 def _forget_parent() -> None:

@@ -50,7 +50,7 @@ class Screen:
         self._console.print(Text(text), soft_wrap=True)
 
     def _render(self) -> Group:
-        width = self._console.width - 1  # a full row would wrap in some terminals
+        width = self._console.width - 3  # a full row, or one behind which Ctrl-C puts "^C", would wrap and stay
         rows: list[Text] = []
         for task in self._tasks():
             title, filled, empty, numbers = row(task, width)

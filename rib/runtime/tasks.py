@@ -87,12 +87,25 @@ class Task:
     def remaining(self) -> str:
         """Expected time that is left, ``35 s left``; empty if it is unknown or nothing is left."""
         left = self.seconds_left if self.count < self.total else None
-        return "" if left is None else f"{clock(left)} left"
+        return "" if left is None else f"{clock(max(1.0, left))} left"
+
+    @property
+    def info(self) -> ProgressInfo:
+        """The task as other processes read it."""
+        return {
+            "what": self.what,
+            "done": self.count,
+            "total": max(self.total, self.count),
+            "unit": self.unit,
+            "note": self.note,
+            "rate": self.rate,
+            "seconds_left": self.seconds_left,
+        }
 
     def line(self) -> str:
         """Return the line for a log file: ``title: 120/480 batches, 20/s, 18 s left, epoch 2, loss 3.685``."""
         if not self.total:
-            return f"{self.what}, {clock(self.seconds)}"
+            return f"{self.what}, {clock(self.seconds)} so far"
         rate = self.rate
         speed = "" if self.overall or not rate else f"{rate:.0f}/s" if rate > 2 else f"{60 * rate:.0f}/min"
         done = f"in {clock(self.seconds)}" if self.count >= self.total else ""
@@ -104,9 +117,27 @@ class Task:
 def describe(doing: ProgressInfo) -> str:
     """Describe the task of another process: ``ewc on ImageNet-R, 120/480 batches, 35 s left, epoch 2``."""
     done = f"{doing['done']}/{doing['total']} {doing['unit']}" if doing["total"] else ""
-    left = f"{clock(doing['seconds_left'])} left" if doing["seconds_left"] else ""
+    left = f"{clock(max(1.0, doing['seconds_left']))} left" if doing["seconds_left"] else ""
     what = doing["what"].rpartition(": ")[2]  # without the model, which the cell or job is named by
     return ", ".join(part for part in (what, done, left, doing["note"]) if part)
+
+
+def describe_interrupt(unit: str, total: int, done: int, failed: int, begun: int) -> str:
+    """Describe how far a sweep or grid came: ``2 of 4 jobs done, 1 begun, 1 not started; the same command continues``.
+
+    Args:
+        unit: Name of its parts, ``jobs``.
+        total: Number of parts; 0 if unknown.
+        done: Number of parts with a result.
+        failed: Number of failed parts.
+        begun: Number of parts that were being made.
+    """
+    counts = {"failed": failed, "begun": begun, "not started": total - done - failed - begun}
+    parts = [
+        f"{done}{f' of {total}' if total else ''} {unit} done",
+        *(f"{n} {how}" for how, n in counts.items() if n > 0),
+    ]
+    return f"{', '.join(parts)}; the same command continues"
 
 
 def clock(seconds: float) -> str:
@@ -128,7 +159,7 @@ def row(task: Task, width: int) -> tuple[str, int, int, str]:
         most ``width`` columns.
     """
     if not task.total:
-        return shorten(f"{task.what}, {clock(task.seconds)}", width), 0, 0, ""
+        return shorten(f"{task.what}, {clock(task.seconds)} so far", width), 0, 0, ""
     numbers = ", ".join(part for part in (task.counter, task.remaining) if part)
     title = shorten(task.what, max(8, width - len(numbers) - 2))
     room = width - len(title) - len(numbers) - 2

@@ -86,9 +86,13 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
         return None if seconds is None else seconds + start_up.cell
 
     schedule = Schedule(plan, store, workers, outcome, expected)
-    if missing:
-        schedule.run()
-    _make_controls(plan, store, workers, outcome)
+    try:
+        if missing:
+            schedule.run()
+        _make_controls(plan, store, workers, outcome)
+    except KeyboardInterrupt:
+        _show_finished(plan)
+        raise
     begun = time.monotonic()
     _show_results(config, plan, store)
     write_start_up(start_up_file(store.root, workers.kind), schedule.overheads, time.monotonic() - begun)
@@ -197,6 +201,16 @@ def _show_results(config: BenchmarkConfig, plan: Plan, store: RunStore) -> None:
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
     finish_report(out, groups, written)
+
+
+def _show_finished(plan: Plan) -> None:
+    """Print the table of an interrupted grid's finished runs, and write nothing."""
+    from rib.reporting.comparability import group_comparable
+    from rib.reporting.runs_table import comparison_table
+
+    done = [(cell.run, m) for cell in plan.wanted if cell.run and (m := cell.metrics) and m["robustness_improvement"]]
+    for group in group_comparable([one for one in done if one[1]["method"] != PRETRAINED]):
+        output().print(comparison_table([metrics for _, metrics in group.results]))
 
 
 def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:

@@ -110,6 +110,15 @@ def record_failure(folder: Path, error: str) -> None:
         write_atomically(folder / FAILED, json.dumps(failed, indent=1).encode())
 
 
+def explain_exit(code: int) -> str:
+    """Return a phrase that explains the exit code of a cell's process that recorded no reason for its failure."""
+    if code == -signal.SIGKILL:
+        return "its process was killed (SIGKILL), by the system because memory ran out, or by hand"
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code} and no result"
+
+
 def failure(folder: Path) -> Failure | None:
     """Return the record of a cell's last failure (error and log lines); None if its last attempt did not fail."""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rib.data.worlds import describe_kind, title_of
 from rib.reporting.formatting import describe_cost, with_interval
-from rib.reporting.layout import FittedTable, output
+from rib.reporting.layout import NO_LIMIT, FittedTable, output
 from rib.schemas.files import Job
 from rib.sweeps.jobs_view import other_overrides, record, records_of
 
@@ -23,37 +23,47 @@ def _record(file: Path) -> Job:
     return record(file) or {**empty, "error": f"{file} is damaged"}
 
 
-def show_jobs(sweep: Path) -> None:
-    """Print the table of a sweep's jobs, if there are any, and the folder of each run, or why there is none."""
+def show_jobs(sweep: Path, total: int = 0, interrupted: bool = False) -> None:
+    """Print the table of a sweep's jobs, if there are any, and the folder of each run, or why there is none.
+
+    Args:
+        sweep: The folder of the sweep.
+        total: Number of jobs that were asked for; 0 if unknown.
+        interrupted: True after Ctrl-C: that a job is unfinished needs no explanation.
+    """
     if not (jobs := read_jobs(sweep)):
         return
     console = output()
     # A file or pipe has room for long rows, and other programs find a job's folder in its row.
-    console.print(job_table(jobs, sweep, with_folders=not console.is_terminal))
-    if console.is_terminal:
-        for number, job in enumerate(jobs):
-            console.print(f"{number}  {_folder_or_error(job, sweep)}", soft_wrap=True, highlight=False, markup=False)
+    wide = console.width >= NO_LIMIT
+    console.print(job_table(jobs, sweep, wide, total))
+    for number, job in enumerate(jobs, start=1):
+        text = job.get("folder", "") if "folder" in job else _reason(job, sweep, interrupted)
+        if text and not (wide and "folder" in job):
+            console.print(f"{number}  {text}", soft_wrap=True, highlight=False, markup=False)
 
 
-def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False) -> FittedTable:
+def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False, total: int = 0) -> FittedTable:
     """Return a table with one row per job, without the overrides that all jobs share.
 
     Args:
         jobs: Records of the jobs, at least one.
         sweep: The folder of the sweep.
-        with_folders: Add a column with the folder of each run, or why there is none.
+        with_folders: Add a column with the folder of each run.
+        total: Number of jobs that were asked for; 0 if unknown.
     """
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
     more = [" ".join(o for o in other_overrides(job) if o not in shared) for job in jobs]
     worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
+    begun = f"{len(jobs)} of {total}" if total > len(jobs) else str(len(jobs))
     table = FittedTable(
-        f"{len(jobs)} jobs of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
+        f"{begun} jobs of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
         words=("job", "model", "source", "method", "seed", *(["overrides"] if any(more) else [])),
         numbers=("RI, points", "seconds"),
-        prose=("folder, or error",) * with_folders,
+        prose=("folder",) * with_folders,
         notes=("RI in percentage points, with 95 % intervals over images only.", *_total_cost(jobs)),
     )
-    for number, job in enumerate(jobs):
+    for number, job in enumerate(jobs, start=1):
         improvement = job.get("robustness_improvement")
         failed = "failed" if "error" in job else "unfinished"
         table.add_row(
@@ -62,17 +72,21 @@ def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False) -> F
             title_of(job["source"], job.get("kind", "user")),
             job["method"],
             "" if job["seed"] is None else str(job["seed"]),
-            *([more[number]] if any(more) else []),
-            with_interval(improvement) if improvement else "" if "folder" in job or with_folders else failed,
+            *([more[number - 1]] if any(more) else []),
+            with_interval(improvement) if improvement else "" if "folder" in job else failed,
             f"{job['seconds']:.1f}" if "seconds" in job else "",
-            *[_folder_or_error(job, sweep)] * with_folders,
+            *[job.get("folder", "")] * with_folders,
         )
     return table
 
 
-def _folder_or_error(job: Job, sweep: Path) -> str:
-    unfinished = f"it started but left no result: it was killed, or is still running; see {sweep / '.submitit'}"
-    return job.get("folder") or job.get("error") or unfinished
+def _reason(job: Job, sweep: Path, interrupted: bool) -> str:
+    """Return the reason why a job has no result; empty for one that Ctrl-C has ended."""
+    if "error" in job:
+        return job["error"]
+    logs = sweep / ".submitit"  # a job of a cluster may go on after the sweep's command
+    hint = f"; see {logs}" if logs.is_dir() else ""
+    return "" if interrupted and not hint else f"it began but left no result: it was killed, or is still running{hint}"
 
 
 def _total_cost(jobs: Sequence[Job]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +16,10 @@ from rib.errors import RibError
 from rib.reporting.formatting import duration, with_interval
 from rib.runs.metrics_file import read
 from rib.runtime.console import say
-from rib.runtime.progress import progress
-from rib.runtime.tasks import describe
+from rib.runtime.progress import progress, shows_parts
+from rib.runtime.tasks import clock, describe
 from rib.schemas.files import Job, ProgressInfo
+from rib.sweeps.time_left import JobsLeft
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -35,6 +36,7 @@ class JobsView:
     def __init__(self, sweep: Path, total: int, swept: Collection[str]) -> None:
         self.sweep, self.total, self.swept = sweep, total, swept
         self._ended: set[int] = set()
+        self._left = JobsLeft(total)
         self._stack = ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_looking, daemon=True)
@@ -42,7 +44,7 @@ class JobsView:
     def start(self) -> None:
         """Begin to show the progress."""
         self._advance = self._stack.enter_context(
-            progress("sweep", self.total, "jobs", overall=True, details=self._describe_running)
+            progress("sweep", self.total, "jobs", overall=True, details=self._describe_running, left=self._left.seconds)
         )
         self._thread.start()
 
@@ -64,9 +66,12 @@ class JobsView:
             job = record(file)
             if number not in self._ended and job is not None and ("folder" in job or "error" in job):
                 self._ended.add(number)
+                self._left.end(job)
                 self._advance(1, "")
                 count = f"{len(self._ended)}/{self.total}" if self.total else str(len(self._ended))
-                say(f"[{count}] {self._label(job)}: {_result(job)}")
+                left = self._left.seconds()
+                about = f"; about {clock(max(1.0, left))} left" if left is not None else ""
+                say(f"[{count}] {self._label(job)}: {_result(job)}{about}")
 
     def _label(self, job: Job) -> str:
         """Name a job by what the sweep varies: ``ewc on imagenet_r, optimizer.lr=0.01``; by all, if that is unknown."""
@@ -82,14 +87,18 @@ class JobsView:
         return ", ".join(filter(None, parts))
 
     def _describe_running(self) -> list[str]:
-        """Describe what each job is doing that runs in a process of its own."""
+        """Describe what each job is doing that runs in a process of its own, or in this one and shows nothing yet."""
         lines = []
         for number, file in sorted(records_of(self.sweep).items()):
             if number in self._ended or (job := record(file)) is None:
                 continue
-            with suppress(RibError, OSError):  # no progress yet, or a job in this process, which shows its own
-                doing = cast("ProgressInfo", read(progress_file(self.sweep, number)))
-                lines.append(f"{self._label(job)}: {describe(doing)}")
+            try:
+                doing = describe(cast("ProgressInfo", read(progress_file(self.sweep, number))))
+            except (RibError, OSError):  # no progress yet, or a job in this process, which shows its own
+                if shows_parts():
+                    continue
+                doing = "starting"
+            lines.append(f"{self._label(job)}: {doing}")
         return lines
 
 

@@ -11,7 +11,6 @@ the sweep's.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import shutil
@@ -32,7 +31,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rib.config.launch import Stop
+from rib.config.launch import Stop, is_interrupt
 from rib.config.schema import Config, data_root
 from rib.data.worlds import kind_of
 from rib.errors import RibError
@@ -42,6 +41,7 @@ from rib.runs.run import Run
 from rib.runs.spec import suite_label
 from rib.runtime.console import be_brief, rank, say
 from rib.runtime.processes import processes_exist, several_processes
+from rib.runtime.tasks import describe_interrupt
 from rib.schemas.files import Job
 from rib.sweeps.job_process import begin_sweep, in_sweeps_process, report_elsewhere
 from rib.sweeps.jobs_table import read_jobs, show_jobs
@@ -55,11 +55,11 @@ class Jobs(Callback):
     """Hydra callback that prints a table of all jobs, and exits with code 1 if one failed (``conf/train.yaml``)."""
 
     def __reduce__(self) -> tuple[type[Jobs], tuple[()]]:
-        """Pickle without the display: launchers send this object to the processes of jobs, which have none."""
+        """Pickle without attributes: launchers send this object to the processes of jobs, which show nothing."""
         return Jobs, ()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Make sure that the table is printed even if the launcher fails or the user interrupts.
+        """Begin to show the jobs.
 
         Raises:
             SystemExit: If the launcher is SLURM's and this machine has no ``srun``.
@@ -73,16 +73,11 @@ class Jobs(Callback):
             return
         sweep = Path(config.hydra.sweep.dir)
         counts = _count_values(config)
-        self._view = JobsView(sweep, prod(counts.values()), {name for name, count in counts.items() if count > 1})
+        view = JobsView(sweep, prod(counts.values()), {name for name, count in counts.items() if count > 1})
         begin_sweep()
         be_brief()
-        self._view.start()
-        atexit.register(self._show, sweep)
-
-    def _show(self, sweep: Path) -> None:
-        """End the display, and print the table of all jobs that have begun."""
-        self._view.close()
-        show_jobs(sweep)
+        view.start()
+        _views.append(view)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the table of the jobs.
@@ -92,16 +87,53 @@ class Jobs(Callback):
         """
         if rank() > 0:
             return
-        # The table is printed here; at exit it would appear a second time.
-        atexit.unregister(self._show)
-        sweep = Path(config.hydra.sweep.dir)
-        jobs = read_jobs(sweep)
+        jobs = read_jobs(Path(config.hydra.sweep.dir))
         failed = sum("folder" not in job for job in jobs)
         try:
-            self._show(sweep)
+            _show()
         finally:  # SystemExit, since Hydra turns any other exception of a callback into a warning
             if failed:
                 sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; run the same command to retry them")
+
+
+_views: list[JobsView] = []
+"""Display of the sweep that this process runs, until its table is printed."""
+
+
+def _show(interrupted: bool = False) -> None:
+    """End the display, and print the table of all jobs that have begun."""
+    view = _views.pop()
+    view.close()
+    show_jobs(view.sweep, view.total, interrupted)
+
+
+def show_jobs_after(main: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a Hydra main function so that a sweep ends with its table even if its launcher fails or the user interrupts.
+
+    Args:
+        main: Function decorated with ``hydra.main``.
+
+    Returns:
+        The function to give to `launch`. An interrupt of a sweep says how many jobs are done.
+    """
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except BaseException as stop:
+            if not _views:
+                raise
+            view, interrupted = _views[-1], is_interrupt(stop)
+            _show(interrupted)
+            if not interrupted:
+                raise
+            jobs = read_jobs(view.sweep)
+            done, failed = (sum(end in job for job in jobs) for end in ("folder", "error"))
+            words = describe_interrupt("jobs", view.total, done, failed, len(jobs) - done - failed)
+            raise KeyboardInterrupt(words) from None
+
+    return run
 
 
 def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None]:
@@ -132,7 +164,7 @@ def record_job(task: Callable[[DictConfig], Run]) -> Callable[[DictConfig], None
             if not isinstance(error, RibError):
                 traceback.print_exc()
             if not in_sweeps_process():  # the log of a job's own process; the sweep's command says it by itself
-                say(f"rib: job {HydraConfig.get().job.num} failed: {_describe_error(error)}")
+                say(f"rib: job {HydraConfig.get().job.num + 1} failed: {_describe_error(error)}")
         except SystemExit as stop:
             _requeue(stop)
             raise

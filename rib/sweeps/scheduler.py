@@ -23,9 +23,9 @@ from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.files import write_atomically
 from rib.runtime.progress import Advance, progress
-from rib.runtime.tasks import describe
+from rib.runtime.tasks import describe, describe_interrupt
 from rib.schemas.files import ProgressInfo
-from rib.sweeps.cell import CONFIG, FAILED, PROGRESS, failure, record_failure
+from rib.sweeps.cell import CONFIG, FAILED, PROGRESS, explain_exit, failure, record_failure
 from rib.sweeps.executors import SECONDS_TO_END, Executor, Worker
 from rib.sweeps.plan import Cell, Plan
 from rib.sweeps.work_ahead import WorkAhead
@@ -115,6 +115,9 @@ class Schedule:
         """Make cells until none is left that can be made, and return the updated outcome.
 
         Ctrl-C or SIGTERM first ends the running cells; run the same command to resume them.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, with the numbers of cells that are done, begun and not started.
         """
         # SIGTERM would end this process without the finally below, and leave the cells running.
         old_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -130,10 +133,19 @@ class Schedule:
                     self._fail_dependents(advance)
                     self._start_ready(advance)
                     time.sleep(SECONDS_BETWEEN_POLLS)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._describe_interrupt()) from None
         finally:
             signal.signal(signal.SIGTERM, old_handler)
             self._end_running()
         return self.outcome
+
+    def _describe_interrupt(self) -> str:
+        ids = {cell.id for cell in self.plan.wanted}
+        done, failed, begun = (
+            len(ids & some) for some in (self.outcome.done, {*self.outcome.failed}, {*self._running})
+        )
+        return describe_interrupt("cells", len(ids - {*self.outcome.refused}), done, failed, begun)
 
     def _collect_finished(self, advance: Advance) -> None:
         """Record the results of running cells whose processes have ended."""
@@ -150,7 +162,7 @@ class Schedule:
                 self._mark_done(cell, advance)
                 continue
             if failure(folder) is None:
-                record_failure(folder, _explain_exit(code))
+                record_failure(folder, explain_exit(code))
             error = (failure(folder) or {"error": "its reason could not be recorded: is the disk full?"})["error"]
             self.outcome.failed[id] = error
             self._count(cell, f"failed: {cell.label}: {error} ({folder / 'log.txt'})", advance)
@@ -230,15 +242,6 @@ def _result(cell: Cell) -> str:
     seconds = duration(metrics["seconds"]["fit"] + metrics["seconds"]["evaluate"])
     improvement = metrics["robustness_improvement"] if metrics["source"] != "none" else None
     return f"RI {with_interval(improvement)}, {seconds}" if improvement else f"scored, {seconds}"
-
-
-def _explain_exit(code: int) -> str:
-    """Return a phrase that explains the exit code of a cell's process that recorded no reason for its failure."""
-    if code == -signal.SIGKILL:
-        return "its process was killed (SIGKILL), by the system because memory ran out, or by hand"
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process ended with exit code {code} and no result"
 
 
 def failed_labels(plan: Plan, outcome: Outcome) -> Sequence[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as L
 
+from rib.runtime.console import say
 from rib.runtime.progress import Advance, progress
 
 
@@ -62,6 +63,11 @@ class TrainingProgress(L.Callback):
         """Show the bar at the first batch, whose number tells where a resumed fit continues."""
         if self._advance is None:
             done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+            if done:
+                say(
+                    f"resuming at epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, "
+                    f"step {trainer.global_step} of {total_steps(trainer)}"
+                )
             bar = progress(self.title, total_batches(trainer), "batches", done)
             self._advance = self._stack.enter_context(bar)
 

@@ -20,7 +20,7 @@ from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runs.weights_metadata import weights_metadata
 from rib.runtime.artifacts import ArtifactCache
-from rib.runtime.console import rank, say
+from rib.runtime.console import rank
 from rib.runtime.processes import device_name, trainer_plugins
 from rib.runtime.weights_file import weights_file_digest
 
@@ -101,8 +101,6 @@ def _train(
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
     if resumed and not _is_whole(run.checkpoint):
         raise RibError(f"{resumed} is damaged; delete it and run the same command again to train from the start")
-    if resumed:
-        say(f"resuming from {resumed}")
     module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
     trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered

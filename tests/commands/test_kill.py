@@ -77,7 +77,7 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(store, cache, undist
     checkpoint = torch.load(folder / "last.ckpt", weights_only=False)
     assert checkpoint["global_step"] > 0
     found, err = finish(store, cache)
-    assert "resuming from" in err
+    assert "resuming at epoch" in err
     assert_same(undisturbed, found)
 
 

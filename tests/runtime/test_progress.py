@@ -63,7 +63,7 @@ def clock(monkeypatch):
     def pass_(seconds: float) -> None:
         for _ in range(round(4 * seconds)):
             now[0] += 0.25
-            if board._tasks or board.command:
+            if board.tasks or board.command:
                 board._show()
 
     return pass_
@@ -118,8 +118,8 @@ def test_a_grid_says_what_each_cell_is_doing_on_one_line(clock, capsys):
         advance(5, "")
         clock(30)
     assert capsys.readouterr().err.splitlines() == [
-        "grid: 3/12 cells, 2 min left; inner: 0/10 images; one, scoring; two, starting",
-        "grid: 3/12 cells, 2 min left; inner: 5/10 images, 75/min; one, scoring; two, starting",
+        "grid: 3/12 cells, 2 min left (inner: 0/10 images; one, scoring; two, starting)",
+        "grid: 3/12 cells, 2 min left (inner: 5/10 images, 75/min; one, scoring; two, starting)",
     ]
 
 
@@ -127,7 +127,7 @@ def test_what_waits_says_so_again(clock, capsys):
     with progress.activity("waiting for process 7 on here"):
         clock(64)
     assert capsys.readouterr().err.splitlines() == [
-        f"waiting for process 7 on here, {seconds} s" for seconds in (3, 33, 63)
+        f"waiting for process 7 on here, {seconds} s so far" for seconds in (3, 33, 63)
     ]
 
 

@@ -8,10 +8,14 @@ import sys
 
 import pytest
 
+from rib.config.launch import launch
+from rib.errors import RibError
 from rib.runs.metrics_file import write
+from rib.sweeps import multirun, time_left
 from rib.sweeps.jobs_table import show_jobs
 from rib.sweeps.jobs_view import JobsView, progress_file
 from rib.sweeps.multirun import Jobs
+from rib.sweeps.time_left import JobsLeft
 
 RI = {"value": -3.86, "low": -5.48, "high": -2.27, "targets": ["imagenet_a"]}
 COST = {"images_trained": 364, "images_scored": 2324, "device": "CPU (2 threads)"}
@@ -48,7 +52,7 @@ def test_a_line_for_each_job_that_ended_and_never_twice(tmp_path, capsys):
     view.close()
     view.close()
     assert capsys.readouterr().err.splitlines() == [
-        "[1/3] optimizer.lr=0.1: RI -3.86 [-5.48, -2.27], 8.8 s",
+        "[1/3] optimizer.lr=0.1: RI -3.86 [-5.48, -2.27], 8.8 s; about 1 s left",
         "[2/3] optimizer.lr=0.0: failed: it failed",
         "[3/3] optimizer.lr=0.2: RI -3.86 [-5.48, -2.27], 8.8 s (in the store)",
     ]
@@ -91,9 +95,69 @@ def test_the_table_says_what_all_runs_cost_and_where_each_is(tmp_path, capsys):
     show_jobs(tmp_path)
     out = capsys.readouterr().out
     assert "All runs: 728 images trained, 4,648 scored, 18 s on CPU (2 threads)." in out
-    rows = [line for line in out.splitlines() if line.startswith(("0 ", "1 ", "2 "))]
-    assert [row.rstrip().endswith(str(tmp_path / "run")) for row in rows] == [True, True, False]
-    assert rows[2].rstrip().endswith("it failed")
+    rows = [line for line in out.splitlines() if line.startswith(("1 ", "2 ", "3 "))]
+    assert [row.endswith(str(tmp_path / "run")) for row in rows] == [True, True, False, False]
+    assert rows[2].endswith("failed") and rows[3] == "3  it failed"
+    assert out == "".join(f"{line.rstrip()}\n" for line in out.splitlines())
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_job_without_a_result_is_explained_unless_ctrl_c_ended_it(tmp_path, capsys, monkeypatch, interrupted):
+    monkeypatch.setenv("COLUMNS", "80")
+    job(0, tmp_path, **finished(tmp_path))
+    job(1, tmp_path)
+    show_jobs(tmp_path, 4, interrupted)
+    out = capsys.readouterr().out
+    title, _, table = out.partition("job ")
+    assert title.startswith("2 of 4 jobs of ") and "unfinished" in table and ".submitit" not in out
+    assert f"1  {tmp_path / 'run'}" in table and ("2  it began but" in table) != interrupted
+    assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path) not in line)
+    (tmp_path / ".submitit").mkdir()
+    show_jobs(tmp_path, 4, interrupted)
+    assert capsys.readouterr().out.endswith(f"see {tmp_path / '.submitit'}\n")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), None), (SystemExit(1), 1), (RibError("full"), None)])
+def test_a_sweep_that_does_not_end_by_itself_shows_its_table_first(tmp_path, capsys, monkeypatch, stop, code):
+    job(0, tmp_path, **finished(tmp_path))
+    job(1, tmp_path, error="it failed")
+    job(2, tmp_path)
+
+    def main():
+        view = JobsView(tmp_path, 4, ())
+        view.start()
+        multirun._views.append(view)
+        raise stop
+
+    monkeypatch.setattr(sys, "argv", ["rib"])
+    with pytest.raises((SystemExit, type(stop))) as ended:
+        launch(multirun.show_jobs_after(main), "train")
+    out, err = capsys.readouterr()
+    assert "3 of 4 jobs of " in out
+    last = {
+        KeyboardInterrupt: "rib: interrupted: 1 of 4 jobs done, 1 failed, 1 begun, 1 not started; the same command "
+    }
+    assert last.get(type(stop), "") in err.splitlines()[-1]
+    assert ended.value.code == (130 if isinstance(stop, KeyboardInterrupt) else code or 1)
+
+
+def test_the_time_left_is_that_of_the_jobs_that_were_made(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time_left, "monotonic", lambda: now[0])
+    left = JobsLeft(5)
+    assert left.seconds() is None
+    now[0] = 2.0
+    left.end({"folder": "a", "seconds": 10.0, "in_store": True})
+    assert left.seconds() == 40.0
+    now[0] = 22.0
+    left.end({"folder": "b", "seconds": 15.0})
+    assert left.seconds() == 60.0
+    now[0] = 27.0
+    assert left.seconds() == 55.0
+    left.end({"error": "it failed"})
+    assert left.seconds() == 35.0
+    now[0] = 99.0
+    assert left.seconds() is None
 
 
 def test_the_callback_goes_to_other_processes_without_its_display(tmp_path):

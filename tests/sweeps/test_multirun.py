@@ -58,14 +58,15 @@ def test_every_failed_job_has_its_sentence_and_finished_ones_are_kept(store, cac
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("rib: 2 of 3 jobs failed")
     assert "Traceback" not in done.stderr
-    *_, head, rule, first, second, third, note, cost = done.stdout.splitlines()
+    *_, head, rule, first, second, third, note, cost, why, why_else = done.stdout.splitlines()
     assert set(rule) == {"─"} and head.startswith("job  ") and "95 % intervals" in note
     assert cost.startswith("All runs: ") and "images trained" in cost
     run = RunStore(store).one(method="finetune")
-    assert first.startswith("0  ") and first.rstrip().endswith(f"  {run.folder}")
+    assert first.startswith("1  ") and first.endswith(f"  {run.folder}")
     assert f"  {points(run.metrics()['robustness_improvement']['value'])} [" in first
-    assert second.startswith("1  ") and "expected a number of 0 or more, got -1" in second
-    assert third.startswith("2  ") and "optimizer.lr: expected a number" in third
+    assert second.startswith("2  ") and second.endswith("failed") and third.startswith("3  ")
+    assert why.startswith("2  ") and "expected a number of 0 or more, got -1" in why
+    assert why_else.startswith("3  ") and "optimizer.lr: expected a number" in why_else
     assert "mini R" in first and "toy data (mini)" in done.stdout
     made = (run.folder / "metrics.json").stat().st_mtime_ns
     again = sweep(store, cache, *SHORT, "trainer=cpu", "optimizer.lr=1e-3")
@@ -204,7 +205,7 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_weights(tmp_pat
     _, err = parent.communicate(timeout=400)
     assert parent.returncode == 0, err
     logs = "".join(file.read_text() for file in store.glob("multirun/*/*/.submitit/*/*_log.*"))
-    assert "resuming from" in logs
+    assert "resuming at" in logs
     one, other = (RunStore(folder).one(method="ewc") for folder in (tmp_path / "undisturbed", store))
     assert same_weights(one, other)
 
