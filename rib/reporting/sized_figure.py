@@ -230,8 +230,11 @@ def name_rows(axes: Axes, labels: Sequence[str], inches: float) -> float:
         labels: From bottom to top.
         inches: Width that labels may take.
     """
-    texts = [fold(label, inches, TICK) for label in labels]
-    axes.set_yticks(range(len(texts)), texts, fontsize=TICK)
-    axes.set_ylim(-0.6, len(texts) - 0.4)
-    lines = max(text.count("\n") + 1 for text in texts)
-    return max(0.2, 0.04 + 1.2 * TICK / 72 * lines)
+    axes.set_yticks(range(len(labels)), [fold(label, inches, TICK) for label in labels], fontsize=TICK)
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    return max(height_of_name(label, inches) for label in labels)
+
+
+def height_of_name(label: str, inches: float) -> float:
+    """Return the height in inches of a row with a label, which is folded to a width."""
+    return max(0.2, 0.04 + 1.2 * TICK / 72 * (fold(label, inches, TICK).count("\n") + 1))
