@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rib.data.worlds import title_of
-from rib.reporting.captions import OVER_IMAGES, counted, images_of
+from rib.reporting.captions import COMPARISON, OVER_IMAGES, counted, images_of
 from rib.reporting.formatting import world
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL, style
@@ -23,9 +23,6 @@ NARROWEST = 2.1
 
 TALLEST = 9.0
 """Height of a page, inches."""
-
-CAPTION = "Change in top-1 accuracy"
-"""Start of the caption of every comparison, by which its files are known."""
 
 AROUND, BETWEEN = 1.3, 0.45
 """Inches that a headline, a legend and the last axis take, and those between two rows of panels; roughly."""
@@ -44,7 +41,7 @@ def comparison_figures(runs: Sequence[Metrics], width: float | None = None) -> d
     """
     trained = [m for m in runs if m["source"] != "none" and improvement_of(m)]
     return {
-        "".join(f"-{name}" for name in part): comparison_figure(some, width, trained)
+        "".join(f"-{name.replace('/', '_')}" for name in part): comparison_figure(some, width, trained)
         for part, some in _pages(trained, width).items()
     }
 
@@ -139,11 +136,11 @@ def comparison_figure(
     sources = [title_of(source, kind) for source in dict.fromkeys(source for source, _ in panels)]
     about = f"{', '.join(models)} fine-tuned on {', '.join(sources)}"
     figure.caption = (
-        f"{CAPTION} by fine-tuning, on each target and as their mean, the robustness improvement (RI), in percentage "
-        f"points. {'Each panel is one model and source and has its own scale. ' if len(panels) > 1 else ''}"
+        f"{COMPARISON} by fine-tuning, on each target and as their mean, the robustness improvement (RI), in "
+        f"percentage points. {'Each panel is one model and source and has its own scale. ' if len(panels) > 1 else ''}"
         f"{about}; {counted([len(trained)], 'run')} of {counted([len(looks)], 'method')} with "
-        f"{counted([seeds], 'seed')}; {world(trained[0])}; {_most_images(trained)}. Each line is one run: the marker is "
-        f"the change, the ends are its 95 % interval over images. {OVER_IMAGES}."
+        f"{counted([seeds], 'seed')}; {world(trained[0])}; {_most_images(trained)}. Each line is one run: the marker "
+        f"is the change, the ends are its 95 % interval over images. {OVER_IMAGES}."
     )
     rows = _heights_of_rows(heights, columns)
     grid[0, 0].get_gridspec().set_height_ratios(rows)

@@ -46,7 +46,8 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     low, high = _limits(table.rows)
     heights = []
     for axes, model in zip(grid, models, strict=True):
-        rows = sorted((row for row in table.rows if row.model == model), key=lambda row: methods.index(table.label(row)))
+        own = (row for row in table.rows if row.model == model)
+        rows = sorted(own, key=lambda row: methods.index(table.label(row)))
         places, height = _name_rows(axes, [table.label(row) for row in rows], 0.26 * figure.inches)
         heights.append(max(0.6, height))
         at = {id(row): place for row, place in zip(rows, places, strict=True)}
@@ -170,9 +171,7 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
     if any(len(row.by_seed) > 1 for row in table.rows):
         over_seeds += " Ticks: mRI of each seed."
     if any(row.over_seeds is not None for row in table.rows):
-        over_seeds += (
-            " Thin: 95 % interval over seeds (Student's t), which ends in an arrow where it leaves the panel."
-        )
+        over_seeds += " Thin: 95 % interval over seeds (Student's t), which ends in an arrow where it leaves the panel."
     compared = sum(row.against_plain is not None for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
@@ -181,8 +180,8 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
         else ""
     )
     return (
-        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} (settings apart) on "
-        f"{', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "
+        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} (settings apart) "
+        f"on {', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "
         f"{counted([len(table.asked)], 'source')} ({sources}) with {seeds}; {table.about}.{shared}"
         f"{order} Thick bar: 95 % interval over images. {OVER_IMAGES}.{over_seeds}{test}{_beside(table, beside)}"
     )
