@@ -169,7 +169,7 @@ def _write_table(table: PaperTable, file: Path, figures: FiguresConfig, command:
 def _draw_comparison(metrics: Sequence[Metrics], stem: Path, figures: FiguresConfig, command: str) -> list[Path]:
     """Write the figures that compare runs, and return their files; with more methods than colours there is none."""
     from rib.reporting import style
-    from rib.reporting.figures import comparison_figures
+    from rib.reporting.comparison_panels import comparison_figures
     from rib.reporting.summary import method_label
 
     if len({method_label(m) for m in metrics}) > len(style.SERIES):
