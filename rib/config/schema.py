@@ -269,10 +269,12 @@ class FiguresConfig:
     Attributes:
         format: ``png``, ``pdf`` or ``svg``, or a list of them; `rib.config.check` turns one into a list.
         width: Width of the page in inches, 3.3 for one column; null: each figure's own.
+        title: False to leave headlines out, for a figure whose caption says the same.
     """
 
     format: Any = field(default_factory=lambda: ["png", "pdf"])
     width: float | None = None
+    title: bool = True
 
 
 @dataclass

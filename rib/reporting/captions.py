@@ -16,6 +16,11 @@ from rib.schemas.metrics import Metrics
 
 OVER_IMAGES = "Intervals over images cover another sample of images, not another training run"
 
+_OPTIONS = ("format", "width", "title")
+
+COMPARISON = "Change in top-1 accuracy"
+"""Start of the caption of every comparison of runs, by which a report knows its files."""
+
 
 def images_of(metrics: Metrics, names: Iterable[str] | None = None) -> str:
     """Return the numbers of scored images by dataset: ``n = 1,234 images of ImageNet-R, 300 of ImageNet-A``.
@@ -50,15 +55,31 @@ def options_of(figures: FiguresConfig) -> list[str]:
     default = FiguresConfig()
     return [
         shlex.quote(rib.config.spell_override(f"figures.{name}", getattr(figures, name)))
-        for name in ("format", "width")
+        for name in _OPTIONS
         if getattr(figures, name) != getattr(default, name)
     ]
 
 
-def options_line(figures: FiguresConfig) -> str:
-    """Return the last line of a caption file, which says with which options the figure's files were written."""
-    width = "null" if figures.width is None else f"{figures.width:g}"
-    return f"Drawn with figures.format=[{','.join(figures.format)}] figures.width={width}"
+def origin(figures: FiguresConfig, command: str) -> str:
+    """Return the last lines of a caption file: the command, and the options of figures unless the command has them.
+
+    Args:
+        figures: How the figure's files were written.
+        command: Shell command that makes the figure; empty if it is not known.
+    """
+    given = [] if command and all(_is_given(option, command) for option in options_of(figures)) else _options(figures)
+    made_by = f"Made by: {command}" if command else ""
+    return "\n\n".join(filter(None, (made_by, f"Drawn with {' '.join(given)}" if given else "")))
+
+
+def _is_given(option: str, command: str) -> bool:
+    """Return True if a command sets an option: ``figures.width=3.3``, quoted or not."""
+    name = option.strip("'").partition("=")[0]
+    return f"{name}=" in command
+
+
+def _options(figures: FiguresConfig) -> list[str]:
+    return [rib.config.spell_override(f"figures.{name}", getattr(figures, name)) for name in _OPTIONS]
 
 
 def running_command(otherwise: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rib.config.schema import FiguresConfig
 from rib.metrics import family_of
 from rib.reporting import run_view
-from rib.reporting.captions import command_of_figures, options_line
+from rib.reporting.captions import command_of_figures, origin
 from rib.runs.measure import PairedPredictions, held_out_accuracy, keep_paths, measure
 from rib.runs.metrics_file import write
 from rib.runs.provenance import MADE_FROM
@@ -75,8 +75,7 @@ def _is_drawn(metrics: Metrics, folder: Path, figures: FiguresConfig) -> bool:
     files = [caption.with_suffix(f".{ending}") for ending in figures.format]
     if not all(file.is_file() for file in (caption, *files)):
         return False
-    lines = caption.read_text().splitlines()
-    return options_line(figures) in lines and f"Made by: {command_of_figures(metrics, figures)}" in lines
+    return caption.read_text().rstrip("\n").endswith(f"\n\n{origin(figures, command_of_figures(metrics, figures))}")
 
 
 def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]) -> Metrics:

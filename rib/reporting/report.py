@@ -167,15 +167,19 @@ def _write_table(table: PaperTable, file: Path, figures: FiguresConfig, command:
 
 
 def _draw_comparison(metrics: Sequence[Metrics], stem: Path, figures: FiguresConfig, command: str) -> list[Path]:
-    """Write the figure that compares runs, and return its files; with more methods than colours there is none."""
+    """Write the figures that compare runs, and return their files; with more methods than colours there is none."""
     from rib.reporting import style
-    from rib.reporting.figures import comparison_figure
+    from rib.reporting.comparison_panels import comparison_figures
     from rib.reporting.summary import method_label
 
     if len({method_label(m) for m in metrics}) > len(style.SERIES):
         style.remove(stem)
         return []
-    return style.save(comparison_figure(metrics, figures.width), stem, figures, command)
+    drawn = comparison_figures(metrics, figures.width)
+    if "" not in drawn:
+        style.remove(stem)
+    parts = {stem.with_name(stem.name + end): figure for end, figure in drawn.items()}
+    return [file for part, figure in parts.items() for file in style.save(figure, part, figures, command)]
 
 
 def _command(store: RunStore, figures: FiguresConfig) -> str:

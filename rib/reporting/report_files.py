@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from rib.config.schema import FIGURE_FORMATS
+from rib.reporting.captions import COMPARISON
 from rib.reporting.remedies import Remedy
 from rib.runtime.files import write_atomically
 
@@ -27,10 +29,18 @@ def remove_stale(out: Path, written: Sequence[Path]) -> list[Path]:
         return []
     stems = {file.stem for file in written if file.suffix in (".png", ".pdf", ".svg")}
     kept = {file.name for file in written} | {f"{stem}.txt" for stem in stems}
-    stale = [file for file in sorted(out.iterdir()) if _OURS.fullmatch(file.name) and file.name not in kept]
+    divided = {f"{stem}.{ending}" for stem in _comparisons(out) for ending in (*FIGURE_FORMATS, "txt")}
+    ours = (file for file in sorted(out.iterdir()) if _OURS.fullmatch(file.name) or file.name in divided)
+    stale = [file for file in ours if file.name not in kept]
     for file in stale:
         file.unlink(missing_ok=True)
     return stale
+
+
+def _comparisons(out: Path) -> list[str]:
+    """Return the names of figures like comparison-MODEL, known by their captions: a user's file may be called so."""
+    captions = (file for file in out.glob("comparison*-*.txt") if file.is_file())
+    return [file.name.removesuffix(".txt") for file in captions if file.read_text().startswith(COMPARISON)]
 
 
 def write_remedies(out: Path, found: Sequence[Remedy]) -> list[Path]:

@@ -15,7 +15,7 @@ from rib.data.worlds import title_of
 from rib.reporting.captions import OVER_IMAGES, command_of_figures, images_of
 from rib.reporting.formatting import points, with_interval, world
 from rib.reporting.run_view import curve_rows
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, hide_overlapping, name_rows, tidy
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, name_rows, tidy
 from rib.reporting.style import GAIN, LINES, LOSS, NEUTRAL, SERIES, remove, save
 from rib.schemas.metrics import DatasetAccuracy, Metrics
 
@@ -66,9 +66,9 @@ def change_figure(metrics: Metrics, width: float | None = None) -> SizedFigure:
         accuracy, key=lambda n: (trained and n in counted, accuracy[n]["change"]["value"], accuracy[n]["after"])
     )
     figure = SizedFigure(6.4, width)
-    axes = figure.add_subplot()
+    axes, short = figure.add_subplot(), figure.inches < 4.5
     for row, name in enumerate(names):
-        _draw_change(axes, row, accuracy[name], trained, short=figure.inches < 4.5)
+        _draw_change(axes, row, accuracy[name], trained, short)
     roles = {name: "" if name in counted else " (not in RI)" for name in names} | {metrics["source"]: " (source)"}
     row_height = name_rows(axes, [title_of(name, kind) + roles[name] for name in names], 0.27 * figure.inches)
     tidy(axes, "x")
@@ -81,13 +81,18 @@ def change_figure(metrics: Metrics, width: float | None = None) -> SizedFigure:
     if trained and improvement:
         mean = f"{with_interval(improvement)} points, mean over {len(counted)} targets, 95 % over images"
         heading += f"\nRI {mean}"
-        caption += f" RI {mean}: {', '.join(title_of(name, kind) for name in counted)}."
+        targets = ", ".join(title_of(name, kind) for name in counted)
+        caption += (
+            f" RI, the mean change over {len(counted)} targets ({targets}), is {with_interval(improvement)} points, "
+            "with its 95 % interval over images."
+        )
     figure.headline(heading)
     if trained:
         figure.legend_below(*_legend_of_change())
         caption += (
-            " The band around the accuracy after fine-tuning, and the numbers in brackets, are the 95 % interval of "
-            f"the change over images, each scored by both models. {OVER_IMAGES}."
+            f" At the right: the change in points{'' if short else ', with its 95 % interval'}. The band around the "
+            "accuracy after fine-tuning is the 95 % interval of the change over images, each scored by both models. "
+            f"{OVER_IMAGES}."
         )
     figure.caption = caption
     return figure.fit(max(0.6, row_height * len(names)))
@@ -150,11 +155,11 @@ def curve_figure(metrics: Metrics, width: float | None = None) -> SizedFigure:
     figure.caption = (
         f"Mean accuracy on the targets against accuracy on the source, {title_of(metrics['source'], kind)}, for "
         f"{len(rows)} weights between the pretrained model (alpha {rows[0]['alpha']:g}) and the fine-tuned one (alpha "
-        f"{rows[-1]['alpha']:g}); {metrics['model']}, {metrics['method']}, one run; {world(metrics)}. "
-        f"{images_of(metrics).capitalize()}. Points without intervals; curve.csv has RI with its interval for each."
+        f"{rows[-1]['alpha']:g}); {metrics['model']}, {metrics['method']}, one run; {world(metrics)}; "
+        f"{images_of(metrics)}. Points without intervals; curve.csv has RI with its interval for each."
     )
     figure.fit(2.8 * figure.narrowing)
-    hide_overlapping(figure, named)
+    figure.hide_overlapping(named)
     return figure
 
 

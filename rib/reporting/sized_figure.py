@@ -28,6 +28,8 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from rib.data.worlds import TOY
+
 TICK, LABEL, HEAD = 7.0, 8.0, 9.0
 """Sizes of text in points, at the figure's final size: ticks and notes; labels of axes; headlines."""
 
@@ -53,12 +55,24 @@ class SizedFigure(Figure):
         self.narrowing = min(1.0, self.inches / natural)
         self.caption = ""
         self._legend_lines = 0
+        self._axes_height: float | None = None
+        self._optional: list[Text] = []
         super().__init__(figsize=(self.inches, 3.0), layout="constrained")
 
     def headline(self, text: str) -> None:
         """Write a headline at the top left, in as many lines as the width needs."""
         lines = fold(text, self.inches - 2 * MARGIN, HEAD)
         self.suptitle(lines, x=MARGIN / self.inches, ha="left", fontsize=HEAD)
+
+    def drop_headline(self) -> None:
+        """Remove the headline, as a paper's caption says it; what warns that data are toy data stays, in small."""
+        said = f"{self.get_suptitle()} {self.caption}"
+        if not self.get_suptitle():
+            return
+        self.suptitle(TOY if TOY in said else "", x=MARGIN / self.inches, ha="left", fontsize=TICK)
+        if self._axes_height is not None:
+            self.fit(self._axes_height)
+            self.hide_overlapping(self._optional)
 
     def legend_below(self, handles: Sequence[Any], labels: Sequence[str]) -> None:
         """Draw a legend below the axes, in as many columns as fit."""
@@ -89,6 +103,7 @@ class SizedFigure(Figure):
         Returns:
             The figure itself.
         """
+        self._axes_height = axes_height
         # Room for all text in the first step, without which nothing would be laid out.
         self.set_figheight(axes_height + 3 + 0.15 * self._legend_lines)
         layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05)
@@ -104,6 +119,23 @@ class SizedFigure(Figure):
             layout.execute(self)
         self.set_layout_engine("none")  # everything has its place; writing each format need not look for it again
         return self
+
+    def hide_overlapping(self, texts: Iterable[Text]) -> None:
+        """Hide each of some texts that would cover an earlier one, or reach out of the figure, laid out by `fit`.
+
+        Args:
+            texts: Texts that are no titles or tick labels, the most important first.
+        """
+        self._optional = list(texts)
+        kept: list[Bbox] = []
+        for text in self._optional:
+            text.set_visible(True)
+            box = text.get_window_extent()
+            outside = box.x0 < 0 or box.y0 < 0 or box.x1 > self.bbox.x1 or box.y1 > self.bbox.y1
+            if outside or any(box.overlaps(other) for other in kept):
+                text.set_visible(False)
+            else:
+                kept.append(box)
 
     def _repr_png_(self) -> bytes:
         """Return the figure as PNG, which a notebook shows."""
@@ -140,23 +172,6 @@ def _thin_ticks(axes: Axes) -> None:
             return
         integer = bool(getattr(axes.xaxis.get_major_locator(), "_integer", False))
         axes.xaxis.set_major_locator(MaxNLocator(number, integer=integer))
-
-
-def hide_overlapping(figure: SizedFigure, texts: Iterable[Text]) -> None:
-    """Hide each of some texts that would cover an earlier one, or reach out of the figure.
-
-    Args:
-        figure: The figure, laid out by `SizedFigure.fit`.
-        texts: Texts that are no titles or tick labels, the most important first.
-    """
-    kept: list[Bbox] = []
-    for text in texts:
-        box = text.get_window_extent()
-        outside = box.x0 < 0 or box.y0 < 0 or box.x1 > figure.bbox.x1 or box.y1 > figure.bbox.y1
-        if outside or any(box.overlaps(other) for other in kept):
-            text.set_visible(False)
-        else:
-            kept.append(box)
 
 
 @cache
@@ -230,8 +245,11 @@ def name_rows(axes: Axes, labels: Sequence[str], inches: float) -> float:
         labels: From bottom to top.
         inches: Width that labels may take.
     """
-    texts = [fold(label, inches, TICK) for label in labels]
-    axes.set_yticks(range(len(texts)), texts, fontsize=TICK)
-    axes.set_ylim(-0.6, len(texts) - 0.4)
-    lines = max(text.count("\n") + 1 for text in texts)
-    return max(0.2, 0.04 + 1.2 * TICK / 72 * lines)
+    axes.set_yticks(range(len(labels)), [fold(label, inches, TICK) for label in labels], fontsize=TICK)
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    return max(height_of_name(label, inches) for label in labels)
+
+
+def height_of_name(label: str, inches: float) -> float:
+    """Return the height in inches of a row with a label, which is folded to a width."""
+    return max(0.2, 0.04 + 1.2 * TICK / 72 * (fold(label, inches, TICK).count("\n") + 1))

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from rib.config.schema import FIGURE_FORMATS, FiguresConfig
-from rib.reporting.captions import options_line
+from rib.reporting.captions import origin
 from rib.reporting.sized_figure import SizedFigure
 from rib.runtime.files import write_atomically
 
@@ -46,13 +46,15 @@ def save(figure: Figure, file: Path, figures: FiguresConfig | None = None, comma
     Args:
         figure: Of `rib.reporting.sized_figure`, or any other, which is then resized to the asked width.
         file: Path without an ending, ``RUN/figures/change``; its folder is made if needed.
-        figures: Formats and width; None: png and pdf, at the figure's own width.
+        figures: Formats, width, and whether to keep the headline; None: png and pdf, at the figure's own width.
         command: Shell command that makes the figure, for the caption.
 
     Returns:
         The files: one per format, in the order of the option, then the caption.
     """
     figures = figures or FiguresConfig()
+    if not figures.title and isinstance(figure, SizedFigure):
+        figure.drop_headline()
     height, width = figure.get_figheight(), figure.get_figwidth()
     if figures.width is not None and width != figures.width:
         figure.set_layout_engine("constrained")
@@ -66,8 +68,7 @@ def save(figure: Figure, file: Path, figures: FiguresConfig | None = None, comma
             written.append(_with_ending(file, ending))
             write_atomically(written[-1], picture.getvalue())
     caption = " ".join(figure.caption.split()) if isinstance(figure, SizedFigure) else ""
-    made_by = f"Made by: {command}" if command else ""
-    text = "\n\n".join(filter(None, (caption, made_by, options_line(figures))))
+    text = "\n\n".join(filter(None, (caption, origin(figures, command))))
     written.append(_with_ending(file, "txt"))
     write_atomically(written[-1], f"{text}\n".encode())
     remove(file, but=written)

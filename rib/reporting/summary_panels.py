@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from math import isnan
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from rib.data.worlds import title_of
 from rib.metrics import IN_DISTRIBUTION
 from rib.reporting.captions import OVER_IMAGES, counted
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, name_rows, tidy
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, height_of_name, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure:
     """Plot mRI by method, and accuracy on the source and on ImageNet val; a row of panels per model.
 
-    All panels have the methods in one order, by mRI averaged over models. The thick bar is the interval over images,
+    All panels have their methods in one order, by mRI averaged over models; each has those of its model, and its height
+    follows from them. The thick bar is the interval over images,
     ticks are seeds, and the thin bar is the interval over seeds. Where that one leaves the panel, an arrow stands for
     its end: with two seeds it would be many times wider than all that is measured. A filled marker differs from plain
     fine-tuning after Holm's correction, an open one does not; plain fine-tuning is a square.
@@ -42,11 +44,13 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     ratios = [1.7, *(1.0 for _ in beside)]
     grid = figure.subplots(len(models), len(ratios), squeeze=False, sharex="col", gridspec_kw={"width_ratios": ratios})
     low, high = _limits(table.rows)
-    row_height = 0.2
+    heights = []
     for axes, model in zip(grid, models, strict=True):
-        rows = [row for row in table.rows if row.model == model]
-        at = {id(row): methods.index(table.label(row)) for row in rows}
-        row_height = max(row_height, name_rows(axes[0], methods, 0.26 * figure.inches))
+        own = (row for row in table.rows if row.model == model)
+        rows = sorted(own, key=lambda row: methods.index(table.label(row)))
+        places, height = _name_rows(axes, [table.label(row) for row in rows], 0.26 * figure.inches)
+        heights.append(max(0.6, height))
+        at = {id(row): place for row, place in zip(rows, places, strict=True)}
         axes[0].set_xlim(low, high)
         for row in rows:
             _draw_mri(axes[0], at[id(row)], row, low, high)
@@ -58,16 +62,36 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         axes[0].set_title(fold(n, 0.7 * figure.inches, LABEL), fontsize=LABEL, loc="left")
         for panel, label in zip(axes, ("mRI, points", *(labels[name] for name in beside)), strict=True):
             tidy(panel, "x")
-            panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
-            panel.set_ylim(-0.6, len(methods) - 0.4)
+            if model == models[-1]:
+                panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
             panel.tick_params(axis="x", labelbottom=True)
         for panel in axes[1:]:
-            panel.set_yticks(range(len(methods)), [""] * len(methods))
             panel.margins(x=0.1)
+    grid[0, 0].get_gridspec().set_height_ratios(heights)
     figure.headline("; ".join(filter(None, (f"mRI by method: {table.about}", table.shared))))
     figure.legend_below(*_legend(table.rows, bool(beside)))
-    figure.caption = _caption(table, models)
-    return figure.fit(max(0.6, row_height * len(methods)) * len(models))
+    figure.caption = _caption(table, models, beside)
+    return figure.fit(sum(heights))
+
+
+def _name_rows(axes: Sequence[Axes], labels: Sequence[str], inches: float) -> tuple[list[float], float]:
+    """Name the rows of a model's panels, each as high as its own label, at the left one.
+
+    Args:
+        axes: The panels, whose y axes are then in inches.
+        labels: From bottom to top.
+        inches: Width that labels may take.
+
+    Returns:
+        The heights of the rows' centres, and the height of the panels.
+    """
+    heights = [height_of_name(label, inches) for label in labels]
+    places = [top - height / 2 for top, height in zip(accumulate(heights), heights, strict=True)]
+    for panel in axes:
+        named = [fold(label, inches, TICK) if panel is axes[0] else "" for label in labels]
+        panel.set_yticks(places, named, fontsize=TICK)
+        panel.set_ylim(0, sum(heights))
+    return places, sum(heights)
 
 
 def _order(table: PaperTable) -> list[str]:
@@ -87,7 +111,7 @@ def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _draw_mri(axes: Axes, height: int, row: Summary, low: float, high: float) -> None:
+def _draw_mri(axes: Axes, height: float, row: Summary, low: float, high: float) -> None:
     """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin), and its seeds."""
     plain = row.method == PLAIN
     colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
@@ -99,12 +123,12 @@ def _draw_mri(axes: Axes, height: int, row: Summary, low: float, high: float) ->
     ends = [row.over_images.low, row.over_images.high]
     axes.plot(ends, [height, height], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
     if len(row.by_seed) > 1:
-        axes.plot(row.by_seed, [height + 0.3] * len(row.by_seed), "|", color=colour, ms=3.5, mew=0.9)
+        axes.plot(row.by_seed, [height + 0.06] * len(row.by_seed), "|", color=colour, ms=3.5, mew=0.9)
     face = colour if plain or row.is_significant else "white"
     axes.plot(row.over_images.value, height, "s" if plain else "o", mec=colour, mfc=face, ms=4)
 
 
-def draw_accuracy(axes: Axes, height: int, before: float, after: float) -> None:
+def draw_accuracy(axes: Axes, height: float, before: float, after: float) -> None:
     """Draw accuracy before fine-tuning (open) and after (filled), in percent; nothing if it is NaN, not scored."""
     if isnan(after):
         return
@@ -137,8 +161,17 @@ def _legend(rows: Sequence[Summary], accuracies: bool) -> tuple[list[Line2D], li
     return [Line2D([0, 1], [0, 0], **{"color": "black", **look}) for look in entries.values()], list(entries)  # type: ignore[arg-type]
 
 
-def _caption(table: PaperTable, models: Sequence[str]) -> str:
+def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) -> str:
     seeds = counted([len(row.seeds) or 1 for row in table.rows], "seed")
+    methods = len({table.label(row) for row in table.rows})
+    sources = ", ".join(title_of(name, table.kind) for name in table.sources)
+    shared = f" {table.shared}." if table.shared else ""
+    order = " Methods are in one order in all panels, by mRI averaged over models." if len(models) > 1 else ""
+    over_seeds = ""
+    if any(len(row.by_seed) > 1 for row in table.rows):
+        over_seeds += " Ticks: mRI of each seed."
+    if any(row.over_seeds is not None for row in table.rows):
+        over_seeds += " Thin: 95 % interval over seeds (Student's t), which ends in an arrow where it leaves the panel."
     compared = sum(row.against_plain is not None for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
@@ -147,12 +180,19 @@ def _caption(table: PaperTable, models: Sequence[str]) -> str:
         else ""
     )
     return (
-        f"Mean robustness improvement (mRI, percentage points) of {len(table.rows)} rows on {', '.join(models)}, "
-        f"n = {table.num_runs} runs over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
-        f"({', '.join(table.sources)}) and {seeds}; "
-        f"{'; '.join(filter(None, (table.about, table.shared)))}. Methods are in one order in all panels, by mRI "
-        f"averaged over models. Thick bar: 95 % interval over images. {OVER_IMAGES}. Ticks: mRI of each seed. Thin: "
-        f"95 % interval over seeds (Student's t), which ends in an arrow where it leaves the panel.{test} Right: mean "
-        f"accuracy on the source and on {title_of(IN_DISTRIBUTION, table.kind)} before fine-tuning (open) and after "
-        "(filled), point estimates."
+        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} (settings apart) "
+        f"on {', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "
+        f"{counted([len(table.asked)], 'source')} ({sources}) with {seeds}; {table.about}.{shared}"
+        f"{order} Thick bar: 95 % interval over images. {OVER_IMAGES}.{over_seeds}{test}{_beside(table, beside)}"
+    )
+
+
+def _beside(table: PaperTable, beside: Sequence[str]) -> str:
+    """Describe the panels beside mRI, if there are any."""
+    names = {"source": "the source", "val": title_of(IN_DISTRIBUTION, table.kind)}
+    if not beside:
+        return ""
+    return (
+        f" Right: mean accuracy on {' and on '.join(names[name] for name in beside)} before fine-tuning (open) and "
+        "after (filled), point estimates."
     )

@@ -193,12 +193,15 @@ class FinishedRun:
         ]
         return WholeFrame(rows).set_index("dataset")
 
-    def figure(self, kind: Literal["change", "curve", "loss"] = "change", width: float | None = None) -> Figure:
+    def figure(
+        self, kind: Literal["change", "curve", "loss"] = "change", width: float | None = None, title: bool = True
+    ) -> Figure:
         """Draw a figure of the run, without pyplot; a notebook shows it, and ``savefig`` writes it.
 
         Args:
             kind: ``change`` of accuracy by dataset, ``curve`` of an interpolation (WiSE-FT), or ``loss`` of training.
             width: Inches, 3.3 for one column of a paper; None for the figure's own width.
+            title: False to leave the headline out, for a paper whose caption says the same.
 
         Raises:
             RibError: If the run has no such figure.
@@ -206,7 +209,6 @@ class FinishedRun:
         from rib.reporting import run_figures
 
         logs = run_figures.training_logs(self.run.folder)
-        figure: Figure
         if kind == "change":
             figure = run_figures.change_figure(self.metrics, width)
         elif kind == "curve" and "curve" in self.metrics:
@@ -216,6 +218,8 @@ class FinishedRun:
         else:
             drawn = ["change", *(["curve"] if "curve" in self.metrics else []), *(["loss"] if logs else [])]
             raise RibError(f"figure: this run has no figure {kind!r}; it has {', '.join(drawn)}")
+        if not title:
+            figure.drop_headline()
         return display.in_notebooks(figure)
 
     def check(self, fail_below: float, fail_on: Literal["upper", "value"] = "upper") -> None:

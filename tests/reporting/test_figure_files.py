@@ -55,6 +55,21 @@ def test_every_format_is_written_with_one_caption(figure, tmp_path):
         assert part in text
 
 
+def test_a_caption_says_once_how_its_figure_was_made(figure, tmp_path):
+    def caption(command):
+        save(figure, tmp_path / "a", FiguresConfig(["pdf"], 3.3), command)
+        return (tmp_path / "a.txt").read_text()
+
+    assert "Drawn with" not in caption("python -m rib.report figures.width=3.3 figures.format=pdf")
+    assert "Drawn with figures.format=[pdf] figures.width=3.3" in caption("python -m rib.report")
+    assert "Drawn with figures.format=[pdf] figures.width=3.3" in caption("")
+
+
+def test_a_caption_names_the_numbers_that_are_drawn():
+    assert "At the right: the change in points. " in change_figure(metrics(), 3.3).caption
+    assert "At the right: the change in points, with its 95 % interval. " in change_figure(metrics(), 6.8).caption
+
+
 def test_the_same_figure_gives_the_same_bytes(tmp_path):
     files = [
         save(change_figure(metrics()), tmp_path / name, FiguresConfig(["png", "pdf", "svg"])) for name in ("a", "b")
@@ -120,6 +135,7 @@ def test_a_dashboard_gets_its_png():
         ("figures.format=[]", r"figures\.format: expected one of .*, got an empty list"),
         ("figures.width=1", r"figures\.width: expected inches from 2\.5 to 20, .*; got 1"),
         ("figures.width=8.5cm", r"figures\.width: "),
+        ("figures.title=maybe", r"figures\.title: "),
     ],
 )
 def test_a_wrong_option_is_one_sentence(override, message):
@@ -152,6 +168,8 @@ def test_a_finished_run_is_drawn_again_only_if_something_else_is_asked_for(tmp_p
     assert not drawn()
     assert drawn(width=3.3)
     assert not drawn(width=3.3)
+    assert drawn(title=False, width=3.3)
+    assert not drawn(title=False, width=3.3)
     assert drawn(format=["png", "svg"])
     assert drawn()
     assert names(tmp_path / "figures") == {"change.png", "change.txt"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from rib.analysis import figures as analyses
-from rib.reporting.figures import comparison_figure, search_figure
+from rib.reporting.comparison_panels import TALLEST, comparison_figure, comparison_figures
+from rib.reporting.figures import search_figure
 from rib.reporting.run_figures import change_figure, curve_figure, loss_figure
 from rib.reporting.sized_figure import fold, heights_of_rows, text_width
 from rib.reporting.summary_panels import summary_figure
@@ -172,6 +174,54 @@ def test_no_text_leaves_the_page_or_covers_another_in_two_columns_and_on_screen(
     check(FEW[name], width)
 
 
+@pytest.mark.parametrize("name", ["change", "curve", "summary"])
+def test_without_a_headline_toy_data_are_still_named(name):
+    def draw(width: float | None) -> Figure:
+        figure = FEW[name](width)
+        tall = figure.get_figheight()
+        figure.drop_headline()
+        assert figure.get_figheight() < tall
+        assert figure.get_suptitle() == "toy data (mini)"
+        return figure
+
+    check(draw, 3.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", FEW)
+def test_no_text_covers_another_without_a_headline(name, width):
+    def draw(width: float | None) -> Figure:
+        figure = FEW[name](width)
+        figure.drop_headline()
+        return figure
+
+    check(draw, width)
+
+
+def test_a_panel_of_a_comparison_is_as_high_as_its_own_lines_need():
+    few = [m for m in runs(7) if m["model"] != LONG or m["method"] == "finetune"]
+    short, tall = sorted(heights_of_rows(comparison_figure(few, 3.3)))
+    assert short < 0.5 * tall
+
+
+def test_a_comparison_taller_than_a_page_has_a_figure_for_each_model_and_source():
+    assert list(comparison_figures(runs(2), 3.3)) == [""]
+    by_model = comparison_figures(runs(2, 3), 3.3)
+    assert list(by_model) == [f"-{model}" for model in sorted(MODELS)]
+    by_source = comparison_figures(runs(7, 2, 4), 3.3)
+    assert list(by_source) == [f"-{model}-{source}" for model in sorted(MODELS) for source in sorted(TARGETS[:2])]
+    for figure in (*by_model.values(), *by_source.values()):
+        assert figure.get_figheight() < TALLEST + 0.5
+
+
+def test_a_method_has_one_colour_in_all_figures_of_a_comparison():
+    parts = comparison_figures([m for m in runs(3, 2) if m["model"] != LONG or m["method"] == "ewc"], 3.3)
+    (alone,) = parts[f"-{LONG}"].legends[0].get_lines()
+    beside = dict(zip(("finetune", "ewc"), parts[f"-{MODELS[0]}"].legends[0].get_lines(), strict=False))
+    assert alone.get_color() == beside["ewc"].get_color() != beside["finetune"].get_color()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", MANY)
@@ -211,6 +261,16 @@ def test_all_models_have_their_methods_in_one_order():
     figure = summary_figure(paper_table(5), None)
     order = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes[::3]]
     assert order[0] == order[1]
+
+
+def test_a_model_has_no_rows_of_methods_that_it_never_had():
+    table = paper_table(5)
+    table = replace(table, rows=[row for row in table.rows if row.model != LONG or row.method == "ewc"])
+    figure = summary_figure(table, 3.3)
+    names = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes[::3]]
+    assert sorted(map(len, names)) == [1, 5]
+    short, tall = sorted(heights_of_rows(figure))
+    assert short < 0.5 * tall
 
 
 def test_the_interval_over_two_seeds_does_not_set_the_scale():

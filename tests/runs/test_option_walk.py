@@ -133,6 +133,7 @@ WALK: dict[str, Row] = {
     "paths.cache": Row("", "ELSEWHERE", ""),
     "figures.format": Row("", "svg", ""),
     "figures.width": Row("", "3.3", ""),
+    "figures.title": Row("", "false", ""),
     "data.root": Row(ROOT, "COPIED", "", trains=False),
     "data.limit": Row("", "24", "TSF"),
     "data.images_per_class": Row("", "2", "TF"),
