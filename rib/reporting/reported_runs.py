@@ -9,11 +9,15 @@ import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.errors import RibError, nearest
 from rib.reporting.selection import describe_filters, select_runs
+from rib.reporting.summary import label_with_options
+from rib.runs.command import command_for, config_of
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
+from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
 from rib.runs.trials import without_trials
 from rib.runtime.console import say
+from rib.runtime.counting import counted_noun
 from rib.schemas.metrics import Metrics
 
 FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
@@ -36,16 +40,16 @@ def runs_to_report(config: ReportConfig, store: RunStore) -> tuple[Sequence[Resu
         RibError: If there is nothing to report; the message says what the store holds instead.
     """
     shown, selection = _select(_fine_tuned(store), config, store)
-    if selection:
-        say(selection)
     with_ri = _with_ri(shown, store)
     reported = with_ri if config.search_trials else without_trials(with_ri, store)
     if trials := len(with_ri) - len(reported):
-        say(f"left out of the report: {trials} results of rib.search trials; include them with search_trials=true")
+        say(
+            f"left out of the report: {counted_noun(trials, 'result')} of rib.search trials; include them with search_trials=true"
+        )
     if not reported:
         raise RibError(
-            f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found {trials} "
-            "results of trials; include them with search_trials=true"
+            f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found "
+            f"{counted_noun(trials, 'result')} of trials; include them with search_trials=true"
         )
     return reported, selection
 
@@ -58,12 +62,29 @@ def _fine_tuned(store: RunStore) -> list[Result]:
     """
     finished = _finished(store)
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
+    _say_sourceless([(run, m) for run, m in finished if m["source"] == "none" and m["method"] == EXTERNAL])
     if not trained:
         raise RibError(
             f"paths.runs: {store.root} has {_count(finished)} without training (pretrained, or external weights "
             f"without a source) and none that was fine-tuned; make one with {_training_command(store)} +method=NAME"
         )
     return trained
+
+
+def _say_sourceless(results: Sequence[Result]) -> None:
+    """Say which external weights no table shows, since their source was not given, and the command that gives it."""
+    if not results:
+        return
+    known = dict.fromkeys(f"{label_with_options(m['method'], m['options'])} of {m['model']}" for _, m in results)
+    run, metrics = results[0]
+    try:
+        command, *comment = command_for(config_of(run, metrics), weights=run.weights_file).split("  # ")
+    except RibError:
+        command, comment = f"python -m rib.evaluate weights={run.weights_file} model={metrics['model']}", []
+    say(
+        f"left out of the report, and of runs.csv: {'; '.join(known)}: the dataset that these weights were fine-tuned "
+        f"on was not given; give it with:\n  {'  # '.join([f'{command} dataset=SOURCE', *comment])}"
+    )
 
 
 def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
@@ -136,5 +157,4 @@ def _number(results: Sequence[Result]) -> int:
 
 
 def _count(results: Sequence[Result]) -> str:
-    number = _number(results)
-    return f"{number} run{'' if number == 1 else 's'}"
+    return counted_noun(_number(results), "run")
