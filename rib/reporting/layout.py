@@ -116,7 +116,7 @@ class FittedTable:
         return smallest, brief, short(common)
 
     def _without_constants(self, among: range) -> tuple[FittedTable, str]:
-        """Return the table without columns whose entries are all equal, and what these say: ``all: seed 0``.
+        """Return the table without columns of equal entries, and what these say: ``same in every row: seed 0``.
 
         Args:
             among: Columns that may be left out.
@@ -138,7 +138,7 @@ class FittedTable:
             start += len(names)
         rows = [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows]
         table = replace(self, words=parts[0], numbers=parts[1], prose=parts[2], rows=rows)
-        return table, f"all: {', '.join(said)}" if said else ""
+        return table, f"same in every row: {', '.join(said)}" if said else ""
 
     def _shortened(self) -> FittedTable:
         """Return the table with short names of datasets, in headings and entries."""

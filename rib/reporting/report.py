@@ -136,6 +136,8 @@ def write_report(
         for shown in table.rich():
             console.print(shown, "")
         files += _write_table(table, out / f"summary{suffix}.csv", figures, command)
+    elif selection:  # else it stands below the table
+        say(selection)
     if len(metrics) <= MOST_RUNS:
         console.print(runs_table.comparison_table(metrics, order), "")
     files += _draw_comparison(metrics, out / f"comparison{suffix}", figures, command)
@@ -174,6 +176,8 @@ def _draw_comparison(metrics: Sequence[Metrics], stem: Path, figures: FiguresCon
 
     if len({method_label(m) for m in metrics}) > len(style.SERIES):
         style.remove(stem)
+        most = len(style.SERIES)
+        say(f"no figure {stem.name}: it can tell {most} methods apart, and there are more; give methods=[..]")
         return []
     return style.save(comparison_figure(metrics, figures.width), stem, figures, command)
 

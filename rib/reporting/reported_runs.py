@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 
 import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.errors import RibError, nearest
 from rib.reporting.selection import describe_filters, select_runs
-from rib.reporting.summary import label_with_options
+from rib.reporting.summary import EXTERNAL_NAME
 from rib.runs.command import command_for, config_of
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
@@ -43,9 +44,8 @@ def runs_to_report(config: ReportConfig, store: RunStore) -> tuple[Sequence[Resu
     with_ri = _with_ri(shown, store)
     reported = with_ri if config.search_trials else without_trials(with_ri, store)
     if trials := len(with_ri) - len(reported):
-        say(
-            f"left out of the report: {counted_noun(trials, 'result')} of rib.search trials; include them with search_trials=true"
-        )
+        results = counted_noun(trials, "result")
+        say(f"left out of the report: {results} of rib.search trials; include them with search_trials=true")
     if not reported:
         raise RibError(
             f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found "
@@ -62,7 +62,7 @@ def _fine_tuned(store: RunStore) -> list[Result]:
     """
     finished = _finished(store)
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
-    _say_sourceless([(run, m) for run, m in finished if m["source"] == "none" and m["method"] == EXTERNAL])
+    _say_sourceless(finished)
     if not trained:
         raise RibError(
             f"paths.runs: {store.root} has {_count(finished)} without training (pretrained, or external weights "
@@ -71,12 +71,15 @@ def _fine_tuned(store: RunStore) -> list[Result]:
     return trained
 
 
-def _say_sourceless(results: Sequence[Result]) -> None:
+def _say_sourceless(finished: Sequence[Result]) -> None:
     """Say which external weights no table shows, since their source was not given, and the command that gives it."""
-    if not results:
+    external = [(run, m, _external_digest(run)) for run, m in finished if m["method"] == EXTERNAL]
+    shown = {(m["model"], digest) for _, m, digest in external if m["source"] != "none"}
+    left_out = [(run, m) for run, m, digest in external if m["source"] == "none" and (m["model"], digest) not in shown]
+    if not left_out:
         return
-    known = dict.fromkeys(f"{label_with_options(m['method'], m['options'])} of {m['model']}" for _, m in results)
-    run, metrics = results[0]
+    known = dict.fromkeys(f"{m['options'].get(EXTERNAL_NAME)} ({EXTERNAL}) of {m['model']}" for _, m in left_out)
+    run, metrics = left_out[0]
     try:
         command, *comment = command_for(config_of(run, metrics), weights=run.weights_file).split("  # ")
     except RibError:
@@ -85,6 +88,13 @@ def _say_sourceless(results: Sequence[Result]) -> None:
         f"left out of the report, and of runs.csv: {'; '.join(known)}: the dataset that these weights were fine-tuned "
         f"on was not given; give it with:\n  {'  # '.join([f'{command} dataset=SOURCE', *comment])}"
     )
+
+
+def _external_digest(run: Run) -> str | None:
+    """Return the digest of the file that external weights came from; None if the run's config cannot be read."""
+    with suppress(RibError):
+        return str(config_of(run).method[EXTERNAL]["digest"])
+    return None
 
 
 def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:

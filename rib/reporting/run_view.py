@@ -25,11 +25,8 @@ UNRELATED = "Unrelated targets are not made of the source's own images."
 def run_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table of one run: accuracy before and after on each dataset, then RI."""
     kind, source = metrics["data"]["kind"], metrics["source"]
-    # The options of rib's own runs are not in the heading: the command above the table gave them.
-    name = {EXTERNAL_NAME: metrics["options"].get(EXTERNAL_NAME, "weights")}
-    heading = (
-        f"{metrics['model']}, {label_with_options(metrics['method'], name if metrics['method'] == EXTERNAL else {})}"
-    )
+    named = {k: v for k, v in metrics["options"].items() if k == EXTERNAL_NAME}
+    heading = f"{metrics['model']}, {label_with_options(metrics['method'], named)}"
     if source != "none":
         heading += f" on {title_of(source, kind)}" + ("" if metrics["seed"] is None else f", seed {metrics['seed']}")
     title = f"{heading} ({world(metrics)}, suite {metrics['suite']})"

@@ -34,7 +34,7 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
 
     Args:
         runs: Metrics; pretrained runs and those without an RI are left out.
-        order: Order of the rows; None: by source, model, method and seed.
+        order: Order of the rows; None: the best RI of each model and source first.
 
     Returns:
         The rows; ``name`` is that of external weights. RI with its interval in percentage points, accuracy on the
@@ -67,7 +67,8 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
                 "device": cost.get("device", ""),
             }
         )
-    rows.sort(key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
+    names = ("method", "name", "options", "seed")
+    rows.sort(key=lambda row: (row["model"], row["source"], -row["ri"], [str(row[name]) for name in names]))
     return rows if order is None else order.sort(rows, VALUES)
 
 
@@ -84,15 +85,15 @@ def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> Fit
     units = "RI in percentage points, with 95 % intervals over images only; accuracies before > after."
     table = FittedTable(
         f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})",
-        words=("source", "model", "method"),
+        words=("model", "source", "method"),
         numbers=("seed", "RI, points", "source %", "val %", "seconds"),
         notes=tuple(filter(None, (units, common))),
     )
     own = [{**m, "options": {k: v for k, v in m["options"].items() if f"{k}={v}" not in shared}} for m in runs]
     for row in comparison_rows(cast("list[Metrics]", own), order):
         table.add_row(
-            title_of(row["source"], kind),
             row["model"],
+            title_of(row["source"], kind),
             _method_with_options(row),
             "" if row["seed"] is None else str(row["seed"]),
             with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),
