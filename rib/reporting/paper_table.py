@@ -22,7 +22,7 @@ from rib.reporting.layout import FittedTable
 from rib.reporting.markup import escape_latex, markdown_table
 from rib.reporting.sorting import Order
 from rib.reporting.summary import Summary, label_with_options, summarise
-from rib.reporting.table_notes import by_sources, notes_of
+from rib.reporting.table_notes import SCORING_ONLY, by_sources, notes_of
 from rib.runs.measure import interval_dict
 from rib.runs.run import Result
 from rib.runs.store import RunStore
@@ -193,12 +193,17 @@ class PaperTable:
                 words=tuple(self.columns[:2]),
                 numbers=tuple(self.columns[2:]),
                 notes=tuple(self.notes),
+                optional=(("[seeds]",), ("val %",), tuple(map(self._short, self._columns_of_sources)), ("sources",)),
+                file="summary.csv",
             ),
             FittedTable(
                 f"Cost, and accuracy on the sources ({world})",
                 words=tuple(self.cost_columns[:2]),
                 numbers=tuple(self.cost_columns[2:-2]),
                 prose=tuple(self.cost_columns[-2:]),
+                optional=(*((name,) for name in ("made from", "scored", "device", COST[0])),),
+                file="summary.csv",
+                notes=(SCORING_ONLY,) * any(row.is_external for row in self.rows),
             ),
         )
         for table, cells in zip(tables, (self.cells, self.cost_cells), strict=True):

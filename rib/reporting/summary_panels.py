@@ -16,6 +16,8 @@ from rib.reporting.captions import OVER_IMAGES, counted
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary
+from rib.reporting.table_notes import differing_sources, untested
+from rib.runtime.counting import counted_noun
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
@@ -27,7 +29,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     All panels have the methods in one order, by mRI averaged over models. The thick bar is the interval over images,
     ticks are seeds, and the thin bar is the interval over seeds. Where that one leaves the panel, an arrow stands for
     its end: with two seeds it would be many times wider than all that is measured. A filled marker differs from plain
-    fine-tuning after Holm's correction, an open one does not; plain fine-tuning is a square.
+    fine-tuning after Holm's correction, an open one does not, a cross was not compared; plain fine-tuning is a square.
 
     Args:
         table: Its rows are drawn; its data and shared settings go into the headline and the caption.
@@ -71,11 +73,17 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
 
 
 def _order(table: PaperTable) -> list[str]:
-    """Return the labels of a table's methods from the lowest mRI, averaged over models, to the highest."""
+    """Return the labels of a table's methods from the lowest mRI, averaged over models, to the highest.
+
+    Methods over more sources come after (above) those over fewer, since only mRI over the same ones is comparable.
+    """
     by_label: dict[str, list[float]] = {}
+    sources: dict[str, int] = {}
     for row in table.rows:
-        by_label.setdefault(table.label(row), []).append(row.over_images.value)
-    return sorted(by_label, key=lambda label: fmean(by_label[label]))
+        label = table.label(row)
+        by_label.setdefault(label, []).append(row.over_images.value)
+        sources[label] = max(sources.get(label, 0), len(row.improvement))
+    return sorted(by_label, key=lambda label: (sources[label], fmean(by_label[label])))
 
 
 def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
@@ -100,8 +108,9 @@ def _draw_mri(axes: Axes, height: int, row: Summary, low: float, high: float) ->
     axes.plot(ends, [height, height], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
     if len(row.by_seed) > 1:
         axes.plot(row.by_seed, [height + 0.3] * len(row.by_seed), "|", color=colour, ms=3.5, mew=0.9)
+    tested = plain or row.against_plain is not None
     face = colour if plain or row.is_significant else "white"
-    axes.plot(row.over_images.value, height, "s" if plain else "o", mec=colour, mfc=face, ms=4)
+    axes.plot(row.over_images.value, height, "s" if plain else "o" if tested else "x", mec=colour, mfc=face, ms=4)
 
 
 def draw_accuracy(axes: Axes, height: int, before: float, after: float) -> None:
@@ -130,6 +139,8 @@ def _legend(rows: Sequence[Summary], accuracies: bool) -> tuple[list[Line2D], li
     if any(row.against_plain is not None for row in rows):
         entries["differs from finetune (Holm)"] = {"marker": "o", "ls": "none", "ms": 4}
         entries["does not differ"] = {"marker": "o", "ls": "none", "ms": 4, "mfc": "white"}
+    if untested(rows):
+        entries["not compared with finetune"] = {"marker": "x", "ls": "none", "ms": 4}
     if any(row.method == PLAIN for row in rows):
         entries["finetune"] = {"marker": "s", "ls": "none", "ms": 4, "color": NEUTRAL}
     if accuracies:
@@ -142,13 +153,20 @@ def _caption(table: PaperTable, models: Sequence[str]) -> str:
     compared = sum(row.against_plain is not None for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
-        f"p < 0.05 after Holm over {compared} comparisons; open: it does not."
+        f"p < 0.05 after Holm over {counted_noun(compared, 'comparison')}; open: it does not."
         if compared
         else ""
     )
+    if missing := untested(table.rows):
+        names = ", ".join(dict.fromkeys(table.label(row) for row in missing))
+        test += (
+            f" Cross: not compared with {PLAIN}, for want of a run with the same settings, source and seed ({names})."
+        )
+    if differing_sources(table.rows):
+        test += " Rows are over different sources; compare only those over the same ones."
     return (
-        f"Mean robustness improvement (mRI, percentage points) of {len(table.rows)} rows on {', '.join(models)}, "
-        f"n = {table.num_runs} runs over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
+        f"Mean robustness improvement (mRI, percentage points) of {counted_noun(len(table.rows), 'row')} on {', '.join(models)}, "
+        f"n = {counted_noun(table.num_runs, 'run')} over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
         f"({', '.join(table.sources)}) and {seeds}; "
         f"{'; '.join(filter(None, (table.about, table.shared)))}. Methods are in one order in all panels, by mRI "
         f"averaged over models. Thick bar: 95 % interval over images. {OVER_IMAGES}. Ticks: mRI of each seed. Thin: "

@@ -13,6 +13,8 @@ from rib.runtime.counting import counted_noun
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
 
+SCORING_ONLY = "Seconds of external weights are those of scoring alone."
+
 TEST = (
     "differs from plain fine-tuning of the same model: paired z-test of mRI, on the sources and seeds that both "
     f"have, over new samples of images (not another training), Holm over {{comparisons}} at {100 * LEVEL:.0f} %"
@@ -41,18 +43,15 @@ def notes_of(table: PaperTable) -> list[str]:
 
 
 def untested(rows: Sequence[Summary]) -> list[Summary]:
-    """Return the rows that are not compared with plain fine-tuning, for want of a run of it to compare with."""
+    """Return the rows that have no plain fine-tuning to be compared with; none if no row is compared, for want of it."""
+    if not any(row.method == PLAIN for row in rows):
+        return []
     return [row for row in rows if row.against_plain is None and row.method != PLAIN]
 
 
 def note_on_untested(table: PaperTable) -> str:
-    """Return a sentence that names the rows without a test, whose missing star says nothing; empty without any.
-
-    Args:
-        table: Where it has no plain fine-tuning at all no row has a star, and the sentence is empty.
-    """
-    rows = untested(table.rows)
-    if not rows or not any(row.method == PLAIN for row in table.rows):
+    """Return a sentence that names the rows without a test, whose missing star says nothing; empty without any."""
+    if not (rows := untested(table.rows)):
         return ""
     models = len({row.model for row in table.rows}) > 1
     names = [f"{row.model} {table.label(row)}" if models else table.label(row) for row in rows]
@@ -82,9 +81,8 @@ def by_sources(rows: Sequence[Summary], sources: Sequence[str]) -> list[Summary]
 
 def _on_sources(table: PaperTable) -> str:
     """Return the note that says over which sources mRI is, where these are not all that were asked for."""
-    missing = [
-        title_of(name, table.kind).removeprefix("ImageNet-") for name in table.asked if name not in table.sources
-    ]
+    titles = {name: title_of(name, table.kind).removeprefix("ImageNet-") for name in table.asked}
+    missing = [titles[name] for name in table.asked if name not in table.sources]
     none = f"No run on {', '.join(missing)}" if missing else ""
     if len(table.sources) == 1:
         return f"{none}{'; one' if none else 'One'} source, {titles[table.sources[0]]}: mRI is the RI on it."

@@ -104,7 +104,7 @@ ImageNet-A  m                  2.50     7"""
 
 DROPPED = """\
 of ImageNet-R
-all: model m, seed 7
+same in every row: model m, seed 7
 source      change in points
 ────────────────────────────
 ImageNet-R              1.25
@@ -112,7 +112,7 @@ ImageNet-A              2.50"""
 
 WORDS = """\
 of ImageNet-R
-all: model m
+same in every row: model m
 source      change in points  seed
 ──────────────────────────────────
 ImageNet-R              1.25     7
@@ -120,7 +120,7 @@ ImageNet-A              2.50     7"""
 
 SHORT = """\
 of R
-all: model m, seed 7
+same in every row: model m, seed 7
 source  change in points
 ────────────────────────
 R                   1.25
@@ -128,7 +128,7 @@ A                   2.50"""
 
 FOLDED = """\
 of R
-all: model m, seed 7
+same in every row: model m, seed 7
            change in
 source        points
 ────────────────────
@@ -137,8 +137,10 @@ A               2.50"""
 
 LIST = """\
 of R
-all: model
-m, seed 7
+same in
+every row:
+model m,
+seed 7
 R
   change
   in
@@ -180,7 +182,7 @@ def test_brackets_are_no_markup_and_one_row_has_no_constants():
     made = FittedTable("t [bold]", ("a",), ("[95 %]",))
     made.add_row("[red]", "[1, 2]")
     text = render(made, 80)
-    assert "[red]" in text and "[1, 2]" in text and "[95 %]" in text and "all:" not in text
+    assert "[red]" in text and "[1, 2]" in text and "[95 %]" in text and "same in" not in text
 
 
 def test_a_notebook_is_neither_a_terminal_nor_a_pipe(monkeypatch):
