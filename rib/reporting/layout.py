@@ -130,7 +130,7 @@ class FittedTable:
             left_out += [name for name in map(short, names) if name in self.columns]
             table = self._with_columns([i for i, name in enumerate(self.columns) if name not in left_out])
             note = f"No room here for {', '.join(left_out)}: see {self.file}."
-            yield replace(table, notes=(*self.notes, note))
+            yield replace(table, notes=(note, *self.notes))
 
     def _with_columns(self, kept: Sequence[int]) -> FittedTable:
         """Return the table with some of its columns, by number."""

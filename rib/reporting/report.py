@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,12 +135,12 @@ def write_report(
     if on_sources := [(run, m) for run, m in results if m["source"] in asked or not asked]:
         table = paper_table(on_sources, store, asked, order, selection)
         for shown in table.rich():
-            console.print(shown, "")
+            console.print(replace(shown, file=f"summary{suffix}.csv"), "")
         files += _write_table(table, out / f"summary{suffix}.csv", figures, command)
     elif selection:  # else it stands below the table
         say(selection)
     if len(metrics) <= MOST_RUNS:
-        console.print(runs_table.comparison_table(metrics, order), "")
+        console.print(replace(runs_table.comparison_table(metrics, order), file=files[0].name), "")
     files += _draw_comparison(metrics, out / f"comparison{suffix}", figures, command)
     for line in runs_table.missing_controls(results):
         say(line)

@@ -44,6 +44,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     ratios = [1.7, *(1.0 for _ in beside)]
     grid = figure.subplots(len(models), len(ratios), squeeze=False, sharex="col", gridspec_kw={"width_ratios": ratios})
     low, high = _limits(table.rows)
+    not_tested = untested(table.rows)
     row_height = 0.2
     for axes, model in zip(grid, models, strict=True):
         rows = [row for row in table.rows if row.model == model]
@@ -51,7 +52,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         row_height = max(row_height, name_rows(axes[0], methods, 0.26 * figure.inches))
         axes[0].set_xlim(low, high)
         for row in rows:
-            _draw_mri(axes[0], at[id(row)], row, low, high)
+            _draw_mri(axes[0], at[id(row)], row, low, high, row not in not_tested)
             for panel, name in zip(axes[1:], beside, strict=True):
                 before, after = (100 * getattr(row, f"{name}_{when}") for when in ("before", "after"))
                 draw_accuracy(panel, at[id(row)], before, after)
@@ -95,7 +96,7 @@ def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _draw_mri(axes: Axes, height: int, row: Summary, low: float, high: float) -> None:
+def _draw_mri(axes: Axes, height: int, row: Summary, low: float, high: float, is_tested: bool) -> None:
     """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin), and its seeds."""
     plain = row.method == PLAIN
     colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
@@ -108,9 +109,9 @@ def _draw_mri(axes: Axes, height: int, row: Summary, low: float, high: float) ->
     axes.plot(ends, [height, height], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
     if len(row.by_seed) > 1:
         axes.plot(row.by_seed, [height + 0.3] * len(row.by_seed), "|", color=colour, ms=3.5, mew=0.9)
-    tested = plain or row.against_plain is not None
+    marker = "s" if plain else "o" if is_tested else "x"
     face = colour if plain or row.is_significant else "white"
-    axes.plot(row.over_images.value, height, "s" if plain else "o" if tested else "x", mec=colour, mfc=face, ms=4)
+    axes.plot(row.over_images.value, height, marker, mec=colour, mfc=face, ms=4)
 
 
 def draw_accuracy(axes: Axes, height: int, before: float, after: float) -> None:
@@ -159,14 +160,14 @@ def _caption(table: PaperTable, models: Sequence[str]) -> str:
     )
     if missing := untested(table.rows):
         names = ", ".join(dict.fromkeys(table.label(row) for row in missing))
-        test += (
-            f" Cross: not compared with {PLAIN}, for want of a run with the same settings, source and seed ({names})."
-        )
+        settings = "for want of a run with the same settings, source and seed"
+        test += f" Cross: not compared with {PLAIN}, {settings} ({names})."
     if differing_sources(table.rows):
         test += " Rows are over different sources; compare only those over the same ones."
     return (
-        f"Mean robustness improvement (mRI, percentage points) of {counted_noun(len(table.rows), 'row')} on {', '.join(models)}, "
-        f"n = {counted_noun(table.num_runs, 'run')} over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
+        f"Mean robustness improvement (mRI, percentage points) of {counted([len(table.rows)], 'row')} on "
+        f"{', '.join(models)}, "
+        f"n = {counted([table.num_runs], 'run')} over {len(table.sources)} of {counted([len(table.asked)], 'source')} "
         f"({', '.join(table.sources)}) and {seeds}; "
         f"{'; '.join(filter(None, (table.about, table.shared)))}. Methods are in one order in all panels, by mRI "
         f"averaged over models. Thick bar: 95 % interval over images. {OVER_IMAGES}. Ticks: mRI of each seed. Thin: "

@@ -43,7 +43,7 @@ def notes_of(table: PaperTable) -> list[str]:
 
 
 def untested(rows: Sequence[Summary]) -> list[Summary]:
-    """Return the rows that have no plain fine-tuning to be compared with; none if no row is compared, for want of it."""
+    """Return the rows without a test against plain fine-tuning; none for a table that has no plain fine-tuning."""
     if not any(row.method == PLAIN for row in rows):
         return []
     return [row for row in rows if row.against_plain is None and row.method != PLAIN]

@@ -47,6 +47,11 @@ def test_no_number_is_cut_and_no_line_too_long(name, width):
     assert "…" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     columns = number_columns(table)
+    if left_out := re.search("No room here for (.*?): see (.*?[.]csv)[.]", " ".join(text.split())):
+        assert left_out[2] == table.file  # which has them
+        spared = {layout.short(heading) for names in table.optional for heading in names}
+        assert set(left_out[1].split(", ")) <= spared
+        columns = {k: v for k, v in columns.items() if layout.short(k) not in left_out[1].split(", ")}
     expected = Counter(number for cells in columns.values() for cell in cells for number in NUMBER.findall(cell))
     assert not expected - Counter(NUMBER.findall(text))
     for heading, cells in columns.items():
@@ -176,6 +181,29 @@ def test_few_rows_of_many_columns_stand_upright():
     wide = FittedTable("", ("x",), ("a" * 12, "b" * 12, "c" * 12))
     wide.add_row("row", "1.5", "2.5", "3.5")
     assert [line.rstrip() for line in render(wide, 30).splitlines()] == UPRIGHT.splitlines()
+
+
+def many_rows():
+    made = FittedTable("", ("method",), ("mRI", "A", "R"), optional=(("A", "R"),), file="all.csv")
+    for i in range(19):
+        made.add_row(f"method{i}", f"{i}.5", f"{i}.{i}123456", f"{i}.{i}234567")
+    return made
+
+
+def test_columns_are_left_out_before_a_table_turns_upright_and_the_file_that_has_them_is_named():
+    lines = render(many_rows(), 30).splitlines()
+    assert [line.split() for line in lines[2:21]] == [[f"method{i}", f"{i}.5"] for i in range(19)]
+    assert " ".join("".join(lines[21:]).split()) == "No room here for A, R: see all.csv."
+    assert "No room" not in render(many_rows(), 60)
+
+
+@pytest.mark.parametrize("name", ["runs", "paper"])
+def test_at_80_columns_a_run_is_a_row(name):
+    table = tables()[name]
+    number = table.columns.index({"runs": "RI, points", "paper": "mRI [images]"}[name])
+    lines = render(table, 80).splitlines()
+    assert all(any(row.cells[number] in line for line in lines) for row in table.rows)
+    assert any(line.startswith("model ") for line in lines)
 
 
 def test_brackets_are_no_markup_and_one_row_has_no_constants():
