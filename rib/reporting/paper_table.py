@@ -26,7 +26,7 @@ from rib.reporting.table_notes import SCORING_ONLY, by_sources, notes_of
 from rib.runs.measure import interval_dict
 from rib.runs.run import Result
 from rib.runs.store import RunStore
-from rib.runtime.counting import counted_noun
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class PaperTable:
     @property
     def title(self) -> str:
         """Title of the table: data, suite, number of runs and their sources."""
-        count = counted_noun(self.num_runs, "run")
+        count = plural(self.num_runs, "run")
         return f"Robustness improvement on {self.about}: {count} on {', '.join(map(self._short, self.sources))}"
 
     @property
@@ -175,7 +175,7 @@ class PaperTable:
             f"{row.images_scored:,.0f}",
             f"{row.seconds:.1f}",
             ", ".join(row.devices),
-            counted_noun(row.made_from, "run") if row.made_from else "",
+            plural(row.made_from, "run") if row.made_from else "",
         ]
 
     @property

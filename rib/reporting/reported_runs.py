@@ -18,7 +18,7 @@ from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
 from rib.runs.trials import without_trials
 from rib.runtime.console import say
-from rib.runtime.counting import counted_noun
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
@@ -44,12 +44,12 @@ def runs_to_report(config: ReportConfig, store: RunStore) -> tuple[Sequence[Resu
     with_ri = _with_ri(shown, store)
     reported = with_ri if config.search_trials else without_trials(with_ri, store)
     if trials := len(with_ri) - len(reported):
-        results = counted_noun(trials, "result")
+        results = plural(trials, "result")
         say(f"left out of the report: {results} of rib.search trials; include them with search_trials=true")
     if not reported:
         raise RibError(
             f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found "
-            f"{counted_noun(trials, 'result')} of trials; include them with search_trials=true"
+            f"{plural(trials, 'result')} of trials; include them with search_trials=true"
         )
     return reported, selection
 
@@ -103,7 +103,7 @@ def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) ->
     shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
     total, number = _number(trained), _number(shown)
     given = describe_filters(**filters)
-    return shown, f"{number} of {total} runs shown: {given}" if given and len(shown) < len(trained) else ""
+    return shown, f"{number} of {plural(total, 'run')} shown: {given}" if given and len(shown) < len(trained) else ""
 
 
 def _with_ri(shown: Sequence[Result], store: RunStore) -> list[Result]:
@@ -167,4 +167,4 @@ def _number(results: Sequence[Result]) -> int:
 
 
 def _count(results: Sequence[Result]) -> str:
-    return counted_noun(_number(results), "run")
+    return plural(_number(results), "run")

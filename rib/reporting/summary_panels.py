@@ -17,7 +17,7 @@ from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, name_rows
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary
 from rib.reporting.table_notes import differing_sources, untested
-from rib.runtime.counting import counted_noun
+from rib.runtime.counting import plural
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
@@ -154,7 +154,7 @@ def _caption(table: PaperTable, models: Sequence[str]) -> str:
     compared = sum(row.against_plain is not None for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
-        f"p < 0.05 after Holm over {counted_noun(compared, 'comparison')}; open: it does not."
+        f"p < 0.05 after Holm over {plural(compared, 'comparison')}; open: it does not."
         if compared
         else ""
     )

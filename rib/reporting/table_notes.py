@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rib.data.worlds import title_of
 from rib.reporting.bold import note_on_bold
 from rib.reporting.summary import LEVEL, PLAIN, Summary
-from rib.runtime.counting import counted_noun
+from rib.runtime.counting import plural
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
@@ -28,7 +28,7 @@ def notes_of(table: PaperTable) -> list[str]:
         table: Its ``notes`` are these.
     """
     compared = sum(row.against_plain is not None for row in table.rows)
-    comparisons = counted_noun(compared, "comparison")
+    comparisons = plural(compared, "comparison")
     lines = [
         "RI, and mRI, its mean over sources, in percentage points; 95 % intervals over images, then over seeds; "
         f"{title_of('imagenet_val', table.kind)} in percent, before > after.",

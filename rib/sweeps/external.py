@@ -19,7 +19,7 @@ from rib.runs.resolve import resolve
 from rib.runs.spec import EXTERNAL, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say
-from rib.runtime.counting import counted_noun
+from rib.runtime.counting import plural
 from rib.runtime.weights_file import find_weights_file, weights_file_digest
 from rib.sweeps.run_paths import is_finished
 from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
@@ -102,7 +102,7 @@ def _say_what_is_assumed(job: ScoringJob) -> None:
     if node is not None and stored is not None and stored["name"] != node["name"]:
         say(f"name: these weights are in the store as {stored['name']}; renamed to {node['name']}")
     if job.spec.source_name == "none":
-        targets = counted_noun(len(job.spec.config.suite.targets), "target")
+        targets = plural(len(job.spec.config.suite.targets), "target")
         say(
             f"dataset= was not given: RI of {node and node['name']} is over all {targets} of the suite, the dataset "
             "that these weights were fine-tuned on among them, and rib.report leaves the run out; give dataset=SOURCE"

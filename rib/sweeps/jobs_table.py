@@ -8,7 +8,7 @@ from pathlib import Path
 from rib.data.worlds import describe_kind, title_of
 from rib.reporting.formatting import describe_cost, with_interval
 from rib.reporting.layout import FittedTable, output
-from rib.runtime.counting import counted_noun
+from rib.runtime.counting import plural
 from rib.schemas.files import Job
 from rib.sweeps.jobs_view import other_overrides, record, records_of
 
@@ -48,7 +48,7 @@ def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False) -> F
     more = [" ".join(o for o in other_overrides(job) if o not in shared) for job in jobs]
     worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
     table = FittedTable(
-        f"{counted_noun(len(jobs), 'job')} of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
+        f"{plural(len(jobs), 'job')} of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
         words=("job", "model", "source", "method", "seed", *(["overrides"] if any(more) else [])),
         numbers=("RI, points", "seconds"),
         prose=("folder, or error",) * with_folders,

@@ -172,6 +172,9 @@ FORMS = ((41, FULL), (40, WORDS), (34, WORDS), (33, DROPPED), (28, DROPPED), (27
 def test_the_forms_come_in_their_order(width, text):
     lines = [line.rstrip() for line in render(table(), width).splitlines()]
     expected = text.splitlines()
+    if text in (DROPPED, SHORT, FOLDED):  # the line on constant columns may be longer than the table is wide
+        end = next(i for i, line in enumerate(lines) if line.lstrip().startswith(("source", "change in")))
+        lines[1:end] = [" ".join(lines[1:end])]
     if text == FOLDED:  # as wide as there is room
         lines, expected = ([" ".join(line.split()) for line in some if "─" not in line] for some in (lines, expected))
     assert lines == expected
