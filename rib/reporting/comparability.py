@@ -166,8 +166,7 @@ def explain_group(groups: Sequence[Group], number: int) -> str:
         groups: From `group_comparable`.
         number: Index of the group.
     """
-    metrics, count = groups[number].results[0][1], len(groups[number].results)
-    runs = plural(count, "run")
+    metrics, runs = groups[number].results[0][1], plural(len(groups[number].results), "run")
     if is_older(metrics):
         return (
             f"{runs}: each {older_words(metrics)}, and this version computes different numbers; they get "
