@@ -125,8 +125,7 @@ def write_report(
     from rib.reporting.paper_table import paper_table
 
     _make_folder(out)
-    console = output()
-    figures = figures or FiguresConfig()
+    console, figures = output(), figures or FiguresConfig()
     command = _command(store, figures)
     metrics = [m for _, m in results]
     files = [out / f"runs{suffix}.csv"]
