@@ -13,6 +13,7 @@ from typing import Any
 
 from rib.runs.metrics_file import improvement_of, is_older, numerics_of, older_words
 from rib.runs.run import Result
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 SHARED = (
@@ -165,8 +166,7 @@ def explain_group(groups: Sequence[Group], number: int) -> str:
         groups: From `group_comparable`.
         number: Index of the group.
     """
-    metrics, count = groups[number].results[0][1], len(groups[number].results)
-    runs = "1 run" if count == 1 else f"{count} runs"
+    metrics, runs = groups[number].results[0][1], plural(len(groups[number].results), "run")
     if is_older(metrics):
         return (
             f"{runs}: each {older_words(metrics)}, and this version computes different numbers; they get "

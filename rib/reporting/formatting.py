@@ -7,6 +7,7 @@ from math import isnan
 from typing import Literal
 
 from rib.data.worlds import describe_kind
+from rib.runs.spec import EXTERNAL
 from rib.schemas.metrics import Cost, DatasetAccuracy, IntervalInPoints, Metrics
 
 
@@ -65,7 +66,8 @@ def cost_line(metrics: Metrics) -> str:
         metrics: Of the run.
     """
     seconds = metrics["seconds"]
-    apart = " (without the runs that it is made from)" if metrics.get("ingredients") else ""
+    apart = ", not counting the runs that it is made from" if metrics.get("ingredients") else ""
+    apart = apart or (", for scoring only" if metrics["method"] == EXTERNAL else "")
     return describe_cost([cost_of(metrics)], seconds["fit"] + seconds["evaluate"]) + apart
 
 

@@ -2,7 +2,8 @@
 
 A `FittedTable` tries forms in this order, and takes the first one that fits: all columns; without columns whose entries
 are all equal (a line above the table says them); with short names (``R`` for ``ImageNet-R``); with headings on several
-lines and long words folded; upright, with a column for each row; and a list. Rich alone would cut numbers with an
+lines and long words folded; without the columns that the table can spare (a line below says which file has them);
+upright, with a column for each row; and a list. Rich alone would cut numbers with an
 ellipsis. Files and pipes have no width: there a table has all its columns, and no colour.
 """
 
@@ -78,6 +79,9 @@ class FittedTable:
         numbers: Headings of the next columns; their entries are never broken, except by a list in very few columns.
         prose: Headings of the last columns, whose entries are sentences or paths.
         notes: Lines below the table.
+        optional: Headings of columns that may be left out for want of room, those of one entry together, the least
+            important first.
+        file: File that has all columns; it is named where some are left out.
         rows: The rows; `add_row` adds one.
     """
 
@@ -86,6 +90,8 @@ class FittedTable:
     numbers: tuple[str, ...] = ()
     prose: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    optional: tuple[tuple[str, ...], ...] = ()
+    file: str = ""
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -118,11 +124,31 @@ class FittedTable:
         for form, above in ((self, ""), (named, about_names), (fewer, common), (brief, short(common))):
             if _fits(form._table(), console, options):
                 return form._table(), form, above
-        smallest = brief._folded(options.max_width) or brief._upright(options.max_width) or _List(brief)
-        return smallest, brief, short(common)
+        for form in (brief, *brief._with_fewer_columns()):
+            if (folded := form._folded(options.max_width)) is not None:
+                return folded, form, short(common)
+        return brief._upright(options.max_width) or _List(brief), brief, short(common)
+
+    def _with_fewer_columns(self) -> Iterator[FittedTable]:
+        """Yield the table without its first optional columns, without the first and second ones, and so on."""
+        left_out: list[str] = []
+        for names in self.optional:
+            left_out += [name for name in map(short, names) if name in self.columns]
+            table = self._with_columns([i for i, name in enumerate(self.columns) if name not in left_out])
+            note = f"No room here for {', '.join(left_out)}: see {self.file}."
+            yield replace(table, notes=(note, *self.notes))
+
+    def _with_columns(self, kept: Sequence[int]) -> FittedTable:
+        """Return the table with some of its columns, by number."""
+        parts, start = [], 0
+        for names in (self.words, self.numbers, self.prose):
+            parts.append(tuple(name for i, name in enumerate(names, start) if i in kept))
+            start += len(names)
+        rows = [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows]
+        return replace(self, words=parts[0], numbers=parts[1], prose=parts[2], rows=rows)
 
     def _without_constants(self, among: range) -> tuple[FittedTable, str]:
-        """Return the table without columns whose entries are all equal, and what these say: ``all: seed 0``.
+        """Return the table without columns of equal entries, and what these say: ``same in every row: seed 0``.
 
         Args:
             among: Columns that may be left out.
@@ -138,13 +164,7 @@ class FittedTable:
             for i, (name, cells) in enumerate(zip(self.columns, columns, strict=True))
             if i not in kept and cells[0]
         ]
-        parts, start = [], 0
-        for names in (self.words, self.numbers, self.prose):
-            parts.append(tuple(name for i, name in enumerate(names, start) if i in kept))
-            start += len(names)
-        rows = [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows]
-        table = replace(self, words=parts[0], numbers=parts[1], prose=parts[2], rows=rows)
-        return table, f"all: {', '.join(said)}" if said else ""
+        return self._with_columns(kept), f"same in every row: {', '.join(said)}" if said else ""
 
     def _shortened(self) -> FittedTable:
         """Return the table with short names of datasets, in headings and entries."""

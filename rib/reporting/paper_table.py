@@ -15,25 +15,22 @@ from typing import TYPE_CHECKING, Any
 from rib.data.worlds import catalog_of, describe_kind, logged_name, title_of
 from rib.errors import RibError
 from rib.reporting.axes import setting_axes, value_of
-from rib.reporting.bold import best_rows, note_on_bold
+from rib.reporting.bold import best_rows
 from rib.reporting.comparability import explain_groups, group_comparable
 from rib.reporting.formatting import before_after, points, with_interval, world
 from rib.reporting.layout import FittedTable
 from rib.reporting.markup import escape_latex, markdown_table
 from rib.reporting.sorting import Order
-from rib.reporting.summary import LEVEL, Summary, label_with_options, summarise
+from rib.reporting.summary import Summary, label_with_options, summarise
+from rib.reporting.table_notes import SCORING_ONLY, by_sources, notes_of
 from rib.runs.measure import interval_dict
 from rib.runs.run import Result
 from rib.runs.store import RunStore
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-TEST = (
-    f"differs from plain fine-tuning of the same model: paired z-test of mRI over new samples of images (not another "
-    f"training), Holm over {{comparisons}} comparisons at {100 * LEVEL:.0f} %"
-)
 
 COST = ("images trained per run", "scored", "seconds", "device")
 """Headings of the columns that say what one run costs, the mean over seeds and sources."""
@@ -57,10 +54,10 @@ class PaperTable:
     """A table of comparable runs, rendered for the terminal, Markdown, LaTeX or pandas.
 
     Attributes:
-        rows: One per model, method and settings, the best of each model first.
+        rows: One per model, method and settings, the best of each model and set of sources first.
         axes: Settings that differ between rows and get a column each.
         common: Options that all rows share; they are named once, below the table.
-        sources: Sources with a run, in the catalog's order; one column each.
+        sources: Sources with a run, in the catalog's order; one column each if there are several.
         asked: Sources that the table was requested for, with or without a run.
         kind: Kind of data, ``mini`` or ``user``.
         suite: Name of the suite.
@@ -83,7 +80,7 @@ class PaperTable:
     @property
     def title(self) -> str:
         """Title of the table: data, suite, number of runs and their sources."""
-        count = f"{self.num_runs} run{'s' * (self.num_runs != 1)}"
+        count = plural(self.num_runs, "run")
         return f"Robustness improvement on {self.about}: {count} on {', '.join(map(self._short, self.sources))}"
 
     @property
@@ -128,32 +125,26 @@ class PaperTable:
     @property
     def notes(self) -> list[str]:
         """Notes printed below the table, such as the meaning of its intervals and of bold type."""
-        missing = [self._short(name) for name in self.asked if name not in self.sources]
-        compared = sum(row.against_plain is not None for row in self.rows)
-        lines = [
-            "RI, and mRI, its mean over sources, in percentage points; 95 % intervals over images, then over seeds; "
-            f"{title_of('imagenet_val', self.kind)} in percent, before > after.",
-            f"No run on {', '.join(missing)}: mRI is over the other sources." if missing else "",
-            self.shared and f"{self.shared}.",
-            note_on_bold(self.rows, self.best),
-            f"* {TEST.format(comparisons=compared)}." if compared else "",
-            self.selection and f"{self.selection}.",
-        ]
-        return [line for line in lines if line]
+        return notes_of(self)
 
     @property
     def columns(self) -> list[str]:
-        """Column headings of the main table (RI by source, and mRI), in the order of `cells`."""
+        """Column headings of the main table (RI by source, if there are several, and mRI), in the order of `cells`."""
         return [
             "model",
             "method",
             *(axis.removeprefix("method.") for axis in self.axes),
-            *map(self._short, self.sources),
+            *map(self._short, self._columns_of_sources),
             "mRI [images]",
             "[seeds]",
             "sources",
             "val %",
         ]
+
+    @property
+    def _columns_of_sources(self) -> tuple[str, ...]:
+        """The sources with a column; none if there is one source alone, since RI on it is mRI."""
+        return self.sources if len(self.sources) > 1 else ()
 
     def label(self, row: Summary) -> str:
         """Return a row's name: its method with the options that not all rows share, ``ewc strength=10``."""
@@ -168,7 +159,7 @@ class PaperTable:
             row.model,
             label_with_options(row.method, options) + TRIAL * row.is_trial,
             *(value_of(row, axis) for axis in self.axes),
-            *(points(row.improvement[name]) if name in row.improvement else "" for name in self.sources),
+            *(points(row.improvement[name]) if name in row.improvement else "" for name in self._columns_of_sources),
             with_interval(interval_dict(row.over_images)) + ("*" if row.is_significant else ""),
             seeds + (f" ({len(row.seeds)})" if row.over_seeds else ""),
             f"{len(row.improvement)} of {len(self.asked)}",
@@ -184,7 +175,7 @@ class PaperTable:
             f"{row.images_scored:,.0f}",
             f"{row.seconds:.1f}",
             ", ".join(row.devices),
-            f"{row.made_from} run{'s' * (row.made_from > 1)}" if row.made_from else "",
+            plural(row.made_from, "run") if row.made_from else "",
         ]
 
     @property
@@ -202,17 +193,22 @@ class PaperTable:
                 words=tuple(self.columns[:2]),
                 numbers=tuple(self.columns[2:]),
                 notes=tuple(self.notes),
+                optional=(("[seeds]",), ("val %",), tuple(map(self._short, self._columns_of_sources)), ("sources",)),
+                file="summary.csv",
             ),
             FittedTable(
                 f"Cost, and accuracy on the sources ({world})",
                 words=tuple(self.cost_columns[:2]),
                 numbers=tuple(self.cost_columns[2:-2]),
                 prose=tuple(self.cost_columns[-2:]),
+                optional=(*((name,) for name in ("made from", "scored", "device", COST[0])),),
+                file="summary.csv",
+                notes=(SCORING_ONLY,) * any(row.is_external for row in self.rows),
             ),
         )
         for table, cells in zip(tables, (self.cells, self.cost_cells), strict=True):
             for i, row in enumerate(self.rows):
-                last = i + 1 == len(self.rows) or self.rows[i + 1].model != row.model
+                last = i + 1 == len(self.rows) or _part(self.rows[i + 1]) != _part(row)
                 table.add_row(*cells(row), style="bold" if i in best else "", end_section=last)
         return tables
 
@@ -236,7 +232,7 @@ class PaperTable:
             cells = [escape_latex(cell) for cell in self.cells(row)]
             value, mark = cells[column].removesuffix("*"), r"\textsuperscript{*}" if row.is_significant else ""
             cells[column] = (rf"\textbf{{{value}}}" if i in best else value) + mark
-            if i and self.rows[i - 1].model != row.model:
+            if i and _part(self.rows[i - 1]) != _part(row):
                 lines.append(r"\midrule")
             lines.append(" & ".join(cells) + r" \\")
         layout = "ll" + "r" * (len(self.columns) - 2)
@@ -298,7 +294,7 @@ def paper_table(
         results: Finished runs, each with its metrics; pretrained ones are skipped.
         store: The store that holds them and their `pretrained` runs.
         asked: Sources that the table is meant to cover; a note names those without a run.
-        order: Order of the rows; None for the best of each model first.
+        order: Order of the rows of one model and set of sources; None for the best first.
         selection: Sentence that says which runs were left out by filters, for the notes.
 
     Raises:
@@ -316,10 +312,9 @@ def paper_table(
     kind = metrics[0]["data"]["kind"]
     catalog = catalog_of(kind)
     rows = summarise(groups[0].results, store, catalog)
-    if order is not None:
-        rows = order.sort(rows, VALUES)
     with_runs = {source for row in rows for source in row.improvement}
     sources = tuple(name for name in catalog.specs if name in with_runs)
+    rows = by_sources(rows if order is None else order.sort(rows, VALUES), sources)
     axes = setting_axes(rows)
     # Options of external weights are those of their scoring: they have no say in what the other rows share.
     trained = [row for row in rows if not row.is_external] or rows
@@ -329,6 +324,11 @@ def paper_table(
     wanted = tuple(name for name in catalog.specs if name in {*asked, *sources})
     suite, about = metrics[0]["suite"], _about(metrics)
     return PaperTable(rows, axes, common, sources, wanted, kind, suite, about, len(metrics), selection)
+
+
+def _part(row: Summary) -> tuple[str, frozenset[str]]:
+    """Return what rows that are compared with one another share: the model, and the sources that mRI is over."""
+    return row.model, frozenset(row.improvement)
 
 
 def _no_seeds(row: Summary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +125,7 @@ def write_report(
     from rib.reporting.paper_table import paper_table
 
     _make_folder(out)
-    console = output()
-    figures = figures or FiguresConfig()
+    console, figures = output(), figures or FiguresConfig()
     command = _command(store, figures)
     metrics = [m for _, m in results]
     files = [out / f"runs{suffix}.csv"]
@@ -134,10 +134,12 @@ def write_report(
     if on_sources := [(run, m) for run, m in results if m["source"] in asked or not asked]:
         table = paper_table(on_sources, store, asked, order, selection)
         for shown in table.rich():
-            console.print(shown, "")
+            console.print(replace(shown, file=f"summary{suffix}.csv"), "")
         files += _write_table(table, out / f"summary{suffix}.csv", figures, command)
+    elif selection:  # else it stands below the table
+        say(selection)
     if len(metrics) <= MOST_RUNS:
-        console.print(runs_table.comparison_table(metrics, order), "")
+        console.print(replace(runs_table.comparison_table(metrics, order), file=files[0].name), "")
     files += _draw_comparison(metrics, out / f"comparison{suffix}", figures, command)
     for line in runs_table.missing_controls(results):
         say(line)
@@ -174,6 +176,8 @@ def _draw_comparison(metrics: Sequence[Metrics], stem: Path, figures: FiguresCon
 
     if len({method_label(m) for m in metrics}) > len(style.SERIES):
         style.remove(stem)
+        most = len(style.SERIES)
+        say(f"no figure {stem.name}: it can tell {most} methods apart, and there are more; give methods=[..]")
         return []
     drawn = comparison_figures(metrics, figures.width)
     if "" not in drawn:

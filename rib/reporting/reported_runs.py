@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 
 import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.errors import RibError, nearest
 from rib.reporting.selection import describe_filters, select_runs
+from rib.reporting.summary import EXTERNAL_NAME
+from rib.runs.command import command_for, config_of
 from rib.runs.freshness import out_of_date_in
 from rib.runs.run import Result, Run
+from rib.runs.spec import EXTERNAL
 from rib.runs.store import RunStore
 from rib.runs.trials import without_trials
 from rib.runtime.console import say
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
@@ -36,16 +41,15 @@ def runs_to_report(config: ReportConfig, store: RunStore) -> tuple[Sequence[Resu
         RibError: If there is nothing to report; the message says what the store holds instead.
     """
     shown, selection = _select(_fine_tuned(store), config, store)
-    if selection:
-        say(selection)
     with_ri = _with_ri(shown, store)
     reported = with_ri if config.search_trials else without_trials(with_ri, store)
     if trials := len(with_ri) - len(reported):
-        say(f"left out of the report: {trials} results of rib.search trials; include them with search_trials=true")
+        results = plural(trials, "result")
+        say(f"left out of the report: {results} of rib.search trials; include them with search_trials=true")
     if not reported:
         raise RibError(
-            f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found {trials} "
-            "results of trials; include them with search_trials=true"
+            f"paths.runs: expected finished runs in {store.root} that are not trials of rib.search, found "
+            f"{plural(trials, 'result')} of trials; include them with search_trials=true"
         )
     return reported, selection
 
@@ -58,6 +62,7 @@ def _fine_tuned(store: RunStore) -> list[Result]:
     """
     finished = _finished(store)
     trained = [(run, m) for run, m in finished if m["source"] != "none"]
+    _say_sourceless(finished)
     if not trained:
         raise RibError(
             f"paths.runs: {store.root} has {_count(finished)} without training (pretrained, or external weights "
@@ -66,13 +71,39 @@ def _fine_tuned(store: RunStore) -> list[Result]:
     return trained
 
 
+def _say_sourceless(finished: Sequence[Result]) -> None:
+    """Say which external weights no table shows, since their source was not given, and the command that gives it."""
+    external = [(run, m, _external_digest(run)) for run, m in finished if m["method"] == EXTERNAL]
+    shown = {(m["model"], digest) for _, m, digest in external if m["source"] != "none"}
+    left_out = [(run, m) for run, m, digest in external if m["source"] == "none" and (m["model"], digest) not in shown]
+    if not left_out:
+        return
+    known = dict.fromkeys(f"{m['options'].get(EXTERNAL_NAME)} ({EXTERNAL}) of {m['model']}" for _, m in left_out)
+    run, metrics = left_out[0]
+    try:
+        command, *comment = command_for(config_of(run, metrics), weights=run.weights_file).split("  # ")
+    except RibError:
+        command, comment = f"python -m rib.evaluate weights={run.weights_file} model={metrics['model']}", []
+    say(
+        f"left out of the report, and of runs.csv: {'; '.join(known)}: the dataset that these weights were fine-tuned "
+        f"on was not given; give it with:\n  {'  # '.join([f'{command} dataset=SOURCE', *comment])}"
+    )
+
+
+def _external_digest(run: Run) -> str | None:
+    """Return the digest of the file that external weights came from; None if the run's config cannot be read."""
+    with suppress(RibError):
+        return str(config_of(run).method[EXTERNAL]["digest"])
+    return None
+
+
 def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
     """Return the runs that match the config's filters, and a sentence that says how many these are, if not all."""
     filters = {name: getattr(config, "suites" if name == "suite" else name) for name in FILTERS}
     shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
     total, number = _number(trained), _number(shown)
     given = describe_filters(**filters)
-    return shown, f"{number} of {total} runs shown: {given}" if given and len(shown) < len(trained) else ""
+    return shown, f"{number} of {plural(total, 'run')} shown: {given}" if given and len(shown) < len(trained) else ""
 
 
 def _with_ri(shown: Sequence[Result], store: RunStore) -> list[Result]:
@@ -136,5 +167,4 @@ def _number(results: Sequence[Result]) -> int:
 
 
 def _count(results: Sequence[Result]) -> str:
-    number = _number(results)
-    return f"{number} run{'' if number == 1 else 's'}"
+    return plural(_number(results), "run")

@@ -17,6 +17,7 @@ from rib.reporting.formatting import points, with_interval, world
 from rib.reporting.run_view import curve_rows
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, name_rows, tidy
 from rib.reporting.style import GAIN, LINES, LOSS, NEUTRAL, SERIES, remove, save
+from rib.runtime.counting import plural
 from rib.schemas.metrics import DatasetAccuracy, Metrics
 
 
@@ -79,7 +80,7 @@ def change_figure(metrics: Metrics, width: float | None = None) -> SizedFigure:
     heading += f"; {world(metrics)}" if trained else f", pretrained; {world(metrics)}"
     caption = f"Top-1 accuracy of {heading}, by dataset, before fine-tuning and after; {images_of(metrics)}."
     if trained and improvement:
-        mean = f"{with_interval(improvement)} points, mean over {len(counted)} targets, 95 % over images"
+        mean = f"{with_interval(improvement)} points, mean over {plural(len(counted), 'target')}, 95 % over images"
         heading += f"\nRI {mean}"
         targets = ", ".join(title_of(name, kind) for name in counted)
         caption += (

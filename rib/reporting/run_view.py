@@ -11,6 +11,7 @@ from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import cost_line, percent, points, with_interval, world
 from rib.reporting.layout import FittedTable, output
 from rib.reporting.notes import describe_alpha, describe_notes
+from rib.reporting.summary import EXTERNAL_NAME, label_with_options
 from rib.runs.spec import PRETRAINED
 from rib.runtime.files import write_atomically
 from rib.schemas.metrics import Improvement, IntervalInPoints, Metrics
@@ -24,9 +25,10 @@ UNRELATED = "Unrelated targets are not made of the source's own images."
 def run_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table of one run: accuracy before and after on each dataset, then RI."""
     kind, source = metrics["data"]["kind"], metrics["source"]
-    heading = f"{metrics['model']}, {metrics['method']}"
+    named = {k: v for k, v in metrics["options"].items() if k == EXTERNAL_NAME}
+    heading = f"{metrics['model']}, {label_with_options(metrics['method'], named)}"
     if source != "none":
-        heading += f" on {title_of(source, kind)}, seed {metrics['seed']}"
+        heading += f" on {title_of(source, kind)}" + ("" if metrics["seed"] is None else f", seed {metrics['seed']}")
     title = f"{heading} ({world(metrics)}, suite {metrics['suite']})"
     if metrics["method"] == PRETRAINED:
         return _accuracy_table(title, metrics)

@@ -11,6 +11,7 @@ from rib.reporting.formatting import before_after, cost_of, percent, with_interv
 from rib.reporting.layout import FittedTable
 from rib.reporting.sorting import Order
 from rib.reporting.summary import EXTERNAL_NAME
+from rib.reporting.table_notes import SCORING_ONLY
 from rib.runs.metrics_file import improvement_of
 from rib.schemas.metrics import Metrics
 
@@ -34,7 +35,7 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
 
     Args:
         runs: Metrics; pretrained runs and those without an RI are left out.
-        order: Order of the rows; None: by source, model, method and seed.
+        order: Order of the rows; None: the best RI of each model and source first.
 
     Returns:
         The rows; ``name`` is that of external weights. RI with its interval in percentage points, accuracy on the
@@ -67,7 +68,8 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
                 "device": cost.get("device", ""),
             }
         )
-    rows.sort(key=lambda row: [str(row[k]) for k in ("source", "model", "method", "options", "seed")])
+    names = ("method", "name", "options", "seed")
+    rows.sort(key=lambda row: (row["model"], row["source"], -row["ri"], [str(row[name]) for name in names]))
     return rows if order is None else order.sort(rows, VALUES)
 
 
@@ -78,21 +80,27 @@ def _with_improvement(runs: Sequence[Metrics]) -> list[Metrics]:
 def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> FittedTable:
     """Return the rows of `comparison_rows` as a table for the terminal; options that all share are said below it."""
     kind = runs[0]["data"]["kind"]
-    options = [{f"{k}={v}" for k, v in m["options"].items() if k != EXTERNAL_NAME} for m in _with_improvement(runs)]
+    # Options of external weights are those of their scoring: they have no say in what the other runs share.
+    own_runs = [m for m in _with_improvement(runs) if EXTERNAL_NAME not in m["options"]]
+    options = [{f"{k}={v}" for k, v in m["options"].items() if k != EXTERNAL_NAME} for m in own_runs]
     shared = set.intersection(*options) if options else set()
-    common = f"All with {', '.join(sorted(shared))}." if shared else ""
+    who = "All" if len(own_runs) == len(_with_improvement(runs)) else "All but external weights"
+    common = f"{who} with {', '.join(sorted(shared))}." if shared else ""
+    external = SCORING_ONLY if any(m["options"].get(EXTERNAL_NAME) for m in runs) else ""
     units = "RI in percentage points, with 95 % intervals over images only; accuracies before > after."
     table = FittedTable(
         f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})",
-        words=("source", "model", "method"),
+        words=("model", "source", "method"),
         numbers=("seed", "RI, points", "source %", "val %", "seconds"),
-        notes=tuple(filter(None, (units, common))),
+        notes=tuple(filter(None, (units, common, external))),
+        optional=(("seconds",), ("val %",), ("source %",)),
+        file="runs.csv",
     )
     own = [{**m, "options": {k: v for k, v in m["options"].items() if f"{k}={v}" not in shared}} for m in runs]
     for row in comparison_rows(cast("list[Metrics]", own), order):
         table.add_row(
-            title_of(row["source"], kind),
             row["model"],
+            title_of(row["source"], kind),
             _method_with_options(row),
             "" if row["seed"] is None else str(row["seed"]),
             with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),

@@ -17,6 +17,8 @@ from rib.reporting.captions import OVER_IMAGES, counted
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, height_of_name, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary
+from rib.reporting.table_notes import differing_sources, untested
+from rib.runtime.counting import plural
 
 if TYPE_CHECKING:
     from rib.reporting.paper_table import PaperTable
@@ -29,7 +31,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     follows from them. The thick bar is the interval over images,
     ticks are seeds, and the thin bar is the interval over seeds. Where that one leaves the panel, an arrow stands for
     its end: with two seeds it would be many times wider than all that is measured. A filled marker differs from plain
-    fine-tuning after Holm's correction, an open one does not; plain fine-tuning is a square.
+    fine-tuning after Holm's correction, an open one does not, a cross was not compared; plain fine-tuning is a square.
 
     Args:
         table: Its rows are drawn; its data and shared settings go into the headline and the caption.
@@ -45,6 +47,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     grid = figure.subplots(len(models), len(ratios), squeeze=False, sharex="col", gridspec_kw={"width_ratios": ratios})
     low, high = _limits(table.rows)
     heights = []
+    not_tested = untested(table.rows)
     for axes, model in zip(grid, models, strict=True):
         own = (row for row in table.rows if row.model == model)
         rows = sorted(own, key=lambda row: methods.index(table.label(row)))
@@ -53,7 +56,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         at = {id(row): place for row, place in zip(rows, places, strict=True)}
         axes[0].set_xlim(low, high)
         for row in rows:
-            _draw_mri(axes[0], at[id(row)], row, low, high)
+            _draw_mri(axes[0], at[id(row)], row, low, high, row not in not_tested)
             for panel, name in zip(axes[1:], beside, strict=True):
                 before, after = (100 * getattr(row, f"{name}_{when}") for when in ("before", "after"))
                 draw_accuracy(panel, at[id(row)], before, after)
@@ -95,11 +98,17 @@ def _name_rows(axes: Sequence[Axes], labels: Sequence[str], inches: float) -> tu
 
 
 def _order(table: PaperTable) -> list[str]:
-    """Return the labels of a table's methods from the lowest mRI, averaged over models, to the highest."""
+    """Return the labels of a table's methods from the lowest mRI, averaged over models, to the highest.
+
+    Methods over more sources come after (above) those over fewer, since only mRI over the same ones is comparable.
+    """
     by_label: dict[str, list[float]] = {}
+    sources: dict[str, int] = {}
     for row in table.rows:
-        by_label.setdefault(table.label(row), []).append(row.over_images.value)
-    return sorted(by_label, key=lambda label: fmean(by_label[label]))
+        label = table.label(row)
+        by_label.setdefault(label, []).append(row.over_images.value)
+        sources[label] = max(sources.get(label, 0), len(row.improvement))
+    return sorted(by_label, key=lambda label: (sources[label], fmean(by_label[label])))
 
 
 def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
@@ -111,7 +120,7 @@ def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _draw_mri(axes: Axes, height: float, row: Summary, low: float, high: float) -> None:
+def _draw_mri(axes: Axes, height: float, row: Summary, low: float, high: float, is_tested: bool) -> None:
     """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin), and its seeds."""
     plain = row.method == PLAIN
     colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
@@ -124,8 +133,9 @@ def _draw_mri(axes: Axes, height: float, row: Summary, low: float, high: float) 
     axes.plot(ends, [height, height], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
     if len(row.by_seed) > 1:
         axes.plot(row.by_seed, [height + 0.06] * len(row.by_seed), "|", color=colour, ms=3.5, mew=0.9)
+    marker = "s" if plain else "o" if is_tested else "x"
     face = colour if plain or row.is_significant else "white"
-    axes.plot(row.over_images.value, height, "s" if plain else "o", mec=colour, mfc=face, ms=4)
+    axes.plot(row.over_images.value, height, marker, mec=colour, mfc=face, ms=4)
 
 
 def draw_accuracy(axes: Axes, height: float, before: float, after: float) -> None:
@@ -154,6 +164,8 @@ def _legend(rows: Sequence[Summary], accuracies: bool) -> tuple[list[Line2D], li
     if any(row.against_plain is not None for row in rows):
         entries["differs from finetune (Holm)"] = {"marker": "o", "ls": "none", "ms": 4}
         entries["does not differ"] = {"marker": "o", "ls": "none", "ms": 4, "mfc": "white"}
+    if untested(rows):
+        entries["not compared with finetune"] = {"marker": "x", "ls": "none", "ms": 4}
     if any(row.method == PLAIN for row in rows):
         entries["finetune"] = {"marker": "s", "ls": "none", "ms": 4, "color": NEUTRAL}
     if accuracies:
@@ -175,10 +187,16 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
     compared = sum(row.against_plain is not None for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
-        f"p < 0.05 after Holm over {compared} comparisons; open: it does not."
+        f"p < 0.05 after Holm over {plural(compared, 'comparison')}; open: it does not."
         if compared
         else ""
     )
+    if missing := untested(table.rows):
+        names = ", ".join(dict.fromkeys(table.label(row) for row in missing))
+        settings = "for want of a run with the same settings, source and seed"
+        test += f" Cross: not compared with {PLAIN}, {settings} ({names})."
+    if differing_sources(table.rows):
+        test += " Rows are over different sources; compare only those over the same ones."
     return (
         f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} (settings apart) "
         f"on {', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "

@@ -12,6 +12,7 @@ from rib.data.worlds import title_of
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import cost_line, with_interval, world
 from rib.runs.spec import PRETRAINED
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def run_html(metrics: Metrics, title: str, key: str) -> str:
     lines = [f"{world(metrics)}, suite {metrics['suite']}, key {key}", cost_line(metrics)]
     lines += filter(None, [warning_after([metrics["model"]], kind)])
     if improvement and trained:
-        lines.insert(0, f"RI {with_interval(improvement)} points over {len(counted)} targets (95 %, images only)")
+        lines.insert(
+            0, f"RI {with_interval(improvement)} points over {plural(len(counted), 'target')} (95 %, images only)"
+        )
     columns = ["dataset", "images", *(("before %", "after %", "change, points [95 %]") if trained else ("accuracy %",))]
     rows = []
     for name, entry in metrics["accuracy"].items():

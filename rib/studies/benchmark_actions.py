@@ -20,6 +20,7 @@ from rib.runs import archive
 from rib.runs.spec import PRETRAINED, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say
+from rib.runtime.counting import plural
 from rib.runtime.files import digest_of
 from rib.sweeps.cost import Costs
 from rib.sweeps.executors import Executor, LocalExecutor, SlurmExecutor
@@ -99,7 +100,7 @@ def run(config: BenchmarkConfig, launcher: Launcher) -> None:
     plotted = study is None or _show_study(study, config, plan, store, console)
     if outcome.failed:
         failed = sum(cell.id in outcome.failed for cell in plan.wanted)
-        say(f"{failed} of {len(plan.wanted)} cells have no result; add retry=1 to try failed ones again:")
+        say(f"{failed} of {plural(len(plan.wanted), 'cell')} have no result; add retry=1 to try failed ones again:")
         for label, reason in failed_labels(plan, outcome):
             say(f"  {label}: {reason}")
     if outcome.failed or not plotted:
@@ -121,14 +122,15 @@ def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
     for path in paths:
         print(path)
     done = "would be removed" if config.plan_only else "removed"
-    say(f"{len(paths)} unfinished runs and temporary files {done}, {size / 1e6:.1f} MB")
+    found = plural(len(paths), "unfinished run or temporary file", "unfinished runs and temporary files")
+    say(f"{found} {done}, {size / 1e6:.1f} MB")
 
 
 def export(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Pack the results in the store, without weights, into the tar archive ``file=``."""
     file = _file(config)
     count = archive.export_runs(RunStore(config.paths.runs), file)
-    say(f"{count} runs, {file.stat().st_size / 1e6:.1f} MB")
+    say(f"{plural(count, 'run')}, {file.stat().st_size / 1e6:.1f} MB")
     print(file.resolve())
 
 
@@ -139,12 +141,13 @@ def import_(config: BenchmarkConfig, launcher: Launcher) -> None:
         RibError: If the store already holds one of them with other numbers; that run is not changed.
     """
     result = archive.import_runs(RunStore(config.paths.runs), _file(config))
-    say(f"{len(result.new)} runs imported, {len(result.known)} were already in the store")
+    known = f", {len(result.known)} already in the store" if result.known else ""
+    say(f"{plural(len(result.new), 'run')} imported{known}")
     if result.older:
         say(f"{len(result.older)} of the imported runs were made by an older version of rib; tables show them apart")
     if result.clashes:
         raise RibError(
-            f"{len(result.clashes)} runs are already in the store with other numbers, and were not imported: "
+            f"already in the store with other numbers, and not imported: {plural(len(result.clashes), 'run')}: "
             f"{', '.join(result.clashes)}"
         )
 

@@ -16,8 +16,10 @@ from rib.config.schema import Config
 from rib.errors import RibError
 from rib.models.build import build
 from rib.runs.resolve import resolve
-from rib.runs.spec import EXTERNAL
+from rib.runs.spec import EXTERNAL, RunSpec
 from rib.runs.store import RunStore
+from rib.runtime.console import say
+from rib.runtime.counting import plural
 from rib.runtime.weights_file import find_weights_file, weights_file_digest
 from rib.sweeps.run_paths import is_finished
 from rib.sweeps.scoring_job import ScoringJob, scoring_job_of
@@ -49,16 +51,21 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
         raise RibError(
             f"method={'+'.join(config.method)}: external weights always have method {EXTERNAL}; leave method out"
         )
-    stored = _stored(file)
-    name = config.name or (stored["name"] if stored else given.stem)
-    node = {"name": name, "digest": stored["digest"] if stored else weights_file_digest(file)}
+    stored, store = _stored(file), RunStore(config.paths.runs)
+    node = stored or {"name": given.stem, "digest": weights_file_digest(file)}
+    node = {**node, "name": config.name or node["name"]}
     plain = {name: getattr(config, name) for name in Config.__dataclass_fields__}
     spec = resolve(Config(**plain | {"method": {EXTERNAL: node}, "force": False}))
     known = spec.catalog.specs
     if spec.source_name not in ("none", *known):
         raise RibError(f"dataset={spec.source_name}: there is no such dataset; known: {', '.join(known)}")
-    job = replace(scoring_job_of(spec, RunStore(config.paths.runs), {}), weights=file, force=config.force)
+    if not (config.name or stored) and (name := _name_in_store(spec, store)) not in (None, given.stem):
+        say(f"weights: these weights are in the store as {name}, and keep that name; give name=ANOTHER to rename them")
+        node = {**node, "name": str(name)}
+        spec = replace(spec, config=replace(spec.config, method={EXTERNAL: node}))
+    job = replace(scoring_job_of(spec, store, {}), weights=file, force=config.force)
     _check_name(node, job)
+    _say_what_is_assumed(job)
     if job.run.metrics() is None:
         # Raises for weights that do not fit, before anything is written to the store.
         build(replace(spec.start, weights=file), len(spec.catalog.wnids))
@@ -74,6 +81,32 @@ def _stored(file: Path) -> dict[str, str] | None:
         return None
     node: dict[str, str] | None = rib.config.load_config(file.parent / "config.yaml").method.get(EXTERNAL)
     return node
+
+
+def _name_in_store(spec: RunSpec, store: RunStore) -> str | None:
+    """Return the name of a run's weights in a store, that of any other run of the same weights, or None.
+
+    They may have several runs: on other sources, or with ``data.limit``.
+    """
+    others = store.finished(model=spec.start.name, method=EXTERNAL)
+    for run in (store.run_of(spec), *others):
+        node = _stored(run.weights_file)
+        if node is not None and spec.external is not None and node["digest"] == spec.external["digest"]:
+            return node["name"]
+    return None
+
+
+def _say_what_is_assumed(job: ScoringJob) -> None:
+    """Print what a user may not expect: that a run in the store gets another name, and that no source was given."""
+    node, stored = job.spec.external, _stored(job.run.weights_file)
+    if node is not None and stored is not None and stored["name"] != node["name"]:
+        say(f"name: these weights are in the store as {stored['name']}; renamed to {node['name']}")
+    if job.spec.source_name == "none":
+        targets = plural(len(job.spec.config.suite.targets), "target")
+        say(
+            f"dataset= was not given: RI of {node and node['name']} is over all {targets} of the suite, the dataset "
+            "that these weights were fine-tuned on among them, and rib.report leaves the run out; give dataset=SOURCE"
+        )
 
 
 def _check_name(node: dict[str, str], job: ScoringJob) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rib.data.worlds import describe_kind, title_of
 from rib.reporting.formatting import describe_cost, with_interval
 from rib.reporting.layout import NO_LIMIT, FittedTable, output
+from rib.runtime.counting import plural
 from rib.schemas.files import Job
 from rib.sweeps.jobs_view import other_overrides, record, records_of
 
@@ -55,9 +56,9 @@ def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False, tota
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
     more = [" ".join(o for o in other_overrides(job) if o not in shared) for job in jobs]
     worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
-    begun = f"{len(jobs)} of {total}" if total > len(jobs) else str(len(jobs))
+    begun = f"{len(jobs)} of {plural(total, 'job')}" if total > len(jobs) else plural(len(jobs), "job")
     table = FittedTable(
-        f"{begun} jobs of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
+        f"{begun} of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
         words=("job", "model", "source", "method", "seed", *(["overrides"] if any(more) else [])),
         numbers=("RI, points", "seconds"),
         prose=("folder",) * with_folders,

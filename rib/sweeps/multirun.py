@@ -40,6 +40,7 @@ from rib.runs.metrics_file import MetricsKey, write
 from rib.runs.run import Run
 from rib.runs.spec import suite_label
 from rib.runtime.console import be_brief, rank, say
+from rib.runtime.counting import plural
 from rib.runtime.processes import processes_exist, several_processes
 from rib.runtime.tasks import describe_interrupt
 from rib.schemas.files import Job
@@ -93,7 +94,7 @@ class Jobs(Callback):
             _show()
         finally:  # SystemExit, since Hydra turns any other exception of a callback into a warning
             if failed:
-                sys.exit(f"rib: {failed} of {len(jobs)} jobs failed; run the same command to retry them")
+                sys.exit(f"rib: {failed} of {plural(len(jobs), 'job')} failed; run the same command to retry them")
 
 
 _views: list[JobsView] = []

@@ -31,6 +31,7 @@ from rib.runs.run import Result, Run
 from rib.runs.spec import RunSpec, suite_label
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say
+from rib.runtime.counting import plural
 from rib.runtime.environment import environment
 from rib.runtime.memory import free_memory
 from rib.runtime.processes import agree, launch_processes
@@ -270,8 +271,9 @@ def _batches(jobs: Sequence[ScoringJob], config: EvaluateConfig, fabric: Fabric)
             count += job.num_models
     if batches:
         sizes = [sum(job.num_models for job in batch) for batch in batches]
-        models = f"{sum(sizes)} models of {len(jobs)} runs"
-        say(f"{models} on suite {suite_label(config.suite)}, {max(sizes)} models at a time")
+        models = f"{plural(sum(sizes), 'model')} of {plural(len(jobs), 'run')}"
+        at_once = f", {plural(max(sizes), 'model')} at a time" if sum(sizes) > 1 else ""
+        say(f"scoring {models} on suite {suite_label(config.suite)}{at_once}")
     return batches
 
 
@@ -289,7 +291,7 @@ def _score_batch(
             failed[job.run.folder] = str(error)
     if loaded:
         models = sum(len(run.own) + len(run.curve) for run in loaded)
-        score_together(loaded, fabric, f"scoring {models} models")
+        score_together(loaded, fabric, f"scoring {plural(models, 'model')}")
 
 
 def _load(job: ScoringJob, datasets: Sequence[str], fabric: Fabric) -> LoadedRun:

@@ -17,6 +17,7 @@ from rib.reporting.layout import FittedTable, output
 from rib.runs.metrics_file import is_older, older_words, read
 from rib.runs.store import RunStore
 from rib.runtime.console import say
+from rib.runtime.counting import plural
 from rib.runtime.tasks import clock
 from rib.schemas.files import CellReason, PlannedCell, PlanReport, ProgressInfo, RunningCell, Status
 from rib.sweeps.cell import PROGRESS
@@ -40,7 +41,9 @@ def plan_table(plan: Plan, outcome: Outcome) -> FittedTable:
         rows.setdefault((model, method), Counter())[state_of(cell, outcome)] += 1
     states = [state for state in STATES if any(counts[state] for counts in rows.values())]
     table = FittedTable(
-        f"{len(plan.wanted)} cells on {_world(plan)}", words=("model", "method"), numbers=("cells", *states)
+        f"{plural(len(plan.wanted), 'cell')} on {_world(plan)}",
+        words=("model", "method"),
+        numbers=("cells", *states),
     )
     for (model, method), counts in rows.items():
         table.add_row(model, method, str(counts.total()), *(str(counts[s] or "") for s in states))
@@ -68,7 +71,7 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor, con
         console.print(f"needed by several cells, made once: {shared}", highlight=False)
     before = sum(cell.id in outcome.done for cell in plan.wanted)
     if before:
-        console.print(f"{before} of {len(plan.wanted)} cells finished before", highlight=False)
+        console.print(f"{before} of {plural(len(plan.wanted), 'cell')} finished before", highlight=False)
     if missing := _missing(plan, outcome):
         seconds, at_once = (
             costs.grid_seconds(missing, workers.at_once, workers.kind),
@@ -79,7 +82,7 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor, con
         )
         specs = [cell.spec for cell in missing if cell.spec is not None]
         images = sum(spec.images_trained for spec in specs), sum(map(images_scored, specs))
-        console.print(f"to make: {len(missing)} runs, {time_needed}, {at_once} in parallel", highlight=False)
+        console.print(f"to make: {plural(len(missing), 'run')}, {time_needed}, {at_once} in parallel", highlight=False)
         console.print(f"images: {images[0]:,} trained, {images[1]:,} scored", highlight=False)
         size = sum(map(costs.num_bytes, specs))
         console.print(f"disk: {size / 1e9:.2f} GB in {costs.store.root}", highlight=False, soft_wrap=True)
@@ -139,7 +142,7 @@ def say_older(store: RunStore) -> None:
     """Print how many runs in a store were made by an older version of rib, which grids do not use; nothing if none."""
     older = [metrics for run in store.finished() if (metrics := run.metrics()) is not None and is_older(metrics)]
     if older:
-        say(f"{len(older)} runs in {store.root} are ignored here: each {older_words(older[0])}")
+        say(f"ignored in {store.root}: {plural(len(older), 'run')}: each {older_words(older[0])}")
 
 
 def show_status(plan: Plan, store: RunStore, costs: Costs, style: str) -> None:

@@ -267,6 +267,47 @@ def test_another_name_or_precision_rewrites_the_metrics_and_scores_nothing(old, 
     assert "name: two" in (again.folder / "config.yaml").read_text()
 
 
+def name_of(run):
+    return run.metrics()["options"]["method.external.name"]
+
+
+def test_weights_keep_their_name_in_the_store_until_another_one_is_given(old, ask_evaluate, elsewhere, tmp_path, capfd):
+    given = ("model=mini_tiny", "dataset=imagenet_r", "data.limit=60", *OLD)
+    (run,) = evaluate(ask_evaluate(f"weights={elsewhere}", *given))
+    assert "in the store as" not in capfd.readouterr().err
+    (again,) = evaluate(ask_evaluate(f"weights={elsewhere}", *given, "name=epoch3"))
+    said = "name: these weights are in the store as theirs; renamed to epoch3\n"
+    assert capfd.readouterr().err.count(said) == 1
+    evaluate(ask_evaluate(f"weights={elsewhere}", *given))
+    err = capfd.readouterr().err
+    assert "these weights are in the store as epoch3, and keep that name" in err and "renamed" not in err
+    assert (again, name_of(run)) == (run, "epoch3")
+    (limited,) = evaluate(ask_evaluate(f"weights={elsewhere}", *given[:2], "data.limit=20", *OLD))
+    assert limited != run and name_of(limited) == "epoch3"
+
+
+def test_a_source_that_was_not_given_is_said_at_evaluation_and_in_the_report(
+    old, ask_evaluate, elsewhere, tmp_path, capfd
+):
+    given = ("model=mini_tiny", "data.limit=60", *OLD)
+    (run,) = evaluate(ask_evaluate(f"weights={elsewhere}", *given))
+    printed, err = capfd.readouterr()
+    assert "dataset= was not given: RI of theirs is over all 2 targets of the suite" in err
+    assert "mini_tiny, theirs (external) (toy data" in printed and "seed" not in printed.splitlines()[0]
+    assert "for scoring only" in printed
+    asked = ReportConfig(PathsConfig(str(old.root), None), {"name": "none"}, str(tmp_path / "report"), None)
+    report(asked)
+    left_out = "left out of the report, and of runs.csv: theirs (external) of mini_tiny"
+    err = capfd.readouterr().err
+    assert left_out in err
+    (command,) = (line for line in err.splitlines() if "python -m rib.evaluate weights=" in line)
+    assert str(run.weights_file) in command and command.endswith("dataset=SOURCE")
+    evaluate(ask_evaluate(f"weights={run.weights_file}", *given, "dataset=imagenet_r"))
+    capfd.readouterr()
+    report(asked)
+    assert left_out not in capfd.readouterr().err
+
+
 def test_two_files_of_one_name_are_refused(old, ask_evaluate, elsewhere, tmp_path):
     given = ("model=mini_tiny", "dataset=imagenet_r", "data.limit=60", *OLD)
     evaluate(ask_evaluate(f"weights={elsewhere}", *given))

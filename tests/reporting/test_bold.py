@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import nan
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from rib.errors import RibError
 from rib.metrics import Interval
+from rib.metrics.comparison import PairedTest
 from rib.reporting.axes import setting_axes
 from rib.reporting.bold import best_rows, note_on_bold
 from rib.reporting.paper_table import VALUES, PaperTable
 from rib.reporting.sorting import parse_order
 from rib.reporting.summary import Summary
+from rib.reporting.table_notes import by_sources, untested
 
 USUAL = {"epochs": 5, "batch_size": 64, "batch_norm": "update", "optimizer.lr": 0.005, "data.holdout": 0.0}
 
@@ -154,3 +157,39 @@ def test_a_column_that_does_not_exist_names_the_nearest():
     assert parse_order(None) is None
     with pytest.raises(RibError, match=r"sort: expected one of mRI, source, .*, got secnds; did you mean seconds\?"):
         parse_order("secnds")
+
+
+def on(sources: tuple[str, ...], method: str, value: float) -> Summary:
+    return replace(row(method, value), improvement=dict.fromkeys(sources, value))
+
+
+def test_rows_of_one_set_of_sources_stand_together_and_the_largest_set_comes_first():
+    rows = [on(("a",), "ewc", 9), on(("a", "r"), "lwf", 5), on(("r",), "ldifs", 4), on(("a",), "finetune", 1)]
+    ordered = by_sources(rows, ("a", "r"))
+    assert [(r.method, tuple(r.improvement)) for r in ordered] == [
+        ("lwf", ("a", "r")),
+        ("ewc", ("a",)),
+        ("finetune", ("a",)),
+        ("ldifs", ("r",)),
+    ]
+
+
+def test_a_row_without_a_test_is_named():
+    tested = replace(row("ewc", 2), against_plain=PairedTest(1.0, 0.5, 0.05), p_adjusted=0.2)
+    rows = [tested, row("lwf", 1), row("finetune", 0)]
+    assert [r.method for r in untested(rows)] == ["lwf"]
+    assert not untested(rows[:2])
+
+
+def test_the_notes_say_what_is_missing_or_not_compared():
+    tested = replace(row("ewc", 2), against_plain=PairedTest(1.0, 0.5, 0.05), p_adjusted=0.2)
+    one = table(tested, row("lwf", 1), row("finetune", 0))
+    assert "One source, mini R: mRI is the RI on it." in one.notes
+    assert "Not compared with finetune, which has no run with their settings, source and seed: lwf." in one.notes
+    assert any("Holm over 1 comparison at" in note for note in one.notes)
+    assert "mini R" not in one.columns
+    sources = ("imagenet_a", "imagenet_r")
+    two = replace(one, rows=[on(sources, "lwf", 5), on(sources[1:], "ewc", 9)], sources=sources, asked=sources)
+    assert any("compare only rows with the same ones" in note for note in two.notes)
+    assert "mini R" in two.columns
+    assert r"\midrule" in two.latex().partition("ewc")[0].partition("lwf")[2]

@@ -52,7 +52,7 @@ def test_a_curve_is_scored_at_each_of_its_points(ask_for):
     run = finetune(ask_for(*SMALL, "epochs=1", "+method=wise_ft", "method.wise_ft.curve=[0.2,0.8]")).metrics()
     images = sum(entry["num_images"] for entry in run["accuracy"].values())
     assert run["cost"]["images_scored"] == images * (1 + len(run["curve"]))
-    assert "without the runs that it is made from" in cost_line(run)
+    assert ", not counting the runs that it is made from" in cost_line(run)
 
 
 def test_an_older_run_shows_what_is_known():

@@ -102,7 +102,7 @@ def test_filters_reach_every_file_and_what_they_left_out_is_one_line(grid, tmp_p
     report(replace(asked, where="seed=1", models="mini_*", sort="-source"))
     said = "2 of 4 runs shown: models=mini_* where='seed=1'"
     printed, err = capsys.readouterr()
-    assert err.count(said) == 1
+    assert (printed + err).count(said) == 1
     assert "Robustness improvement on toy data (mini), suite seven*: 2 runs on mini A, mini R" in printed
     assert printed.index("Robustness improvement on") < printed.index("Cost") < printed.index("Fine-tuned runs")
     runs = pd.read_csv(out / "runs.csv")
@@ -403,7 +403,7 @@ def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "1 of 7" in done.stdout
-    assert "1 of 4 runs shown: sources=[imagenet_a,imagenet_v2] where='data.images_per_class=2'" in done.stderr
+    assert "1 of 4 runs shown: sources=[imagenet_a,imagenet_v2] where='data.images_per_class=2'" in done.stdout
     assert f"{tmp_path}/out/summary.tex" in done.stdout
 
 

@@ -130,7 +130,7 @@ def test_export_and_import_move_results_without_weights(made, tmp_path, cache):
     tar, elsewhere = tmp_path / "grid.tar.gz", tmp_path / "elsewhere"
     assert grids.run(store, cache, "action=export", f"file={tar}").returncode == 0
     taken = grids.run(elsewhere, cache, "action=import", f"file={tar}")
-    assert "4 runs imported, 0 were already in the store" in taken.stderr
+    assert "4 runs imported\n" in taken.stderr
     assert {k: v[0] for k, v in grids.results(elsewhere).items()} == {k: v[0] for k, v in grids.results(store).items()}
     assert not list(elsewhere.rglob("*.safetensors"))
     status = grids.run(elsewhere, cache, *FOUR, "action=status", "format=json")
@@ -142,7 +142,7 @@ def test_export_and_import_move_results_without_weights(made, tmp_path, cache):
     clash = grids.run(elsewhere, cache, "action=import", f"file={tar}")
     assert clash.returncode == 1
     assert (
-        "1 runs are already in the store with other numbers, and were not imported: mini/mini_small/imagenet_a/ewc"
+        "already in the store with other numbers, and not imported: 1 run: mini/mini_small/imagenet_a/ewc"
         in clash.stderr
     )
     assert run.metrics() == metrics
