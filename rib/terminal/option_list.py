@@ -121,11 +121,14 @@ def _list(title: str, found: Mapping[str, Option], columns: int, everywhere: boo
     found = {name: option for name, option in found.items() if option.default != "default"}
     takers = {name: tuple(_commands(name)) for name in found}
     common = Counter(takers.values()).most_common(1)[0][0]
-    rows = [
-        (o.argument, _text(o, "" if everywhere or takers[n] == common else _few(takers[n]))) for n, o in found.items()
-    ]
+    others = {name: "" if everywhere or who == common else _few(who) for name, who in takers.items()}
+    rows = [(option.argument, _text(option, others[name])) for name, option in found.items()]
     lines = [*textwrap.wrap(title if everywhere else f"{title} ({_few(common)})", columns), *definitions(rows, columns)]
-    legend = ["", *textwrap.wrap(LEGEND, columns)] if any(" key" in text for _, text in rows) else []
+    legend = (
+        ["", *textwrap.wrap(LEGEND, columns)]
+        if any(re.search("(training|score) key", text) for _, text in rows)
+        else []
+    )
     return "\n".join([*lines, *legend])
 
 

@@ -80,15 +80,19 @@ def test_the_overview_has_every_command_and_page():
 
 def test_a_methods_options_are_told_with_default_and_key():
     text = options_page(["ewc"], 80)
-    assert "method.ewc.strength=   0 is plain fine-tuning, bit for bit (default 1.0;" in text
-    assert text.count("training key") == len(shipped_nodes("method")["ewc"]) - 1
+    assert "method.ewc.strength=   factor of the penalty" in text
+    words = " ".join(text.split())
+    assert "strength / mean(F), 210 for 1.0 where mean(F) is 0.0048" in words
+    assert "0 is plain fine-tuning, bit for bit (default 1.0; training key)" in words
+    assert words.count("; training key)") == len(shipped_nodes("method")["ewc"]) - 1
     assert options_page(["+method=ewc"], 80) == options_page(["method.ewc"], 80) == text
 
 
 def test_one_option_is_told_in_full():
     text = options_page(["data.root"], 200)
     assert "$RIB_DATA, else null" in text
-    assert "rib train, benchmark, evaluate, search, analyze and data" in text
+    assert "rib train, benchmark, evaluate, search and data" in text
+    assert "the folder that the run's own images came from" in text.partition("commands")[2]  # of rib analyze
     assert "training and score keys (as source.images and the images of each score key, by content)" in text
     assert "no key (folders on the disk)" in options_page(["paths.runs"], 80)
     assert "1.0e-5 with optimizer=adamw" in options_page(["optimizer.lr"], 80)
@@ -98,6 +102,39 @@ def test_one_option_is_told_in_full():
 @pytest.mark.parametrize("argument", ["strength", "adamw", "ddp", "cka", "lr_grid", "model", "*.seed", "search", "lr"])
 def test_what_else_can_be_asked_for(argument):
     assert "=" in options_page([argument], 80)
+
+
+@pytest.mark.parametrize("argument", ["ewc", "epochs", "data.*", "train"])
+def test_pages_with_keys_explain_them(argument):
+    text = " ".join(options_page([argument], 80).split())
+    assert text.count("training key: another value makes a new run; score key: another value scores the same") == 1
+    assert "no key;" not in text
+    assert "default null;" not in text or argument != "epochs"
+
+
+def test_pages_without_keys_do_not_mention_them():
+    assert "training key" not in options_page(["report"], 80)
+
+
+def test_the_recipes_numbers_are_told_where_the_default_is_null():
+    assert "null: 10 on real data, 5 on toy data" in options_page(["epochs"], 80)
+    assert "null: 1.0e-3 on real data, 5.0e-3 on toy data" in options_page(["optimizer.lr"], 80)
+    assert "null: 196 on real data, a tenth of all steps on toy data" in options_page(["optimizer.warmup_steps"], 200)
+    assert "(default null: 10 on real data, 5 on toy data)" in " ".join(help_page("train", "rib train", 80).split())
+
+
+def test_an_option_with_another_default_elsewhere_is_told_for_each_command():
+    benchmark, report = options_page(["seeds"], 80).split("\n\n")
+    assert "[0]" in benchmark
+    assert "rib benchmark" in benchmark
+    assert "null" in report
+    assert "rib report" in report
+
+
+def test_a_word_inside_another_finds_no_model():
+    assert "in1k_sam" not in models_page(["mini"], 80)
+    assert "zeroshot_laion2b" in models_page(["clip"], 80)
+    assert "in21k_augreg" in models_page(["vit_base"], 80)
 
 
 def test_another_name_leads_to_the_option():
@@ -111,6 +148,8 @@ def test_another_name_leads_to_the_option():
         ("options", ["optimizr"], "optimizr: there is no such option, command or method; did you mean optimizer?"),
         ("methods", ["ewcc"], "ewcc: there is no such method; did you mean ewc?"),
         ("models", ["mini_lagre"], "mini_lagre: no model in conf/model matches; did you mean mini_large?"),
+        ("options", ["lerning_rate"], "did you mean optimizer.lr?"),
+        ("models", ["vit_bse"], "vit_bse: no model in conf/model matches; did you mean rib models vit_base?"),
         ("models", ["zzz"], "search timm and open_clip with rib models zzz --all"),
         ("models", ["--all"], "expected a pattern to search for"),
         ("trian", [], "trian: there is no such command; did you mean rib train?"),
