@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["compare", "find_runs", "finetune", "load", "score"]
 
 
-@explained
 def finetune(
     method: str | Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     /,

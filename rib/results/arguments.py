@@ -47,7 +47,7 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that wrong arguments raise an error with the right name; its signature stays visible.
 
     Args:
-        function: A function of `rib.api`.
+        function: A function of `rib.api` without ``**options``, which the config would check.
     """
     signature = inspect.signature(function)
 

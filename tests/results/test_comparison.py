@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rib
+from rib.results.finished_run import FinishedRun
 from tests.results.test_finished_run import Cells
 
 Z = 1.959964
@@ -145,3 +146,24 @@ def test_it_shows_as_a_table_that_names_both(toy):
     same = rib.compare(toy.plain, toy.plain)
     assert same.labels == tuple(f"{toy.plain.title} ({toy.plain.key[:8]})" for _ in range(2))
     assert same.ri.value == same.ri.low == same.ri.high == 0
+
+
+def test_runs_of_other_models_sources_or_seeds_are_compared_with_a_note(toy):
+    assert rib.compare(toy.ewc, toy.plain).notes == rib.compare(toy.ewc, toy.ewc.before).notes == []
+    models = "models differ: mini_small and mini_tiny; each change is against its own start"
+    compared = rib.compare(toy.other_model, toy.plain)
+    assert models in compared.notes and models in repr(compared) and models in compared._repr_html_()
+    other = FinishedRun(toy.plain.run, {**toy.plain.metrics, "source": "imagenet_r", "seed": 1})
+    assert rib.compare(toy.ewc, other).notes == [
+        "sources differ: mini A and mini R; neither is a target of the difference in RI",
+        "seeds differ: 0 and 1",
+    ]
+
+
+def test_a_class_without_a_changed_image_still_has_an_interval(toy):
+    """Five images that stay as they are say little about further ones."""
+    classes = rib.compare(toy.ewc, toy.plain).classes("imagenet_r")
+    still = classes[(classes["won"] == 0) & (classes["lost"] == 0)]
+    assert len(still) and (still["difference"] == 0).all()
+    n = still["images"] + 2
+    assert np.allclose(still["high"], 100 * 1.959964 / n, atol=1e-3) and np.allclose(still["low"], -still["high"])

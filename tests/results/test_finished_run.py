@@ -142,7 +142,7 @@ def test_its_pretrained_run_is_the_baseline_of_its_accuracies(toy):
 def test_its_table_is_its_metrics(toy):
     table, metrics = toy.plain.table(), toy.plain.metrics
     assert list(table.index) == list(metrics["accuracy"])
-    assert table.columns.tolist() == ["title", "role", "images", "before", "after", "change", "low", "high"]
+    assert table.columns.tolist() == ["role", "images", "before", "after", "change", "low", "high"]
     assert set(table.index[table["role"] == "target"]) == set(metrics["robustness_improvement"]["targets"])
     assert table.index[table["role"] == "source"].tolist() == ["imagenet_a"]
     assert np.allclose(table["after"] - table["before"], table["change"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
 import pytest
 
 import rib
+from rib.results.finished_run import EXTERNAL_NAME, FinishedRun
 from rib.results.found_runs import FoundRuns
 from tests.results.test_finished_run import Cells
 
@@ -102,3 +104,18 @@ def test_nothing_found_is_an_empty_table(toy, find, tmp_path):
     for none in (find(method="lwf"), rib.find_runs(runs=tmp_path), rib.find_runs(runs=tmp_path, seed=0)):
         assert not none and len(none) == 0 and none.table().empty
         assert "ri" in none.table().columns and "0 runs in" in none._repr_html_() and "0 runs in" in repr(none)
+
+
+def test_seeds_are_integers_external_weights_have_their_name_and_pretrained_models_no_ri(toy, find):
+    table = find().table()
+    assert (
+        str(table["seed"].dtype) == "Int64"
+        and table.loc[toy.ewc.key, "seed"] == 0
+        and "0.0 " not in repr(table["seed"])
+    )
+    start = toy.plain.before
+    assert start.metrics["robustness_improvement"]["value"] == 0, "the file has one"
+    assert start.ri is None and pd.isna(table.loc[start.key, "ri"]) and "RI" not in repr(start)
+    named = FinishedRun(toy.ewc.run, {**toy.ewc.metrics, "method": "external", "options": {EXTERNAL_NAME: "bare"}})
+    row = FoundRuns([named], find()._store).table().iloc[0]
+    assert (row["method"], row["options"]) == ("bare", "") and "mini_tiny, bare on mini A" in repr(named)
