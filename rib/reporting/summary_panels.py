@@ -175,12 +175,12 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
     compared = sum(row.against_plain is not None for row in table.rows)
     test = (
         f" Filled: mRI differs from that of plain fine-tuning (square) of the same model by a paired test over images, "
-        f"p < 0.05 after Holm over {compared} comparisons; open: it does not."
+        f"p < 0.05 after Holm over {counted([compared], 'comparison')}; open: it does not."
         if compared
         else ""
     )
     return (
-        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} (settings apart) "
+        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} "
         f"on {', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "
         f"{counted([len(table.asked)], 'source')} ({sources}) with {seeds}; {table.about}.{shared}"
         f"{order} Thick bar: 95 % interval over images. {OVER_IMAGES}.{over_seeds}{test}{_beside(table, beside)}"
