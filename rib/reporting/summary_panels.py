@@ -114,7 +114,7 @@ def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
 def _draw_mri(axes: Axes, height: float, row: Summary, low: float, high: float) -> None:
     """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin), and its seeds."""
     plain = row.method == PLAIN
-    colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
+    colour = NEUTRAL if plain or row.over_images.value == 0 else GAIN if row.over_images.value > 0 else LOSS
     if (seeds := row.over_seeds) is not None:
         axes.plot([max(seeds.low, low), min(seeds.high, high)], [height, height], color=colour, lw=0.9)
         for end, marker, cut in ((low, "<", seeds.low < low), (high, ">", seeds.high > high)):
