@@ -78,7 +78,8 @@ def change_figure(metrics: Metrics, width: float | None = None) -> SizedFigure:
     axes.set_xlabel("top-1 accuracy, %", fontsize=LABEL)
     heading = metrics["model"] + (f", {metrics['method']} on {title_of(metrics['source'], kind)}" if trained else "")
     heading += f"; {world(metrics)}" if trained else f", pretrained; {world(metrics)}"
-    caption = f"Top-1 accuracy of {heading}, by dataset, before fine-tuning and after; {images_of(metrics)}."
+    when = " before fine-tuning and after" if trained else ""
+    caption = f"Top-1 accuracy by dataset{when}: {heading}; {images_of(metrics)}."
     if trained and improvement:
         mean = f"{with_interval(improvement)} points, mean over {plural(len(counted), 'target')}, 95 % over images"
         heading += f"\nRI {mean}"

@@ -123,7 +123,7 @@ def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
 def _draw_mri(axes: Axes, height: float, row: Summary, low: float, high: float, is_tested: bool) -> None:
     """Draw the mRI of one table row with its intervals over images (thick) and over seeds (thin), and its seeds."""
     plain = row.method == PLAIN
-    colour = NEUTRAL if plain else GAIN if row.over_images.value > 0 else LOSS
+    colour = NEUTRAL if plain or row.over_images.value == 0 else GAIN if row.over_images.value > 0 else LOSS
     if (seeds := row.over_seeds) is not None:
         axes.plot([max(seeds.low, low), min(seeds.high, high)], [height, height], color=colour, lw=0.9)
         for end, marker, cut in ((low, "<", seeds.low < low), (high, ">", seeds.high > high)):
@@ -198,7 +198,7 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
     if differing_sources(table.rows):
         test += " Rows are over different sources; compare only those over the same ones."
     return (
-        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} (settings apart) "
+        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} "
         f"on {', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "
         f"{counted([len(table.asked)], 'source')} ({sources}) with {seeds}; {table.about}.{shared}"
         f"{order} Thick bar: 95 % interval over images. {OVER_IMAGES}.{over_seeds}{test}{_beside(table, beside)}"

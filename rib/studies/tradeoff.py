@@ -139,7 +139,8 @@ class Tradeoff(Study):
             f"the source, along the strength of each method; {n_of(table, named=True)}{self.note}. Point estimates; "
             "table.csv has the intervals over images of mRI."
         )
-        return {"tradeoff": figure.fit(shape[0] * (2.2 if beside else 1.7))}
+        # Panels of many models are lower, so that the figure still fits on a page.
+        return {"tradeoff": figure.fit(shape[0] * max(0.9, min(2.2 if beside else 1.7, 7.0 / shape[0])))}
 
 
 def _draw_panel(axes: Axes, of_model: pd.DataFrame, value: str, curves: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from rib.config import compose
 from rib.config.schema import FiguresConfig
 from rib.errors import RibError
 from rib.reporting import captions
+from rib.reporting.comparison_panels import comparison_figure
 from rib.reporting.publish import redraw
+from rib.reporting.report_files import remove_stale
 from rib.reporting.run_figures import change_figure, draw_run
 from rib.reporting.style import remove_others, save
 from tests.support.drawings import metrics
@@ -91,6 +93,18 @@ def test_a_figure_that_is_not_drawn_any_more_is_removed_with_its_caption(figure,
     (tmp_path / "notes.txt").write_text("the user's own")
     remove_others(tmp_path, {"kept"})
     assert names(tmp_path) == {"kept.png", "kept.pdf", "kept.txt", "notes.txt"}
+
+
+def test_a_report_removes_comparisons_of_single_models_that_it_draws_no_more(tmp_path):
+    runs = [metrics(model=model) for model in ("mini_tiny", "vit.b_16")]
+    parts = {model: comparison_figure(runs, 3.3, runs) for model in ("mini_tiny", "vit.b_16")}
+    for model, part in parts.items():
+        save(part, tmp_path / f"comparison-{model}", FiguresConfig(["pdf"]))
+    (tmp_path / "comparison-notes.txt").write_text("the user's own")
+    (tmp_path / "comparison-mine.pdf").write_text("the user's own")
+    remove_stale(tmp_path, [tmp_path / "comparison-mini_tiny.pdf"])
+    own = {"comparison-notes.txt", "comparison-mine.pdf"}
+    assert names(tmp_path) == {"comparison-mini_tiny.pdf", "comparison-mini_tiny.txt"} | own
 
 
 def test_a_user_s_own_figure_is_resized(tmp_path):

@@ -171,6 +171,7 @@ def test_its_figures_show_in_a_notebook(toy):
         picture, shown = figure._repr_png_()
         assert picture[:4] == b"\x89PNG" and shown["width"] == round(96 * figure.get_figwidth())
     assert toy.plain.figure(width=3.3).get_figwidth() == 3.3
+    assert toy.plain.figure(title=False, width=3.3).get_suptitle() == "toy data (mini)"
     with pytest.raises(rib.RibError, match="this run has no figure 'curve'; it has change, loss"):
         toy.plain.figure("curve")
 
