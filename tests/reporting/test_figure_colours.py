@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from rib.config.schema import FiguresConfig
+from rib.reporting.report import _draw_comparison
 from rib.reporting.run_figures import loss_figure
 from rib.reporting.style import GAIN, LINES, LOSS, SERIES, style
 from tests.support.drawings import metrics
@@ -84,3 +86,12 @@ def test_lines_without_markers_differ_in_their_style(tmp_path):
     log.write_text("step,loss,penalty/a,penalty/b,penalty/c\n1,1,2,3,4\n2,1,2,3,4\n")
     lines = loss_figure([log], metrics()).axes[0].get_lines()
     assert [line.get_linestyle() for line in lines] == list(LINES)
+
+
+def test_a_comparison_of_more_methods_than_colours_is_left_out_and_said(tmp_path, capsys):
+    (tmp_path / "comparison.png").touch()
+    runs = [{"method": f"method{i}", "options": {}} for i in range(len(SERIES) + 1)]
+    assert not _draw_comparison(runs, tmp_path / "comparison", FiguresConfig(), "")
+    assert not (tmp_path / "comparison.png").exists()
+    said = "no figure comparison: it can tell 7 methods apart, and there are more; give methods=[..]\n"
+    assert capsys.readouterr().err == said

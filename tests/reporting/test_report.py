@@ -315,7 +315,7 @@ def test_an_axis_is_a_column_and_any_other_option_stays_with_its_method(swept):
     assert table.common == {"epochs": 1, "data.images_per_class": 2}
     assert "| linear_probe train=unfrozen_norms |" in table.markdown()
     assert "All with data.images_per_class=2, epochs=1." in table.markdown()
-    assert "No run on mini ObjectNet: mRI is over the other sources." in table.markdown()
+    assert "No run on mini ObjectNet; one source, mini R: mRI is the RI on it." in table.markdown()
     assert {table.cells(row)[table.columns.index("sources")] for row in table.rows} == {"1 of 2"}
 
 

@@ -269,7 +269,7 @@ def test_runs_of_an_older_version_are_named_where_they_are_met(tmp_path, monkeyp
     monkeypatch.setattr("rib.runs.keys.NUMERICS", NUMERICS + 1)
     words = f"was made by an older version of rib (numerics 1, now {NUMERICS + 1})"
     say_older(store)
-    assert f"1 runs in {store.root} are ignored here: each {words}" in capsys.readouterr().err
+    assert f"ignored in {store.root}: 1 run: each {words}" in capsys.readouterr().err
     taken = archive.import_runs(other, tmp_path / "runs.tar")
     assert taken.older == taken.new == ["mini/mini_small/imagenet_r/ewc/0123456789abcdef"]
     say_older(other)
