@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from rib.analysis.layer_labels import LINE, by_block, name_layers
 from rib.data.worlds import title_of
+from rib.reporting.folded_text import fold
 from rib.reporting.formatting import world_of
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, tidy
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, tidy
 from rib.reporting.style import GAIN, NEUTRAL, style
 
 WIDTH = 5.2

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 
 from rib.data.worlds import title_of
 from rib.reporting.captions import COMPARISON, OVER_IMAGES, counted, images_of
+from rib.reporting.folded_text import fold
 from rib.reporting.formatting import world
-from rib.reporting.sized_figure import LABEL, SizedFigure, fold, name_rows, tidy
+from rib.reporting.sized_figure import LABEL, SizedFigure, name_rows, tidy
 from rib.reporting.style import NEUTRAL, style
 from rib.reporting.summary import PLAIN, label_with_options
 from rib.runs.metrics_file import improvement_of

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from rib.data.worlds import title_of
 from rib.metrics import IN_DISTRIBUTION
 from rib.reporting.captions import OVER_IMAGES, counted
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold, height_of_name, tidy
+from rib.reporting.folded_text import fold
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, height_of_name, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary
 from rib.reporting.table_notes import differing_sources, untested

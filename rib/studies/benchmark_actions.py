@@ -25,8 +25,9 @@ from rib.runtime.files import digest_of
 from rib.sweeps.cost import Costs
 from rib.sweeps.executors import Executor, LocalExecutor, SlurmExecutor
 from rib.sweeps.plan import Plan, controls, make_plan
+from rib.sweeps.plan_view import plan_report, show_plan
 from rib.sweeps.scheduler import Outcome, Schedule, failed_labels, grid_state
-from rib.sweeps.status import plan_report, show_plan, show_status
+from rib.sweeps.status import show_status
 from rib.sweeps.work_ahead import start_up_file, write_start_up
 
 if TYPE_CHECKING:

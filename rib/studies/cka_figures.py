@@ -11,7 +11,8 @@ from rib.analysis.figures import WIDTH
 from rib.analysis.layer_labels import by_block, number_blocks
 from rib.data.worlds import title_of
 from rib.metrics.rank import MeanCorrelation
-from rib.reporting.sized_figure import LABEL, SizedFigure, fold, tidy
+from rib.reporting.folded_text import fold
+from rib.reporting.sized_figure import LABEL, SizedFigure, tidy
 from rib.reporting.style import style
 from rib.studies.rows import n_of
 

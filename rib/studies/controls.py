@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 
 from rib.errors import RibError
 from rib.reporting.captions import OVER_IMAGES
+from rib.reporting.folded_text import fold
 from rib.reporting.formatting import before_after
-from rib.reporting.sized_figure import TICK, SizedFigure, fold, name_rows, tidy
+from rib.reporting.sized_figure import TICK, SizedFigure, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS
 from rib.reporting.summary import PLAIN
 from rib.reporting.summary_panels import draw_accuracy

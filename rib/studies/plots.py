@@ -13,7 +13,8 @@ from matplotlib.ticker import NullLocator
 
 from rib.data.worlds import title_of
 from rib.metrics import IN_DISTRIBUTION
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, text_width, tidy
+from rib.reporting.folded_text import text_width
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, tidy
 from rib.reporting.style import style
 
 

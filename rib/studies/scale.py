@@ -11,7 +11,8 @@ from matplotlib.patheffects import withStroke
 
 from rib.metrics.rank import rank_correlation
 from rib.reporting.captions import OVER_IMAGES
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold
+from rib.reporting.folded_text import fold
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure
 from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.studies.plots import BANDS, curves_figure, height_of, short

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from rib.errors import RibError
 from rib.models.weights import StoredWeights, distance
+from rib.reporting.folded_text import fold
 from rib.reporting.formatting import before_after
-from rib.reporting.sized_figure import LABEL, SizedFigure, fold, tidy
+from rib.reporting.sized_figure import LABEL, SizedFigure, tidy
 from rib.reporting.style import style
 from rib.reporting.summary import PLAIN
 from rib.runs.method_stack import NO_WEIGHTS

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from rib.analysis import figures as analyses
 from rib.reporting.comparison_panels import TALLEST, comparison_figure, comparison_figures
 from rib.reporting.figures import search_figure
+from rib.reporting.folded_text import fold, text_width
 from rib.reporting.run_figures import change_figure, curve_figure, loss_figure
-from rib.reporting.sized_figure import fold, heights_of_rows, text_width
+from rib.reporting.sized_figure import heights_of_rows
 from rib.reporting.summary_panels import summary_figure
 from rib.studies.against import Against
 from rib.studies.cka import Shift

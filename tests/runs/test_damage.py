@@ -29,7 +29,8 @@ from rib.runs.store import RunStore
 from rib.runtime.locks import Locks
 from rib.sweeps import cell, cost
 from rib.sweeps.jobs_table import job_table, read_jobs
-from rib.sweeps.status import _progress, say_older
+from rib.sweeps.plan_view import say_older
+from rib.sweeps.status import _progress
 from tests.support import whole
 
 WRONG = ("", "{}", "[]", "null", "7", '"text"', '{"schema": 1}', '{"suite": "seven", "scores": {}}', "\0", "{" * 9)

@@ -20,9 +20,10 @@ from rib.reporting.runs_table import comparison_table
 from rib.reporting.summary import Summary
 from rib.sweeps.jobs_table import job_table
 from rib.sweeps.plan import Cell, Plan
+from rib.sweeps.plan_view import plan_table
 from rib.sweeps.scheduler import Outcome
 from rib.sweeps.search import trial_table
-from rib.sweeps.status import plan_table, running_table
+from rib.sweeps.status import running_table
 
 MODELS = ("mini_small", "vit_base_patch16_224.augreg2_in21k_ft_in1k")
 NAMES = (
