@@ -24,7 +24,7 @@ class WholeFrame(pd.DataFrame):
 
     def _repr_html_(self) -> str | None:
         with _whole():
-            html: str | None = super()._repr_html_()  # type: ignore[operator]
+            html: str | None = super()._repr_html_()  # type: ignore[misc]
             return html
 
 
