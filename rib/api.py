@@ -220,7 +220,8 @@ def score(
             whose stored predictions are used. None: report accuracies only.
         data: Folder with the datasets, or ``mini`` for toy data. None: as on the command line, RIB_DATA or toy data.
         transform: Function from a PIL image to a tensor (3, H, W), such as a torchvision transform, which is applied as
-            it is; also to the images of ``before``. None: what timm or open_clip recorded in each model.
+            it is; also to the images of ``before``. That of ``run.model()`` reads the cached crops of training, which
+            is faster. None: what timm or open_clip recorded in each model.
         suite: Name of the suite, ``seven`` or ``paper``.
         datasets: Names of the datasets to score in place of the suite's.
         source: The dataset that the model was fine-tuned on, which does not count towards RI.

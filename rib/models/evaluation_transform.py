@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -11,8 +11,27 @@ from rib.data.transform import Transform
 from rib.models.adapters import BorderPrompt
 from rib.models.classifier import Classifier
 
+if TYPE_CHECKING:
+    from torchvision.transforms.v2 import Compose
+
 EvaluationTransform = Transform | Callable[[Any], Tensor]
 """rib's own description of a centre crop, or a function from a PIL image to a tensor (3, H, W)."""
+
+
+def mark(function: Compose, transform: Transform) -> Compose:
+    """Return torchvision transforms, marked as doing what rib's own transform does; `marked` finds it again."""
+    function.rib_transform = transform, tuple(function.transforms)
+    return function
+
+
+def marked(function: EvaluationTransform) -> EvaluationTransform:
+    """Return the transform of rib that a function is marked with, which reads cached crops, or else the function.
+
+    A marked Compose to which you have added something, or from which you have taken something, counts as your own.
+    """
+    transform, parts = getattr(function, "rib_transform", (None, ()))
+    same = transform is not None and tuple(getattr(function, "transforms", ())) == parts
+    return cast(Transform, transform) if same else function
 
 
 def record_transform(network: nn.Module, transform: Transform) -> None:

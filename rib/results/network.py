@@ -80,15 +80,20 @@ def evaluation_transform(transform: Transform) -> Compose:
     import torch
     from torchvision.transforms import v2
 
+    from rib.models.evaluation_transform import mark
+
     interpolation = v2.InterpolationMode(transform.interpolation)
-    return v2.Compose(
-        [
-            v2.RGB(),
-            v2.ToImage(),  # before resizing, so that it works on uint8 tensors with antialiasing, as in scoring
-            v2.Resize([transform.resized], interpolation, antialias=True),
-            v2.CenterCrop([transform.size, transform.size]),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(transform.mean), list(transform.std)),
-            v2.ToPureTensor(),
-        ]
+    return mark(
+        v2.Compose(
+            [
+                v2.RGB(),
+                v2.ToImage(),  # before resizing, so that it works on uint8 tensors with antialiasing, as in scoring
+                v2.Resize([transform.resized], interpolation, antialias=True),
+                v2.CenterCrop([transform.size, transform.size]),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(list(transform.mean), list(transform.std)),
+                v2.ToPureTensor(),
+            ]
+        ),
+        transform,
     )

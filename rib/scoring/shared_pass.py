@@ -17,7 +17,7 @@ from rib.data.transform import Transform
 from rib.data.tree import ImageTree
 from rib.data.worlds import cache_dir
 from rib.errors import RibError
-from rib.models.evaluation_transform import EvaluationTransform, recorded_transform
+from rib.models.evaluation_transform import EvaluationTransform, marked, recorded_transform
 from rib.runs.predictions import Predictions
 from rib.runtime.memory import cores
 from rib.runtime.progress import Advance, progress
@@ -52,7 +52,7 @@ def predict(
     """
     passes: list[tuple[EvaluationTransform, dict[str, nn.Module]]] = []
     for name, model in models.items():
-        own = transform if transform is not None else _transform_of(model, name)
+        own = marked(transform) if transform is not None else _transform_of(model, name)
         same = next((members for other, members in passes if other is own or other == own), None)
         if same is None:
             passes.append((own, {name: model}))
