@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -102,7 +103,13 @@ class LocalExecutor:
             return self._start_command(folder, environment, devices)
         # Not a daemon: daemons may have no children, and data loaders start processes.
         process = self._context.Process(target=cell.run_cell, args=(folder, self.threads, environment))
-        process.start()
+        # The first start begins the fork server, which would answer Ctrl-C amid its imports with a traceback. It
+        # inherits that Ctrl-C is ignored, as do the cells; the grid ends its cells by itself.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
         return self._make_worker(lambda: process.exitcode, process, devices)
 
     def _start_command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:
