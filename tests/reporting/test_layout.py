@@ -196,7 +196,7 @@ def many_rows():
 def test_columns_are_left_out_before_a_table_turns_upright_and_the_file_that_has_them_is_named():
     lines = render(many_rows(), 30).splitlines()
     assert [line.split() for line in lines[2:21]] == [[f"method{i}", f"{i}.5"] for i in range(19)]
-    assert " ".join("".join(lines[21:]).split()) == "No room here for A, R: see all.csv."
+    assert " ".join(" ".join(lines[21:]).split()) == "No room here for A, R: see all.csv."
     assert "No room" not in render(many_rows(), 60)
 
 
