@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,13 +104,14 @@ class LocalExecutor:
             return self._start_command(folder, environment, devices)
         # Not a daemon: daemons may have no children, and data loaders start processes.
         process = self._context.Process(target=cell.run_cell, args=(folder, self.threads, environment))
-        # The first start begins the fork server, which would answer Ctrl-C amid its imports with a traceback. It
-        # inherits that Ctrl-C is ignored, as do the cells; the grid ends its cells by itself.
+        # The fork server inherits that Ctrl-C is ignored: amid its imports it would print a traceback. Only its start
+        # is guarded, since `Process.start` waits for these imports, and Ctrl-C must end the grid meanwhile.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            process.start()
+            forkserver.ensure_running()
         finally:
             signal.signal(signal.SIGINT, handler)
+        process.start()
         return self._make_worker(lambda: process.exitcode, process, devices)
 
     def _start_command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:
