@@ -9,6 +9,8 @@ from pathlib import Path
 # Before torch is imported: waiting as in rib.config.launch, and a thread a process, since tests run in two processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The width of tables in a pipe; a shell may export that of its own terminal.
+os.environ.pop("COLUMNS", None)
 
 import pytest
 

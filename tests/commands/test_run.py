@@ -354,7 +354,7 @@ def test_no_strength_makes_ewc_diverge(ask_for, strength):
         ("evaluation.batch_size=0", "evaluation.batch_size: expected 1 or more, got 0"),
         ("data.workers=-1", "data.workers: expected 0 or more, got -1"),
         ("clip=-1", "clip: expected a gradient norm above 0"),
-        ("precision=foo", "trainer or precision: "),
+        ("precision=foo", "precision: expected one of "),
         ("trainer.accelerator=foo", "trainer: "),
         ("paths.runs=/dev/null/x", "paths.runs: cannot make the folder /dev/null/x"),
         ("paths.cache=/dev/null/x", "paths.cache: cannot make the folder /dev/null/x"),
