@@ -43,7 +43,8 @@ class FineTuner(L.LightningModule):
         data = RIBDataModule(train=dataset, val=other, batch_size=64)
         Trainer(max_epochs=3, callbacks=[EWC(strength=1)]).fit(module, data)
 
-    It trains ``network`` itself, and logs ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``.
+    It trains ``network`` itself, in training mode from the start of the fit whatever mode it comes in (the network of
+    ``run.model()`` comes in eval mode), and logs ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``.
     `rib.training.contract.ImageClassifier` describes the network.
 
     Args:
@@ -135,6 +136,13 @@ class FineTuner(L.LightningModule):
                 if isinstance(layer, _BatchNorm):
                     layer.eval()
         return self
+
+    def on_fit_start(self) -> None:
+        """Put a user's network into training mode, but for frozen BatchNorm layers."""
+        # Lightning trains in the mode that it finds, and a network that was just evaluated comes in eval mode. Methods
+        # that need eval mode (linear_probe) set it before each batch.
+        if self.is_users:
+            self.train()
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Check before the first step that BatchNorm can handle the smallest batch of an epoch.

@@ -118,6 +118,19 @@ def test_it_trains_as_a_plain_loop_does():
         assert torch.allclose(tensor.float(), found.state_dict()[name].float(), atol=1e-6), name
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_network_in_eval_mode_is_trained_in_training_mode(freeze):
+    found, _ = fit(model=network().eval(), freeze_batch_norm=freeze, epochs=1)
+    expected, _ = fit(model=network().train(), freeze_batch_norm=freeze, epochs=1)
+    assert same(found, expected)
+    assert torch.equal(found[1].running_mean, network()[1].running_mean) == freeze
+
+
+def test_linear_probe_keeps_a_network_in_eval_mode():
+    found, _ = fit(LinearProbe(), model=network().eval(), epochs=1)
+    assert torch.equal(found[1].running_mean, network()[1].running_mean)
+
+
 NEUTRAL = {"ewc": lambda: EWC(strength=0), "l2sp": lambda: L2SP(strength=0), "lwf": lambda: LwF(strength=0)}
 
 
