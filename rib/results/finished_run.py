@@ -11,7 +11,7 @@ from rib.errors import DamagedError, RibError
 from rib.metrics.intervals import Interval
 from rib.reporting.formatting import with_interval
 from rib.results import display
-from rib.results.images import check_scored, image_table, store_of
+from rib.results.images import check_scored, image_table, spec_of, store_of
 from rib.runs.command import command_of, scoring_command_of
 from rib.runs.limits import check_results, why_no_improvement
 from rib.runs.metrics_file import AGAIN
@@ -114,7 +114,8 @@ class FinishedRun:
 
         Returns:
             The timm or open_clip module with the run's weights, in eval mode on the CPU, and the transform from a PIL
-            image to its input.
+            image to its input. Its logits are ImageNet's 1000 classes; accuracies are over a dataset's own classes,
+            which `outputs` picks from them.
 
         Raises:
             RibError: If the run has no weights (an output ensemble, an imported run), or they are damaged.
@@ -140,6 +141,8 @@ class FinishedRun:
     def predictions(self, dataset: str) -> Predictions:
         """Return the predictions for all images of a dataset, as arrays in the order of `images`.
 
+        Classes are numbered 0 to C - 1 within the dataset, not by the network's 1000 outputs; `outputs` translates.
+
         Args:
             dataset: Name of a scored dataset, ``imagenet_v2``.
 
@@ -155,6 +158,23 @@ class FinishedRun:
                 f"{fault}; score its run again with {scoring_command_of(self.run, self.metrics)}"
             ) from error
 
+    def outputs(self, dataset: str) -> tuple[tuple[int, ...], ...]:
+        """Return, for each class of a dataset, the network's outputs (0 to 999) that count as it.
+
+        Nearly always one; nine of ObjectNet's classes have several, and take the largest of their logits.
+
+        Args:
+            dataset: Name of a scored dataset, ``imagenet_a``.
+
+        Returns:
+            C tuples, by the label that `predictions` has.
+
+        Raises:
+            RibError: If the run was not scored on it.
+        """
+        check_scored(self.run, self.metrics, dataset)
+        return spec_of(dataset, self.metrics).groups
+
     def images(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per image of a dataset.
 
@@ -163,7 +183,8 @@ class FinishedRun:
 
         Returns:
             By path within the dataset: ``file`` (None if the images are not on this machine), the classes ``label``
-            and ``predicted`` in English, ``confidence`` (0 to 1) and ``correct``.
+            and ``predicted`` in English, ``output`` (the network's output for the label, 0 to 999; the first where the
+            class has several), ``confidence`` (0 to 1) and ``correct``.
         """
         return image_table((self.run, self.metrics), dataset, {"": self.predictions(dataset)})
 

@@ -78,7 +78,8 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
 
     Returns:
         Indexed by the path within the dataset, with the columns ``file`` (None where the images are not on this
-        machine), ``label`` and, for each model, ``predicted``, ``confidence`` (0 to 1) and ``correct``.
+        machine), ``label``, ``output`` (the first of the network's outputs that count as the label's class) and, for
+        each model, ``predicted``, ``confidence`` (0 to 1) and ``correct``.
     """
     import pandas as pd
 
@@ -90,7 +91,9 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
     folder = _folder(run, metrics, spec)
     names = np.array(_words(tuple(class_folders(spec))), dtype=object)
     columns: dict[str, object] = {"file": [str(folder / path) if folder else None for path in paths]}
-    columns["label"] = names[next(iter(models.values())).label]
+    labels = next(iter(models.values())).label
+    columns["label"] = names[labels]
+    columns["output"] = np.array([group[0] for group in spec.groups])[labels]
     for suffix, predictions in models.items():
         columns[f"predicted{suffix}"] = names[predictions.top5[:, 0]]
         columns[f"confidence{suffix}"] = predictions.confidence

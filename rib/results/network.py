@@ -23,7 +23,8 @@ class Network(NamedTuple):
     """A network and the transform of its images; unpacks as ``model, transform``.
 
     Attributes:
-        model: The module, from normalised images (B, 3, S, S) to logits (B, K), in float32 and eval mode on the CPU.
+        model: The module, from normalised images (B, 3, S, S) to logits (B, K) of ImageNet's K = 1000
+            classes, in float32 and eval mode on the CPU.
             For timm its own class. For open_clip ``model.visual`` is the image tower, and ``model.head`` the zero-shot
             head on its normalised features. After `visual_prompt`, a Sequential of the prompt and the network.
         transform: From a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W) to a normalised float32 tensor

@@ -35,8 +35,10 @@ COLUMNS: Mapping[str, tuple[type[np.generic], tuple[int, ...] | None]] = {
 class Predictions:
     """Predictions of one model for one dataset of N images and C classes.
 
+    Classes are those of the dataset, 0 to C - 1, not the network's outputs; `FinishedRun.outputs` translates.
+
     Attributes:
-        label: True class, int16, shape (N,).
+        label: True class, numbered within the dataset, int16, shape (N,).
         top5: Five most likely classes, most likely first, int16, shape (N, 5).
         confidence: Probability of the most likely class, float32, shape (N,).
         log_prob: Log-probability of the label in nats, float32, shape (N,).

@@ -51,7 +51,8 @@ def test_the_plain_network_with_its_transform_gives_the_stored_predictions(toy, 
     batch = torch.stack([transform(Image.open(file)) for file in images["file"]])
     with torch.no_grad():
         logits = model(batch)
-    groups = [list(group) for group in rib.results.images.spec_of(dataset, toy.plain.metrics).groups]
+    groups = [list(group) for group in toy.plain.outputs(dataset)]
+    assert images["output"].tolist() == [groups[label][0] for label in stored.label]
     log_prob = torch.stack([logits[:, group].max(dim=1)[0] for group in groups], dim=1).log_softmax(dim=1)
     found = log_prob.gather(1, torch.tensor(stored.label).long()[:, None])[:, 0].numpy()
     assert np.allclose(found, stored.log_prob, atol=1e-4 if dataset == "imagenet_r" else 3)
