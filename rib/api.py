@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from rib.errors import RibError
 from rib.reporting.selection import Names, NoMatchError, Where, select_runs
-from rib.results.arguments import explained
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
 from rib.results.found_runs import FoundRuns
 from rib.results.lookup import find_run, find_store
 from rib.runs.run import Result, Run
+from rib.runtime.arguments import explained
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rib.config.messages import explain_omegaconf
-from rib.config.schema import FIGURE_FORMATS, FiguresConfig
+from rib.config.schema import FIGURE_FORMATS, PAGE, FiguresConfig
 from rib.config.shipped import READ_BY_RIB, WITHOUT_TARGET, options, shipped_nodes
 from rib.errors import RibError, UnknownOptionError, nearest
 
@@ -24,9 +24,6 @@ C = TypeVar("C")
 
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys are the options of the class that they name, and not in the schema."""
-
-PAGE = (2.5, 20.0)
-"""Narrowest and widest figure, inches; in less, labels of 7 points leave no room for what they label."""
 
 SCORING_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions of scoring, `rib.scoring.score.AUTOCAST`."""

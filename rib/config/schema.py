@@ -258,6 +258,9 @@ class PathsConfig:
     cache: str | None
 
 
+PAGE = (2.5, 20.0)
+"""Narrowest and widest figure, inches; in less, labels of 7 points leave no room for what they label."""
+
 FIGURE_FORMATS = ("png", "pdf", "svg")
 """Formats that a figure can be written in."""
 

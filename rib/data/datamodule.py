@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class RIBDataModule(L.LightningDataModule):
         cache: Folder for decoded crops, or None to save none.
 
     Raises:
-        RibError: If there are no images to train on, or your own dataset is none.
+        RibError: If there are no images to train on, your own dataset is none, or a batch has no images.
     """
 
     def __init__(
@@ -73,6 +74,9 @@ class RIBDataModule(L.LightningDataModule):
             raise RibError(f"{source.spec.title}: expected at least one image to fine-tune on, got none")
         if train is not None and (source is not None or augment != "none"):
             raise RibError("train: expected no source and no augment beside it; augment in the dataset's transform")
+        for name, size in {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size}.items():
+            if not isinstance(size, Integral) or size < 1:
+                raise RibError(f"{name}: expected a whole number of images, 1 or more, got {size!r}")
         self.source = source
         self.train_images = None if train is None else CheckedImages(train, "train", seed)
         self.val_images = None if val is None else CheckedImages(val, "val", seed)

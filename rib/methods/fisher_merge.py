@@ -58,7 +58,7 @@ class FisherMerge(Merge):
     def __init__(
         self, alpha: float = 0.5, samples: int = 1000, seed: int = 0, normalise: Literal["none", "norm"] = "none"
     ) -> None:
-        self.alpha = check_coefficient("method.fisher_merge.alpha", alpha, extrapolate=False)
+        self.alpha = check_coefficient("method.fisher_merge.alpha", alpha, extrapolate=None)
         if samples < 1:
             raise RibError(f"method.fisher_merge.samples: expected at least 1 image, got {samples}")
         if normalise not in ("none", "norm"):

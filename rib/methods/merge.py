@@ -117,19 +117,20 @@ def _plain(network: nn.Module) -> StateDict:
     return plain_weights(network) if adapted else network.state_dict()
 
 
-def check_coefficient(name: str, value: float, extrapolate: bool) -> float:
+def check_coefficient(name: str, value: float, extrapolate: bool | None) -> float:
     """Return an interpolation coefficient unchanged if it lies within 0 (the start) to 1 (fine-tuned).
 
     Args:
         name: Name of the option, such as ``method.wise_ft.alpha``.
         value: The coefficient.
-        extrapolate: Allow any finite number.
+        extrapolate: Allow any finite number; None for a method that has no such option.
 
     Raises:
         RibError: If it lies outside 0..1 and extrapolation was not asked for.
     """
     if not (0 <= value <= 1 or (extrapolate and abs(value) < float("inf"))):
-        more = "" if extrapolate else f", or method.{name.split('.')[1]}.extrapolate=true"
+        option = f"method.{name.split('.')[1]}.extrapolate=true"
+        more = f", or extrapolate=True (on the command line {option})" if extrapolate is False else ""
         raise RibError(f"{name}: expected a number from 0 (the start) to 1 (the fine-tuned end){more}, got {value}")
     return value
 

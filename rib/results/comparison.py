@@ -24,6 +24,7 @@ from rib.results.same_images import differences_in_scoring, differences_in_train
 from rib.runs.measure import PairedPredictions, interval_dict, read_paths
 from rib.runs.predictions import Predictions
 from rib.runs.spec import PRETRAINED
+from rib.runtime.arguments import explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +138,7 @@ class RunComparison:
             "lost": int((second & ~first).sum()),
         }
 
+    @explained
     def classes(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per class of a dataset that has images.
 
@@ -167,6 +169,7 @@ class RunComparison:
         interval = small_sample_interval(pair.changes(self._derived_from))
         return {**self._row(pair), "low": interval.low, "high": interval.high}
 
+    @explained
     def images(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per image of a dataset.
 

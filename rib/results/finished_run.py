@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rib.config.schema import PAGE
 from rib.data.worlds import title_of
 from rib.errors import DamagedError, RibError
 from rib.metrics.intervals import Interval
@@ -18,6 +19,7 @@ from rib.runs.metrics_file import AGAIN
 from rib.runs.predictions import Predictions
 from rib.runs.run import Result, Run
 from rib.runs.spec import EXTERNAL, PRETRAINED
+from rib.runtime.arguments import explained
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -138,6 +140,7 @@ class FinishedRun:
             raise RibError(f"{self.run.folder} has no weights; make it again with {command_of(self.run, force=True)}")
         return self.run.weights()
 
+    @explained
     def predictions(self, dataset: str) -> Predictions:
         """Return the predictions for all images of a dataset, as arrays in the order of `images`.
 
@@ -158,6 +161,7 @@ class FinishedRun:
                 f"{fault}; score its run again with {scoring_command_of(self.run, self.metrics)}"
             ) from error
 
+    @explained
     def outputs(self, dataset: str) -> tuple[tuple[int, ...], ...]:
         """Return, for each class of a dataset, the network's outputs (0 to 999) that count as it.
 
@@ -175,6 +179,7 @@ class FinishedRun:
         check_scored(self.run, self.metrics, dataset)
         return spec_of(dataset, self.metrics).groups
 
+    @explained
     def images(self, dataset: str) -> pd.DataFrame:
         """Return a table with one row per image of a dataset.
 
@@ -214,6 +219,7 @@ class FinishedRun:
         ]
         return WholeFrame(rows).set_index("dataset")
 
+    @explained
     def figure(
         self, kind: Literal["change", "curve", "loss"] = "change", width: float | None = None, title: bool = True
     ) -> Figure:
@@ -225,10 +231,14 @@ class FinishedRun:
             title: False to leave the headline out, for a paper whose caption says the same.
 
         Raises:
-            RibError: If the run has no such figure.
+            RibError: If the run has no such figure, or no page is so wide.
         """
         from rib.reporting import run_figures
 
+        if width is not None and not PAGE[0] <= width <= PAGE[1]:
+            raise RibError(
+                f"width: expected inches from {PAGE[0]:g} to {PAGE[1]:g}, such as 3.3, or None; got {width!r}"
+            )
         logs = run_figures.training_logs(self.run.folder)
         if kind == "change":
             figure = run_figures.change_figure(self.metrics, width)
@@ -243,6 +253,7 @@ class FinishedRun:
             figure.drop_headline()
         return display.in_notebooks(figure)
 
+    @explained
     def check(self, fail_below: float, fail_on: Literal["upper", "value"] = "upper") -> None:
         """Raise an error if RI is below a limit, for a team's own tests: ``run.check(fail_below=-1.0)``.
 

@@ -15,6 +15,7 @@ from rib.reporting.formatting import with_interval, world_of
 from rib.reporting.layout import FittedTable, as_text
 from rib.runs.limits import check_improvement, check_limit
 from rib.runs.predictions import Predictions
+from rib.runtime.arguments import explained
 from rib.schemas.metrics import IntervalInPoints, RobustnessImprovement
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Score:
             return None
         return Interval(improvement["value"], improvement["low"], improvement["high"], "images only")
 
+    @explained
     def predictions(self, dataset: str) -> Predictions:
         """Return the model's predictions for all images of a dataset, in the order of their paths.
 
@@ -109,6 +111,7 @@ class Score:
             )
         return self._predictions[dataset]
 
+    @explained
     def images(self, dataset: str) -> ImageTree:
         """Return the scored images of a dataset (paths and labels), in the order of `predictions`.
 
@@ -118,6 +121,7 @@ class Score:
         self.predictions(dataset)
         return self._images[dataset]
 
+    @explained
     def check(self, fail_below: float, fail_on: str = "upper") -> None:
         """Raise an error if RI is below a limit, for a team's own tests.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -40,6 +42,39 @@ def check_network(model: object) -> None:
         raise RibError(f"FineTuner: expected a torch.nn.Module from images to logits, got a {type(model).__name__}")
     if not any(p.requires_grad for p in model.parameters()):
         raise RibError(f"FineTuner: expected a network with parameters that require gradients, {_name(model)} has none")
+
+
+def check_optimizer(optimizer: object, lr: object) -> None:
+    """Raise a RibError unless an optimizer is None or makes one from parameters, and a learning rate is a number."""
+    if optimizer is not None and not callable(optimizer):
+        got = f"an {_name(optimizer)} object" if isinstance(optimizer, torch.optim.Optimizer) else repr(optimizer)
+        raise RibError(
+            "optimizer: expected a function that makes an optimizer from parameters, such as "
+            f"functools.partial(torch.optim.AdamW, lr=0.001, weight_decay=0.1), got {got}"
+        )
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 <= float(lr) < float("inf"):
+        raise RibError(f"lr: expected a number such as 0.01, got {lr!r}")
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Any:
+    """Return the output of a user's network for images (B, ...).
+
+    Raises:
+        RibError: If the network cannot take images of this shape.
+    """
+    try:
+        return model(images)
+    except (RuntimeError, AssertionError) as error:
+        # Torch and timm word it in many ways; all else, such as a lack of memory, is left alone.
+        if isinstance(error, torch.OutOfMemoryError) or not re.search(
+            "shape|size of|channels|height|width", str(error)
+        ):
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RibError(
+            f"model: {_name(model)} cannot take images (B, C, H, W) of shape {tuple(images.shape)} ({reason}); resize "
+            "them in the dataset's transform, or change the network"
+        ) from error
 
 
 def split_batch(batch: Any) -> Batch:
@@ -82,15 +117,23 @@ def check_logits(outputs: Any, images: Tensor) -> None:
         raise RibError(f"model: expected logits as floating-point numbers, got {outputs.dtype}")
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise a RibError unless all labels of a batch, shape (B,), are from 0 to the number of classes - 1."""
-    low, high = int(labels.min()), int(labels.max())
-    if not 0 <= low <= high < classes:
+def check_labels(labels: Tensor, classes: int, positions: Tensor | None, name: str) -> None:
+    """Raise a RibError unless all labels of a batch, shape (B,), are from 0 to the number of classes - 1.
+
+    Args:
+        labels: The labels.
+        classes: Number of outputs of the model.
+        positions: Positions of the images in their dataset, shape (B,), or None.
+        name: Name of the dataset in the message, ``train`` or ``val``.
+    """
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        first = int(((labels < 0) | (labels >= classes)).nonzero()[0])
+        where = f"item {first} of a batch" if positions is None else f"{name}[{int(positions[first])}]"
         raise RibError(
-            f"label {low if low < 0 else high}: expected labels from 0 to {classes - 1}, since the model has {classes} "
-            "outputs; give the model's last layer an output for every class"
+            f"{where}: label {int(labels[first])}: expected labels from 0 to {classes - 1}, since the model has "
+            f"{classes} outputs; give the model's last layer an output for every class"
         )
 
 
-def _name(model: nn.Module) -> str:
+def _name(model: object) -> str:
     return type(model).__name__

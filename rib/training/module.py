@@ -30,7 +30,7 @@ from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.training.callbacks import total_steps
-from rib.training.contract import check_labels, check_logits, check_network, split_batch
+from rib.training.contract import check_labels, check_logits, check_network, check_optimizer, logits_of, split_batch
 from rib.training.schedule import warmup_cosine
 
 
@@ -75,6 +75,7 @@ class FineTuner(L.LightningModule):
     ) -> None:
         super().__init__()
         check_network(model)
+        check_optimizer(optimizer, lr)
         self.is_users = space is None
         self.model = model
         self.space: Space = EveryOutput() if space is None else space
@@ -171,7 +172,7 @@ class FineTuner(L.LightningModule):
         # Seeded at every step, not once: a resumed fit has no other way to the random state of its middle.
         torch.manual_seed(int(digest_of([self.seed, self.current_epoch, batch_idx, self.global_rank])[:15], 16))
         images, labels, places = split_batch(batch)
-        outputs = self._outputs(images, labels)
+        outputs = self._outputs(images, labels, places)
         logits = self.space.project(outputs)
         loss = F.cross_entropy(logits.float(), labels)
         terms = {"loss": loss}
@@ -188,14 +189,14 @@ class FineTuner(L.LightningModule):
         self._check_finite(loss.detach())
         return loss * self._weight(batch_idx)
 
-    def _outputs(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _outputs(self, images: Tensor, labels: Tensor, places: Tensor | None) -> Tensor:
         """Return the logits (B, K) of a batch; those of a user's network are checked, and the labels against them."""
-        outputs: Tensor = self.model(images)
+        outputs: Tensor = logits_of(self.model, images) if self.is_users else self.model(images)
         if self.is_users:
             check_logits(outputs, images)
             # Reading labels makes the CPU wait for the GPU; the first epoch sees all of them.
             if labels.device.type == "cpu" or self.current_epoch == 0:
-                check_labels(labels, outputs.shape[1])
+                check_labels(labels, outputs.shape[1], places, "train" if self.trainer.training else "val")
         return outputs
 
     @property
@@ -208,8 +209,8 @@ class FineTuner(L.LightningModule):
 
     def _validate(self, batch: Any, batch_idx: int) -> None:
         """Log the cross-entropy and the accuracy on validation images, as ``val_loss`` and ``val_accuracy``."""
-        images, labels, _ = split_batch(batch)
-        outputs = self._outputs(images, labels)
+        images, labels, places = split_batch(batch)
+        outputs = self._outputs(images, labels, places)
         self.val_accuracy.update(outputs, labels)
         loss = F.cross_entropy(self.space.project(outputs).float(), labels)
         self.log("val_loss", loss, batch_size=len(labels), sync_dist=True, on_step=False, on_epoch=True)

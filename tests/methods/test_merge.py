@@ -258,10 +258,11 @@ def test_in_a_trainer_of_ones_own_it_is_between_the_start_and_the_end_of_that_fi
 WRONG = [
     (
         lambda: WiseFT(1.5),
-        "method.wise_ft.alpha: expected a number from 0 .* or method.wise_ft.extrapolate=true, got 1.5",
+        r"method.wise_ft.alpha: .* or extrapolate=True \(on the command line method.wise_ft.extrapolate=true\), got",
     ),
     (lambda: WiseFT(0.5, [0.0, -0.1]), "method.wise_ft.curve: expected .* got -0.1"),
     (lambda: WiseFT(float("nan")), "got nan"),
+    (lambda: FisherMerge(alpha=1.5), r"expected a number from 0 \(the start\) to 1 \(the fine-tuned end\), got 1.5"),
     (lambda: Soup("best"), "method.soup.choice: expected uniform or greedy, got 'best'"),
     (lambda: LiNeS(-0.1), "method.lines.first: .* got -0.1"),
     (lambda: TaskArithmetic(-1.0), "method.task_arithmetic.strength: .* got -1"),

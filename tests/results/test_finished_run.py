@@ -172,6 +172,8 @@ def test_its_figures_show_in_a_notebook(toy):
         picture, shown = figure._repr_png_()
         assert picture[:4] == b"\x89PNG" and shown["width"] == round(96 * figure.get_figwidth())
     assert toy.plain.figure(width=3.3).get_figwidth() == 3.3
+    with pytest.raises(rib.RibError, match=r"width: expected inches from 2.5 to 20, such as 3.3, or None; got 0"):
+        toy.plain.figure(width=0)
     assert toy.plain.figure(title=False, width=3.3).get_suptitle() == "toy data (mini)"
     with pytest.raises(rib.RibError, match="this run has no figure 'curve'; it has change, loss"):
         toy.plain.figure("curve")

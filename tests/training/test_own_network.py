@@ -8,6 +8,7 @@ from functools import partial
 import lightning.pytorch as L
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -239,7 +240,7 @@ PIXELS = torch.rand(3, 8, 8)
         ([(PIXELS, torch.tensor(0, dtype=torch.int32))], "got torch.int32 of shape"),
         ([(PIXELS, torch.tensor([0]))], r"got torch.int64 of shape \(1,\)"),
         ([(PIXELS, -1)], "expected a label from 0 to C - 1, got -1"),
-        ([(PIXELS, CLASSES)], "label 5: expected labels from 0 to 4, since the model has 5 outputs"),
+        ([(PIXELS, CLASSES)], r"train\[0\]: label 5: expected labels from 0 to 4, since the model has 5 outputs"),
         ([], "train: expected at least one image"),
         (Stream(), "expected a dataset with __len__ and __getitem__, .* got a Stream"),
         (3, "got a int"),
@@ -276,6 +277,38 @@ def test_a_wrong_output_is_one_sentence(change, words):
         fit(model=Returns(change))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [nn.Sequential(nn.Flatten(), nn.Linear(10, CLASSES)), nn.Conv2d(1, CLASSES, 3), timm.create_model("test_vit")],
+    ids=["linear", "convolution", "timm"],
+)
+def test_images_that_the_network_cannot_take_are_one_sentence(model):
+    sentence = r"model: \w+ cannot take images \(B, C, H, W\) of shape \(16, 3, 8, 8\) \(.+\); resize them"
+    with pytest.raises(RibError, match=sentence) as error:
+        fit(model=model)
+    assert "\n" not in str(error.value)
+
+
+def test_another_error_of_the_network_is_left_alone():
+    def fails(_):
+        raise RuntimeError("of the network")
+
+    with pytest.raises(RuntimeError, match=r"^of the network$"):
+        fit(model=Returns(fails))
+
+
+def test_a_wrong_label_is_named_by_its_item():
+    pixels, labels = images(20).tensors
+    labels[7] = CLASSES
+    wrong = TensorDataset(pixels, labels)
+    with pytest.raises(RibError, match=r"train\[7\]: label 5: expected"):
+        fit(data=RIBDataModule(train=wrong, batch_size=4))
+    with pytest.raises(RibError, match=r"val\[7\]: label 5: expected"):
+        fit(data=RIBDataModule(train=images(), val=wrong, batch_size=4))
+    with pytest.raises(RibError, match="item 7 of a batch: label 5: expected"):
+        fit(data=DataLoader(wrong, batch_size=20))
+
+
 def of_batches(*batches):
     return DataLoader(list(batches), batch_size=None)
 
@@ -301,6 +334,16 @@ def test_what_cannot_train_is_refused():
         FineTuner(lambda images: images)
     with pytest.raises(RibError, match="parameters that require gradients, Sequential has none"):
         FineTuner(network().requires_grad_(False))
+    with pytest.raises(RibError, match=r"functools.partial\(torch.optim.AdamW, .*\), got an AdamW object"):
+        FineTuner(network(), optimizer=torch.optim.AdamW(network().parameters()))
+    with pytest.raises(RibError, match=r"optimizer: expected a function .* got 'adamw'"):
+        FineTuner(network(), optimizer="adamw")
+    for rate in ("0.1", None, float("nan"), -1):
+        with pytest.raises(RibError, match=r"lr: expected a number such as 0\.01, got"):
+            FineTuner(network(), lr=rate)
+    for size in (0, 2.5):
+        with pytest.raises(RibError, match="batch_size: expected a whole number of images, 1 or more, got"):
+            RIBDataModule(train=images(), batch_size=size)
     with pytest.raises(RibError, match="expected rib's images, got a TensorDataset; give train=DATASET"):
         RIBDataModule(images())
     with pytest.raises(RibError, match="give train=DATASET"):

@@ -47,12 +47,13 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that wrong arguments raise an error with the right name; its signature stays visible.
 
     Args:
-        function: A function of `rib.api` without ``**options``, which the config would check.
+        function: A function or method without ``**options``, which the config would check.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True  # pytest then shows the caller's line
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -67,6 +68,8 @@ def _sentence(
 ) -> str:
     """Return what is wrong with the arguments of a call."""
     known = [key for key, one in signature.parameters.items() if one.kind is not one.VAR_POSITIONAL]
+    if known[0] == "self":
+        known, args = known[1:], args[1:]
     listed = ", ".join(f"{key}=" for key in known)
     for wrong in kwargs:
         if wrong not in known:

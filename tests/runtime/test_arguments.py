@@ -9,6 +9,11 @@ import pytest
 
 import rib
 import rib.api
+from rib.results.comparison import RunComparison
+from rib.results.finished_run import FinishedRun
+from rib.scoring.report import Score
+
+RUN, SCORE, COMPARISON = (object.__new__(of) for of in (FinishedRun, Score, RunComparison))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,17 @@ import rib.api
         (lambda: rib.compare(a=0, b=1), "compare: no argument a; did you mean first=?"),
         (lambda: rib.score(None, preprocess=0), "score: no argument preprocess; did you mean transform=?"),
         (lambda: rib.score(None, dataset=0), "score: no argument dataset; did you mean source= or datasets=?"),
+        (
+            lambda: RUN.check(),
+            "check: missing a required argument: 'fail_below'; its arguments are fail_below=, fail_on=",
+        ),
+        (lambda: SCORE.check(), "check: missing a required argument: 'fail_below'; its arguments are fail_below="),
+        (lambda: RUN.images(), "images: missing a required argument: 'dataset'; its arguments are dataset="),
+        (
+            lambda: RUN.predictions("a", "b"),
+            "predictions: too many arguments without a name; write predictions(dataset=",
+        ),
+        (lambda: COMPARISON.classes(), "classes: missing a required argument: 'dataset'; its arguments are dataset="),
         (lambda: rib.finetune(method="ewc", source="imagenet_r"), "did you mean dataset=imagenet_r?"),
     ],
 )
