@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 # argv is ["-m", ...] only while Python looks for the module of `python -m rib.COMMAND`. Packages that are not installed

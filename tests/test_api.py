@@ -48,7 +48,7 @@ def test_the_lazy_names_are_those_that_type_checkers_see():
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {node.names[0].name: node.module.rpartition(".")[2] for node in block.body}
     assert seen == rib._MODULES
-    assert {*seen, "__version__"} == set(rib.__all__) <= set(dir(rib))
+    assert {*seen, "__version__"} == set(rib.__all__) == set(dir(rib))
     assert all(getattr(rib, name).__doc__ for name in functions())
     with pytest.raises(AttributeError, match="has no attribute 'fine_tune'") as caught:
         rib.fine_tune  # noqa: B018

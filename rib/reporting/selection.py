@@ -148,7 +148,11 @@ def _select(
         got = str(unknown[0]) or "nothing" if unknown else ", ".join(map(str, absent)) or "an empty list"
         closest = nearest_dataset if name == "sources" else nearest
         hint = closest(str(unknown[0]), map(str, exist)) if unknown else ""
-        there = f"available: {', '.join(map(_show, known))}" if known else "there is none"
+        # External weights are offered by the names that they were given.
+        offered = [_method_names(m)[-1] for _, m in found] if name == "methods" else known
+        if name == "seeds":
+            offered = sorted(seed for seed in known if seed is not None)
+        there = f"available: {', '.join(dict.fromkeys(map(_show, offered)))}" if offered else "there is none"
         one, several = name.removesuffix("s"), "suites" if name == "suite" else name
         # Every number may be a seed.
         raise (RibError if unknown and name != "seeds" else NoMatchError)(

@@ -53,9 +53,10 @@ def find_run(run: object, runs: str | Path) -> Run:
         return _with_key(text.lower(), find_store(runs))
     if "/" in text or isinstance(run, Path):
         raise RibError(f"there is no folder {folder}; expected that of a finished run{_known_keys(folder)}")
+    root = str(Path(runs).expanduser().absolute())
     raise RibError(
         f"{text!r}: expected a run's folder or the first digits of its key, as in the last part of the folder; "
-        "rib.find_runs lists the runs of a store"
+        f"rib.find_runs(runs={root!r}) lists the runs of the store in which keys are looked up"
     )
 
 

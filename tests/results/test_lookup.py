@@ -49,6 +49,7 @@ def test_what_is_no_finished_run_is_one_sentence(toy, tmp_path, monkeypatch):
         ("ffff", "2 runs of .* have keys that begin so: f+0? .mini_tiny/imagenet_a/finetune"),
         ("0123456789", r"no run of .* has a key that begins so; rib.find_runs\(runs=.*runs=FOLDER"),
         ("ewc", "expected a run's folder or the first digits of its key"),
+        ("zzz", r"rib.find_runs\(runs='/.*'\) lists the runs of the store in which keys are looked up"),
         ("", "expected a run's folder or the first digits of its key"),
         (3, "expected a run, its folder or its key, got int"),
         (None, "got NoneType"),
