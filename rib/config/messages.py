@@ -114,7 +114,7 @@ def _explain_type(where: str, message: str) -> str | None:
         close = f"; did you mean {where}={value}?" if value in known else nearest(value, known, f"{where}=")
         return f"{where}: expected one of {found[2]}, got {found[1]!r}{close}"
     found = re.search(r"[Vv]alue '(.*?)'(?: of type '\w+')? (?:could not be|is not)", message)
-    kind = re.search(r"(Integer|Float|[Bb]ool)", message)
+    kind = re.search(r"(Integer|Float|[Bb]ool)", message.partition("' ")[2].replace("of type 'bool'", ""))
     if not found or not kind:
         return None
     value, number = str(found[1]), _number(str(found[1]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from rib.config.aliases import ALIASES
 from rib.config.conf_comments import COMMANDS, options_of
 from rib.config.corrections import Correction, correct, elsewhere, normalise, of_library
-from rib.config.several import explain_several, join_values, warn_of_empty_method
+from rib.config.several import explain_list_of_numbers, explain_several, join_values, warn_of_empty_method
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, parses, spell_override
 from rib.errors import RibError, nearest
@@ -89,6 +89,8 @@ def _check_group(command: str, argument: str, arguments: Sequence[str]) -> None:
     if bare in ("model", "dataset", "optimizer", "trainer") and "," in value and value.startswith("["):
         sweep = for_shell(["-m", f"{bare}={value.strip('[]')}"])
         raise RibError(f"{argument}: expected one name, got a list; {sweep} runs one after the other")
+    if told := explain_list_of_numbers(command, argument):
+        raise RibError(told)
     chosen = any(re.match(r"\+*(model|experiment)=|--config", other) for other in arguments)
     if bare == "model.name" and not chosen and (meant := of_library(value)):
         raise RibError(f"{argument}: the default model is one of mini's{meant.hint}")
