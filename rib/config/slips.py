@@ -40,6 +40,9 @@ GRID_SETS = {"model": "models", "dataset": "sources", "method": "methods", "seed
 POSITIONAL = {"report": "paths.runs", "evaluate": "runs", "analyze": "run", "data": "data.root"}
 """Option that a path without a name is meant for."""
 
+WEIGHTS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+"""Endings of files of weights."""
+
 NAMED = ("method", "model", "dataset", "study", "suite", "analysis", "pretrain", "optimizer", "trainer")
 """Config groups of which a name alone, ``ewc``, is understood."""
 
@@ -251,7 +254,8 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
         value = ",".join(following)
         return Piece(tuple(rest[: 1 + len(following)]), correct(command, key, value, arguments))
     if command in POSITIONAL and ("/" in rest[0] or Path(rest[0]).exists()):
-        return Piece((rest[0],), Correction((spell_override(POSITIONAL[command], rest[0]),)))
+        option = "weights" if command == "evaluate" and rest[0].endswith(WEIGHTS) else POSITIONAL[command]
+        return Piece((rest[0],), Correction((spell_override(option, rest[0]),)))
     return Piece((rest[0],), correct(command, key, "", arguments) if is_option and _is_flag(command, key) else None)
 
 

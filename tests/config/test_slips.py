@@ -62,6 +62,11 @@ SLIPS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("warmup=10", "optimizer.warmup_steps=10"),
         ("gpu=1", "trainer=gpu"),
         ("gpu=0", "trainer=cpu"),
+        ("device=gpu", "trainer=gpu"),
+        ("device=cuda:0", "trainer=gpu"),
+        ("device=cpu", "trainer=cpu"),
+        ("accelerator=gpu", "trainer=gpu"),
+        ("device=mps", "trainer.accelerator=mps"),
         ("gpus=2", "trainer=ddp trainer.devices=2"),
         ("devices=2", "trainer=ddp trainer.devices=2"),
         ("trainer.gpus=2", "trainer=ddp trainer.devices=2"),
@@ -198,7 +203,9 @@ SLIPS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("methods=finetune ewc", "'methods=[finetune,ewc]'"),
         ("data=R", "'sources=[imagenet_r]'"),
     ],
-    ("evaluate", ""): [("run=x", "runs=x"), ("ckpt=x.pth", "weights=x.pth"), ("path/x", "runs=path/x")],
+    ("evaluate", ""): [("run=x", "runs=x"), ("ckpt=x.pth", "weights=x.pth"), ("path/x", "runs=path/x")]
+    + [(f"path/own{end}", f"weights=path/own{end}") for end in (".pth", ".pt", ".bin", ".safetensors", ".ckpt")]
+    + [("fail_below=-1%", "fail_below=-1?"), ("data.holdout=10%", "data.holdout=0.1?")],
     ("report", ""): [
         ("run=x", "paths.runs=x"),
         ("runs=x", "paths.runs=x"),
