@@ -9,14 +9,14 @@ from rib.config.command_schema import EvaluateConfig
 from rib.config.composition import check_command
 from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
-from rib.runtime.console import rank
+from rib.runtime.console import rank, say
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
 @one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_command(cfg, EvaluateConfig)
-    from rib.runs.limits import check_results
+    from rib.runs.limits import check_results, describe_passed
     from rib.sweeps.rescore import evaluate_results
 
     results = evaluate_results(config)
@@ -25,6 +25,7 @@ def _main(cfg: DictConfig) -> None:
             print(run.folder.resolve(), flush=True)  # also where the check below ends the command
         if config.fail_below is not None:
             check_results(results, config.fail_below, config.fail_on)
+            say(describe_passed(results, config.fail_below, config.fail_on))
 
 
 def main() -> None:

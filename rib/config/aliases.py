@@ -24,6 +24,11 @@ class Alias:
 
 
 _SWEEP = "-m runs one after the other, and rib.benchmark makes a grid"
+_DEVICES = {
+    **dict.fromkeys(("gpu", "cuda", "cuda:0"), "trainer=gpu"),
+    "cpu": "trainer=cpu",
+    "auto": "trainer=auto",
+}
 _OFF = {"false": "logger=none", "0": "logger=none", "none": "logger=none"}
 
 _RUN: Mapping[str, Alias] = {
@@ -48,7 +53,7 @@ _RUN: Mapping[str, Alias] = {
         Alias("trainer=ddp trainer.devices={}", values={"1": "trainer.devices=1", "auto": "trainer.devices=-1"}),
     ),
     **dict.fromkeys(("nodes", "num_nodes", "nnodes"), Alias("trainer=ddp trainer.num_nodes={}")),
-    **dict.fromkeys(("device", "accelerator"), Alias("trainer.accelerator={}", values={"cuda": "trainer=gpu"})),
+    **dict.fromkeys(("device", "accelerator"), Alias("trainer.accelerator={}", values=_DEVICES)),
     "strategy": Alias("trainer={}"),
     **dict.fromkeys(("cpu", "no_cuda"), Alias("trainer=cpu")),
     "cuda": Alias("trainer=gpu"),

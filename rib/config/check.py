@@ -48,9 +48,9 @@ def check_config(cfg: DictConfig, schema: type[C]) -> C:
     Raises:
         RibError: For a key that does not exist or a value of the wrong type.
     """
-    # Interpolations such as ${oc.env:RIB_DATA,null} are resolved first; the result is plain data.
-    plain = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
     try:
+        # Interpolations such as ${oc.env:RIB_DATA,null} are resolved first; the result is plain data.
+        plain = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
         result = cast("C", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain)))
     except ConfigKeyError as error:
         raise UnknownOptionError(str(error.full_key), explain_omegaconf(error, schema)) from error

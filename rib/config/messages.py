@@ -114,10 +114,10 @@ def _explain_type(where: str, message: str) -> str | None:
         close = f"; did you mean {where}={value}?" if value in known else nearest(value, known, f"{where}=")
         return f"{where}: expected one of {found[2]}, got {found[1]!r}{close}"
     found = re.search(r"[Vv]alue '(.*?)'(?: of type '\w+')? (?:could not be|is not)", message)
-    kind = re.search(r"(Integer|Float|[Bb]ool)", message)
+    kind = re.search(r"(Integer|Float|[Bb]ool)", message.partition("' ")[2].replace("of type 'bool'", ""))
     if not found or not kind:
         return None
-    value, number = str(found[1]), _number(str(found[1]))
+    value, number = str(found[1]), _number(str(found[1]), in_points=where in PERCENTAGE_POINTS)
     if kind[1].lower() == "bool":
         flag = FLAGS.get(value.lower())
         return f"{where}: expected true or false, got {value!r}" + (f"; did you mean {where}={flag}?" if flag else "")
@@ -131,12 +131,16 @@ def _explain_type(where: str, message: str) -> str | None:
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
-def _number(text: str) -> float | None:
+PERCENTAGE_POINTS = ("fail_below",)
+"""Options in percentage points: 1% is 1, not 0.01."""
+
+
+def _number(text: str, in_points: bool = False) -> float | None:
     """Return the number that a text probably stands for: ``three``, ``10%``, ``3.0``."""
     if text.lower() in _WORDS:
         return _WORDS.index(text.lower())
     try:
-        return float(text.rstrip("%").replace("_", "")) / (100 if text.endswith("%") else 1)
+        return float(text.rstrip("%").replace("_", "")) / (100 if text.endswith("%") and not in_points else 1)
     except ValueError:
         return None
 

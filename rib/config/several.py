@@ -41,6 +41,32 @@ def explain_several(command: str, argument: str) -> str:
     return f"{argument}: several values need -m (a sweep); write a list as {listed}, a text as {text}"
 
 
+ONE_NUMBER = ("epochs", "steps", "clip", "limit", "images_per_class", "lr", "warmup_steps")
+"""Last names of options that are null by default, and take one number."""
+
+
+def explain_list_of_numbers(command: str, argument: str) -> str:
+    """Explain how to run several numbers one after the other, ``-m seed=0,1`` for ``seed=[0,1]``.
+
+    Args:
+        command: Name of the command, ``train``.
+        argument: ``NAME=VALUE`` as the user gave it.
+
+    Returns:
+        One sentence; empty if the argument is no list of numbers for an option that takes one number.
+    """
+    key, _, value = argument.partition("=")
+    option = options_of(command).get(key.lstrip("+"))
+    if command not in ("train", "search") or option is None or not re.fullmatch(r"[\[(][\d., e+-]*[\])]", value):
+        return ""
+    is_open = option.default == "null" and key.rpartition(".")[2] in ONE_NUMBER
+    if not is_open and not re.fullmatch(r"-?\d[\d.e+-]*", option.default):
+        return ""
+    items = split(value.strip("()"))
+    meant = f"-m {key}={','.join(items)}, one run after the other?" if len(items) > 1 else f"{key}={''.join(items)}?"
+    return f"{argument}: expected one number, got a list; did you mean {meant}"
+
+
 def join_values(command: str, key: str, words: Sequence[str], arguments: Sequence[str]) -> Correction:
     """Return the argument meant by several values with spaces between them: ``+method=ewc, lwf``, ``seeds=0 1``.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from rib.config.aliases import ALIASES
 from rib.config.conf_comments import COMMANDS, options_of
 from rib.config.corrections import Correction, correct, elsewhere, normalise, of_library
-from rib.config.several import explain_several, join_values, warn_of_empty_method
+from rib.config.several import explain_list_of_numbers, explain_several, join_values, warn_of_empty_method
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, parses, spell_override
 from rib.errors import RibError, nearest
@@ -39,6 +39,9 @@ GRID_SETS = {"model": "models", "dataset": "sources", "method": "methods", "seed
 
 POSITIONAL = {"report": "paths.runs", "evaluate": "runs", "analyze": "run", "data": "data.root"}
 """Option that a path without a name is meant for."""
+
+WEIGHTS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+"""Endings of files of weights."""
 
 NAMED = ("method", "model", "dataset", "study", "suite", "analysis", "pretrain", "optimizer", "trainer")
 """Config groups of which a name alone, ``ewc``, is understood."""
@@ -89,6 +92,8 @@ def _check_group(command: str, argument: str, arguments: Sequence[str]) -> None:
     if bare in ("model", "dataset", "optimizer", "trainer") and "," in value and value.startswith("["):
         sweep = for_shell(["-m", f"{bare}={value.strip('[]')}"])
         raise RibError(f"{argument}: expected one name, got a list; {sweep} runs one after the other")
+    if told := explain_list_of_numbers(command, argument):
+        raise RibError(told)
     chosen = any(re.match(r"\+*(model|experiment)=|--config", other) for other in arguments)
     if bare == "model.name" and not chosen and (meant := of_library(value)):
         raise RibError(f"{argument}: the default model is one of mini's{meant.hint}")
@@ -249,7 +254,8 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
         value = ",".join(following)
         return Piece(tuple(rest[: 1 + len(following)]), correct(command, key, value, arguments))
     if command in POSITIONAL and ("/" in rest[0] or Path(rest[0]).exists()):
-        return Piece((rest[0],), Correction((spell_override(POSITIONAL[command], rest[0]),)))
+        option = "weights" if command == "evaluate" and rest[0].endswith(WEIGHTS) else POSITIONAL[command]
+        return Piece((rest[0],), Correction((spell_override(option, rest[0]),)))
     return Piece((rest[0],), correct(command, key, "", arguments) if is_option and _is_flag(command, key) else None)
 
 

@@ -302,7 +302,10 @@ class FinishedRun:
     def __repr__(self) -> str:
         improvement = self.metrics["robustness_improvement"]
         ri = f", RI {with_interval(improvement)}" if improvement and self.ri else ""
-        return f"<FinishedRun {self.key}: {self.title}{ri}>"
+        title, name = self.title, f", {self.method}"
+        if EXTERNAL_NAME in self.metrics["options"]:
+            title = title.replace(name, f"{name} (external)", 1)
+        return f"<FinishedRun {self.key}: {title}{ri}>"
 
     def _repr_html_(self) -> str:
         return display.run_html(self.metrics, self.title, self.key)

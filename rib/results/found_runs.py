@@ -122,7 +122,7 @@ def _cells(run: FinishedRun) -> tuple[object, ...]:
         run.key[:8],
         m["model"],
         title_of(m["source"], m["data"]["kind"]),
-        f"{run.method}{options_}",
+        f"{run.method}{' (external)' if EXTERNAL_NAME in m['options'] else ''}{options_}",
         "" if m["seed"] is None else m["seed"],
         with_interval(improvement) if improvement and run.ri else "",
         before_after(percent(source, "before"), percent(source, "after")) if source else "",

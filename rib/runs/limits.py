@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from rib.errors import RibError, RobustnessError
 from rib.runs.run import Result
 from rib.runs.spec import PRETRAINED
+from rib.runtime.counting import plural
 from rib.schemas.metrics import Improvement, Metrics
 
 FAIL_ON = {"upper": "high", "value": "value"}
@@ -95,6 +96,38 @@ def check_results(results: Sequence[Result], fail_below: float, fail_on: str = "
     raise kind("\n  ".join([" and ".join(counts), *lines]))
 
 
+def describe_passed(results: Sequence[Result], fail_below: float, fail_on: str = "upper") -> str:
+    """Say in one line by how much runs that `check_results` let pass are above the limit; of several, the nearest.
+
+    Args:
+        results: Runs with their metrics, which have passed.
+        fail_below: The limit, percentage points.
+        fail_on: ``upper`` or ``value``.
+    """
+    improvements = [(metrics["robustness_improvement"], metrics) for _, metrics in results]
+    numbers = [(_compared(ri, fail_on), ri, metrics) for ri, metrics in improvements if ri is not None]
+    if not numbers:
+        return ""
+    number, improvement, metrics = min(numbers, key=lambda entry: entry[0])
+    which = "its upper end" if fail_on == "upper" else "it"
+    text = f"{_interval(improvement)}: {which} is {number - fail_below:.2f} above the limit of {fail_below:+.2f} "
+    text += f"percentage points: passed{_few_images(metrics)}"
+    return text if len(results) == 1 else f"all {len(results)} runs passed; the nearest, {describe(metrics)}: {text}"
+
+
+def _few_images(metrics: Metrics) -> str:
+    limit = metrics["protocol"]["limit"]
+    return f" (at most {plural(limit, 'image')} per dataset)" if limit else ""
+
+
+def _compared(improvement: Improvement, fail_on: str) -> float:
+    return improvement["high" if fail_on == "upper" else "value"]
+
+
+def _interval(improvement: Improvement) -> str:
+    return f"RI {improvement['value']:+.2f} [{improvement['low']:+.2f}, {improvement['high']:+.2f}]"
+
+
 def why_no_improvement(metrics: Metrics) -> str:
     """Return the reason why a run has no RI that could pass or fail; empty if it has one."""
     if metrics["method"] == PRETRAINED:
@@ -115,12 +148,11 @@ def describe(metrics: Metrics) -> str:
 
 def _shortfall(improvement: Improvement, fail_below: float, fail_on: str, against: str) -> str:
     """Return by how much RI is below a limit, in words; empty if it is not."""
-    number = improvement["high" if fail_on == "upper" else "value"]
+    number = _compared(improvement, fail_on)
     if number >= fail_below:  # False for NaN, which fails
         return ""
     which = "its upper end" if fail_on == "upper" else "it"
     count = len(improvement["targets"])
-    interval = f"RI {improvement['value']:+.2f} [{improvement['low']:+.2f}, {improvement['high']:+.2f}]"
     by = "is not a number" if math.isnan(number) else f"is {fail_below - number:.2f} below"
     limit = "" if math.isnan(number) else f" the limit of {fail_below:+.2f} percentage points"
-    return f"{interval} against {against}, over {count} target{'s' * (count != 1)}: {which} {by}{limit}"
+    return f"{_interval(improvement)} against {against}, over {count} target{'s' * (count != 1)}: {which} {by}{limit}"

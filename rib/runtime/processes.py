@@ -32,6 +32,13 @@ NOT_FOR_USERS = (
 """Warnings of libraries, as regular expressions, that the user can do nothing about."""
 
 
+NO_GPU = (
+    "; this machine has no GPU that torch can use: leave trainer= out, which trains on the CPU here, or install a CUDA "
+    "build of torch"
+)
+"""End of the message where a GPU was asked for."""
+
+
 def launch_processes(config: Config) -> Fabric:
     """Start the processes that the options ``trainer`` ask for, and return this process's Lightning Fabric.
 
@@ -56,7 +63,9 @@ def launch_processes(config: Config) -> Fabric:
         fabric = Fabric(**{name: config.trainer[name] for name in names if name in config.trainer})
         fabric.launch()
     except Exception as error:
-        raise RibError(f"trainer: {' '.join(str(error).split())}") from error
+        wants_gpu = config.trainer.get("accelerator") in ("gpu", "cuda")
+        hint = NO_GPU if wants_gpu and not has_gpu("gpu") else ""
+        raise RibError(f"trainer: {' '.join(str(error).split()).rstrip('.!')}{hint}") from error
     started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) if processes_exist() else 1
     if fabric.world_size < started:
         raise RibError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import rib.config
 from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config
+from rib.config.shipped import options
 from rib.errors import RibError
 from rib.models.build import build
 from rib.runs.resolve import resolve
@@ -110,8 +111,14 @@ def _say_what_is_assumed(job: ScoringJob) -> None:
 
 
 def _check_name(node: dict[str, str], job: ScoringJob) -> None:
-    """Raise a RibError if other external weights have the same name: both would be the same row of a table."""
+    """Raise a RibError if a method or other external weights have the same name: both would be one row of a table."""
     spec, name = job.spec, node["name"]
+    methods = (*options("method"), EXTERNAL)
+    if all(part.strip().lower() in methods for part in name.split("+")):
+        raise RibError(
+            f"name: {name} is the name of a method of rib, whose runs these weights would look like; give "
+            f"name=my_{name.replace('+', '_')}"
+        )
     for other in job.store.finished(model=spec.start.name, source=spec.source_name, method=EXTERNAL):
         other_name = (other.metrics() or {"options": {}})["options"].get(f"method.{EXTERNAL}.name")
         if other_name != name or other.key == job.run.key:

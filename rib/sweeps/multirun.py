@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -29,8 +30,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from rib.config.conf_comments import options_of
 from rib.config.launch import Stop, is_interrupt
 from rib.config.schema import Config, data_root
 from rib.data.worlds import kind_of
@@ -94,7 +97,18 @@ class Jobs(Callback):
             _show()
         finally:  # SystemExit, since Hydra turns any other exception of a callback into a warning
             if failed:
-                sys.exit(f"rib: {failed} of {plural(len(jobs), 'job')} failed; run the same command to retry them")
+                sys.exit(f"rib: {failed} of {plural(len(jobs), 'job')} failed; {_advise(jobs)}")
+
+
+def _advise(jobs: Sequence[Job]) -> str:
+    """Say what to do about failed jobs: the same command cannot mend an error that names an option first."""
+    options = options_of("train")
+    errors = [job.get("error", "") for job in jobs if "folder" not in job]
+    of_option = [error for error in errors if re.split(r"[=:] ?", error.lstrip("+"))[0] in options]
+    if not of_option:
+        return "run the same command to retry " + ("it" if len(errors) == 1 else "them")
+    mend = "mend the option that its message names" if len(errors) == 1 else "mend the options that the messages name"
+    return mend if len(of_option) == len(errors) else f"{mend}, and run the command to retry the others"
 
 
 _views: list[JobsView] = []
@@ -242,14 +256,22 @@ def _record_file() -> Path | None:
 
 
 def _describe_job(cfg: DictConfig) -> Job:
-    """Return the record of a job that has just started."""
+    """Return the record of a job that has just started, before its config is checked: a value may be of any type."""
+
+    def value(name: str) -> Any:
+        try:
+            return OmegaConf.select(cfg, name)
+        except OmegaConfBaseException:  # an interpolation that leads nowhere
+            return None
+
+    seed, methods = value("seed"), value("method")
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
-        "kind": kind_of(data_root(cfg.data.root)),
-        "model": cfg.model.name,
-        "source": cfg.dataset.name,
-        "method": "+".join(cfg.method) or "finetune",
-        "seed": cfg.seed,
+        "kind": kind_of(data_root(value("data.root"))),
+        "model": str(value("model.name")),
+        "source": str(value("dataset.name")),
+        "method": ("+".join(map(str, methods)) if isinstance(methods, DictConfig) else "") or "finetune",
+        "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
     }
 
 

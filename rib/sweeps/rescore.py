@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import rib.config
 from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config
+from rib.data.worlds import TOY
 from rib.errors import DamagedError, RibError
 from rib.reporting import run_view
 from rib.reporting.data_warning import warn_before
@@ -126,6 +127,7 @@ def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[Scori
     folders = sorted({path for path in matched if is_finished(path)})
     if not folders:
         raise RibError(f"runs: expected folders of finished runs; {explain_mismatch(str(config.runs), matched)}")
+    _check_root(config, folders)
     jobs: list[ScoringJob] = []
     # A run that cannot be scored must not keep the others from it: failures are collected and raised at the end.
     trees: Trees = {}
@@ -138,6 +140,17 @@ def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[Scori
         except RibError as error:
             failed[folder] = str(error)
     return jobs
+
+
+def _check_root(config: EvaluateConfig, folders: Sequence[Path]) -> None:
+    """Refuse a ``data.root`` of this command that no run would use; one of the environment (RIB_DATA) may be there."""
+    if config.data.root is None or "data.root" not in config.given:
+        return
+    if all(folder.parts[-5:-4] == ("mini",) for folder in folders):
+        raise RibError(
+            f"data.root={config.data.root}: {'this run is' if len(folders) == 1 else 'these runs are'} on {TOY}, which "
+            "rib draws itself, and scored on it; leave data.root out, or fine-tune on your data with rib train"
+        )
 
 
 def _resolve_again(run: Run, config: EvaluateConfig) -> RunSpec:

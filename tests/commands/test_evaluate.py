@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,18 @@ def test_a_pattern_that_matches_no_run_and_options_that_would_be_ignored_are_ref
     ):
         with pytest.raises(RibError, match=sentence):
             evaluate(ask_evaluate(*wrong))
+
+
+def test_a_data_root_that_runs_on_toy_data_would_ignore_is_refused(old, ask_evaluate, tmp_path, monkeypatch):
+    asked = ask_evaluate(f"runs={old.root}/**/finetune/*", f"data.root={tmp_path}", *OLD)
+    assert len(evaluate(asked)) == 3  # of RIB_DATA in the environment, say
+    with pytest.raises(RibError, match=r"data\.root=.*: these runs are on toy data \(mini\), .*; leave data\.root out"):
+        evaluate(replace(asked, given=["runs", "data.root"]))
+    one = min(old.root.glob("mini/mini_tiny/imagenet_r/finetune/*"))
+    with pytest.raises(RibError, match=r"data\.root=/nowhere: this run is on toy data"):
+        evaluate(replace(ask_evaluate(f"runs={one}", "data.root=/nowhere"), given=["data.root"]))
+    toy = ask_evaluate(f"runs={one}", "data.root=mini", *OLD)
+    assert len(evaluate(replace(toy, given=["data.root"]))) == 1
 
 
 def test_a_run_of_another_version_is_named_and_the_others_are_scored(old, ask_evaluate):
@@ -402,6 +416,14 @@ def test_a_limit_is_checked_before_the_work_and_compared_with_the_suite_that_was
     assert all(metrics == run.metrics("later") for run, metrics in results)
 
 
+def test_weights_do_not_take_the_name_of_a_method(old, ask_evaluate, elsewhere):
+    given = (f"weights={elsewhere}", "model=mini_tiny", "dataset=imagenet_r", "data.limit=60", *OLD)
+    for name in ("ewc", "EWC", "finetune", "pretrained", "external", "ewc+lwf"):
+        with pytest.raises(RibError, match=f"name: {re.escape(name)} is the name of a method.*; give name=my_"):
+            evaluate(ask_evaluate(*given, spell_override("name", name)))
+    assert not list(old.root.glob("*/*/*/external"))
+
+
 @pytest.mark.slow
 def test_a_command_ends_with_code_3_below_the_limit(old, cache, tmp_path):
     """The folders are on stdout all the same, and stderr's last line says by how much."""
@@ -412,4 +434,10 @@ def test_a_command_ends_with_code_3_below_the_limit(old, cache, tmp_path):
         done = subprocess.run([*command, f"fail_below={limit}"], capture_output=True, text=True, timeout=300)
         assert done.returncode == code, done.stderr
         assert done.stdout.splitlines()[-1] == str(folder.resolve())
-        assert ("its upper end is" in done.stderr.splitlines()[-1]) == (code == 3) if done.stderr else code == 0
+        verdict = done.stderr.splitlines()[-1]
+        assert ("below the limit" in verdict) == (code == 3)
+        assert (
+            ("above the limit of -50.00" in verdict)
+            == verdict.endswith("passed (at most 60 images per dataset)")
+            == (code == 0)
+        )

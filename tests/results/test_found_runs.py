@@ -118,4 +118,6 @@ def test_seeds_are_integers_external_weights_have_their_name_and_pretrained_mode
     assert start.ri is None and pd.isna(table.loc[start.key, "ri"]) and "RI" not in repr(start)
     named = FinishedRun(toy.ewc.run, {**toy.ewc.metrics, "method": "external", "options": {EXTERNAL_NAME: "bare"}})
     row = FoundRuns([named], find()._store).table().iloc[0]
-    assert (row["method"], row["options"]) == ("bare", "") and "mini_tiny, bare on mini A" in repr(named)
+    assert (row["method"], row["options"]) == ("bare", "") and named.title == "mini_tiny, bare on mini A, seed 0"
+    assert "mini_tiny, bare (external) on mini A" in repr(named)
+    assert "bare (external)" in repr(FoundRuns([named], find()._store))

@@ -9,7 +9,7 @@ import pytest
 
 from rib.config.launch import launch
 from rib.errors import RibError, RobustnessError
-from rib.runs.limits import check_improvement, check_limit, check_results
+from rib.runs.limits import check_improvement, check_limit, check_results, describe_passed
 from rib.runs.run import Run
 
 TARGETS = ["imagenet_a", "imagenet_v2"]
@@ -57,6 +57,19 @@ def test_the_message_says_by_how_much_and_against_what():
         "mine: RI -2.25 [-3.25, -1.25] against the start, over 2 targets: its upper end is 0.25 below the limit of "
         "-1.00 percentage points"
     )
+
+
+def test_what_passes_is_said_in_one_line():
+    (run, metrics), other = result("good", ri(-1.5)), result("better", ri(0.0))
+    one = (run, {**metrics, "protocol": {"limit": 3}})
+    said = (
+        "RI -1.50 [-2.50, -0.50]: its upper end is 0.50 above the limit of -1.00 percentage points: passed "
+        "(at most 3 images per dataset)"
+    )
+    assert describe_passed([one], -1.0) == said
+    assert "it is 0.50 above the limit of -2.00" in describe_passed([one], -2.0, "value")
+    several = describe_passed([(other[0], {**other[1], "protocol": {"limit": None}}), one], -1.0)
+    assert several == f"all 2 runs passed; the nearest, mini_tiny, ewc on imagenet_r, seed 0: {said}"
 
 
 @pytest.mark.parametrize("fail_on", ["upper", "value"])

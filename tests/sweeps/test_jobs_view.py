@@ -5,8 +5,11 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from rib.config.launch import ONE_SENTENCE, launch
 from rib.errors import RibError
@@ -32,6 +35,49 @@ def job(number, sweep, **more):
         **more,
     }
     write(sweep / f"job.{number}.json", content)
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("seed=[0, 1]", {"seed": None}),
+        ("seed=true", {"seed": None}),
+        ("seed=x", {"seed": None}),
+        ("seed=null", {"seed": None}),
+        ("dataset.name=7", {"source": "7"}),
+        ("dataset=null", {"source": "None"}),
+        ("model.name=[a, b]", {"model": "['a', 'b']"}),
+        ("model.name=${nowhere}", {"model": "None"}),
+        ("method=null", {"method": "finetune"}),
+        ("method=ewc", {"method": "finetune"}),
+        ("data=null", {"kind": "mini"}),
+        ("data.root=5", {"kind": "user"}),
+    ],
+)
+def test_a_job_with_odd_values_is_recorded_before_they_are_refused(tmp_path, monkeypatch, override, kept):
+    hydra = SimpleNamespace(overrides=SimpleNamespace(task=[override]))
+    monkeypatch.setattr(multirun.HydraConfig, "get", lambda: hydra)
+    usual = {"data": {"root": None}, "model": {"name": "net"}, "dataset": {"name": "r"}, "method": {}, "seed": 0}
+    cfg = OmegaConf.create(usual)
+    key, _, value = override.partition("=")
+    OmegaConf.update(cfg, key, yaml.safe_load(value))
+    write(tmp_path / "job.0.json", record := multirun._describe_job(cfg))
+    assert record.items() >= kept.items()
+
+
+@pytest.mark.parametrize(
+    ("errors", "advice"),
+    [
+        (["the disk is full"], "run the same command to retry it"),
+        (["", "the disk is full"], "run the same command to retry them"),
+        (["seed: expected a whole number, got 'x'"], "mend the option that its message names"),
+        (["method.ewc.strength: expected a value", "+method=x: no"], "mend the options that the messages name"),
+        (["seed: no", "killed"], "mend the options that the messages name, and run the command to retry the others"),
+    ],
+)
+def test_only_what_may_succeed_is_to_be_run_again(errors, advice):
+    jobs = [{"folder": "run"}, *({"error": error} if error else {} for error in errors)]
+    assert multirun._advise(jobs) == advice
 
 
 def finished(sweep, **more):

@@ -120,6 +120,14 @@ def test_processes_that_nobody_asked_for_are_refused_with_both_numbers(monkeypat
         launch_processes(ask_for())
 
 
+def test_a_gpu_that_is_missing_is_answered_with_what_to_do(monkeypatch, ask_for):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(RibError, match=r"^trainer: .*no GPU that torch can use: leave trainer= out.*CUDA build"):
+        launch_processes(ask_for("trainer=gpu"))
+
+
 def test_under_slurm_lightning_saves_and_requeues_nothing_within_a_step(monkeypatch):
     assert trainer_plugins() == []
     srun(monkeypatch, tasks=1, task=0)
