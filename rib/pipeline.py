@@ -7,9 +7,11 @@ only rank zero writes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rib.config.schema import Config
@@ -53,8 +55,12 @@ def finetune(config: Config) -> Run:
     Raises:
         RibError: For every error that the user can fix.
     """
+    begun = time.time()
     run, metrics = finish(config)
     if rank() == 0:
+        written = run.metrics_file_for(metrics).stat().st_mtime
+        if written < begun:
+            say(f"in the store since {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}; nothing was trained or scored")
         redraw(metrics, run.folder, config.figures)
         if metrics["source"] == "none":
             show_published(metrics, config.model.published)

@@ -24,7 +24,7 @@ ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][\w.+-]*)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", re.DOTALL)
 
-FORM = "OPTION=VALUE, OPTION=VALUE1,VALUE2, OPTION!=VALUE or OPTION<=NUMBER, such as optimizer.lr=0.001"
+FORM = "OPTION=VALUE, OPTION=VALUE1,VALUE2, OPTION!=VALUE or OPTION<=NUMBER (or >=, <, >), such as optimizer.lr=0.001"
 
 LISTS = ("models", "methods", "sources", "seeds", "suites")
 """Arguments that take one name or several, so that no brackets are needed around several."""

@@ -45,6 +45,16 @@ def counted(numbers: Sequence[int], noun: str) -> str:
     return f"{span(numbers)} {noun}{'' if max(numbers) == 1 else 's'}"
 
 
+def methods_in_settings(methods: int, settings: int) -> str:
+    """Format a number of methods with that of their settings: ``4 methods in 6 settings``; ``4 methods`` if equal."""
+    return counted([methods], "method") + (f" in {settings} settings" if settings != methods else "")
+
+
+def with_seeds(numbers: Sequence[int]) -> str:
+    """Format numbers of seeds, `` with 1 to 2 seeds``; empty for external weights alone, which have none."""
+    return f" with {counted(numbers, 'seed')}" if any(numbers) else ""
+
+
 def command_of_figures(metrics: Metrics, figures: FiguresConfig) -> str:
     """Return the shell command that makes a run with these figures; repeating it draws them without training."""
     return " ".join([recorded_command(metrics), *options_of(figures)])

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rib.data.worlds import title_of
-from rib.reporting.captions import COMPARISON, OVER_IMAGES, counted, images_of
+from rib.reporting.captions import COMPARISON, OVER_IMAGES, counted, images_of, methods_in_settings, with_seeds
 from rib.reporting.folded_text import fold
 from rib.reporting.formatting import world
 from rib.reporting.sized_figure import LABEL, SizedFigure, name_rows, tidy
 from rib.reporting.style import NEUTRAL, style
-from rib.reporting.summary import PLAIN, label_with_options
+from rib.reporting.summary import PLAIN, label_with_options, own_name
 from rib.runs.metrics_file import improvement_of
 from rib.schemas.metrics import Metrics
 
@@ -127,7 +127,8 @@ def comparison_figure(
             axes.set_xlabel("change, points", fontsize=LABEL)
         if shared and number % columns:
             axes.tick_params(labelleft=False)
-    seeds = len({m["seed"] for m in trained})
+    seeds = len({m["seed"] for m in trained} - {None})  # external weights have None
+    methods_drawn = len({own_name(m["method"], m["options"]) for m in trained})
     per_seed = f", a line for each of {seeds} seeds" if seeds > 1 else ""
     figure.headline(f"Change in accuracy, 95 % over images{per_seed}; {world(trained[0])}")
     handles = [Line2D([], [], lw=1.2, ms=4, color=look["color"], marker=look["marker"]) for look in looks.values()]
@@ -138,8 +139,9 @@ def comparison_figure(
     figure.caption = (
         f"{COMPARISON} by fine-tuning, on each target and as their mean, the robustness improvement (RI), in "
         f"percentage points. {'Each panel is one model and source and has its own scale. ' if len(panels) > 1 else ''}"
-        f"{about}; {counted([len(trained)], 'run')} of {counted([len(looks)], 'method')} with "
-        f"{counted([seeds], 'seed')}; {world(trained[0])}; {_most_images(trained)}. Each line is one run: the marker "
+        f"{about}; {counted([len(trained)], 'run')} of "
+        f"{methods_in_settings(methods_drawn, len(looks))}{with_seeds([seeds])}; {world(trained[0])}; "
+        f"{_most_images(trained)}. Each line is one run: the marker "
         f"is the change, the ends are its 95 % interval over images. {OVER_IMAGES}."
     )
     rows = _heights_of_rows(heights, columns)

@@ -103,7 +103,8 @@ def _wise_ft(notes: Notes) -> list[str]:
 def _batch_norm(notes: Notes) -> list[str]:
     lines = []
     if "layers" in notes:
-        lines.append(f"The model has {notes['layers']:.0f} BatchNorm layers, whose statistics can cost accuracy, too")
+        counted = f"The model has {notes['layers']:.0f} BatchNorm layers"
+        lines.append(f"{counted}, whose statistics can cost accuracy, too; batch_norm=frozen keeps them")
     if "images" in notes:
         lines.append(f"BatchNorm's statistics were estimated again on {notes['images']:,.0f} images of the source")
     return lines

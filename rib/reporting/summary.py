@@ -108,6 +108,11 @@ def method_label(metrics: Metrics) -> str:
     return label_with_options(metrics["method"], metrics["options"])
 
 
+def own_name(method: str, options: Mapping[str, Any]) -> str:
+    """Return a method's name without its options; external weights go by their own name."""
+    return label_with_options(method, {k: v for k, v in options.items() if k == EXTERNAL_NAME and method == EXTERNAL})
+
+
 def label_with_options(method: str, options: Mapping[str, Any]) -> str:
     """Return a method's name followed by options, ``ewc strength=10``; external weights go by their own name."""
     if method == EXTERNAL:

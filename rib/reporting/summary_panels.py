@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import isnan
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 
 from rib.data.worlds import title_of
 from rib.metrics import IN_DISTRIBUTION
-from rib.reporting.captions import OVER_IMAGES, counted
+from rib.reporting.captions import OVER_IMAGES, counted, methods_in_settings, span, with_seeds
 from rib.reporting.folded_text import fold
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, height_of_name, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
-from rib.reporting.summary import PLAIN, Summary
-from rib.reporting.table_notes import differing_sources, untested
+from rib.reporting.summary import PLAIN, Summary, own_name
+from rib.reporting.table_notes import by_sources, differing_sources, full_name, untested
 from rib.runtime.counting import plural
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     """Plot mRI by method, and accuracy on the source and on ImageNet val; a row of panels per model.
 
     All panels have their methods in one order, by mRI averaged over models; each has those of its model, and its height
-    follows from them. The thick bar is the interval over images,
-    ticks are seeds, and the thin bar is the interval over seeds. Where that one leaves the panel, an arrow stands for
-    its end: with two seeds it would be many times wider than all that is measured. A filled marker differs from plain
-    fine-tuning after Holm's correction, an open one does not, a cross was not compared; plain fine-tuning is a square.
+    follows from them. A line divides rows over different sources, in the order of the table. The thick bar is the
+    interval over images, ticks are seeds, and the thin bar is the interval over seeds. Where that one leaves the panel,
+    an arrow stands for its end: with two seeds it would be many times wider than all that is measured. A filled marker
+    differs from plain fine-tuning after Holm's correction, an open one does not, a cross was not compared; plain
+    fine-tuning is a square.
 
     Args:
         table: Its rows are drawn; its data and shared settings go into the headline and the caption.
@@ -50,9 +51,10 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     heights = []
     not_tested = untested(table.rows)
     for axes, model in zip(grid, models, strict=True):
-        own = (row for row in table.rows if row.model == model)
-        rows = sorted(own, key=lambda row: methods.index(table.label(row)))
-        places, height = _name_rows(axes, [table.label(row) for row in rows], 0.26 * figure.inches)
+        own = [row for row in table.rows if row.model == model]
+        best_first = sorted(own, key=lambda row: methods.index(full_name(table, row)), reverse=True)
+        rows = by_sources(best_first, table.sources)[::-1]
+        places, height = _name_rows(axes, rows, [full_name(table, row) for row in rows], 0.26 * figure.inches)
         heights.append(max(0.6, height))
         at = {id(row): place for row, place in zip(rows, places, strict=True)}
         axes[0].set_xlim(low, high)
@@ -62,7 +64,8 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
                 before, after = (100 * getattr(row, f"{name}_{when}") for when in ("before", "after"))
                 draw_accuracy(panel, at[id(row)], before, after)
         axes[0].axvline(0, color="black", lw=0.8)
-        n = f"{model}: {_sources(table, rows)}, {counted([len(row.seeds) or 1 for row in rows], 'seed')}"
+        seeds = with_seeds(_seeds(rows)).replace(" with", ",")
+        n = f"{model}: {_sources(table, rows)}{seeds}"
         axes[0].set_title(fold(n, 0.7 * figure.inches, LABEL), fontsize=LABEL, loc="left")
         for panel, label in zip(axes, ("mRI, points", *(labels[name] for name in beside)), strict=True):
             tidy(panel, "x")
@@ -78,38 +81,39 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     return figure.fit(sum(heights))
 
 
-def _name_rows(axes: Sequence[Axes], labels: Sequence[str], inches: float) -> tuple[list[float], float]:
-    """Name the rows of a model's panels, each as high as its own label, at the left one.
+def _name_rows(
+    axes: Sequence[Axes], rows: Sequence[Summary], labels: Sequence[str], inches: float
+) -> tuple[list[float], float]:
+    """Name the rows of a model's panels, each as high as its own label, at the left one; divide sets of sources.
 
     Args:
         axes: The panels, whose y axes are then in inches.
-        labels: From bottom to top.
+        rows: From bottom to top.
+        labels: Their names.
         inches: Width that labels may take.
 
     Returns:
         The heights of the rows' centres, and the height of the panels.
     """
     heights = [height_of_name(label, inches) for label in labels]
-    places = [top - height / 2 for top, height in zip(accumulate(heights), heights, strict=True)]
+    tops = list(accumulate(heights))
+    places = [top - height / 2 for top, height in zip(tops, heights, strict=True)]
+    dividers = [top for top, (row, above) in zip(tops, pairwise(rows), strict=False) if differing_sources([row, above])]
     for panel in axes:
         named = [fold(label, inches, TICK) if panel is axes[0] else "" for label in labels]
         panel.set_yticks(places, named, fontsize=TICK)
         panel.set_ylim(0, sum(heights))
+        for top in dividers:
+            panel.axhline(top, color=NEUTRAL, lw=0.6, ls="--")
     return places, sum(heights)
 
 
 def _order(table: PaperTable) -> list[str]:
-    """Return the labels of a table's methods from the lowest mRI, averaged over models, to the highest.
-
-    Methods over more sources come after (above) those over fewer, since only mRI over the same ones is comparable.
-    """
-    by_label: dict[str, list[float]] = {}
-    sources: dict[str, int] = {}
+    """Return the names of a table's methods from the lowest mRI, averaged over models, to the highest."""
+    by_name: dict[str, list[float]] = {}
     for row in table.rows:
-        label = table.label(row)
-        by_label.setdefault(label, []).append(row.over_images.value)
-        sources[label] = max(sources.get(label, 0), len(row.improvement))
-    return sorted(by_label, key=lambda label: (sources[label], fmean(by_label[label])))
+        by_name.setdefault(full_name(table, row), []).append(row.over_images.value)
+    return sorted(by_name, key=lambda name: fmean(by_name[name]))
 
 
 def _limits(rows: Sequence[Summary]) -> tuple[float, float]:
@@ -150,9 +154,16 @@ def draw_accuracy(axes: Axes, height: float, before: float, after: float) -> Non
 
 
 def _sources(table: PaperTable, rows: Sequence[Summary]) -> str:
-    """Format the number of sources of some rows: ``2 of 3 sources``."""
+    """Format the number of sources of some rows: ``2 of 7 sources``, or ``2 of 7 sources, 1 per row``."""
     of = [len(row.improvement) for row in rows]
-    return f"{min(of)}{f' to {max(of)}' if min(of) < max(of) else ''} of {counted([len(table.asked)], 'source')}"
+    together = len({source for row in rows for source in row.improvement})
+    per_row = f", {span(of)} per row" if min(of) < together else ""
+    return f"{together} of {counted([len(table.asked)], 'source')}{per_row}"
+
+
+def _seeds(rows: Sequence[Summary]) -> list[int]:
+    """Return the numbers of seeds of rows, without external weights, which have none."""
+    return [len(row.seeds) or 1 for row in rows if not row.is_external]
 
 
 def _legend(rows: Sequence[Summary], accuracies: bool) -> tuple[list[Line2D], list[str]]:
@@ -175,11 +186,12 @@ def _legend(rows: Sequence[Summary], accuracies: bool) -> tuple[list[Line2D], li
 
 
 def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) -> str:
-    seeds = counted([len(row.seeds) or 1 for row in table.rows], "seed")
-    methods = len({table.label(row) for row in table.rows})
+    methods = len({own_name(row.method, row.options) for row in table.rows})
+    num_settings = len({full_name(table, row) for row in table.rows})
     sources = ", ".join(title_of(name, table.kind) for name in table.sources)
     shared = f" {table.shared}." if table.shared else ""
-    order = " Methods are in one order in all panels, by mRI averaged over models." if len(models) > 1 else ""
+    one_order = len(models) > 1 and not differing_sources(table.rows)
+    order = " Methods are in one order in all panels, by mRI averaged over models." if one_order else ""
     over_seeds = ""
     if any(len(row.by_seed) > 1 for row in table.rows):
         over_seeds += " Ticks: mRI of each seed."
@@ -193,15 +205,15 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
         else ""
     )
     if missing := untested(table.rows):
-        names = ", ".join(dict.fromkeys(table.label(row) for row in missing))
+        names = ", ".join(dict.fromkeys(full_name(table, row) for row in missing))
         settings = "for want of a run with the same settings, source and seed"
         test += f" Cross: not compared with {PLAIN}, {settings} ({names})."
     if differing_sources(table.rows):
-        test += " Rows are over different sources; compare only those over the same ones."
+        test += " A dashed line divides rows over different sources: compare only those over the same ones."
     return (
-        f"Mean robustness improvement (mRI, in percentage points) of {counted([methods], 'method')} "
+        f"Mean robustness improvement (mRI, in percentage points) of {methods_in_settings(methods, num_settings)} "
         f"on {', '.join(models)}: {counted([table.num_runs], 'run')} fine-tuned on {len(table.sources)} of "
-        f"{counted([len(table.asked)], 'source')} ({sources}) with {seeds}; {table.about}.{shared}"
+        f"{counted([len(table.asked)], 'source')} ({sources}){with_seeds(_seeds(table.rows))}; {table.about}.{shared}"
         f"{order} Thick bar: 95 % interval over images. {OVER_IMAGES}.{over_seeds}{test}{_beside(table, beside)}"
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rib.data.worlds import title_of
+from rib.reporting.axes import value_of
 from rib.reporting.bold import note_on_bold
 from rib.reporting.summary import LEVEL, PLAIN, Summary
 from rib.runtime.counting import plural
@@ -49,12 +51,28 @@ def untested(rows: Sequence[Summary]) -> list[Summary]:
     return [row for row in rows if row.against_plain is None and row.method != PLAIN]
 
 
+def full_name(table: PaperTable, row: Summary) -> str:
+    """Return a row's label with every setting that tells rows of its method apart, defaults too: ``lwf epochs=5``.
+
+    It is for readers; a dashboard's numbers go by `PaperTable.label`, which does not depend on the other rows.
+
+    Args:
+        table: The table.
+        row: One of its rows.
+    """
+    if row.is_external:
+        return table.label(row)
+    own = [other for other in table.rows if other.method == row.method]
+    apart = {axis: value_of(row, axis) for axis in table.axes if len({value_of(other, axis) for other in own}) > 1}
+    return table.label(replace(row, options={**apart, **row.options}))
+
+
 def note_on_untested(table: PaperTable) -> str:
     """Return a sentence that names the rows without a test, whose missing star says nothing; empty without any."""
     if not (rows := untested(table.rows)):
         return ""
     models = len({row.model for row in table.rows}) > 1
-    names = [f"{row.model} {table.label(row)}" if models else table.label(row) for row in rows]
+    names = [f"{row.model} {full_name(table, row)}" if models else full_name(table, row) for row in rows]
     return f"Not compared with {PLAIN}, which has no run with their settings, source and seed: {', '.join(names)}."
 
 

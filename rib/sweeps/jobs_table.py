@@ -56,9 +56,10 @@ def job_table(jobs: Sequence[Job], sweep: Path, with_folders: bool = False, tota
     shared = set.intersection(*({*job["overrides"].split()} for job in jobs))
     more = [" ".join(o for o in other_overrides(job) if o not in shared) for job in jobs]
     worlds = dict.fromkeys(describe_kind(job["kind"]) for job in jobs if "kind" in job)
-    begun = f"{len(jobs)} of {plural(total, 'job')}" if total > len(jobs) else plural(len(jobs), "job")
+    some = total > len(jobs)
+    begun = f"{len(jobs)} of {plural(total, 'job')} begun:" if some else f"{plural(len(jobs), 'job')} of"
     table = FittedTable(
-        f"{begun} of {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
+        f"{begun} {sweep.resolve()}{', ' * bool(worlds)}{' and '.join(worlds)}",
         words=("job", "model", "source", "method", "seed", *(["overrides"] if any(more) else [])),
         numbers=("RI, points", "seconds"),
         prose=("folder",) * with_folders,

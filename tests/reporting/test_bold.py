@@ -17,7 +17,7 @@ from rib.reporting.bold import best_rows, note_on_bold
 from rib.reporting.paper_table import VALUES, PaperTable
 from rib.reporting.sorting import parse_order
 from rib.reporting.summary import Summary
-from rib.reporting.table_notes import by_sources, untested
+from rib.reporting.table_notes import by_sources, full_name, untested
 
 USUAL = {"epochs": 5, "batch_size": 64, "batch_norm": "update", "optimizer.lr": 0.005, "data.holdout": 0.0}
 
@@ -193,3 +193,12 @@ def test_the_notes_say_what_is_missing_or_not_compared():
     assert any("compare only rows with the same ones" in note for note in two.notes)
     assert "mini R" in two.columns
     assert r"\midrule" in two.latex().partition("ewc")[0].partition("lwf")[2]
+
+
+def test_rows_of_one_method_are_named_with_the_settings_that_tell_them_apart():
+    short = row("lwf", 1, options={"epochs": 2})
+    one = table(row("finetune", 0, options={"epochs": 2}), short, row("lwf", 3), row("own", 2))
+    names = [full_name(one, each) for each in one.rows]
+    assert names == ["finetune epochs=2", "lwf epochs=2", "lwf epochs=5", "own"]
+    assert any(note.endswith("source and seed: lwf epochs=2, lwf epochs=5, own.") for note in one.notes)
+    assert "mRI/net/lwf/value" in one.numbers  # names on a dashboard stay

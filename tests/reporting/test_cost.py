@@ -39,9 +39,11 @@ def test_a_run_records_its_cost_and_shows_it_again_from_the_store(ask_for, capsy
     line = cost_line(made)
     assert line.startswith(f"12 images trained, {scored:,} scored, ")
     assert line.endswith(" s on " + device_name("cpu"))
-    assert line in capsys.readouterr().out
+    told, store = capsys.readouterr(), "in the store since "
+    assert line in told.out and store not in told.err
     finetune(asked)
-    assert line in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert line in told.out and store in told.err and "nothing was trained" in told.err
     before = finetune(ask_for(*SMALL, "+method=pretrained")).metrics()
     assert before["cost"]["images_trained"] == 0
     assert cost_line(before).startswith(f"{scored:,} images scored, ")

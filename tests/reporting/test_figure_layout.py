@@ -274,6 +274,29 @@ def test_a_model_has_no_rows_of_methods_that_it_never_had():
     assert short < 0.5 * tall
 
 
+def test_rows_over_other_sources_stand_apart_in_the_order_of_the_table():
+    table = paper_table(3, 1)
+    high = replace(table.rows[0].over_images, value=90.0)
+    over_one = {TARGETS[0]: 90.0}
+    rows = [replace(table.rows[0], improvement=over_one, over_images=high), *table.rows[1:3]]
+    external = replace(table.rows[1], method="external", options={"method.external.name": "own"}, seeds=(None,))
+    figure = summary_figure(replace(table, rows=[*rows, external], num_runs=8))
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "finetune", "the highest mRI, but over one source"
+    assert sum(line.get_linestyle() == "--" for line in figure.axes[0].lines) == 1
+    assert "8 runs" in figure.caption and "4 methods on" in figure.caption and "A dashed line" in figure.caption
+    title = " ".join(figure.axes[0].get_title(loc="left").split())
+    assert title.endswith("3 of 6 sources, 1 to 3 per row, 1 seed")
+
+
+def test_external_weights_count_as_a_method_but_not_as_a_seed():
+    some = [metrics(f"{method}", MODELS[0], seed=seed) for method in METHODS[:1] for seed in (0, 1)]
+    longer = {**some[0], "options": {"epochs": 2}}
+    external = {**some[0], "method": "external", "options": {"method.external.name": "own"}, "seed": None}
+    assert "3 runs of 1 method in 2 settings with 2 seeds;" in comparison_figure([*some, longer]).caption
+    assert "3 runs of 2 methods with 2 seeds;" in comparison_figure([*some, external]).caption
+    assert "1 run of 1 method; " in comparison_figure([external]).caption
+
+
 def test_the_interval_over_two_seeds_does_not_set_the_scale():
     low, high = summary_figure(paper_table(5), None).axes[0].get_xlim()
     assert high - low < 45, "the interval over seeds alone is 120 wide"

@@ -75,7 +75,8 @@ def test_every_note_of_the_source_begins_like_one_that_has_words():
         (
             {"batch_norm.layers": 20, "batch_norm.images": 1280},
             [
-                "The model has 20 BatchNorm layers, whose statistics can cost accuracy, too",
+                "The model has 20 BatchNorm layers, whose statistics can cost accuracy, too; "
+                "batch_norm=frozen keeps them",
                 "BatchNorm's statistics were estimated again on 1,280 images of the source",
             ],
         ),

@@ -156,7 +156,7 @@ def test_a_job_without_a_result_is_explained_unless_ctrl_c_ended_it(tmp_path, ca
     show_jobs(tmp_path, 4, interrupted)
     out = capsys.readouterr().out
     title, _, table = out.partition("job ")
-    assert title.split()[:5] == ["2", "of", "4", "jobs", "of"] and "unfinished" in table and ".submitit" not in out
+    assert title.split()[:5] == ["2", "of", "4", "jobs", "begun:"] and "unfinished" in table and ".submitit" not in out
     assert f"1  {tmp_path / 'run'}" in table and ("2  it began but" in table) != interrupted
     assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path) not in line)
     (tmp_path / ".submitit").mkdir()
@@ -183,7 +183,7 @@ def test_a_sweep_that_does_not_end_by_itself_shows_its_table_first(tmp_path, cap
     with pytest.raises((SystemExit, type(stop))) as ended:
         launch(multirun.show_jobs_after(main), "train")
     out, err = capsys.readouterr()
-    assert "3 of 4 jobs of" in out
+    assert "3 of 4 jobs begun:" in out
     if isinstance(stop, KeyboardInterrupt):
         counts = "1 of 4 jobs done, 1 failed, 1 begun, 1 not started"
         assert err.splitlines()[-1] == f"rib: interrupted: {counts}; the same command continues"

@@ -55,6 +55,12 @@ def test_help_is_a_page_that_fits(command, columns):
     assert text.count(f"rib {command}") >= 4  # title and three examples
 
 
+def test_main_options_hold_the_filters_of_a_report_and_the_check_of_a_script():
+    report, evaluate = help_page("report", "rib report", 80), help_page("evaluate", "rib evaluate", 80)
+    assert not [name for name in ("methods=", "models=", "seeds=", "where=", "sort=") if f"\n  {name}" not in report]
+    assert not [name for name in ("weights=", "fail_below=") if f"\n  {name}" not in evaluate]
+
+
 def test_help_names_only_the_groups_of_its_command():
     report = help_page("report", "rib report", 80)
     assert "logger=" in report
