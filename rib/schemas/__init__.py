@@ -13,7 +13,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from rib.schemas import files
+from rib.schemas import files, grids
 from rib.schemas.metrics import Metrics
 
 TYPES: dict[str, Any] = {
@@ -25,8 +25,8 @@ TYPES: dict[str, Any] = {
     "failed": files.Failure,
     "progress": files.ProgressInfo,
     "job": files.Job,
-    "status": files.Status,
-    "plan": files.PlanReport,
+    "status": grids.Status,
+    "plan": grids.PlanReport,
 }
 """Type of each kind of JSON; status and plan are printed, the others are files."""
 

@@ -13,7 +13,7 @@ from rib.runs.store import RunStore
 from rib.runtime.console import say
 from rib.runtime.counting import plural
 from rib.runtime.tasks import clock
-from rib.schemas.files import CellReason, PlannedCell, PlanReport
+from rib.schemas.grids import CellReason, PlannedCell, PlanReport
 from rib.sweeps.cost import Costs, images_scored
 from rib.sweeps.executors import Executor
 from rib.sweeps.plan import Cell, Plan

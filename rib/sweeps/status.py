@@ -16,7 +16,8 @@ from rib.reporting.layout import FittedTable, output
 from rib.runs.metrics_file import read
 from rib.runs.store import RunStore
 from rib.runtime.tasks import clock
-from rib.schemas.files import ProgressInfo, RunningCell, Status
+from rib.schemas.files import ProgressInfo
+from rib.schemas.grids import RunningCell, Status
 from rib.sweeps.cell import PROGRESS
 from rib.sweeps.cost import Costs, total
 from rib.sweeps.plan import Cell, Plan
