@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rib.config.schema import Config
@@ -55,12 +54,9 @@ def finetune(config: Config) -> Run:
     Raises:
         RibError: For every error that the user can fix.
     """
-    begun = time.time()
-    run, metrics = finish(config)
+    begun, (run, metrics) = time.time(), finish(config)
     if rank() == 0:
-        written = run.metrics_file_for(metrics).stat().st_mtime
-        if written < begun:
-            say(f"in the store since {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}; nothing was trained or scored")
+        run_view.say_if_stored(run.metrics_file_for(metrics), begun)
         redraw(metrics, run.folder, config.figures)
         if metrics["source"] == "none":
             show_published(metrics, config.model.published)

@@ -135,11 +135,10 @@ def comparison_figure(
     figure.legend_below(handles, list(looks))
     models = list(dict.fromkeys(model for _, model in panels))
     sources = [title_of(source, kind) for source in dict.fromkeys(source for source, _ in panels)]
-    about = f"{', '.join(models)} fine-tuned on {', '.join(sources)}"
     figure.caption = (
         f"{COMPARISON} by fine-tuning, on each target and as their mean, the robustness improvement (RI), in "
         f"percentage points. {'Each panel is one model and source and has its own scale. ' if len(panels) > 1 else ''}"
-        f"{about}; {counted([len(trained)], 'run')} of "
+        f"{', '.join(models)} fine-tuned on {', '.join(sources)}; {counted([len(trained)], 'run')} of "
         f"{methods_in_settings(methods_drawn, len(looks))}{with_seeds([seeds])}; {world(trained[0])}; "
         f"{_most_images(trained)}. Each line is one run: the marker "
         f"is the change, the ends are its 95 % interval over images. {OVER_IMAGES}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rib.reporting.layout import FittedTable, output
 from rib.reporting.notes import describe_alpha, describe_notes
 from rib.reporting.summary import EXTERNAL_NAME, label_with_options
 from rib.runs.spec import PRETRAINED
+from rib.runtime.console import say
 from rib.runtime.files import write_atomically
 from rib.schemas.metrics import Improvement, IntervalInPoints, Metrics
 
@@ -72,6 +74,17 @@ def _improvements(metrics: Metrics) -> list[tuple[str, Improvement]]:
     rest = improvement.get("without_derived")
     others = [("unrelated targets", rest)] if rest and rest["targets"] != improvement["targets"] else []
     return [("targets", improvement), *others]
+
+
+def say_if_stored(file: Path, begun: float) -> None:
+    """Say since when a run is in the store, if its metrics are older than the command that asked for it.
+
+    Args:
+        file: The run's metrics.
+        begun: Time at which the command began, seconds since the epoch.
+    """
+    if (written := file.stat().st_mtime) < begun:
+        say(f"in the store since {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}; nothing was trained or scored")
 
 
 def show_run(metrics: Metrics, folder: Path) -> None:
