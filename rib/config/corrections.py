@@ -13,7 +13,7 @@ from rib.config.shipped import options, shipped_nodes
 from rib.config.spelling import for_shell, spell_text
 
 FLAGS = {"": "true", "yes": "true", "no": "false", "on": "true", "off": "false"}
-"""What people write for true and false; an empty text stands for a flag such as ``--force``."""
+"""Spellings of true and false that people try; an empty text stands for a flag such as ``--force``."""
 
 _TIMM = re.compile(r"\w+\.\w+|.*(patch\d|resnet|resnext|convnext|swin|deit|vit_|eva\d|beit|regnet|mixer|mobilenet).*")
 _OPEN_CLIP = re.compile(r"(ViT|RN\d|EVA|convnext|coca|nllb)[\w]*-[\w-]+|RN\d+\w*")

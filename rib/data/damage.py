@@ -27,6 +27,7 @@ from rib.data.decode import decode, decode_jpeg
 from rib.data.tree import ImageTree
 from rib.errors import RibError
 from rib.runtime.console import rank, say
+from rib.runtime.counting import plural
 from rib.runtime.files import digest_of, write_atomically
 from rib.runtime.memory import cores
 from rib.runtime.progress import progress
@@ -72,7 +73,7 @@ def report_damage(trees: Iterable[ImageTree], records: Path | None, damaged: str
         return
     named = ", ".join(f"{file} ({what})" for file, what in list(damage.items())[:NAMED])
     more = f" and {len(damage) - NAMED:,} more" if len(damage) > NAMED else ""
-    sentence = f"{len(damage):,} damaged image{'s' * (len(damage) > 1)}: {named}{more}; replace from the archive"
+    sentence = f"{plural(len(damage), 'damaged image')}: {named}{more}; replace from the archive"
     if damaged == "refuse":
         raise RibError(f"data.damaged=refuse: {sentence}, or continue with data.damaged=warn")
     _say_once(

@@ -1,4 +1,4 @@
-"""What transformers' config.json beside a file of weights says of the model."""
+"""Activation and model class recorded in the config.json of transformers beside a file of weights."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rib.config.shipped import shipped_nodes
+from rib.runtime.counting import plural
 
 Notes = Mapping[str, float]
 
@@ -80,7 +81,7 @@ def _soup(notes: Notes) -> list[str]:
     kept = [name.removeprefix("kept.") for name in notes if name.startswith("kept.")]
     count = int(notes["ingredients"])
     named = f": {', '.join(kept)}" if kept else ""
-    return [f"The soup averages {count} run{'s' * (count > 1)}{named}"]
+    return [f"The soup averages {plural(count, 'run')}{named}"]
 
 
 def _surgical(notes: Notes) -> list[str]:

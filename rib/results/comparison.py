@@ -190,7 +190,7 @@ class RunComparison:
 
     @property
     def labels(self) -> tuple[str, str]:
-        """What distinguishes the two runs, in words."""
+        """Names of the two runs, long enough to tell them apart."""
         titles = [run.title for run in (self.first, self.second)]
         if titles[0] == titles[1]:
             runs = (self.first, self.second)

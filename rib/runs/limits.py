@@ -155,4 +155,4 @@ def _shortfall(improvement: Improvement, fail_below: float, fail_on: str, agains
     count = len(improvement["targets"])
     by = "is not a number" if math.isnan(number) else f"is {fail_below - number:.2f} below"
     limit = "" if math.isnan(number) else f" the limit of {fail_below:+.2f} percentage points"
-    return f"{_interval(improvement)} against {against}, over {count} target{'s' * (count != 1)}: {which} {by}{limit}"
+    return f"{_interval(improvement)} against {against}, over {plural(count, 'target')}: {which} {by}{limit}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 REMOVED = "REMOVED"
-"""What stands in place of a secret."""
+"""Replacement of a secret."""
 
 SECRET_NAME = (
     r"(?:[\w.-]*[._-])?(?:\w*token|\w*secret|pass(?:word|wd|phrase|code)?|(?:\w*_)?key|apikey|credentials?|auth)"

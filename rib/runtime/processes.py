@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rib.errors import RibError
+from rib.runtime.counting import plural
 from rib.runtime.memory import keep_memory
 from rib.runtime.progress import activity
 
@@ -194,7 +195,7 @@ def device_name(accelerator: str) -> str:
 
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     threads = torch.get_num_threads()
-    name = f"CPU ({threads} thread{'s' * (threads > 1)})"
+    name = f"CPU ({plural(threads, 'thread')})"
     if has_gpu(accelerator):
         name = torch.cuda.get_device_name()
     elif accelerator != "cpu" and torch.backends.mps.is_available():

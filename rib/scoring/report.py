@@ -16,6 +16,7 @@ from rib.reporting.layout import FittedTable, as_text
 from rib.runs.limits import check_improvement, check_limit
 from rib.runs.predictions import Predictions
 from rib.runtime.arguments import explained
+from rib.runtime.counting import plural
 from rib.schemas.metrics import IntervalInPoints, RobustnessImprovement
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Score:
         if self.robustness_improvement is None:
             return "no RI (no model to compare with)" if not self.against else "no RI (no target)"
         count, interval = len(self.targets), with_interval(self.robustness_improvement)
-        return f"RI {interval} percentage points over {count} target{'s' * (count != 1)} (95 %, images only)"
+        return f"RI {interval} percentage points over {plural(count, 'target')} (95 %, images only)"
 
     def __str__(self) -> str:
         numbers = [name for name in self.table().columns if name != "role"]

@@ -19,6 +19,7 @@ from rib.data.worlds import cache_dir
 from rib.errors import RibError
 from rib.models.evaluation_transform import EvaluationTransform, marked, recorded_transform
 from rib.runs.predictions import Predictions
+from rib.runtime.counting import plural
 from rib.runtime.memory import cores
 from rib.runtime.progress import Advance, progress
 from rib.scoring.logits import CheckedLogits
@@ -60,8 +61,8 @@ def predict(
             same[name] = model
     found: dict[str, dict[str, Predictions]] = {name: {} for name in models}
     total = len(passes) * sum(map(len, images.values()))
-    words = f"scoring {len(models)} model{'s' * (len(models) > 1)}"
-    with untouched(list(models.values()), device), progress(words, total) as advance:
+    title = f"scoring {plural(len(models), 'model')}"
+    with untouched(list(models.values()), device), progress(title, total) as advance:
         for own, members in passes:
             checked = [CheckedLogits(model, own, outputs, name).to(device) for name, model in members.items()]
             for dataset, tree in images.items():

@@ -110,7 +110,7 @@ BANDS = (
     "Band: 95 % interval over images; bars: 95 % interval over seeds (Student's t), where all points have several "
     "seeds. Accuracies without a band are point estimates; dotted: before fine-tuning"
 )
-"""What `curves_figure` shows, for captions."""
+"""Description of `curves_figure` for captions."""
 
 
 def log_ticks(axes: Axes, values: Iterable[float], inches: float) -> None:

@@ -1,4 +1,4 @@
-"""How long a grid takes: start-up of each cell, cells in parallel and in the order of dependencies, other load."""
+"""Expected time of a grid: start-up of each cell, cells in parallel and in order of dependencies, other load."""
 
 from __future__ import annotations
 

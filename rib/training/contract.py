@@ -1,4 +1,4 @@
-"""What `FineTuner` needs of a user's own network and batches: the interface, and one-sentence checks."""
+"""Contract of `FineTuner` for a user's own network and batches: the interface, and one-sentence checks."""
 
 from __future__ import annotations
 
