@@ -211,14 +211,14 @@ def measure(photos: Path, out: Path) -> None:
 
 def collect(lines: Path) -> None:
     """Write the measured lines to docs/measured/gpu.csv, which the documentation's tables are made from."""
-    columns = ["device", "network", "work", "method", "precision", "images_per_second", "peak_gib"]
-    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    columns = ("device", "network", "work", "method", "precision")
+    numbers = {"images_per_second": 0, "peak_gib": 1, "preparation_seconds": 1}
+    rows = [row for line in lines.read_text().splitlines() if "error" not in (row := json.loads(line))]
     with MEASURED.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, [*columns, *numbers], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            rounded = {"images_per_second": round(row["images_per_second"]), "peak_gib": round(row["peak_gib"], 1)}
-            writer.writerow(row | rounded)
+            writer.writerow(row | {name: f"{row[name]:.{digits}f}" for name, digits in numbers.items() if name in row})
 
 
 def measured(**wanted: str) -> dict[str, str]:

@@ -178,7 +178,7 @@ def figure(rows: list[Row], width: float | None = None) -> SizedFigure:
     drawn.legend_below([*handles, Line2D([], [], color="black", lw=4, alpha=0.35)], [*looks, "95 % over images"])
     drawn.caption = (
         f"mRI and accuracy gained on the source, percentage points, of {len(order)} methods on {' and '.join(MODELS)}: "
-        "means over ImageNet-R, Sketch and V2 of the toy data (mini) as sources and three seeds. Methods are in one "
+        "means over mini R, mini Sketch and mini V2 of the toy data as sources and three seeds. Methods are in one "
         "order, by mRI averaged over both models. Bars: 95 % intervals over images. Filled: no other method is better "
         "in both."
     )
