@@ -81,7 +81,7 @@ def test_texts_with_any_characters_arrive_as_they_are(text):
         ((), {"model": "mini_tny"}, r"model=mini_tny: there is no such model; did you mean model=mini_tiny\?"),
         ((), {"model": ["mini_tiny", "mini_small"]}, "model: expected one name, .*call the function for each"),
         ((), {"model": None}, "model: expected one name"),
-        ((), {"seed": [0, 1]}, "seed: "),
+        ((), {"seed": [0, 1]}, r"seed=\[0,1\]: expected one number, got a list"),
         ((), {"epochs": "two"}, "epochs: expected a whole number, got 'two'"),
         ((), {"data": {"root": object()}}, "data.root: expected a number, a text, .*got <object"),
         ((), {"clip": lambda x: x}, "clip: expected a number"),
