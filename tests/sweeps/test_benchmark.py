@@ -154,7 +154,7 @@ def test_prune_removes_what_nobody_goes_on_with(store, cache):
     left.mkdir(parents=True)
     (left / "last.ckpt").write_bytes(b"x" * 2_000_000)
     said = grids.run(store, cache, "action=prune", "plan_only=true")
-    assert "1 unfinished runs and temporary files would be removed, 2.0 MB" in said.stderr
+    assert "1 unfinished run or temporary file would be removed, 2.0 MB" in said.stderr
     assert left.is_dir()
     grids.run(store, cache, "action=prune")
     assert not left.exists()
