@@ -37,7 +37,7 @@ def build(root: Path) -> Catalog:
     for spec in specs:
         for wnid in spec.classes:
             fill(root / spec.name / wnid, EACH)
-    return Catalog("user", real().wnids, {spec.name: spec for spec in specs})
+    return Catalog("user", real().outputs, {spec.name: spec for spec in specs})
 
 
 def build_full(root: Path) -> Catalog:
@@ -49,7 +49,7 @@ def build_full(root: Path) -> Catalog:
     share, more = divmod(train.num_images or 0, len(train.classes))
     for i, wnid in enumerate(train.classes):
         fill(root / train.folders[0] / wnid, share + (i < more))
-    return Catalog("user", real().wnids, {spec.name: spec for spec in (corrupted, train)})
+    return Catalog("user", real().outputs, {spec.name: spec for spec in (corrupted, train)})
 
 
 def fill(folder: Path, count: int) -> None:

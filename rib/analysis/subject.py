@@ -136,7 +136,7 @@ class Subject:
         from rib.models.build import build
 
         start = self.start if weights is None else replace(self.start, weights=weights)
-        return build(start, len(self.catalog.wnids))
+        return build(start, len(self.catalog.outputs))
 
     @property
     def epochs(self) -> dict[int, Path]:

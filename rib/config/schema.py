@@ -194,9 +194,34 @@ class DataConfig:
     rescan: bool
     allow_incomplete: bool
     objectnet_training: str | None
+    suite: str | None = None
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)
+
+
+@dataclass
+class HeadConfig:
+    """Head of a model whose outputs are not the suite's classes.
+
+    Attributes:
+        kind: ``zero_shot`` (open_clip), ``subset`` (outputs of ImageNet-1K that count as each class), ``probe``
+            (logistic regression on frozen features); null: the suite's, or the model's own outputs.
+        reference: Dataset that trains the probe alone and is neither source nor target; null: the suite's, or else a
+            part of each source.
+        share: Fraction of each class of the source that trains the probe, where there is no reference.
+        l2: Strengths of the probe's L2 penalty to choose from: the penalty is l2 / 2 times the squared weights, added
+            to the mean cross-entropy (nats).
+        holdout: Fraction of the probe's images by which the strength is chosen.
+        seed: Seed of both choices of images.
+    """
+
+    kind: str | None = None
+    reference: str | None = None
+    share: float = 0.3
+    l2: list[float] = field(default_factory=lambda: [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0])
+    holdout: float = 0.1
+    seed: int = 0
 
 
 @dataclass
@@ -317,6 +342,7 @@ class Config:
     force: bool
     keep_memory: bool
     given: list[str]
+    head: HeadConfig
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Catalog of the datasets: folders, classes, numbers of images and licences, against which the files are checked.
 
-A `Catalog` describes one family of datasets: the real ImageNet family (`real()`), or the built-in mini
-(`rib.data.mini`). Nothing outside the catalog knows that ImageNet has 1000 classes. This module does not import torch,
-so that a command whose run is finished can return it without the seconds that importing torch takes.
+A `Catalog` describes one family of datasets: the real ImageNet family (`real()`), the built-in mini (`rib.data.mini`),
+or a suite of the user's own (`rib.data.suites`). Nothing outside the catalog knows that ImageNet has 1000 classes. This
+module does not import torch, so that a command whose run is finished can return it without the seconds that importing
+torch takes.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rib.errors import RibError, nearest
 
-Rule = Literal["wnid", "number", "objectnet", "corruption"]
+if TYPE_CHECKING:
+    from rib.data.suites.domain import Domain
 
-Kind = Literal["mini", "user"]
-"""Kind of data: the toy data that rib draws itself, or the user's."""
+Rule = Literal["wnid", "number", "objectnet", "corruption", "domain"]
+
+Kind = str
+"""Kind of data: ``mini`` (the toy data that rib draws itself), ``user`` (ImageNet's), or the name of a user's suite."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class DatasetSpec:
         title: Name in tables and figures, such as ``ImageNet-R``.
         folders: Possible folders under the data root, the canonical one first.
         rule: Meaning of a class folder's name: a WordNet id (``wnid``), the class's number (``number``, ImageNet-V2),
-            a name in ObjectNet's mapping files (``objectnet``), or a WordNet id below corruption/severity
-            (``corruption``).
+            a name in ObjectNet's mapping files (``objectnet``), a WordNet id below corruption/severity
+            (``corruption``), or as ``domain`` says.
         groups: ``groups[j]`` are the output ids of class ``j``, in the order of labels.
         num_images: Images of a complete copy; None where releases differ.
         between: Fewest and most images of a complete copy, where releases differ.
@@ -49,6 +53,7 @@ class DatasetSpec:
         precropped: True if images are stored at 224 px, already cropped (ImageNet-C).
         cells: ``corruption/severity`` sub-folders (ImageNet-C), else empty.
         synset_files: Files that list each image's WordNet id, for a copy without class folders.
+        domain: Where the images of a user's suite are and how to read their classes; None for ImageNet and mini.
     """
 
     name: str
@@ -70,23 +75,28 @@ class DatasetSpec:
     precropped: bool = False
     cells: tuple[str, ...] = ()
     synset_files: tuple[str, ...] = ()
+    domain: Domain | None = None
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The datasets of one benchmark (real ImageNet or mini), and the classes that the models' K outputs stand for.
+    """The datasets of one benchmark (ImageNet, mini, or a user's suite), and the classes that the K outputs stand for.
 
     Indexing by a dataset's name returns its `DatasetSpec`, or raises a `RibError` with the nearest known name.
 
     Attributes:
-        kind: ``mini`` or ``user``, as in metrics.json and in the run store's first folder.
-        wnids: WordNet id of each of a model's K outputs, in order.
+        kind: ``mini``, ``user`` or the suite's name, as in metrics.json and in the run store's first folder.
+        outputs: Name of the class of each of a model's K outputs, in order; WordNet ids for ImageNet's classes.
         specs: The datasets by name, in the order of tables.
+        title: Name of a user's suite in titles; empty for ImageNet and mini.
+        in_distribution: Dataset whose accuracy tables show beside the targets' mean, if a suite has one.
     """
 
     kind: Kind
-    wnids: tuple[str, ...]
+    outputs: tuple[str, ...]
     specs: Mapping[str, DatasetSpec] = field(repr=False)
+    title: str = ""
+    in_distribution: str | None = "imagenet_val"
 
     def __getitem__(self, name: str) -> DatasetSpec:
         if name not in self.specs:

@@ -149,7 +149,7 @@ def _foreign_class_fault(spec: DatasetSpec, folder: Path, listing: Listing, know
     """
     if spec.rule != "wnid":
         return None
-    foreign = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().wnids))
+    foreign = sorted((_names(spec, listing).keys() - known.keys()) & set(catalog.real().outputs))
     if not foreign:
         return None
     return (

@@ -1,41 +1,65 @@
-"""Find the catalog and the root folder of a config's data: the user's datasets or the built-in mini."""
+"""Find the catalog and the root folder of a config's data: ImageNet's datasets, the built-in mini, or a user's suite.
+
+What was computed on a suite is read without its file: metrics.json records titles and classes, and `register_recorded`
+makes them known to `catalog_of` and `title_of` for the rest of the process.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rib.data import catalog as catalogs
 from rib.data import mini
 from rib.data.catalog import Catalog, Kind
 from rib.errors import RibError
 
+if TYPE_CHECKING:
+    from rib.schemas.metrics import SuiteInfo
+
+_suites: dict[str, Catalog] = {}
+"""Catalogs of the suites that this process has loaded or read about, by name."""
+
 TOY = "toy data (mini)"
 """Name of the built-in data in titles of tables, figures and dashboards."""
 
 
 def find_data(config: Any) -> tuple[Catalog, Path]:
-    """Return the catalog and root folder of the user's datasets, or of mini, which is drawn on first use.
+    """Return the catalog and root folder of a suite, of ImageNet's datasets, or of mini, which is drawn on first use.
 
     Args:
-        config: Any command's config with ``data.root`` and ``paths.cache``.
+        config: Any command's config with ``data``, ``head`` and ``paths.cache``.
 
     Returns:
         The catalog, and the folder that holds its datasets.
 
     Raises:
-        RibError: If ``data.root`` is not a folder.
+        RibError: If ``data.root`` is not a folder, or the file of a suite is invalid.
     """
+    if config.data.suite is not None:
+        from rib.data.suites.suite_file import load_suite
+
+        suite = load_suite(config.data.suite)
+        head = getattr(config, "head", None)  # rib.data looks at images without a model
+        catalog = suite.catalog(head and head.kind)
+        register(catalog)
+        return catalog, suite.root if config.data.root is None else _folder(config.data.root)
     if config.data.root is None:
         return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
-    root = Path(config.data.root).expanduser()
-    if not root.is_dir():
-        raise RibError(
-            f"data.root: there is no folder {root}; expected one that holds imagenet-r, imagenet/val, ...; for the toy "
-            "data that rib draws itself give data.root=mini"
-        )
-    return catalogs.real(), root
+    return catalogs.real(), _folder(
+        config.data.root,
+        "expected one that holds imagenet-r, imagenet/val, ...; for the toy data that rib draws itself give "
+        "data.root=mini",
+    )
+
+
+def _folder(root: str, expected: str = "expected the folder that holds the suite's domains") -> Path:
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise RibError(f"data.root: there is no folder {folder}; {expected}")
+    return folder
 
 
 def cache_dir(configured: str | None) -> Path:
@@ -46,18 +70,64 @@ def cache_dir(configured: str | None) -> Path:
     return base / "rib"
 
 
-def kind_of(root: str | None) -> Kind:
-    """Return the kind of data of a ``data.root``: ``mini`` if it is None, else ``user``."""
+def kind_of(root: str | None, suite: str | None = None) -> Kind:
+    """Return the kind of data of a ``data.root`` and a suite file: ``mini``, ``user``, or the suite's name.
+
+    Args:
+        root: ``data.root``.
+        suite: ``data.suite``, the file of a user's suite.
+
+    Raises:
+        RibError: If the suite's file is invalid.
+    """
+    if suite is not None:
+        from rib.data.suites.suite_file import load_suite
+
+        return load_suite(suite).name
     return "mini" if root is None else "user"
 
 
 def catalog_of(kind: str) -> Catalog:
-    """Return the catalog of a kind of data, as recorded in metrics.json: ``mini``, or ``user`` (real ImageNet)."""
-    return mini.catalog() if kind == "mini" else catalogs.real()
+    """Return the catalog of a kind of data, as recorded in metrics.json: ``mini``, ``user`` or the name of a suite.
+
+    Raises:
+        RibError: If it is a suite that this process has neither loaded nor read about.
+    """
+    if kind in ("mini", "user"):
+        return mini.catalog() if kind == "mini" else catalogs.real()
+    if kind not in _suites:
+        raise RibError(f"suite: expected the file of the suite {kind}, got none; give suite={kind}.yaml")
+    return _suites[kind]
+
+
+def register(catalog: Catalog) -> None:
+    """Make the catalog of a suite known to `catalog_of` and `title_of`; it replaces what was known under its name."""
+    _suites[catalog.kind] = catalog
+
+
+def register_recorded(kind: str, recorded: SuiteInfo) -> None:
+    """Make a suite known from what metrics.json records of it; of a suite that is known, only add its datasets.
+
+    Args:
+        kind: The suite's name.
+        recorded: ``data.suite`` of metrics.json.
+    """
+    from rib.data.suites.recorded import recorded_catalog
+
+    found = recorded_catalog(kind, recorded)
+    known = _suites.get(kind)
+    _suites[kind] = found if known is None else replace(known, specs={**found.specs, **known.specs})
+
+
+def recipe_of(kind: str) -> Literal["mini", "user"]:
+    """Return whose default settings a kind of data has: ``mini`` for the toy data, else ``user`` (real data's)."""
+    return "mini" if kind == "mini" else "user"
 
 
 def describe_kind(kind: str) -> str:
-    """Return a kind of data in words: ``toy data (mini)`` or ``user data``."""
+    """Return a kind of data in words: ``toy data (mini)``, ``user data`` (ImageNet's), or the title of a suite."""
+    if kind in _suites:
+        return _suites[kind].title or kind
     return TOY if kind == "mini" else "user data"
 
 
@@ -76,5 +146,5 @@ def suffix_of(kind: str) -> str:
 
 def title_of(dataset: str, kind: str = "user") -> str:
     """Return a dataset's display name, such as ``ImageNet-R``; names not in the catalog are returned unchanged."""
-    specs = catalog_of(kind).specs
+    specs = {} if kind not in ("mini", "user", *_suites) else catalog_of(kind).specs
     return specs[dataset].title if dataset in specs else dataset

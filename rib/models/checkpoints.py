@@ -40,7 +40,7 @@ class Checkpoint:
 
 def num_outputs() -> int:
     """Return K, the number of outputs of an ImageNet-1K classifier."""
-    return len(catalogs.real().wnids)
+    return len(catalogs.real().outputs)
 
 
 def timm_checkpoint(model: ModelConfig) -> Checkpoint:

@@ -132,7 +132,7 @@ def pretrain(cfg: PretrainConfig) -> Path:
 
     node = cfg.pretrain
     torch.set_num_threads(cfg.threads)
-    ids = {wnid: i for i, wnid in enumerate(catalog().wnids)}
+    ids = {wnid: i for i, wnid in enumerate(catalog().outputs)}
     pixels, targets = draw_world(node.name, list(node.looks), node.images, [ids[c.wnid] for c in CLASSES])
     torch.manual_seed(cfg.seed)
     model = build_mini()

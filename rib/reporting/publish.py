@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rib.config.schema import FiguresConfig
+from rib.data.suites.recorded import record_of
 from rib.metrics import family_of
 from rib.reporting import run_view
 from rib.reporting.captions import command_of_figures, origin
@@ -18,7 +19,7 @@ from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore, fit_of
 from rib.runtime.progress import track
 from rib.schemas.files import Fit
-from rib.schemas.metrics import BestIngredient, Cost, Measures, Metrics, UsedRun
+from rib.schemas.metrics import BestIngredient, Cost, DataInfo, Measures, Metrics, UsedRun
 
 
 def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run], store: RunStore) -> None:
@@ -91,7 +92,7 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
         "seed": spec.config.seed if spec.source is not None else None,
         "suite": spec.suite,
         "fingerprint": spec.training_key,
-        "data": {"kind": spec.catalog.kind, "digest": spec.data_digest, "found": spec.images_found},
+        "data": _data_info(spec),
         "protocol": spec.protocol,
         "trained_on": spec.trained_on,
         "accuracy": measures["accuracy"],
@@ -116,6 +117,12 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
     if spec.probe is not None:
         metrics["probe"] = _used_runs(spec, run)[0]
     return metrics
+
+
+def _data_info(spec: RunSpec) -> DataInfo:
+    info: DataInfo = {"kind": spec.catalog.kind, "digest": spec.data_digest, "found": spec.images_found}
+    # With it a store explains itself: its tables need no suite file.
+    return info if spec.catalog.kind in ("mini", "user") else {**info, "suite": record_of(spec.catalog)}
 
 
 def _cost(spec: RunSpec, fitted: Fit, num_points: int) -> Cost:

@@ -148,7 +148,7 @@ def _source(spec: RunSpec) -> dict[str, Any]:
     config, source = spec.config, spec.source
     if source is None:
         return {}
-    groups = errata.loss_groups(config, source.spec, len(spec.catalog.wnids))
+    groups = errata.loss_groups(config, source.spec, len(spec.catalog.outputs))
     return {
         **_images("source", source),
         "held_out.images": spec.held_out and spec.held_out.digest,

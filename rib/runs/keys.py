@@ -30,6 +30,8 @@ RESOLVED: Mapping[str, str] = {
     "model.": "start, library, architecture, and transform.* (also in each score key): the files by content",
     "dataset.": "source.images: every image that trains, by content",
     "data.root": "source.images and the images of each score key, by content",
+    "data.suite": "source.images and the images of each score key, by content, and their classes",
+    "head.": "start: the images that the probe is trained on by content, and how; or the sentences of a zero-shot head",
     "data.identity": "source.images, and the images of each score key: how these digests were made is part of them",
     "data.images_per_class": "source.images",
     "data.shuffled_labels": "source.images",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from rib.data.worlds import register_recorded
 from rib.errors import DamagedError, OtherVersionError, RibError
 from rib.runtime.files import write_atomically
 from rib.schemas import TYPES, kind_of
@@ -77,8 +78,11 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def read_metrics(file: Path) -> Metrics:
-    """Read and validate a metrics file; raises the same errors as `read`."""
-    return cast("Metrics", read(file))
+    """Read and validate a metrics file, and make its suite's titles and classes known; raises the errors of `read`."""
+    metrics = cast("Metrics", read(file))
+    if (suite := metrics["data"].get("suite")) is not None:
+        register_recorded(metrics["data"]["kind"], suite)
+    return metrics
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:

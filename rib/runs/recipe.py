@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rib.config.schema import Config
 from rib.data.catalog import Catalog
+from rib.data.worlds import recipe_of
 from rib.errors import RibError
 from rib.runs import method_stack
 from rib.runtime.processes import has_gpu
@@ -68,13 +69,13 @@ def resolve_recipe(config: Config, catalog: Catalog, num_images: int) -> Recipe:
     Raises:
         RibError: If a number is negative or not finite, or both epochs and steps are given.
     """
-    default = config.recipe[catalog.kind]
+    default = config.recipe[recipe_of(catalog.kind)]
     epochs = default.epochs if config.epochs is None else config.epochs
     # A method may have a learning rate of its own (a visual prompt's is 40), as one number or by kind of data. The
     # user's optimizer.lr takes precedence.
     nodes = [node for node in config.method.values() if node and node.get("lr") is not None]
     method_rates = [node["lr"] for node in nodes if "lr" in method_stack.read_by_rib(node)]
-    of_kind = (rate.get(catalog.kind) if isinstance(rate, Mapping) else rate for rate in method_rates)
+    of_kind = (rate.get(recipe_of(catalog.kind)) if isinstance(rate, Mapping) else rate for rate in method_rates)
     rates = (config.optimizer.get("lr"), *of_kind)
     lr = next((rate for rate in rates if rate is not None), default.lr)
     for name, value in (("epochs", epochs), ("optimizer.lr", lr)):

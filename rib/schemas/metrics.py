@@ -106,18 +106,50 @@ class CurvePoint(Measures):
     label: str
 
 
+class DomainInfo(TypedDict):
+    """One domain of a user's suite.
+
+    Attributes:
+        title: Name in tables and figures.
+        derived_from: Domain from whose images these were made, or null.
+    """
+
+    title: str
+    derived_from: str | None
+
+
+class SuiteInfo(TypedDict):
+    """A user's suite as its file described it when the run was made.
+
+    Attributes:
+        title: Name in titles of tables and figures.
+        classes: Names of the classes, in label order.
+        domains: Its domains, by name.
+        in_distribution: Domain whose accuracy is shown beside the targets' mean, or null.
+        outputs: Ids of ImageNet-1K's outputs that count as each class, in label order; only with head=subset.
+    """
+
+    title: str
+    classes: list[str]
+    domains: dict[str, DomainInfo]
+    in_distribution: str | None
+    outputs: NotRequired[list[list[int]]]
+
+
 class DataInfo(TypedDict):
     """Data that a run was trained and scored on.
 
     Attributes:
-        kind: "mini" for the built-in data, "user" for data.root.
+        kind: "mini" for the built-in data, "user" for ImageNet's datasets, or the name of the user's suite.
         digest: Digest of all datasets scored.
-        found: Number of images on disk by dataset, for datasets whose releases differ in it.
+        found: Number of images on disk by dataset, for datasets whose number of images is not fixed.
+        suite: The user's suite; absent for mini and ImageNet.
     """
 
     kind: str
     digest: str
     found: NotRequired[dict[str, int]]
+    suite: NotRequired[SuiteInfo]
 
 
 class Protocol(TypedDict):
@@ -141,6 +173,8 @@ class Protocol(TypedDict):
         targets: The suite's targets.
         reported: Datasets that are scored but not part of RI.
         holdout: Fraction of the source kept from training.
+        head: Head of a model whose outputs are not the suite's classes: "zero_shot", "subset", "reference:DATASET" (a
+            probe on that dataset) or "probe:SOURCE" (on a part of the source); absent for a model with its own outputs.
         switches: Departures from the benchmark: errata, permissions, incomplete datasets.
     """
 
@@ -161,6 +195,7 @@ class Protocol(TypedDict):
     targets: NotRequired[list[str]]
     reported: NotRequired[list[str]]
     holdout: float | None
+    head: NotRequired[str]
     switches: dict[str, Any]
 
 

@@ -79,7 +79,7 @@ class LoadedRun:
         if merging is not None and merging.combine:
             return cls(spec, run, datasets, data, merging.models(), combine=merging.combine)
         start = replace(spec.start, weights=run.weights_file)
-        own = [build(start, len(spec.catalog.wnids)).to(fabric.device)]
+        own = [build(start, len(spec.catalog.outputs)).to(fabric.device)]
         if merging is None:
             return cls(spec, run, datasets, data, own)
         return cls(spec, run, datasets, data, own, merging.curve(), model_for=merging.model_for)

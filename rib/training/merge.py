@@ -118,10 +118,10 @@ class Merging:
     @cached_property
     def _model(self) -> Classifier:
         start = replace(self.spec.start, weights=self._pretrained.weights_file)
-        return build(start, len(self.spec.catalog.wnids))
+        return build(start, len(self.spec.catalog.outputs))
 
     def _build(self, weights: StateDict) -> Classifier:
-        model = build(replace(self.spec.start, weights=self._pretrained.weights_file), len(self.spec.catalog.wnids))
+        model = build(replace(self.spec.start, weights=self._pretrained.weights_file), len(self.spec.catalog.outputs))
         model.load_stored(dict(weights))
         return model.to(self.fabric.device)
 

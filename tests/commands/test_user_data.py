@@ -25,7 +25,7 @@ def root(tmp_path, monkeypatch):
     """Three classes of two images each, of four datasets that are complete with them."""
     specs = [few(name) for name in ("imagenet_a", "imagenet_r", "objectnet", "imagenet_train")]
     monkeypatch.setattr(
-        "rib.data.catalog.real", lambda: Catalog("user", real().wnids, {dataset.name: dataset for dataset in specs})
+        "rib.data.catalog.real", lambda: Catalog("user", real().outputs, {dataset.name: dataset for dataset in specs})
     )
     for dataset in specs:
         fill(tmp_path / "data" / dataset.folders[0], dataset.classes)

@@ -238,7 +238,7 @@ def test_mini_is_told_by_the_pixels_that_the_package_names(cache):
 def key(ask_for, tmp_path, monkeypatch):
     """The training and score keys of a command on a user's root."""
     specs = [few(name) for name in ("imagenet_a", "imagenet_r")]
-    monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().wnids, {s.name: s for s in specs}))
+    monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().outputs, {s.name: s for s in specs}))
     for spec in specs:
         fill(tmp_path / "data" / spec.folders[0], spec.classes)
     suite = ("suite.targets=[imagenet_a,imagenet_r]", "suite.reported=[]")

@@ -271,4 +271,4 @@ def test_vals_images_sorted_into_the_wrong_folders_are_found_out(tmp_path):
 
 
 def test_the_first_of_val_are_the_outputs_that_every_list_gives_them():
-    assert [real().wnids.index(wnid) for wnid in FIRST_OF_VAL] == [65, 970, 230, 809, 516, 57, 334, 415]
+    assert [real().outputs.index(wnid) for wnid in FIRST_OF_VAL] == [65, 970, 230, 809, 516, 57, 334, 415]

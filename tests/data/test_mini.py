@@ -102,7 +102,7 @@ def test_size_of_the_benchmark():
 
 
 def test_classes_are_real_ones():
-    wnids = catalog().wnids
+    wnids = catalog().outputs
     assert len(wnids) == 1000
     assert [c.wnid for c in CLASSES] == sorted(BY_WNID)
     lists = files("timm.data").joinpath("_info")

@@ -64,7 +64,7 @@ def test_every_model_config_builds_on_the_meta_device(name, timm_weights):
     with torch.device("meta"):
         backbone = build_backbone(start)
         outputs = backbone(torch.zeros(2, 3, start.transform.size, start.transform.size))
-    assert outputs.shape == (2, len(catalog.real().wnids))
+    assert outputs.shape == (2, len(catalog.real().outputs))
 
 
 @pytest.mark.parametrize("name", [n for n in options("model") if not n.startswith("mini_")])
@@ -313,4 +313,4 @@ def test_mini_names_what_ships():
     assert [n for n in options("model") if n.startswith("mini_")] == sorted(
         f"mini_{size}" for size in ("tiny", "small", "medium", "large")
     )
-    assert len(mini.catalog().wnids) == 1000
+    assert len(mini.catalog().outputs) == 1000

@@ -292,7 +292,7 @@ def test_a_changed_suite_is_measured_for_itself(ask_for):
 
 def real_data(monkeypatch, tmp_path) -> tuple[str, ...]:
     specs = {name: few(name) for name in ("imagenet_a", "imagenet_r")}
-    monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().wnids, specs))
+    monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().outputs, specs))
     for spec in specs.values():
         fill(tmp_path / "data" / spec.folders[0], spec.classes)
     (tmp_path / "weights.pth").write_bytes(b"told by its digest")

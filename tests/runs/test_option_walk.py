@@ -302,7 +302,7 @@ def places(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture
 def spec(ask_for, places, monkeypatch):
     specs = {name: few(name) for name in ("imagenet_a", "imagenet_r", "objectnet")}
-    monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().wnids, specs))
+    monkeypatch.setattr("rib.data.catalog.real", lambda: Catalog("user", real().outputs, specs))
     monkeypatch.syspath_prepend(str(places[""]))
 
     def make(*overrides: str) -> RunSpec:

@@ -60,7 +60,7 @@ def drawing(image: Image.Image) -> Image.Image:
 def build(photos: Path, root: Path, only: Collection[str] | None = None) -> Path:
     """The eight sets, or some of them, under ``root``; returns it."""
     specs = catalog.real().specs
-    output = {wnid: i for i, wnid in enumerate(catalog.real().wnids)}
+    output = {wnid: i for i, wnid in enumerate(catalog.real().outputs)}
     names = {"imagenet_a": "0.000116_digital clock _ digital clock_0.86.jpg", "imagenet_r": "art_0.jpg"}
     looks: dict[str, Picture] = {
         "imagenet_val": lambda image: image,  # the file itself

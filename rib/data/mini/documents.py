@@ -12,7 +12,7 @@ def documents() -> dict[str, object]:
     synset = {c.wnid: c.synset for c in CLASSES}
     mappings = "objectnet-1.0/mappings"
     labels = {f.name: f.label for f in FOLDERS} | {name: label for name, (label, _) in STRANGERS.items()}
-    wnids = catalog().wnids
+    wnids = catalog().outputs
     readme = "Drawn by rib in the layout of the real set: {}. Apache-2.0.\n"
     return {
         "imagenet-a/README.txt": readme.format("https://github.com/hendrycks/natural-adv-examples"),

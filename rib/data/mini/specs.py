@@ -47,7 +47,7 @@ def catalog() -> Catalog:
         ),
         _spec("imagenet_train", "mini train", "imagenet/train", wnid, all_),
     )  # fmt: skip
-    return Catalog(kind="mini", wnids=output_wnids(), specs={spec.name: spec for spec in specs})
+    return Catalog(kind="mini", outputs=output_wnids(), specs={spec.name: spec for spec in specs})
 
 
 def _spec(

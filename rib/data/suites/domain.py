@@ -1,0 +1,30 @@
+"""Description of one domain of a user's suite: where its images are, and how their classes are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Form = Literal["folder", "glob", "manifest", "shards", "python"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where the images of a domain are, and how their classes are read.
+
+    Attributes:
+        form: ``folder`` (of class folders), ``glob`` (pattern of image files), ``manifest`` (table of paths and
+            labels), ``shards`` (tar files of key.jpg and key.cls) or ``python`` (a function of the user's).
+        place: The folder, pattern or file relative to the suite's root, or ``module:function``.
+        class_from: For a glob, the rule that reads the class from a path: ``parent``, ``stem``, or a regular
+            expression with a group ``class``.
+        select: For a manifest, the value of its column ``domain`` that belongs to this domain; None: all rows.
+        class_names: Name of the suite's class for each name that this domain uses instead.
+    """
+
+    form: Form
+    place: str
+    class_from: str = "parent"
+    select: str | None = None
+    class_names: Mapping[str, str] = field(default_factory=dict, hash=False)
