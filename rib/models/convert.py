@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from rib.errors import RibError
-from rib.models.checkpoints import num_outputs
 from rib.models.foreign_formats import FORMATS
 from rib.models.misfit import COUNTER, differences, misfit_error
 from rib.models.renaming import rename
@@ -208,7 +207,7 @@ def _convert_with_timm(start: Start, state: State) -> State | None:
 
         vars(model)["load_state_dict"] = record
         with torch.device("cpu"):
-            load(model, {**pretrained_cfg, "state_dict": dict(state), "num_classes": num_outputs()}, **options)
+            load(model, {**pretrained_cfg, "state_dict": dict(state), "num_classes": start.outputs}, **options)
 
     # All of timm's families load their weights through this one function, which would otherwise download them.
     module.load_pretrained = load_from_state
