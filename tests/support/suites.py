@@ -80,8 +80,8 @@ def suite_document(domains: Sequence[str] = DOMAINS, classes: Sequence[str] = CL
 def photo(label: int, domain: int, number: int, size: int = 56, seed: int = 0) -> Image.Image:
     """Return one image of a class in a domain's look; another one for each number."""
     rng = np.random.default_rng([seed, label, domain, number])
-    blobs = np.random.default_rng([7, label]).uniform(30, 225, (5, 5, 3))
-    shift = np.random.default_rng([9, domain]).normal(0, 45, blobs.shape) if domain else 0.0
+    blobs = np.random.default_rng([7, label]).uniform(85, 170, (5, 5, 3))
+    shift = np.random.default_rng([9, domain]).normal(0, 30, blobs.shape) if domain else 0.0
     moved = np.clip(blobs + shift + rng.normal(0, 40, blobs.shape), 0, 255).astype(np.uint8)
     grown = Image.fromarray(moved).resize((size + 8, size + 8), Image.Resampling.BICUBIC)
     left, top = rng.integers(0, 8, 2).tolist()
