@@ -24,7 +24,7 @@ from rib.scoring.report import Score
 from rib.scoring.shared_pass import predict
 from rib.scoring.untouched import device_of
 
-SECTIONS = ("data", "evaluation", "suite", "paths")
+SECTIONS = ("data", "evaluation", "suite", "head", "paths")
 """Config sections that override strings may set; nothing is trained."""
 
 
