@@ -47,7 +47,7 @@ class SuiteWords:
 
     @classmethod
     def _without_file(cls, config: Config, file: Path) -> SuiteWords:
-        """Return the words for a config whose suite's file is gone; its name, and roles other than the file's, remain."""
+        """Return the words for a config whose suite's file is gone: its name, and roles other than the file's."""
         name = config.suite.name.rstrip("*")
         words: list[tuple[str, object]] = [("suite", f"{name}.yaml"), ("dataset", config.dataset.name)]
         if config.suite.name != name:
