@@ -200,7 +200,9 @@ def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Con
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
     """Yield label, values of the axes and config of every cell: all combinations of the values in a grid's lists."""
-    sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
+    # The reference of a probe is no source, but one that is asked for by name is refused in words.
+    of_suite = [name for name in base.suite.sources if name != base.head.reference]
+    sources = grid["sources"] if grid["sources"] is not None else of_suite
     axes = _axes(grid["axes"] or {}, base)
     for name, entries in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
         if not isinstance(entries, list) or not entries:
