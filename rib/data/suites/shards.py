@@ -125,7 +125,7 @@ def _pairs_of(file: Path, title: str, with_images: bool) -> Iterator[tuple[str, 
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise an error if there is no block of zeros at the end, without which tarfile takes a cut file for a whole one."""
+    """Raise an error if there is no block of zeros at the end, without which a cut file looks whole."""
     stream = archive.fileobj
     assert stream is not None  # it was opened by name
     stream.seek(archive.offset)
