@@ -14,7 +14,7 @@ import rib.config
 from rib.data import mini
 from rib.data.catalog import DatasetSpec, nearest_dataset, with_label_rule
 from rib.data.folders import find_folder
-from rib.data.worlds import cache_dir, catalog_of
+from rib.data.worlds import cache_dir, catalog_of, find_data
 from rib.errors import RibError
 from rib.models.class_words import class_words
 from rib.runs.measure import read_paths
@@ -105,6 +105,9 @@ def _folder(run: Run, metrics: Metrics, spec: DatasetSpec) -> Path | None:
     """Return the folder of a dataset's images, or None if it is not on this machine."""
     try:
         config = rib.config.load_config(run.folder / "config.yaml")
+        if config.data.suite is not None:
+            catalog, root = find_data(config)
+            return find_folder(catalog[spec.name], root).absolute()
         if metrics["data"]["kind"] == "mini":
             # The run may come from another machine, on which its cache was.
             own = config.paths.cache if config.paths.cache and Path(config.paths.cache).is_dir() else None
