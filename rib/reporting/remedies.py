@@ -16,7 +16,7 @@ from typing import Any
 from rib.config.schema import Config
 from rib.errors import RibError
 from rib.reporting.alignment import align, needs_only_scoring, row_and_source
-from rib.reporting.comparability import Group, explain_group, row_key
+from rib.reporting.comparability import Group, explain_group, reference_of, row_key
 from rib.runs.command import command_for, config_of, scoring_command_for
 from rib.runs.metrics_file import numerics_of
 from rib.runs.run import Result, Run
@@ -43,7 +43,7 @@ class Remedy:
 
     Attributes:
         reason: One sentence.
-        advice: Continuation of the sentence; it ends in a colon if commands follow.
+        advice: Continuation of the sentence; it ends in a colon if commands follow. Empty where nothing is to be done.
         commands: Shell commands, one for each run that has no counterpart in the first table.
     """
 
@@ -54,7 +54,10 @@ class Remedy:
     @property
     def lines(self) -> list[str]:
         """The message, a line for the reason and one for each of the first commands."""
-        lines = [f"{self.reason}; {self.advice}", *(f"  {command}" for command in self.commands[:SHOWN])]
+        lines = [
+            "; ".join(filter(None, (self.reason, self.advice))),
+            *(f"  {command}" for command in self.commands[:SHOWN]),
+        ]
         left = len(self.commands) - SHOWN
         return [*lines, f"  and {left} more in remedies.sh"] if left > 0 else lines
 
@@ -71,7 +74,12 @@ def remedies(groups: Sequence[Group]) -> list[Remedy]:
         reason = explain_group(groups, number).partition(". To remake")[0]
         if reason:
             reason = f"summary_{number + 1}: {reason}" if number else reason
-            found.append(Remedy(reason, *_advice(groups[0], group, [r for g in groups[:number] for r in g.results])))
+            reference = reference_of(groups, number)
+            if reference == number != 0:
+                found.append(Remedy(reason, "", ()))
+                continue
+            earlier = [r for g in groups[reference:number] for r in g.results]
+            found.append(Remedy(reason, *_advice(groups[reference], group, earlier)))
     return found
 
 

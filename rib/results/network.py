@@ -58,7 +58,7 @@ def load_network(run: Run, metrics: Metrics) -> Network:
     known = replace(config.model, weights=str(run.weights_file), activation=_activation(config.model))
     start = find_start(known)
     with torch.random.fork_rng(devices=[]):  # a network begins with random weights, which these replace
-        classifier = build(start, len(catalog_of(metrics["data"]["kind"]).wnids))
+        classifier = build(start, len(catalog_of(metrics["data"]["kind"]).outputs))
     network = classifier.backbone
     if classifier.prompt is not None:
         network = nn.Sequential(classifier.prompt, network)

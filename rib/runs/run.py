@@ -184,8 +184,8 @@ class Run:
     def read_json(self, name: Literal["env.json"]) -> Environment | None: ...
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file in the run's folder, or None if there is none."""
-        file = self.folder / name
-        return _read_json(file) if file.is_file() else None
+        file, read = self.folder / name, read_metrics if name == "metrics.json" else _read_json
+        return read(file) if file.is_file() else None
 
 
 def made_from(metrics: Metrics) -> list[UsedRun]:

@@ -80,7 +80,7 @@ class Controls(Study):
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot mRI of the controls and of plain fine-tuning, with a cross where the outcome is not as expected.
 
-        Accuracy on the source and on ImageNet val stands beside it.
+        Accuracy on the source and in distribution stands beside it.
         """
         beside, figure = accuracies(table), SizedFigure(6.4, self.width)
         ratios = [1.7, *(1.0 for _ in beside)]

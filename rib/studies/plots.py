@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from rib.data.worlds import title_of
-from rib.metrics import IN_DISTRIBUTION
+from rib.data.worlds import in_distribution_of, title_of
 from rib.reporting.folded_text import text_width
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, tidy
 from rib.reporting.style import style
+from rib.studies.rows import kind_in
 
 
 def draw_curve(
@@ -47,8 +47,9 @@ def draw_curve(
 
 
 def val_of(table: pd.DataFrame) -> str:
-    """Return the name of ImageNet val in a table's data, ``mini val`` for toy data."""
-    return title_of(IN_DISTRIBUTION, "user" if "kind" not in table else str(table["kind"].iloc[0]))
+    """Return the title of the in-distribution dataset of a table's data, ``ImageNet val``; empty if there is none."""
+    name, kind = in_distribution_of(kind_in(table)), kind_in(table)
+    return "" if name is None else title_of(name, kind)
 
 
 def accuracies(table: pd.DataFrame) -> dict[str, str]:
@@ -58,7 +59,7 @@ def accuracies(table: pd.DataFrame) -> dict[str, str]:
 
 
 def curves_figure(table: pd.DataFrame, x: str, width: float | None) -> tuple[SizedFigure, list[Axes]]:
-    """Plot mRI against a column, a line per curve, and below it accuracy on the source and on ImageNet val.
+    """Plot mRI against a column, a line per curve, and below it accuracy on the source and in distribution.
 
     Args:
         table: Columns ``curve``, those of `rib.studies.rows.numbers`, and ``x``.

@@ -115,7 +115,7 @@ class Tradeoff(Study):
         return f"from {ends[0]['strength']:g} to {ends[1]['strength']:g}: {', '.join(changes)}"
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI, and accuracy on ImageNet val, against accuracy on the source; a row of panels per model."""
+        """Plot mRI, and accuracy in distribution, against accuracy on the source; a row of panels per model."""
         models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table)
         figure = SizedFigure(6.6 if has_val else 4.8, self.width)
         beside = has_val and figure.inches >= 4.5
