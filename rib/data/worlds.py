@@ -162,6 +162,12 @@ def title_of(dataset: str, kind: str = "user") -> str:
     return specs[dataset].title if dataset in specs else dataset
 
 
+def place_of(dataset: str, kind: str) -> tuple[int, str]:
+    """Return what sorts datasets in figures: the order of a user's suite; ImageNet's and the toy data are by name."""
+    order = list(catalog_of(kind).specs) if is_suite(kind) and _is_known(kind) else []
+    return (order.index(dataset) if dataset in order else len(order)), dataset
+
+
 def short_title(dataset: str, kind: str) -> str:
     """Return a dataset's display name without what goes without saying in a table: ``R`` for ``ImageNet-R``."""
     prefix = catalog_of(kind).prefix if _is_known(kind) else ""

@@ -20,9 +20,10 @@ from rib.reporting.comparability import explain_groups, group_comparable
 from rib.reporting.formatting import before_after, in_distribution_heading, points, with_interval, world
 from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable
-from rib.reporting.markup import escape_latex, markdown_table
+from rib.reporting.markup import escape_latex, markdown_table, tabular
 from rib.reporting.shared_options import describe_shared, shared_options
 from rib.reporting.sorting import Order
+from rib.reporting.source_table import headings, lines, needs_lines, source_table, source_tabular
 from rib.reporting.summary import Summary, label_with_options, summarise
 from rib.reporting.table_notes import SCORING_ONLY, by_sources, notes_of
 from rib.runs.measure import interval_dict
@@ -85,7 +86,8 @@ class PaperTable:
     def title(self) -> str:
         """Title of the table: data, suite, number of runs and their sources."""
         count = plural(self.num_runs, "run")
-        return f"Robustness improvement on {self.about}: {count} on {', '.join(map(self._short, self.sources))}"
+        names = f"{len(self.sources)} sources" if needs_lines(self) else ", ".join(map(self._short, self.sources))
+        return f"Robustness improvement on {self.about}: {count} on {names}"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -142,8 +144,8 @@ class PaperTable:
 
     @property
     def _columns_of_sources(self) -> tuple[str, ...]:
-        """The sources with a column; none if there is one source alone, since RI on it is mRI."""
-        return self.sources if len(self.sources) > 1 else ()
+        """The sources with a column; none if there is one source alone, since RI on it is mRI, or too many of them."""
+        return self.sources if len(self.sources) > 1 and not needs_lines(self) else ()
 
     @property
     def _columns_of_val(self) -> tuple[str, ...]:
@@ -188,8 +190,11 @@ class PaperTable:
         """Column headings of the cost table, in the order of `cost_cells`."""
         return [*self.columns[: 2 + len(self.axes)], "on the source %", *COST, "made from"]
 
-    def rich(self) -> tuple[FittedTable, FittedTable]:
-        """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal."""
+    def rich(self) -> tuple[FittedTable, ...]:
+        """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal.
+
+        Of many sources, RI by source is a table of its own between the two.
+        """
         best = self.best
         world = describe_kind(self.kind)
         tables = (
@@ -220,7 +225,7 @@ class PaperTable:
             for i, row in enumerate(self.rows):
                 last = i + 1 == len(self.rows) or _part(self.rows[i + 1]) != _part(row)
                 table.add_row(*cells(row), style="bold" if i in best else "", end_section=last)
-        return tables
+        return (tables[0], source_table(self), tables[1]) if needs_lines(self) else tables
 
     def markdown(self) -> str:
         """Return the main table, its notes and the cost table as Markdown."""
@@ -232,22 +237,24 @@ class PaperTable:
         # Two spaces end a line in Markdown; a bare asterisk would start italics.
         notes = "\n".join(f"{line}  " for line in self.notes).replace("* differs", "\\* differs")
         cost = markdown_table(self.cost_columns, [self.cost_cells(row) for row in self.rows])
-        return f"**{self.title}**\n\n{markdown_table(self.columns, rows)}\n{notes}\n\n{cost}"
+        by_source = f"{markdown_table(headings(self), lines(self))}\n\n" if needs_lines(self) else ""
+        return f"**{self.title}**\n\n{markdown_table(self.columns, rows)}\n{notes}\n\n{by_source}{cost}"
 
     def latex(self) -> str:
         r"""Return the main table as LaTeX, to ``\input`` in a paper that uses the package booktabs."""
         best, column = self.best, self.columns.index("mRI [images]")
-        lines = [" & ".join(map(escape_latex, self.columns)) + r" \\", r"\midrule"]
+        rows = [" & ".join(map(escape_latex, self.columns)) + r" \\", r"\midrule"]
         for i, row in enumerate(self.rows):
             cells = [escape_latex(cell) for cell in self.cells(row)]
             value, mark = cells[column].removesuffix("*"), r"\textsuperscript{*}" if row.is_significant else ""
             cells[column] = (rf"\textbf{{{value}}}" if i in best else value) + mark
             if i and _part(self.rows[i - 1]) != _part(row):
-                lines.append(r"\midrule")
-            lines.append(" & ".join(cells) + r" \\")
-        layout = "ll" + "r" * (len(self.columns) - 2)
+                rows.append(r"\midrule")
+            rows.append(" & ".join(cells) + r" \\")
         notes = [r"\par\smallskip\footnotesize " + r"\\ ".join(map(escape_latex, [f"{self.title}.", *self.notes]))]
-        body = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
+        body = tabular("ll" + "r" * (len(self.columns) - 2), rows)
+        if needs_lines(self):
+            body += [r"\par\medskip", *source_tabular(self)]
         return "\n".join(["% needs booktabs", *body, *notes]) + "\n"
 
     def frame(self) -> DataFrame:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from rib.data.worlds import in_distribution_of, title_of
 from rib.reporting.captions import OVER_IMAGES, counted, methods_in_settings, span, with_seeds
 from rib.reporting.folded_text import fold
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, height_of_name, tidy
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold_below, height_of_name, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary, own_name
 from rib.reporting.table_notes import by_sources, differing_sources, full_name, untested
@@ -69,7 +69,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         for panel, label in zip(axes, ("mRI, points", *(labels[name] for name in beside)), strict=True):
             tidy(panel, "x")
             if model == models[-1]:
-                panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
+                panel.set_xlabel(fold_below(label, figure.inches), fontsize=TICK)
             panel.tick_params(axis="x", labelbottom=True)
         for panel in axes[1:]:
             panel.margins(x=0.1)

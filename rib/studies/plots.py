@@ -12,16 +12,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from rib.data.worlds import in_distribution_of, title_of
-from rib.reporting.folded_text import text_width
+from rib.reporting.folded_text import fold, text_width
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, tidy
 from rib.reporting.style import style
 from rib.studies.rows import kind_in
 
 
-def draw_curve(
-    axes: Axes, x: str, curve: pd.DataFrame, number: int, label: str, value: str = "mri", of: str = ""
-) -> None:
-    """Plot a curve with its interval over images as a band, and over seeds as bars if all points have several seeds.
+def draw_curve(axes: Axes, x: str, curve: pd.DataFrame, number: int, label: str) -> None:
+    """Plot mRI along a curve: its interval over images as a band, that over seeds as bars if all points have several.
 
     Args:
         axes: Axes to plot on.
@@ -29,21 +27,19 @@ def draw_curve(
         curve: Rows of one curve.
         number: Number of the curve, which selects its `style`.
         label: Label in the legend.
-        value: Column of the estimate.
-        of: Prefix of the interval columns ``low``, ``high``, ``seeds_low``, ``seeds_high``.
     """
     curve = curve.sort_values(x)
     look = style(number)
     line: dict[str, Any] = {**look, "ms": 4, "lw": 1.4, "label": label}
     if curve[x].duplicated().any():  # several models at one x: a line between them would mean nothing
-        ends = [curve[value] - curve[f"{of}low"], curve[f"{of}high"] - curve[value]]
-        axes.errorbar(curve[x], curve[value], ends, fmt="none", color=look["color"], alpha=0.4, elinewidth=4)
+        ends = [curve["mri"] - curve["low"], curve["high"] - curve["mri"]]
+        axes.errorbar(curve[x], curve["mri"], ends, fmt="none", color=look["color"], alpha=0.4, elinewidth=4)
         line |= {"ls": "none"}
     else:
-        axes.fill_between(curve[x], curve[f"{of}low"], curve[f"{of}high"], color=look["color"], alpha=0.2, lw=0)
-    axes.plot(curve[x], curve[value], **line)
+        axes.fill_between(curve[x], curve["low"], curve["high"], color=look["color"], alpha=0.2, lw=0)
+    axes.plot(curve[x], curve["mri"], **line)
     if (curve["num_seeds"] > 1).all():
-        axes.vlines(curve[x], curve[f"{of}seeds_low"], curve[f"{of}seeds_high"], color=look["color"], lw=0.9)
+        axes.vlines(curve[x], curve["seeds_low"], curve["seeds_high"], color=look["color"], lw=0.9)
 
 
 def val_of(table: pd.DataFrame) -> str:
@@ -54,7 +50,7 @@ def val_of(table: pd.DataFrame) -> str:
 
 def accuracies(table: pd.DataFrame) -> dict[str, str]:
     """Return the accuracies that a table has, by prefix of their columns, with the labels of their axes."""
-    known = {"source": "source,\ntop-1 %", "val": f"{val_of(table)},\ntop-1 %"}
+    known = {"source": "source,\ntop-1 %", "val": f"{fold(val_of(table), 1.0, LABEL)},\ntop-1 %"}
     return {name: label for name, label in known.items() if table[f"{name}_after"].notna().any()}
 
 

@@ -54,7 +54,12 @@ def test_shares_are_the_same_means() -> None:
 
 
 def test_targets_leave_out_the_source_and_imagenet_val() -> None:
-    assert targets_of("imagenet_r", SUITE, "imagenet_val") == ("imagenet_v2", "imagenet_cartoon", "imagenet_drawing", "imagenet_c")
+    assert targets_of("imagenet_r", SUITE, "imagenet_val") == (
+        "imagenet_v2",
+        "imagenet_cartoon",
+        "imagenet_drawing",
+        "imagenet_c",
+    )
     assert targets_of("none", SUITE, "imagenet_val") == SUITE[1:]
 
 
