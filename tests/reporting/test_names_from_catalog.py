@@ -50,7 +50,7 @@ MAY_SAY = {
 
 
 def strings_and_numbers(file: Path) -> list[str]:
-    """Return the texts, whole numbers and names in the code of a module, without docstrings; none if nothing matches."""
+    """Return the texts, whole numbers and names in the code of a module, without docstrings; none without a match."""
     text = file.read_text()
     if not NAMES.search(text):
         return []
