@@ -14,7 +14,7 @@ from rib.data.worlds import catalog_of, in_distribution_of
 from rib.errors import RibError
 from rib.metrics import mean_robustness_interval, seed_interval
 from rib.reporting.captions import OVER_IMAGES
-from rib.reporting.formatting import before_after
+from rib.reporting.formatting import before_after, in_distribution_heading
 from rib.reporting.image_changes import changes_of
 from rib.reporting.sized_figure import LABEL
 from rib.reporting.summary import select_balanced
@@ -145,7 +145,8 @@ def _on_val(row: Row, store: RunStore) -> dict[str, float]:
 
 
 def _val(row: Mapping[Any, Any]) -> str:
+    name = str(in_distribution_heading(str(row.get("kind", "user")))).removesuffix(" %")
     if is_missing(row["val_change"]):
-        return "val not scored"
+        return f"{name} not scored"
     change = f"{row['val_change']:+.2f} [{row['val_low']:+.2f}, {row['val_high']:+.2f}]"
-    return f"val {before_after(row['val_before'], row['val_after'])} %, {change}"
+    return f"{name} {before_after(row['val_before'], row['val_after'])} %, {change}"
