@@ -85,7 +85,11 @@ _RUN: Mapping[str, Alias] = {
     **dict.fromkeys(("seeds",), Alias("seed={}", "-m seed={}", note=_SWEEP)),
     **dict.fromkeys(("algorithm", "algo", "strategy_name"), Alias("+method={}")),
     **dict.fromkeys(("targets", "target"), Alias("suite.targets=[{}]")),
-    **dict.fromkeys(("benchmark_suite",), Alias("suite={}")),
+    **dict.fromkeys(("benchmark_suite", "suites", "suite_file", "yaml"), Alias("suite={}")),
+    **dict.fromkeys(("classifier", "head_kind"), Alias("head={}")),
+    **dict.fromkeys(("reference", "head_reference", "probe_on", "reference_domain"), Alias("head.reference={}")),
+    **dict.fromkeys(("domain", "source_domain"), Alias("dataset={}", "-m dataset={}", note=_SWEEP)),
+    **dict.fromkeys(("target_domains", "target_domain"), Alias("suite.targets=[{}]")),
     **dict.fromkeys(("exp", "protocol"), Alias("experiment={}")),
     **dict.fromkeys(("resume", "resume_from", "continue"), Alias("", note="an interrupted run resumes by itself")),
     **dict.fromkeys(("overwrite", "rerun", "redo"), Alias("force=true")),
@@ -97,7 +101,7 @@ _RUN: Mapping[str, Alias] = {
 
 _GRID: Mapping[str, Alias] = {
     **dict.fromkeys(("model", "net", "arch", "architecture", "backbone"), Alias("models=[{}]")),
-    **dict.fromkeys(("dataset", "datasets", "source", "src"), Alias("sources=[{}]")),
+    **dict.fromkeys(("dataset", "datasets", "source", "src", "domain", "domains"), Alias("sources=[{}]")),
     **dict.fromkeys(("method", "algorithm"), Alias("methods=[{}]")),
     **dict.fromkeys(("seed", "random_seed", "rng_seed"), Alias("seeds=[{}]")),
     **dict.fromkeys(("dry_run", "plan", "dryrun"), Alias("plan_only=true")),
@@ -114,7 +118,7 @@ _STORE: Mapping[str, Alias] = {
     **dict.fromkeys(("wandb", "tensorboard"), Alias("logger=wandb", values=_OFF)),
 }
 
-_DATA = ("root", "data_root", "data_dir", "datadir", "data_path", "folder", "dir")
+_DATA = ("root", "data_root", "data_dir", "datadir", "data_path", "dir")
 
 ALIASES: Mapping[str, Mapping[str, Alias]] = {
     "train": _RUN,
@@ -148,6 +152,9 @@ ALIASES: Mapping[str, Mapping[str, Alias]] = {
         **dict.fromkeys(("check", "verify"), Alias("action=check")),
         "sheet": Alias("action=sheet"),
         "look": Alias("action=look"),
+        "init": Alias("action=init folder={}"),
+        **dict.fromkeys(("overwrite", "replace"), Alias("force=true")),
+        **dict.fromkeys(("suite", "suites", "yaml"), Alias("data.suite={}")),
     },
     "pretrain": {
         **dict.fromkeys(("model", "name"), Alias("pretrain={}")),
@@ -208,6 +215,12 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("vp", "prompt", "visualprompt"), "visual_prompt"),
         **dict.fromkeys(("zero_shot", "zeroshot"), "pretrained"),
         **dict.fromkeys(("model_soup", "soups"), "soup"),
+    },
+    "head": {
+        **dict.fromkeys(("linear", "linear_probe", "lp", "logistic", "logistic_regression"), "probe"),
+        **dict.fromkeys(("zeroshot", "clip", "text"), "zero_shot"),
+        **dict.fromkeys(("mask", "imagenet", "outputs"), "subset"),
+        **dict.fromkeys(("none", "null", "own", "auto"), "default"),
     },
     "suite": {"all": "seven", "default": "seven", "imagenet_rib": "seven", "7": "seven"},
     "experiment": {"none": "null", "default": "null", "imagenet_rib": "paper"},

@@ -136,10 +136,12 @@ class ShownConfig:
     Attributes:
         root: Folder with the datasets; null: the one that the run used.
         workers: Processes that load images; null: chosen by rib.
+        suite: File of a user's suite; null: the one that the run used.
     """
 
     root: str | None = None
     workers: int | None = None
+    suite: str | None = None
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)
@@ -192,7 +194,7 @@ class CKAConfig(AnalyzeConfig):
     """Options of ``analysis=cka``, the similarity of two models' layers; ``conf/analysis/cka.yaml`` explains them."""
 
     analysis: str = "cka"
-    datasets: list[str] = field(default_factory=lambda: ["imagenet_val"])
+    datasets: list[str] | None = None
     images: int = 2000
     seed: int = 0
     tokens: str | None = None

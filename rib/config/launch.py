@@ -20,7 +20,9 @@ from rib.config.help_page import program_name, show_help
 from rib.config.messages import explain, with_correction
 from rib.config.slips import normalise_arguments as normalise_arguments
 from rib.config.slips import tidy
+from rib.config.unchecked import lacks_name
 from rib.errors import RibError
+from rib.runtime.command_line import rewrite_arguments
 from rib.runtime.progress import show_command
 
 T = TypeVar("T")
@@ -62,7 +64,7 @@ def launch(main: Callable[[], None], command: str) -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}
     try:
-        sys.argv[1:] = tidy(command, sys.argv[1:])
+        rewrite_arguments(tidy(command, sys.argv[1:]))
         main()
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupted fit into exit(1), and SIGTERM (SLURM's time limit) into exit().
@@ -86,7 +88,7 @@ def launch(main: Callable[[], None], command: str) -> None:
             raise
         sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
     except Exception as error:
-        if not wants_traceback and str(error).startswith("Config group override must be"):
+        if not wants_traceback and lacks_name(error):
             sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
         # By its name, since submitit, which raises it, may not be installed.
         if wants_traceback or type(error).__name__ != "UncompletedJobError":

@@ -7,6 +7,7 @@ makes them known to `catalog_of` and `title_of` for the rest of the process.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,8 @@ from rib.data.catalog import Catalog, Kind
 from rib.errors import RibError
 
 if TYPE_CHECKING:
-    from rib.schemas.metrics import SuiteInfo
+    from rib.data.suites.suite import Suite
+    from rib.schemas.metrics import DataInfo, SuiteInfo
 
 _suites: dict[str, Catalog] = {}
 """Catalogs of the suites that this process has loaded or read about, by name."""
@@ -50,8 +52,7 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
         return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
     return catalogs.real(), _folder(
         config.data.root,
-        "expected one that holds imagenet-r, imagenet/val, ...; for the toy data that rib draws itself give "
-        "data.root=mini",
+        f"expected one that holds {catalogs.HOLDS}; for the toy data that rib draws itself give data.root=mini",
     )
 
 
@@ -81,10 +82,22 @@ def kind_of(root: str | None, suite: str | None = None) -> Kind:
         RibError: If the suite's file is invalid.
     """
     if suite is not None:
-        from rib.data.suites.suite_file import load_suite
-
-        return load_suite(suite).name
+        return open_suite(suite).name
     return "mini" if root is None else "user"
+
+
+def open_suite(file: str | Path) -> Suite:
+    """Read the file of a user's suite, and make the suite known to `catalog_of` and `title_of`.
+
+    Raises:
+        RibError: If there is no such file, or it is invalid.
+    """
+    from rib.data.suites.suite_file import load_suite
+
+    suite = load_suite(file)
+    if suite.name not in _suites:
+        register(suite.catalog())
+    return suite
 
 
 def catalog_of(kind: str) -> Catalog:
@@ -119,6 +132,18 @@ def register_recorded(kind: str, recorded: SuiteInfo) -> None:
     _suites[kind] = found if known is None else replace(known, specs={**found.specs, **known.specs})
 
 
+def recorded_outputs(data: DataInfo) -> int:
+    """Return K, the number of outputs of the models of a run.
+
+    Args:
+        data: ``data`` of the run's metrics.json.
+    """
+    from rib.data.suites.recorded import recorded_catalog
+
+    suite = data.get("suite")
+    return len((catalog_of(data["kind"]) if suite is None else recorded_catalog(data["kind"], suite)).outputs)
+
+
 def recipe_of(kind: str) -> Literal["mini", "user"]:
     """Return whose default settings a kind of data has: ``mini`` for the toy data, else ``user`` (real data's)."""
     return "mini" if kind == "mini" else "user"
@@ -134,17 +159,59 @@ def describe_kind(kind: str) -> str:
 def logged_name(dataset: str, kind: str) -> str:
     """Return a dataset's name in a dashboard's keys: its own, ``imagenet_r``; on toy data its title, ``mini R``.
 
-    Keys of real results stay what they are, for the panels that were made of them.
+    A domain of a user's suite is named with its suite, ``pets photo``, as another suite may have one of the same name.
+    Keys of ImageNet's results stay what they are, for the panels that were made of them.
     """
-    return title_of(dataset, kind) if kind == "mini" else dataset
+    if kind == "mini":
+        return title_of(dataset, kind)
+    return f"{kind} {dataset}" if is_suite(kind) else dataset
+
+
+def is_suite(kind: str) -> bool:
+    """Return True if a kind of data is a suite of the user's own, neither ImageNet's datasets nor the toy data."""
+    return kind not in ("mini", "user")
 
 
 def suffix_of(kind: str) -> str:
-    """Return what to add to a heading that names no data: `` (toy data (mini))`` for mini, nothing for the user's."""
-    return f" ({TOY})" if kind == "mini" else ""
+    """Return what to add to a heading without data: `` (toy data (mini))``, a suite's title; nothing for ImageNet.
+
+    Args:
+        kind: Kind of data.
+    """
+    return "" if kind == "user" else f" ({describe_kind(kind)})"
 
 
 def title_of(dataset: str, kind: str = "user") -> str:
     """Return a dataset's display name, such as ``ImageNet-R``; names not in the catalog are returned unchanged."""
-    specs = {} if kind not in ("mini", "user", *_suites) else catalog_of(kind).specs
+    specs = catalog_of(kind).specs if _is_known(kind) else {}
     return specs[dataset].title if dataset in specs else dataset
+
+
+def place_of(dataset: str, kind: str) -> tuple[int, str]:
+    """Return what sorts datasets in figures: the order of a user's suite; ImageNet's and the toy data are by name."""
+    order = list(catalog_of(kind).specs) if is_suite(kind) and _is_known(kind) else []
+    return (order.index(dataset) if dataset in order else len(order)), dataset
+
+
+def short_title(dataset: str, kind: str) -> str:
+    """Return a dataset's display name without what goes without saying in a table: ``R`` for ``ImageNet-R``."""
+    prefix = catalog_of(kind).prefix if _is_known(kind) else ""
+    return title_of(dataset, kind).removeprefix(f"{prefix}-") if prefix else title_of(dataset, kind)
+
+
+def shortened(text: str) -> str:
+    """Return a text with the titles of datasets shortened: ``R`` for ``ImageNet-R``, ``val`` for ``ImageNet val``."""
+    return re.sub(rf"\b{catalogs.real().prefix}[- ](?=\w)", "", text)
+
+
+def in_distribution_of(kind: str) -> str | None:
+    """Return the dataset whose accuracy is shown beside RI and is never part of it; None if the suite has none.
+
+    Args:
+        kind: Kind of data, as in metrics.json.
+    """
+    return catalog_of(kind).in_distribution if _is_known(kind) else None
+
+
+def _is_known(kind: str) -> bool:
+    return not is_suite(kind) or kind in _suites

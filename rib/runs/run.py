@@ -49,6 +49,11 @@ class Run:
         """Checkpoint from which interrupted training resumes."""
         return self.folder / "last.ckpt"
 
+    @property
+    def features_file(self) -> Path:
+        """Features of the images that a probe is fitted to, until it is; a killed run goes on from there."""
+        return self.folder / "features.safetensors"
+
     def metrics_files(self) -> dict[Path, Metrics]:
         """Return all metrics files with their content: one for each suite and way of scoring, the first written first.
 
@@ -185,7 +190,8 @@ class Run:
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file in the run's folder, or None if there is none."""
         file = self.folder / name
-        return _read_json(file) if file.is_file() else None
+        read = read_metrics if name == "metrics.json" else _read_json  # the first makes a suite known, too
+        return read(file) if file.is_file() else None
 
 
 def made_from(metrics: Metrics) -> list[UsedRun]:

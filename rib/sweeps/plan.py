@@ -16,7 +16,8 @@ from typing import Any
 import rib.config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.schema import BatchNorm, Config
-from rib.data.worlds import kind_of, title_of
+from rib.data.catalog import real
+from rib.data.worlds import find_data, kind_of, recipe_of, title_of
 from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
@@ -25,6 +26,7 @@ from rib.runs.resolve import RefusedError, Resolver, resolve
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
+from rib.runtime.console import say_once
 from rib.runtime.files import digest_of
 from rib.schemas.metrics import Metrics
 
@@ -199,13 +201,13 @@ def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Con
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
     """Yield label, values of the axes and config of every cell: all combinations of the values in a grid's lists."""
-    sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
+    sources = _sources(grid["sources"], base)
     axes = _axes(grid["axes"] or {}, base)
     for name, entries in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
         if not isinstance(entries, list) or not entries:
             raise RibError(f"{name}: expected a list of at least one value, got {entries!r}")
     used: set[str] = set()
-    kind = kind_of(base.data.root)
+    kind = kind_of(base.data.root, base.data.suite)
     for model, names in itertools.product(grid["models"], grid["methods"]):
         # An entry of models may carry overrides: "timm model.name=resnet26".
         name, *more = shlex.split(model)
@@ -229,12 +231,25 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
         raise RibError(f"axes: no method in methods={grid['methods']} has the option {min(unused)}")
 
 
+def _sources(given: Any, base: Config) -> Any:
+    """Return the sources of a grid; a study names ImageNet's, in whose place a suite of the user's own has its own."""
+    if given is None:
+        return base.suite.sources
+    if base.data.suite is None or not isinstance(given, list) or not given:
+        return given
+    foreign = [name for name in given if name in real().specs and name not in find_data(base)[0].specs]
+    if len(foreign) < len(given):
+        return given
+    say_once(f"sources: {', '.join(foreign)} are no domains of {base.suite.name}; its own sources take their place")
+    return base.suite.sources
+
+
 def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
     """Return the values of each axis (varied option) for the kind of data in use, mini or user; omit axes set to null.
 
     An axis is a list of values, or a mapping that gives a list for mini and another for the user's data.
     """
-    kind = kind_of(base.data.root)
+    kind = recipe_of(kind_of(base.data.root, base.data.suite))
     axes = {}
     for name, entries in given.items():
         if isinstance(entries, Mapping) and set(entries) != {"mini", "user"}:

@@ -47,7 +47,7 @@ def run(tmp_path_factory, cache) -> Run:
 def nets(run) -> tuple[nn.Module, nn.Module]:
     """The plain networks before and after it."""
     start = find_start(compose("model=mini_tiny").model)
-    return tuple(build(replace(start, weights=w), 1000).backbone for w in (start.weights, run.weights_file))
+    return tuple(build(replace(start, weights=w)).backbone for w in (start.weights, run.weights_file))
 
 
 @pytest.fixture
@@ -77,6 +77,7 @@ class Flat(nn.Module):
         return self.last(self.drop(self.norm(images) * self.kept).flatten(1))
 
 
+@pytest.mark.slow
 def test_the_same_weights_get_the_numbers_of_their_run(run, nets, scored):
     before, after = nets
     metrics = run.metrics()
