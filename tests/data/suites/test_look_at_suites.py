@@ -55,7 +55,7 @@ def test_check_counts_each_domain_and_says_what_it_lacks(tmp_path, suite, capsys
     ]
     assert capsys.readouterr().err == ""  # the table says it
     command.check(config_of(tmp_path, suite))
-    assert capsys.readouterr().out.startswith(f"Drawn photographs: domains under {tmp_path / 'photos'}\n")
+    assert capsys.readouterr().out.startswith(f"Domains under {tmp_path / 'photos'} (Drawn photographs)\n")
 
 
 def test_check_says_what_is_wrong_and_goes_on(tmp_path, suite):
