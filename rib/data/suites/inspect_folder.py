@@ -22,7 +22,10 @@ from rib.data.suites.suite_file import clean_name
 from rib.errors import RibError
 from rib.runtime.counting import plural
 
-SPLITS = ("train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing", "crossval", "full")
+FULL = "full"
+"""Name of a folder that holds all images of a domain beside its parts train, test, ... (VLCS)."""
+
+SPLITS = ("train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing", "crossval", FULL)
 """Names of folders that hold parts of one domain."""
 
 FEW = 0.1
@@ -215,9 +218,9 @@ def _find_below_splits(found: Found, tree: FolderTree, splits: Mapping[str, Fold
 def _add_nested(found: Found, top: FolderTree) -> None:
     """Add a domain whose classes are folders, directly or below further folders (images/, train/ and test/)."""
     place, tree = top.name, top
-    while len(tree.used) == 1 and not tree.images and not tree.used[0].images:
-        tree = tree.used[0]
-        place = f"{place}/{tree.name}"
+    while not tree.images and (only := _only(tree)) and not only.images:
+        found.ignored += [f"{place}/{one.name}/ (parts of {place}/{FULL}/)" for one in tree.used if one is not only]
+        tree, place = only, f"{place}/{only.name}"
     direct = {child.name: child.images for child in tree.used if child.images}
     if sum(direct.values()) >= (1 - FEW) * tree.images_below:
         found.add(top.name, {"folder": place}, direct)
@@ -239,6 +242,14 @@ def _add_nested(found: Found, top: FolderTree) -> None:
             {"glob": f"{literal(place)}/*/**/*", "class_from": expression},
             {child.name: child.images_below for child in tree.used},
         )
+
+
+def _only(tree: FolderTree) -> FolderTree | None:
+    """Return the only folder with images in a folder, or `FULL` beside train/ and test/, whose images it has too."""
+    names = {child.name: child for child in tree.used}
+    if FULL in names and all(name.lower() in SPLITS for name in names):
+        return names[FULL]
+    return tree.used[0] if len(names) == 1 else None
 
 
 def _named_by_class(folders: Iterable[FolderTree]) -> bool:

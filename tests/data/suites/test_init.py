@@ -82,6 +82,11 @@ def each(pattern: str, *parts: tuple[str, ...]) -> list[str]:
             {name: {"glob": f"{name}/*", "class_from": "stem"} for name in ("photo", "sketch")},
             "folders DOMAIN with the class in the files' names",
         ),
+        (
+            each("{0}/full/{1}/1.jpg", ("Caltech", "LabelMe"), ("dog", "cat")),
+            {"caltech": {"folder": "Caltech/full"}, "labelme": {"folder": "LabelMe/full"}},
+            "folders DOMAIN/CLASS",
+        ),
         (each("{0}/{0}_1.jpg", ("dog", "cat")), {"data": {"folder": "."}}, "folders CLASS of one domain"),
         (
             each("{0}/{1}/1.jpg", ("train", "test"), ("dog", "cat")),
@@ -165,6 +170,13 @@ def test_a_file_that_exists_is_kept_unless_told(tmp_path):
     assert load_suite(file).name == "data"
     with pytest.raises(RibError, match=r"out: expected a file such as .*pets.yaml, got .*pets.csv"):
         init_suite(tmp_path / "data", tmp_path / "pets.csv")
+
+
+def test_a_folder_of_all_images_is_taken_in_place_of_its_parts(tmp_path):
+    put(tmp_path, *each("{0}/{1}/{2}/1.jpg", ("Caltech", "LabelMe"), ("full", "train", "test"), ("dog", "cat")))
+    found = inspect_folder(tmp_path)
+    assert places(found) == {"caltech": {"folder": "Caltech/full"}, "labelme": {"folder": "LabelMe/full"}}
+    assert "Caltech/train/ (parts of Caltech/full/)" in found.ignored
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
