@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rib.data.catalog import Catalog
     from rib.data.check import DatasetStatus
-    from rib.data.suites.inspect_folder import Found
+    from rib.data.suites.found import Found
     from rib.data.tree import ImageTree
     from rib.reporting.layout import FittedTable
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from rib.data.check import survey
+from rib.data.suites.found import Found
 from rib.data.suites.imagenet_names import imagenet_classes
 from rib.data.suites.init import init_suite, next_commands
-from rib.data.suites.inspect_folder import Found, inspect_folder
+from rib.data.suites.inspect_folder import inspect_folder
 from rib.data.suites.spellings import same_classes
 from rib.data.suites.suite_file import load_suite
 from rib.errors import RibError
