@@ -228,7 +228,7 @@ def test_what_imagenet_calls_a_synset_is_no_word_for_a_sentence(tmp_path):
     assert [one.words for one in load_suite(file).classes] == ["tench", "goldfish"]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mini", "my_mini"), ("Über 9", "ber_9"), ("---", "suite")])
+@pytest.mark.parametrize(("name", "expected"), [("mini", "my_mini"), ("Über 9", "uber_9"), ("---", "suite")])
 def test_a_suite_is_named_after_its_folder(tmp_path, name, expected):
     put(tmp_path / name, *each("{0}/{1}/1.jpg", ("photo", "sketch"), ("dog", "cat")))
     assert load_suite(init_suite(tmp_path / name)[1]).name == expected
