@@ -87,11 +87,10 @@ def test_a_documented_command_composes(command, monkeypatch, tmp_path):
 
 def write_suites(command: list[str]) -> None:
     """Write the files of the suites that a command names, with the domains that it names."""
+    roles = [word for word in command if re.match(r"dataset=|sources=|suite\.", word)]
     for word in command:
         if word.endswith((".yaml", ".yml")):
-            named = [
-                w.partition("=")[2].strip("[]").split(",") for w in command if re.match("dataset|sources|suite[.]", w)
-            ]
+            named = [role.partition("=")[2].strip("[]").split(",") for role in roles]
             domains = dict.fromkeys(["photo", "sketch", "paint", *(name for names in named for name in names)])
             file = Path(word.partition("=")[2] or word)
             file.parent.mkdir(parents=True, exist_ok=True)
