@@ -87,6 +87,7 @@ def between(one: Classifier, other: Classifier, side: int = 48, **how):
     return compare_models(one, other, batches, **{"tokens": ("mean", "mean"), "num_images": 54, **how})
 
 
+@pytest.mark.slow
 def test_a_run_against_its_start_leaves_table_figures_and_arrays(asked, run, capsys):
     file = analyze(asked(datasets=["imagenet_val", "imagenet_a"], images=100))
     assert file == run.folder / "analysis" / "cka.csv"
@@ -212,6 +213,7 @@ def test_exact_says_what_it_needs_and_refuses_beyond_the_machine(monkeypatch):
         between(small_vit(), small_vit(1), side=16, estimator="exact", num_images=3000)
 
 
+@pytest.mark.slow
 def test_epochs_are_kept_and_followed(asked, made):
     kept = {int(file.stem): StoredWeights(file) for file in (made.folder / "epochs").iterdir()}
     assert sorted(kept) == [1, 2]
@@ -263,6 +265,7 @@ def test_inversion_finds_what_a_model_cannot_tell_apart():
     assert stranger < itself - 0.2
 
 
+@pytest.mark.slow
 def test_stir_stands_beside_cka(asked):
     analyze(asked(images=40, stir=True, inversion=InversionConfig(images=12, steps=3)))
     table = pd.read_csv(Path(asked().run) / "analysis" / "stir.csv")
