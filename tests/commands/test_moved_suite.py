@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import re
+from dataclasses import replace
 
 import pytest
 
 import rib
+from rib.analysis import analyze
+from rib.config.command_schema import CKAConfig, EvaluateConfig
+from rib.config.composition import compose_command
+from rib.config.slips import tidy
 from rib.errors import RibError
+from rib.runs.run import Run
+from rib.sweeps.rescore import evaluate as score_again
 from tests.support.suites import make_photo_suite
 
 pytestmark = pytest.mark.slow
@@ -27,10 +32,11 @@ def moved(tmp_path_factory, cache):
     return run, folder
 
 
-def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"rib.{name}", *arguments], capture_output=True, text=True, timeout=120
-    )
+def evaluate(*arguments: str) -> list[Run]:
+    """Score as the command does, in this process."""
+    words = tidy("evaluate", arguments)
+    config = compose_command("evaluate", EvaluateConfig, words)
+    return score_again(replace(config, given=[word.partition("=")[0] for word in words]))
 
 
 def test_results_explain_themselves_without_the_file(moved):
@@ -44,22 +50,24 @@ def test_results_explain_themselves_without_the_file(moved):
 def test_scoring_and_analysing_ask_for_the_file_and_take_it(moved):
     run, folder = moved
     told = f"the file of the suite photos, {folder}/old/photos.yaml, is gone; give suite=FILE, where it is now"
-    file = f"suite={folder}/new/photos.yaml"
-    for name, *arguments in (("evaluate", f"runs={run.folder}"), ("analyze", f"run={run.folder}", "images=20")):
-        refused = command(name, *arguments)
-        assert refused.returncode == 1 and told in refused.stderr
-        done = command(name, *arguments, file, f"paths.runs={folder}/runs")
-        assert done.returncode == 0, done.stderr
-        assert Path(done.stdout.splitlines()[-1]).exists()
+    runs, file = f"runs={run.folder}", f"suite={folder}/new/photos.yaml"
+    with pytest.raises(RibError, match=re.escape(told)):
+        evaluate(runs)
+    (again,) = evaluate(runs, file, "suite.targets=[photo]", "trainer=cpu", f"paths.runs={folder}/runs")
+    assert again.metrics("photos*")["protocol"]["targets"] == ["photo"]
+    with pytest.raises(RibError, match=re.escape(told)):
+        analyze(compose_command("analyze", CKAConfig, [f"run={run.folder}"]))
+    about = compose_command("analyze", CKAConfig, [f"run={run.folder}", file, "images=20", "device=cpu"])
+    assert analyze(about).is_file()
 
 
 def test_the_wrong_file_is_refused(moved, toy):
     run, folder = moved
     other = make_photo_suite(folder / "other", domains=("photo", "sketch"), classes=3, per_class=1, name="others")
-    refused = command("evaluate", f"runs={run.folder}", f"suite={other}")
-    assert "expected the suite of the run, the suite photos, got the suite others" in refused.stderr
-    refused = command("analyze", f"run={toy.ewc.folder}", f"suite={other}")
-    assert "leave data.root out" in refused.stderr or "expected the suite of the run, toy data" in refused.stderr
+    with pytest.raises(RibError, match="expected the suite of the run, the suite photos, got the suite others"):
+        evaluate(f"runs={run.folder}", f"suite={other}")
+    with pytest.raises(RibError, match=r"expected the suite of the run, toy data \(mini\), got the suite others"):
+        evaluate(f"runs={toy.ewc.folder}", f"suite={other}")
 
 
 def test_any_module_is_scored_on_it(moved):
