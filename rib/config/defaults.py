@@ -6,13 +6,15 @@ from functools import cache
 from typing import Any
 
 from rib.config.check import check_config, to_plain
-from rib.config.schema import Config, RecipeConfig, flat
+from rib.config.flatten import flat
+from rib.config.schema import Config, RecipeConfig
 from rib.config.shipped import shipped_nodes
 from rib.config.unchecked import compose_node
 
 OPTIONS = (
     "optimizer",
     "data",
+    "head",
     "epochs",
     "steps",
     "batch_size",
@@ -29,14 +31,17 @@ ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
 
 NOT_OPTIONS = {
     "data.root",
+    "data.suite",
     "data.workers",
     "data.rescan",
     "data.damaged",
     "data.identity",
     "data.allow_incomplete",
     "evaluation.batch_size",
+    "head.kind",
+    "head.reference",
 }
-"""Options in `OPTIONS` that change no number, and are not listed."""
+"""Options in `OPTIONS` that are not listed: they change no number, or ``protocol.head`` names them."""
 
 
 def flat_changes(config: Config) -> dict[str, Any]:

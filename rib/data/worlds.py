@@ -18,7 +18,8 @@ from rib.data.catalog import Catalog, Kind
 from rib.errors import RibError
 
 if TYPE_CHECKING:
-    from rib.schemas.metrics import SuiteInfo
+    from rib.data.suites.suite import Suite
+    from rib.schemas.metrics import DataInfo, SuiteInfo
 
 _suites: dict[str, Catalog] = {}
 """Catalogs of the suites that this process has loaded or read about, by name."""
@@ -44,9 +45,9 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
 
         suite = load_suite(config.data.suite)
         head = getattr(config, "head", None)  # rib.data looks at images without a model
-        catalog = suite.catalog(head and head.kind)
+        catalog = suite.catalog(head and head.kind, cache_dir(config.paths.cache))
         register(catalog)
-        return catalog, suite.root if config.data.root is None else _folder(config.data.root)
+        return catalog, _folder(config.data.root or str(suite.root))
     if config.data.root is None:
         return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
     return catalogs.real(), _folder(
@@ -81,10 +82,22 @@ def kind_of(root: str | None, suite: str | None = None) -> Kind:
         RibError: If the suite's file is invalid.
     """
     if suite is not None:
-        from rib.data.suites.suite_file import load_suite
-
-        return load_suite(suite).name
+        return open_suite(suite).name
     return "mini" if root is None else "user"
+
+
+def open_suite(file: str | Path) -> Suite:
+    """Read the file of a user's suite, and make the suite known to `catalog_of` and `title_of`.
+
+    Raises:
+        RibError: If there is no such file, or it is invalid.
+    """
+    from rib.data.suites.suite_file import load_suite
+
+    suite = load_suite(file)
+    if suite.name not in _suites:
+        register(suite.catalog())
+    return suite
 
 
 def catalog_of(kind: str) -> Catalog:
@@ -117,6 +130,18 @@ def register_recorded(kind: str, recorded: SuiteInfo) -> None:
     found = recorded_catalog(kind, recorded)
     known = _suites.get(kind)
     _suites[kind] = found if known is None else replace(known, specs={**found.specs, **known.specs})
+
+
+def recorded_outputs(data: DataInfo) -> int:
+    """Return K, the number of outputs of the models of a run.
+
+    Args:
+        data: ``data`` of the run's metrics.json.
+    """
+    from rib.data.suites.recorded import recorded_catalog
+
+    suite = data.get("suite")
+    return len((catalog_of(data["kind"]) if suite is None else recorded_catalog(data["kind"], suite)).outputs)
 
 
 def recipe_of(kind: str) -> Literal["mini", "user"]:

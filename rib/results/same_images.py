@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rib.data.worlds import describe_kind, title_of
 from rib.errors import RibError
 from rib.results.finished_run import FinishedRun
+from rib.runs.recorded import suite_word
 from rib.runs.spec import PRETRAINED
 from rib.schemas.metrics import Metrics
 
@@ -26,14 +27,15 @@ def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
     """
     ours, theirs = first.metrics, second.metrics
     where = f"{first.key} and {second.key} cannot be compared"
-    if ours["data"]["kind"] != theirs["data"]["kind"]:
+    kind = ours["data"]["kind"]
+    if kind != theirs["data"]["kind"]:
         worlds = [describe_kind(m["data"]["kind"]) for m in sorted((ours, theirs), key=_is_real)]
         raise RibError(f"{where}: one was scored on {worlds[0]}, the other on {worlds[1]}")
     shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
     if not shared:
         raise RibError(
             f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
-            f"other's suite with python -m rib.evaluate runs={second.run.folder} suite={ours['suite']}"
+            f"other's suite with python -m rib.evaluate runs={second.run.folder} {suite_word(kind, ours['suite'])}"
         )
     rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
     if rules[0] != rules[1] and "objectnet" in shared:

@@ -16,7 +16,6 @@ from rib.reporting.sized_figure import LABEL, SizedFigure, tidy
 from rib.reporting.style import NEUTRAL, style
 from rib.studies.rows import n_of
 
-
 MOST_LINES = 12
 """Most sources with a line of their own colour and marker; of more of them the mean stands out."""
 
@@ -71,7 +70,7 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
 
 def _draw_mean(axes: Axes, here: pd.DataFrame) -> None:
     """Plot CKA by layer of many sources, which no colours tell apart, and its mean over them."""
-    sources = here.groupby(["source", "layer"], sort=False)["cka"].mean().unstack("layer")[here["layer"].unique()]
+    sources = here.pivot_table("cka", "source", "layer")[list(dict.fromkeys(here["layer"]))]
     for number, values in enumerate(sources.to_numpy()):
         axes.plot(range(len(values)), values, color=NEUTRAL, lw=0.6, label="a source" if number == 0 else None)
     axes.plot(range(sources.shape[1]), sources.mean(), color="black", lw=1.6, label=f"mean of {len(sources)} sources")
