@@ -202,11 +202,9 @@ def _compare_others(first: Metrics, second: Metrics) -> list[str]:
     """List the datasets, but the sources, with different images, of runs that start from a probe on their source."""
     if not (is_per_source(first) and is_per_source(second)):
         return []
-    scores = [m["scores"] for m in (first, second)]
-    names = (scores[0].keys() | scores[1].keys()) - {first["source"], second["source"]}
-    other = [
-        name for name in sorted(names) if scores[0].get(name, {}).get("images") != scores[1].get(name, {}).get("images")
-    ]
+    images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
+    names = (images[0].keys() | images[1].keys()) - {first["source"], second["source"]}
+    other = [name for name in sorted(names) if images[0].get(name) != images[1].get(name)]
     return [f"different images of {', '.join(other)}"] if other else []
 
 
