@@ -26,7 +26,7 @@ from rib.reporting.selection import Names, NoMatchError, Where, metrics_files, s
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
 from rib.results.found_runs import FoundRuns
-from rib.results.lookup import find_run, find_store
+from rib.results.lookup import find_run, find_store, suite_name
 from rib.runs.run import Result, Run
 from rib.runtime.arguments import explained
 
@@ -115,7 +115,7 @@ def load(
         RibError: If there is no such run, it is not finished, several keys begin with the digits, or it was not scored
             on the suite.
     """
-    name = _suite_name(suite)
+    name = suite_name(suite)
     if isinstance(run, FinishedRun):
         return run if name in (None, run.metrics["suite"]) else FinishedRun.open(run.run, name)
     return FinishedRun.open(find_run(run, runs), name)
@@ -155,7 +155,7 @@ def find_runs(
     Raises:
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
     """
-    store, name = find_store(runs), _suite_name(suite)
+    store, name = find_store(runs), suite_name(suite)
     # A run that was scored on several suites is found once for each that is asked for.
     results = [(run, m) for run in store.finished() for m in _views(run, name)]
     found, reason = [], ""
@@ -256,12 +256,3 @@ def score(
     if isinstance(before, str | Path | Run | FinishedRun):
         before = load(before, runs=runs).run
     return score_module(model, before, transform, source, config, device)
-
-
-def _suite_name(suite: str | Path | None) -> str | None:
-    """Return the name of a suite that is given by its name or its file."""
-    if suite is None:
-        return None
-    from rib.config.own_suite import suite_name
-
-    return suite_name(suite)

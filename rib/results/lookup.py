@@ -102,3 +102,16 @@ def _with_key(digits: str, store: RunStore) -> Run:
 def _list(runs: Sequence[Run]) -> str:
     names = [f"{run.key} ({'/'.join(run.folder.parts[-4:-1])})" for run in runs]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def suite_name(suite: str | Path | None) -> str | None:
+    """Return the name of a suite that is given by its name or its file, ``pets.yaml``; None for none.
+
+    Raises:
+        RibError: If there is no such file, or it is invalid.
+    """
+    if suite is None:
+        return None
+    from rib.config.own_suite import suite_name  # imports Hydra
+
+    return suite_name(suite)
