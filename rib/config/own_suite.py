@@ -90,15 +90,6 @@ def open_suite(argument: str) -> Suite:
     return worlds.open_suite(file)
 
 
-def suite_name(suite: str | Path) -> str:
-    """Return a suite's name as metrics.json records it: that in a file FILE.yaml, or the given name itself.
-
-    Raises:
-        RibError: If there is no such file, or it is invalid.
-    """
-    return open_suite(f"suite={suite}").name if is_file(str(suite)) else str(suite)
-
-
 def hinted_domains(arguments: Iterable[str]) -> tuple[str, ...]:
     """Return the domains of the suite that arguments name in whatever form, ``--suite pets.yaml``; never an error."""
     for argument in arguments:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from rib.config.group_names import is_file
 from rib.errors import RibError, nearest
 from rib.runs.command import command_of
 from rib.runs.run import Run
@@ -110,8 +111,8 @@ def suite_name(suite: str | Path | None) -> str | None:
     Raises:
         RibError: If there is no such file, or it is invalid.
     """
-    if suite is None:
-        return None
-    from rib.config.own_suite import suite_name  # imports Hydra
+    if suite is None or not is_file(str(suite)):
+        return None if suite is None else str(suite)
+    from rib.config.own_suite import open_suite  # imports Hydra
 
-    return suite_name(suite)
+    return open_suite(f"suite={suite}").name
