@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,13 +28,14 @@ from rib.config.command_schema import (
     ReportConfig,
     SearchConfig,
 )
-from rib.config.launch import normalise_arguments
 from rib.config.schema import Config
 from rib.config.shipped import options, shipped_nodes
+from rib.config.slips import tidy
 from rib.data import catalog
 from rib.errors import RibError
 from tests.methods import test_regularizers
 from tests.support.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
+from tests.support.suites import suite_document
 
 sys.path.append(str(DOCS / "_ext"))
 
@@ -60,7 +62,7 @@ def compose_command(command: list[str]) -> list[object]:
     """
     name = command[0].removeprefix("rib.")
     jobs: list[list[str]] = [[]]
-    for argument in normalise_arguments([word for word in command[1:] if word != "-m"]):
+    for argument in [word for word in tidy(name, command[1:]) if word != "-m"]:
         (override,) = OverridesParser.create().parse_overrides([argument])
         values = override.sweep_string_iterator() if override.is_sweep_override() else None
         key = argument.partition("=")[0]
@@ -76,9 +78,23 @@ def compose_command(command: list[str]) -> list[object]:
 
 
 @pytest.mark.parametrize("command", documented_commands(), ids=" ".join)
-def test_a_documented_command_composes(command, monkeypatch):
+def test_a_documented_command_composes(command, monkeypatch, tmp_path):
     monkeypatch.setenv("RUN", "runs")
+    monkeypatch.chdir(tmp_path)
+    write_suites(command)
     assert compose_command(command)
+
+
+def write_suites(command: list[str]) -> None:
+    """Write the files of the suites that a command names, with the domains that it names."""
+    roles = [word for word in command if re.match(r"dataset=|sources=|suite\.", word)]
+    for word in command:
+        if word.endswith((".yaml", ".yml")):
+            named = [role.partition("=")[2].strip("[]").split(",") for role in roles]
+            domains = dict.fromkeys(["photo", "sketch", "paint", *(name for names in named for name in names)])
+            file = Path(word.partition("=")[2] or word)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(yaml.safe_dump({**suite_document([*domains]), "name": file.stem}, sort_keys=False))
 
 
 def test_a_wrong_command_would_be_noticed():

@@ -15,8 +15,9 @@ from pathlib import Path
 from rib.config.aliases import ALIASES
 from rib.config.conditions import quote_filters
 from rib.config.conf_comments import COMMANDS, options_of
-from rib.config.corrections import Correction, correct, domains, elsewhere, names_of, normalise, of_library
+from rib.config.corrections import Correction, correct, elsewhere, normalise, of_library
 from rib.config.data_words import ACTIONS, name_words
+from rib.config.group_names import domains, names_of
 from rib.config.own_suite import hinted_domains, rewrite_suite
 from rib.config.several import explain_list_of_numbers, join_values, warn_of_empty_method
 from rib.config.shipped import options
@@ -114,12 +115,16 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
 
     ``method=ewc`` becomes ``+method=ewc``, since the group ``method`` is not in the defaults list. ``axes={...}`` gets
     ``axes=null`` before it, so that a grid's axes replace those of a study; Hydra would merge them. ``~/`` at the
-    start of a value becomes the home folder, which no shell sees behind ``=``.
+    start of a value becomes the home folder, which no shell sees behind ``=``. ``-m`` behind options comes before them,
+    since Hydra reads no options behind it then.
 
     Args:
         arguments: As the user gave them.
     """
     normalised: list[str] = []
+    first = next((place for place, argument in enumerate(arguments) if "=" in argument and argument[:1] != "-"), 0)
+    if late := [argument for argument in arguments[first:] if argument in ("-m", "--multirun")][:1]:
+        arguments = [*late, *arguments[:first], *(a for a in arguments[first:] if a not in ("-m", "--multirun"))]
     for argument in arguments:
         key, _, value = argument.partition("=")
         if value.startswith("~/"):

@@ -19,14 +19,15 @@ import rib.config
 from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config, SuiteConfig
 from rib.config.shipped import UNSET, options, shipped_nodes
+from rib.data.worlds import is_suite
 from rib.errors import RibError
 from rib.runs import errata
-from rib.runs.recorded import is_own, recorded_options
+from rib.runs.recorded import recorded_options
 from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.runs.suite_words import SuiteWords
 from rib.runtime.processes import has_gpu
-from rib.schemas.metrics import Metrics
+from rib.schemas.metrics import Metrics, Protocol
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -289,18 +290,26 @@ def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
     if metrics is None:
         return config.suite
     name, protocol = metrics["suite"].removesuffix("*"), metrics["protocol"]
-    if is_own(metrics["data"]["kind"]):
-        roles = {role: list(protocol[role]) for role in ("targets", "reported") if role in protocol}
+    if is_suite(metrics["data"]["kind"]):
+        if "targets" not in protocol or "reported" not in protocol or _same_roles(config.suite, protocol):
+            return config.suite
+        roles = {"targets": list(protocol["targets"]), "reported": list(protocol["reported"])}
         return replace(config.suite, name=metrics["suite"], **roles)
     if "targets" in protocol and "reported" in protocol:
-        datasets = [sorted(config.suite.targets), sorted(config.suite.reported)]
-        if datasets == [sorted(protocol["targets"]), sorted(protocol["reported"])]:
+        if _same_roles(config.suite, protocol):
             return config.suite
         base = SuiteConfig(**shipped_nodes("suite")[name]) if name in options("suite") else config.suite
         return replace(base, name=name, targets=list(protocol["targets"]), reported=list(protocol["reported"]))
     if name == config.suite.name or name not in options("suite"):
         return config.suite
     return SuiteConfig(**shipped_nodes("suite")[name])
+
+
+def _same_roles(suite: SuiteConfig, protocol: Protocol) -> bool:
+    return [sorted(suite.targets), sorted(suite.reported)] == [
+        sorted(protocol["targets"]),
+        sorted(protocol["reported"]),
+    ]
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

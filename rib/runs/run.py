@@ -189,7 +189,8 @@ class Run:
     def read_json(self, name: Literal["env.json"]) -> Environment | None: ...
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file in the run's folder, or None if there is none."""
-        file, read = self.folder / name, read_metrics if name == "metrics.json" else _read_json
+        file = self.folder / name
+        read = read_metrics if name == "metrics.json" else _read_json  # the first makes a suite known, too
         return read(file) if file.is_file() else None
 
 
