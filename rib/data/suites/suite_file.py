@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -102,7 +103,8 @@ def _clean(name: str) -> str:
 
 def clean_name(text: str) -> str:
     """Return the name that a suite or domain may have for what somebody calls it: ``Real World`` is real_world."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
 
 
 def _domains(fields: Fields, root: Path) -> dict[str, SuiteDomain]:

@@ -55,7 +55,7 @@ def test_check_counts_each_domain_and_says_what_it_lacks(tmp_path, suite, capsys
     ]
     assert capsys.readouterr().err == ""  # the table says it
     command.check(config_of(tmp_path, suite))
-    assert capsys.readouterr().out.startswith(f"Drawn photographs: domains under {tmp_path / 'photos'}\n")
+    assert capsys.readouterr().out.startswith(f"Domains under {tmp_path / 'photos'} (Drawn photographs)\n")
 
 
 def test_check_says_what_is_wrong_and_goes_on(tmp_path, suite):
@@ -71,7 +71,7 @@ def test_check_says_what_is_wrong_and_goes_on(tmp_path, suite):
         command.check(config_of(tmp_path, suite))
 
 
-def test_images_that_two_domains_share_are_told(suite):
+def test_images_that_two_domains_share_are_told(suite, monkeypatch):
     shutil.copy(suite.parent / "photo" / "dog" / "000.jpg", suite.parent / "toy" / "mug" / "copied.jpg")
     loaded = load_suite(suite)
     trees = [scan(spec, loaded.root) for spec in loaded.catalog().specs.values()]
@@ -79,6 +79,8 @@ def test_images_that_two_domains_share_are_told(suite):
     assert said.startswith("Photo and Toy share 1 image (")
     assert "photo/dog/000.jpg is" in said
     assert shared_images(trees[:2]) == []
+    monkeypatch.setattr("rib.data.suites.duplicates.MOST", 1000)
+    assert "would have to be read" in shared_images(trees)[0]
 
 
 def test_the_sheet_has_a_row_for_each_domain_and_a_name_above_each_class(suite):
