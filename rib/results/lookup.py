@@ -32,15 +32,6 @@ def find_store(runs: str | Path) -> RunStore:
     return RunStore(root)
 
 
-def suite_name(suite: str | Path | None) -> str | None:
-    """Return the name of a suite that is given by its name or its file; None for None."""
-    if suite is None:
-        return None
-    from rib.config.own_suite import suite_name
-
-    return suite_name(suite)
-
-
 def views(run: Run, suite: str | None) -> list[Metrics]:
     """Return a run's metrics of every suite if one is asked for, else of the first; none where a file is unreadable.
 
