@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import rib.config
 from rib.config.group_names import is_file
 from rib.errors import RibError, nearest
 from rib.reporting.reported_runs import metrics_files
@@ -127,6 +128,4 @@ def suite_name(suite: str | Path | None) -> str | None:
     """
     if suite is None or not is_file(str(suite)):
         return None if suite is None else str(suite)
-    from rib.config.own_suite import open_suite  # imports Hydra
-
-    return open_suite(f"suite={suite}").name
+    return rib.config.open_suite(f"suite={suite}").name
