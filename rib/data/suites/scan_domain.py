@@ -56,7 +56,7 @@ def scan_domain(
 
 
 def say_absent_classes(tree: ImageTree) -> ImageTree:
-    """Return a domain's images as they are, and print which of the suite's classes it has none of, if there are some."""
+    """Print which of the suite's classes a domain has no image of, if there are some; return the images as they are."""
     if absent := absent_classes(tree.spec, tree.labels):
         lacks = named(absent, "class", "classes")
         say_once(f"{tree.spec.title} has no image of {lacks}; accuracy is over the images it has")
