@@ -24,9 +24,9 @@ from rib.errors import RibError
 from rib.reporting.selection import Names, NoMatchError, Where, select_runs
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
-from rib.results.found_runs import FoundRuns
-from rib.results.lookup import find_run, find_store
-from rib.runs.run import Result, Run
+from rib.results.found_runs import FoundRuns, order
+from rib.results.lookup import find_run, find_store, suite_name, views
+from rib.runs.run import Run
 from rib.runtime.arguments import explained
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def load(
         RibError: If there is no such run, it is not finished, several keys begin with the digits, or it was not scored
             on the suite.
     """
-    name = _suite_name(suite)
+    name = suite_name(suite)
     if isinstance(run, FinishedRun):
         return run if name in (None, run.metrics["suite"]) else FinishedRun.open(run.run, name)
     return FinishedRun.open(find_run(run, runs), name)
@@ -153,19 +153,14 @@ def find_runs(
     Raises:
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
     """
-    store, name = find_store(runs), _suite_name(suite)
+    store, name = find_store(runs), suite_name(suite)
     # A run that was scored on several suites is found once for each that is asked for.
-    results = [(run, m) for run in store.finished() for m in (run.all_metrics() if name else [run.metrics()]) if m]
+    results = [(run, m) for run in store.finished() for m in views(run, name)]
     found, reason = [], ""
     try:
         found = select_runs(results, model, method, source, seed, where, name, f"runs in {store.root}", singular=True)
     except NoMatchError as none:
         reason = str(none)
-
-    def order(result: Result) -> list[str]:
-        m = result[1]
-        return [str(value) for value in (m["source"], m["model"], m["method"], m["options"], m["seed"])]
-
     return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store, reason)
 
 
@@ -219,8 +214,8 @@ def score(
     states. Equal weights get the numbers of ``rib.train`` and ``rib.evaluate``.
 
     Args:
-        model: Module from images (B, 3, H, W) to the logits (B, 1000) of ImageNet-1K; with a suite of your own to the
-            logits of its classes, or of ImageNet-1K with ``"head=subset"``.
+        model: Module from images (B, 3, H, W) to the logits (B, K) of the data's K outputs: ImageNet-1K's classes; with
+            a suite of your own its classes, or ImageNet-1K's with ``"head=subset"``.
         *overrides: Further options as on the command line: ``"data.label_rule=first"``, ``"data.workers=4"``.
         before: The model that it is compared with: a module, another score, or a finished run or its folder or key,
             whose stored predictions are used. None: report accuracies only.
@@ -247,12 +242,3 @@ def score(
     if isinstance(before, str | Path | Run | FinishedRun):
         before = load(before, runs=runs).run
     return score_module(model, before, transform, source, config, device)
-
-
-def _suite_name(suite: str | Path | None) -> str | None:
-    """Return the name of a suite that is given by its name or its file."""
-    if suite is None:
-        return None
-    from rib.config.own_suite import suite_name
-
-    return suite_name(suite)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rib.runs.metrics_file import improvement_of, is_older, numerics_of, older_words
+from rib.data.worlds import is_suite
+from rib.reporting.heads import is_per_source, start_of
+from rib.runs.metrics_file import improvement_of, is_older, numerics_of
 from rib.runs.run import Result
-from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 SHARED = (
@@ -74,9 +75,10 @@ def settings(metrics: Metrics) -> dict[str, Any]:
 def row_key(metrics: Metrics) -> tuple[str, str, str, str]:
     """Return a run's model, method, pretrained run and settings, which identify its table row.
 
-    The pretrained run is part of it because two checkpoints may carry the same model name.
+    The pretrained run is part of it because two checkpoints may carry the same model name. Pretrained runs with a probe
+    for each source count as one.
     """
-    return metrics["model"], metrics["method"], metrics["before"], repr(sorted(settings(metrics).items()))
+    return metrics["model"], metrics["method"], start_of(metrics), repr(sorted(settings(metrics).items()))
 
 
 @dataclass
@@ -100,7 +102,7 @@ class Group:
         if metrics["protocol"]["precision"] is None:
             # External weights: their scores do not depend on the precision that they were trained in, which is unknown.
             fields[1]["protocol.precision"] = fields[0]["protocol.precision"]
-        if reasons := [*_compare_targets(first, metrics), *_compare(*fields)]:
+        if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *_compare_others(first, metrics)]:
             return _shorten([*reasons, *_compare_images(first, metrics)])
         for seed, member in self._cell(metrics).items():
             name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
@@ -131,7 +133,7 @@ def group_comparable(results: Iterable[Result]) -> list[Group]:
 
     Returns:
         Groups made by this version of rib first; of these, all images before ``data.limit`` and the user's data before
-        mini; then larger groups first.
+        suites of the user's own before mini, and those of one suite together; then larger groups first.
     """
     groups: list[Group] = []
     # External weights, whose precision is unknown, fit into groups that do not fit together, so they come last.
@@ -144,43 +146,18 @@ def group_comparable(results: Iterable[Result]) -> list[Group]:
     return groups
 
 
-def _rank(group: Group) -> tuple[bool, bool, bool, int]:
+def _rank(group: Group) -> tuple[bool, bool, bool, str, int]:
     metrics = group.results[0][1]
-    quick, toy = metrics["protocol"]["limit"] is not None, metrics["data"]["kind"] == "mini"
-    return is_older(metrics), quick, toy, -len(group.results)
-
-
-def explain_groups(groups: Sequence[Group]) -> list[str]:
-    """Return messages that say why some runs get a table of their own, one message per such group.
-
-    Args:
-        groups: From `group_comparable`. The first needs no line unless an older version of rib made it.
-    """
-    return [text for number in range(len(groups)) if (text := explain_group(groups, number))]
-
-
-def explain_group(groups: Sequence[Group], number: int) -> str:
-    """Return a message that says why the runs of one group get a table of their own; empty if there is no reason.
-
-    Args:
-        groups: From `group_comparable`.
-        number: Index of the group.
-    """
-    metrics, runs = groups[number].results[0][1], plural(len(groups[number].results), "run")
-    if is_older(metrics):
-        return (
-            f"{runs}: each {older_words(metrics)}, and this version computes different numbers; they get "
-            "tables of their own. To remake a run, repeat the command that made it"
-        )
-    if number == 0:
-        return ""
-    reasons = "; ".join(groups[0].differences(metrics))
-    return f"{runs} cannot share the first table (of {len(groups[0].results)}): {reasons}"
+    kind = metrics["data"]["kind"]
+    quick, toy = metrics["protocol"]["limit"] is not None, kind == "mini"
+    return is_older(metrics), quick, toy, kind if is_suite(kind) else "", -len(group.results)
 
 
 def _table_fields(metrics: Metrics) -> dict[str, Any]:
     """Return the fields of a run that must be equal in all runs of a table."""
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
+    if is_per_source(metrics):  # part of its source trains the probe, so images differ there; `_compare_others`
+        leaves["data.digest"] = None
     in_ri = {*improvement_of(metrics)["targets"], metrics["source"]}
     only_named = not all(key in leaves for key in OF_A_SUITE)
     return {
@@ -188,13 +165,15 @@ def _table_fields(metrics: Metrics) -> dict[str, Any]:
         **{key: leaves.get(key) for key in (*SHARED, *OF_A_SUITE)},
         # A switch that is left out of the file is off.
         "paper.resize_imagenet_c": metrics["protocol"]["switches"].get("paper.resize_imagenet_c", False),
+        "head": "one for each source" if is_per_source(metrics) else "one for all sources",
         "scored and not in RI": ", ".join(name for name in metrics["accuracy"] if name not in in_ri) or "none",
     }
 
 
 def _cell_fields(metrics: Metrics) -> dict[str, Any]:
     """Return the protocol fields that must be equal in runs of the same row and source, but not in the whole table."""
-    return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
+    own = {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
+    return {**own, "pretrained run": metrics["before"]}
 
 
 def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
@@ -217,6 +196,16 @@ def _compare_images(first: Metrics, second: Metrics) -> list[str]:
     images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
     names = dict.fromkeys([*images[0], *images[1]])
     return ["different images of " + ", ".join(name for name in names if images[0].get(name) != images[1].get(name))]
+
+
+def _compare_others(first: Metrics, second: Metrics) -> list[str]:
+    """List the datasets, but the sources, with different images, of runs that start from a probe on their source."""
+    if not (is_per_source(first) and is_per_source(second)):
+        return []
+    images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
+    names = (images[0].keys() | images[1].keys()) - {first["source"], second["source"]}
+    other = [name for name in sorted(names) if images[0].get(name) != images[1].get(name)]
+    return [f"different images of {', '.join(other)}"] if other else []
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

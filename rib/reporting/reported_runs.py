@@ -21,7 +21,7 @@ from rib.runtime.console import say
 from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
-FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
+FILTERS = ("models", "methods", "sources", "seeds", "suites", "where")
 """Filters of `rib.reporting.selection.select_runs` that `rib.report` has as options."""
 
 
@@ -99,7 +99,7 @@ def _external_digest(run: Run) -> str | None:
 
 def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
     """Return the runs that match the config's filters, and a sentence that says how many these are, if not all."""
-    filters = {name: getattr(config, "suites" if name == "suite" else name) for name in FILTERS}
+    filters = {name: getattr(config, name) for name in FILTERS}
     shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
     total, number = _number(trained), _number(shown)
     given = describe_filters(**filters)
@@ -139,7 +139,7 @@ def _finished(store: RunStore) -> list[Result]:
             f"paths.runs: expected a folder of runs made by rib.train, there is no folder {store.root}"
             f"{nearest(store.root.name, near)}"
         )
-    finished = [(run, metrics) for run in store.finished() for metrics in _metrics_files(run)]
+    finished = [(run, metrics) for run in store.finished() for metrics in metrics_files(run, "left out of the report")]
     if not finished:
         # Every store has a folder claims/: look for one around and below the given path.
         around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
@@ -153,12 +153,17 @@ def _training_command(store: RunStore) -> str:
     return f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
 
 
-def _metrics_files(run: Run) -> list[Metrics]:
-    """Return the content of all metrics files of a run; if one is unreadable, print why and return none."""
+def metrics_files(run: Run, otherwise: str) -> list[Metrics]:
+    """Return the content of all metrics files of a run; if one is unreadable, say why and return none.
+
+    Args:
+        run: A finished run.
+        otherwise: Begin of the message, ``left out of the report``.
+    """
     try:
         return run.all_metrics()
     except RibError as error:
-        say(f"left out of the report: {error}")
+        say(f"{otherwise}: {error}")
         return []
 
 

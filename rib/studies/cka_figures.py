@@ -13,8 +13,20 @@ from rib.data.worlds import title_of
 from rib.metrics.rank import MeanCorrelation
 from rib.reporting.folded_text import fold
 from rib.reporting.sized_figure import LABEL, SizedFigure, tidy
-from rib.reporting.style import style
+from rib.reporting.style import NEUTRAL, style
 from rib.studies.rows import n_of
+
+MOST_LINES = 12
+"""Most sources with a line of their own colour and marker; of more of them the mean stands out."""
+
+
+BANDS = (
+    "line per source",
+    "Bands: 95 % intervals by the jackknife over batches of images, averaged over seeds; they cover other images, not "
+    "another training run.",
+)
+BANDS_OF_MANY = ("grey line per source and a black one for their mean", "The table has their intervals.")
+"""How the caption describes the lines of sources, and their intervals; of few and of many sources."""
 
 
 def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | None) -> SizedFigure:
@@ -36,8 +48,11 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
     for axes, curve in zip(grid.flat, curves, strict=False):
         here = table[table["curve"] == curve]
         tidy(axes)
-        for number, source in enumerate(sources):
-            _draw_layers(axes, here[here["source"] == source], number, title_of(source, kind))
+        if len(sources) > MOST_LINES:
+            _draw_mean(axes, here)
+        else:
+            for number, source in enumerate(sources):
+                _draw_layers(axes, here[here["source"] == source], number, title_of(source, kind))
         in_blocks = number_blocks(axes, list(dict.fromkeys(here["layer"])), 0.8 * figure.inches / columns)
         axes.set_title(fold(curve, 0.75 * figure.inches / columns, LABEL), fontsize=LABEL, loc="left")
         axes.set_xlabel("block: its output" if in_blocks else "layer", fontsize=LABEL)
@@ -48,13 +63,20 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
     figure.legend_below(*grid.flat[0].get_legend_handles_labels())
     inside = dict.fromkeys(name for _, name in by_block(list(dict.fromkeys(table["layer"]))) or [])
     points = f"Points of a block: {', '.join(inside)}. " if inside else ""
+    per_source, bands = BANDS_OF_MANY if len(sources) > MOST_LINES else BANDS
     figure.caption = (
         "Debiased linear CKA of each layer with the same layer of the pretrained model, in the network's order, a "
-        f"line per source; {n}. {points}Bands: 95 % "
-        "intervals by the jackknife over batches of images, averaged over seeds; they cover other images, not "
-        "another training run."
+        f"{per_source}; {n}. {points}{bands}"
     )
     return figure.fit(1.6 * grid.shape[0])
+
+
+def _draw_mean(axes: Axes, here: pd.DataFrame) -> None:
+    """Plot CKA by layer of many sources, which no colours tell apart, and its mean over them."""
+    sources = here.pivot_table("cka", "source", "layer")[list(dict.fromkeys(here["layer"]))]
+    for number, values in enumerate(sources.to_numpy()):
+        axes.plot(range(len(values)), values, color=NEUTRAL, lw=0.6, label="a source" if number == 0 else None)
+    axes.plot(range(sources.shape[1]), sources.mean(), color="black", lw=1.6, label=f"mean of {len(sources)} sources")
 
 
 def image_count(dataset: str, table: pd.DataFrame) -> str:

@@ -87,6 +87,7 @@ def between(one: Classifier, other: Classifier, side: int = 48, **how):
     return compare_models(one, other, batches, **{"tokens": ("mean", "mean"), "num_images": 54, **how})
 
 
+@pytest.mark.slow
 def test_a_run_against_its_start_leaves_table_figures_and_arrays(asked, run, capsys):
     file = analyze(asked(datasets=["imagenet_val", "imagenet_a"], images=100))
     assert file == run.folder / "analysis" / "cka.csv"
@@ -106,6 +107,13 @@ def test_a_run_against_its_start_leaves_table_figures_and_arrays(asked, run, cap
         np.testing.assert_allclose(arrays["cka"].diagonal(), table["cka"], atol=1e-8)
         assert list(arrays["one"]) == list(arrays["other"]) == list(table["layer"])
     assert "mini val, 100 images in 4 batches, tokens cls/cls: mean CKA" in capsys.readouterr().out
+
+
+def test_a_data_root_for_toy_data_is_refused(run):
+    config = AnalyzeConfig(str(run.folder))
+    config.data.root = "/data"
+    with pytest.raises(RibError, match=r"data.root=/data: .* is a run on toy data \(mini\), .*; leave data.root out"):
+        Subject.of(run.folder, config)
 
 
 def test_its_own_weights_give_one_everywhere(asked, run):
@@ -212,6 +220,7 @@ def test_exact_says_what_it_needs_and_refuses_beyond_the_machine(monkeypatch):
         between(small_vit(), small_vit(1), side=16, estimator="exact", num_images=3000)
 
 
+@pytest.mark.slow
 def test_epochs_are_kept_and_followed(asked, made):
     kept = {int(file.stem): StoredWeights(file) for file in (made.folder / "epochs").iterdir()}
     assert sorted(kept) == [1, 2]
@@ -263,6 +272,7 @@ def test_inversion_finds_what_a_model_cannot_tell_apart():
     assert stranger < itself - 0.2
 
 
+@pytest.mark.slow
 def test_stir_stands_beside_cka(asked):
     analyze(asked(images=40, stir=True, inversion=InversionConfig(images=12, steps=3)))
     table = pd.read_csv(Path(asked().run) / "analysis" / "stir.csv")

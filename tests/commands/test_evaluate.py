@@ -95,6 +95,7 @@ def same(one, other) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_one_pass_decodes_each_image_once_and_gives_every_run_what_it_would_have_got_alone(
     old, ask_evaluate, ask_for, made, tmp_path, monkeypatch, capfd
 ):
@@ -143,6 +144,7 @@ def test_ensembles_and_soups_with_a_model_a_target_are_scored_like_alone(ask_for
     assert same(columns(alone), columns(store))
 
 
+@pytest.mark.slow
 def test_what_is_scored_is_not_scored_again_unless_forced(old, ask_evaluate, monkeypatch):
     asked = (f"runs={old.root}/**/finetune/*", *OLD)
     (run, *_) = evaluate(ask_evaluate(*asked))
@@ -227,6 +229,7 @@ def elsewhere(old, tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_weights_from_elsewhere_are_a_run_that_equals_the_one_they_are_of(old, ask_evaluate, elsewhere, tmp_path):
     said = ("dataset=imagenet_r", "precision=32-true", "data.limit=60")
     given = (f"weights={elsewhere}", "model=mini_tiny", *said, *OLD)
@@ -268,6 +271,7 @@ def test_weights_that_do_not_fit_leave_nothing(ask_evaluate, store, tmp_path, ol
         evaluate(ask_evaluate(f"weights={elsewhere}", "model=mini_tiny", "dataset.name=imagenet_x"))
 
 
+@pytest.mark.slow
 def test_another_name_or_precision_rewrites_the_metrics_and_scores_nothing(old, ask_evaluate, monkeypatch):
     file = next(old.root.glob("mini/mini_small/imagenet_r/finetune/*/weights.safetensors"))
     said = ("model=mini_small", f"weights={file}", "dataset=imagenet_r")
@@ -300,6 +304,7 @@ def test_weights_keep_their_name_in_the_store_until_another_one_is_given(old, as
     assert limited != run and name_of(limited) == "epoch3"
 
 
+@pytest.mark.slow
 def test_a_source_that_was_not_given_is_said_at_evaluation_and_in_the_report(
     old, ask_evaluate, elsewhere, tmp_path, capfd
 ):

@@ -52,6 +52,7 @@ def test_an_untouched_model_has_an_ri_of_exactly_zero(ask_for):
     assert metrics["options"] == {}
 
 
+@pytest.mark.slow
 def test_a_learning_rate_of_zero_gives_exactly_zero(ask_for):
     run = finetune(ask_for(*SHORT, "optimizer.lr=0"))
     assert run.metrics()["robustness_improvement"]["value"] == 0
@@ -94,6 +95,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(ask_for, t
     assert not equal(one.weights(), other.weights())
 
 
+@pytest.mark.slow
 def test_accumulated_batches_give_the_weights_of_one_larger_batch(ask_for):
     whole = finetune(ask_for(*SHORT, "batch_size=52", "+method=ewc"))
     parts = finetune(ask_for(*SHORT, "batch_size=26", "accumulate=2", "+method=ewc"))
@@ -123,6 +125,7 @@ def test_each_of_the_seven_is_a_source_and_a_target(ask_for, source):
     assert math.isfinite(metrics["robustness_improvement"]["value"])
 
 
+@pytest.mark.slow
 def test_metrics_can_be_recomputed_from_the_predictions_without_rib_metrics(ask_for, store):
     run = finetune(ask_for("suite=paper", "dataset=imagenet_cartoon", "epochs=1"))
     metrics = json.loads((run.folder / "metrics.json").read_text())
@@ -192,6 +195,7 @@ def test_what_a_run_leaves_behind(ask_for):
     assert metrics["protocol"]["warmup_steps"] == 0
 
 
+@pytest.mark.slow
 def test_the_same_question_is_answered_from_the_store(ask_for, monkeypatch):
     run = finetune(ask_for(*SHORT))
     stamp = (run.folder / "metrics.json").stat().st_mtime_ns
@@ -201,6 +205,7 @@ def test_the_same_question_is_answered_from_the_store(ask_for, monkeypatch):
     assert (run.folder / "metrics.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_force_runs_again_and_leaves_one_run(ask_for):
     run = finetune(ask_for(*SHORT))
     stamp, weights = (run.folder / "metrics.json").stat().st_mtime_ns, run.weights()
@@ -252,6 +257,7 @@ def test_a_wrong_value_is_one_sentence(ask_for, override, sentence):
     assert sentence in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_key_and_what_is_not(ask_for):
     base = resolve(ask_for(*SHORT, "+method=ewc"))
     same = (
@@ -313,6 +319,7 @@ def test_another_way_of_scoring_stands_beside_the_first(ask_for):
     assert {view["protocol"]["label_rule"] for view in run.all_metrics()} == {"max", "first", "authors"}
 
 
+@pytest.mark.slow
 def test_one_question_has_one_key_however_it_is_spelt(ask_for):
     base = resolve(ask_for("+method=ewc"))
     for spelling in (
@@ -369,6 +376,7 @@ def test_a_value_of_the_wrong_kind_is_one_sentence(ask_for, override, sentence):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_forced_run_that_was_killed_in_the_swap_is_found_again(ask_for):
     run = finetune(ask_for(*SHORT))
     weights = run.weights()

@@ -116,6 +116,7 @@ class Written:
         return self.folder / "files" / self.summary[f"{key}.path"]
 
 
+@pytest.mark.slow
 def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, cache, machine, capsys):
     config = ask_for(*SHORT, "+method=ewc", "logger=wandb", "logger.tags=[mine]", "logger.entity=us")
     run = finetune(config)
@@ -171,6 +172,7 @@ def test_offline_wandb_holds_the_run_and_nothing_of_the_machine(ask_for, store, 
     assert [p.name for p in machine.rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.slow
 def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(ask_for, store, cache, machine, capsys):
     for method in ("finetune", "wise_ft"):
         finetune(ask_for(*SHORT, f"+method={method}"))
@@ -201,6 +203,7 @@ def test_a_report_is_a_run_of_its_own_with_the_table_and_nothing_of_the_machine(
     assert [p.name for p in machine.rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_a_reports_numbers(ask_for, store, cache):
     reason = "the optional package tensorboard is not installed"
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason=reason)
@@ -214,6 +217,7 @@ def test_tensorboard_shows_a_reports_numbers(ask_for, store, cache):
     assert "figures/summary" in events.Tags()["images"]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_store_is_not_shown_again_and_pretrained_is_shown(ask_for, store):
     options = (*SHORT, "logger=wandb", "logger.offline=true")
     before = finetune(ask_for(*options, "+method=pretrained"))
@@ -231,6 +235,7 @@ def test_a_run_from_the_store_is_not_shown_again_and_pretrained_is_shown(ask_for
     assert all(torch.equal(weights[name], value) for name, value in again.weights().items())
 
 
+@pytest.mark.slow
 def test_an_analysis_is_a_wandb_run_of_its_own_and_is_shown_once(ask_for, store, cache, machine):
     run = finetune(ask_for(*SHORT))
     config = AnalyzeConfig(
@@ -260,6 +265,7 @@ def test_wandb_disabled_by_its_own_variable_writes_nothing(ask_for, store, monke
     assert "W&B" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_key_without_a_service_ends_offline_and_waits_once(ask_for, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -364,6 +370,7 @@ def check_what_was_sent(run: Run, *folders: Path) -> None:
         assert not found, (path, body)
 
 
+@pytest.mark.slow
 def test_online_the_service_gets_the_run_and_nothing_of_the_machine(ask_for, store, cache, service, capsys):
     finetune(ask_for(*SHORT, "+method=pretrained"))
     run = finetune(ask_for(*SHORT, "logger=wandb", "logger.offline=false"))
@@ -410,6 +417,7 @@ class Mine(Dashboard):
         Mine.told.append("failed" if failed else "finished")
 
 
+@pytest.mark.slow
 def test_a_dashboard_that_fails_takes_nothing_from_the_run(ask_for, capsys):
     Mine.told = []
     run = finetune(ask_for(*SHORT, "+method=pretrained", f"+logger._target_={__name__}.Mine", "~logger.name"))

@@ -93,7 +93,8 @@ def test_every_step_is_that_of_the_authors_code(net, name, anneal):
     found = fit(model, method, steps=STEPS, lr=lr, optimizer=optimizer).state_dict()
     expected, radii = by_the_reference(net, optimizer, lr, k=anneal)
     assert torch.allclose(torch.stack(method.seen), radii.float(), rtol=2e-2, atol=1e-5)
-    assert furthest(found, expected) < 1e-5
+    # float32 sums in another order: at most 4e-6 on one CPU, 1.03e-5 on another.
+    assert furthest(found, expected) < 3e-5
     assert furthest(found, plain(net, steps=STEPS, lr=lr, optimizer=optimizer)) > 1e-3
 
 

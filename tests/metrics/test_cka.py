@@ -136,6 +136,7 @@ def test_the_interval_is_a_jackknife_over_batches():
     assert ratio_jackknife(cross[:1], one[:1], other[:1]).low is None
 
 
+@pytest.mark.slow
 def test_nine_in_ten_intervals_or_more_hold_the_truth():
     def draw(images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         x = normal(images, 10, seed=seed)

@@ -40,6 +40,7 @@ def coverage(world: World, cases: int, alone: bool = False) -> float:
     return hits / cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one_target", "independent_50_images", "subsets_of_a_family"])
 def test_coverage_quickly(name: str) -> None:
     assert 0.91 < coverage(WORLDS[name], 300) < 0.99

@@ -31,6 +31,7 @@ def test_images_trained_are_those_of_the_batches(images, batch, accumulate):
     assert Recipe(3, 0.1, 0, "32-true").images_trained(images, batch * accumulate) == 3 * images
 
 
+@pytest.mark.slow
 def test_a_run_records_its_cost_and_shows_it_again_from_the_store(ask_for, capsys):
     asked = ask_for(*SMALL, "steps=3", "batch_size=4")
     made = finetune(asked).metrics()

@@ -206,6 +206,7 @@ def test_a_panel_of_a_comparison_is_as_high_as_its_own_lines_need():
     assert short < 0.5 * tall
 
 
+@pytest.mark.slow
 def test_a_comparison_taller_than_a_page_has_a_figure_for_each_model_and_source():
     assert list(comparison_figures(runs(2), 3.3)) == [""]
     by_model = comparison_figures(runs(2, 3), 3.3)

@@ -102,6 +102,7 @@ def points(value: float) -> str:
     return "0.00" if abs(value) < 0.005 else f"{value:+.2f}"
 
 
+@pytest.mark.slow
 def test_the_table_is_the_one_recomputed_from_the_stored_predictions(store):
     runs = RunStore(store)
     table = paper_table([(run, run.metrics()) for run in runs.finished()], runs)

@@ -25,7 +25,8 @@ from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting import formatting, runs_table
-from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.apart import explain_groups
+from rib.reporting.comparability import group_comparable
 from rib.reporting.paper_table import paper_table
 from rib.reporting.report import report
 from rib.runs.keys import NUMERICS
@@ -62,6 +63,7 @@ def results(store):
     return [(run, run.metrics()) for run in store.finished()]
 
 
+@pytest.mark.slow
 def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
     (summary,) = paper_table(results(grid), grid).rows
     trained = [m for _, m in results(grid) if m["source"] != "none"]
@@ -76,6 +78,7 @@ def test_mri_is_the_mean_of_ri_over_sources_and_seeds(grid):
     assert summary.over_seeds.high - summary.over_seeds.value == pytest.approx(half, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_was_made_in_another_way_gets_a_table_of_its_own(grid, ask_for, tmp_path, capsys):
     finetune(ask_for(*QUICK, "data.limit=60"))
     written = report(ask(grid.root, tmp_path / "report"))
@@ -96,6 +99,7 @@ def test_an_empty_store_is_one_sentence(tmp_path):
         report(ask(tmp_path, tmp_path / "report"))
 
 
+@pytest.mark.slow
 def test_filters_reach_every_file_and_what_they_left_out_is_one_line(grid, tmp_path, capsys):
     out = tmp_path / "report"
     asked = ask(grid.root, out)
@@ -120,6 +124,7 @@ def improvement(run):
     return run.metrics()["robustness_improvement"]["value"]
 
 
+@pytest.mark.slow
 def test_no_file_of_an_earlier_report_is_left(grid, tmp_path):
     out = tmp_path / "report"
     out.mkdir()
@@ -131,6 +136,7 @@ def test_no_file_of_an_earlier_report_is_left(grid, tmp_path):
     assert {file.name for file in out.iterdir()} == {*(file.name for file in written), *theirs}
 
 
+@pytest.mark.slow
 def test_own_weights_and_a_run_share_a_table(tmp_path, ask_for, store, cache):
     """What a newcomer does: fine-tune elsewhere, save the state dict, evaluate it, and report it beside a run."""
     run = finetune(ask_for(*QUICK, "data.limit=40"))
@@ -153,6 +159,7 @@ def test_points_have_a_sign_unless_nothing_changed(value, text):
     assert formatting.points(value) == text
 
 
+@pytest.mark.slow
 def test_a_source_with_more_seeds_weighs_no_more(grid, ask_for):
     finetune(ask_for(*QUICK, "dataset=imagenet_r", "seed=2"))
     (summary,) = paper_table(results(grid), grid).rows
@@ -171,6 +178,7 @@ def test_another_suite_has_a_table_of_its_own(ask_for, store, tmp_path, capsys):
     assert "suite paper" in out
 
 
+@pytest.mark.slow
 def test_a_result_whose_start_is_gone_says_how_to_make_it_again(grid, tmp_path):
     for run in grid.finished(source="none"):
         shutil.rmtree(run.folder)
@@ -180,6 +188,7 @@ def test_a_result_whose_start_is_gone_says_how_to_make_it_again(grid, tmp_path):
         report(ask(grid.root, tmp_path / "report"))
 
 
+@pytest.mark.slow
 def test_only_some_sources_and_what_a_run_cost(grid, tmp_path):
     report(ask(grid.root, tmp_path / "report", ["imagenet_a"]))
     rows = pd.read_csv(tmp_path / "report" / "summary.csv")
@@ -196,7 +205,8 @@ def test_a_batch_norm_model_without_its_control_is_said(tmp_path):
         protocol = {"batch_norm": batch_norm, "experiment": None, "precision": "32-true"}
         of = {"model": "mini_tiny", "source": "imagenet_a", "method": method, "suite": "seven", "seed": 0}
         # No config.yaml lies in its folder: what its metrics tell is said.
-        metrics = {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
+        metrics = {**of, "data": {"kind": "user"}, "protocol": protocol, "notes": notes}
+        metrics["options"] = {"data.limit": 60}
         return Run(tmp_path / "mini/mini_tiny/imagenet_a" / method / "key"), metrics
 
     (line,) = runs_table.missing_controls([run("ewc", "update"), run("finetune", "update")])
@@ -301,6 +311,7 @@ def swept(tmp_path_factory, cache):
     return RunStore(store)
 
 
+@pytest.mark.slow
 def test_an_axis_is_a_column_and_any_other_option_stays_with_its_method(swept):
     table = paper_table(results(swept), swept, ("imagenet_r", "objectnet"))
     assert set(table.axes) == {"optimizer.lr", "method.ewc.strength"}
@@ -319,6 +330,7 @@ def test_an_axis_is_a_column_and_any_other_option_stays_with_its_method(swept):
     assert {table.cells(row)[table.columns.index("sources")] for row in table.rows} == {"1 of 2"}
 
 
+@pytest.mark.slow
 def test_each_method_is_compared_with_plain_fine_tuning_at_its_own_rate(swept):
     frame = paper_table(results(swept), swept).frame().set_index(["method", "optimizer.lr"])
     for rate in ("0.005", "0.05"):
@@ -330,6 +342,7 @@ def test_each_method_is_compared_with_plain_fine_tuning_at_its_own_rate(swept):
     assert frame["p_holm"].dropna().min() == pytest.approx(min(1, 3 * p.iloc[0]))
 
 
+@pytest.mark.slow
 def test_the_best_of_several_settings_is_not_bold_since_targets_would_choose_it(swept):
     table = paper_table(results(swept), swept)
     alone = [row for row in table.rows if "optimizer.lr" not in row.options]
@@ -346,6 +359,7 @@ def test_the_best_of_several_settings_is_not_bold_since_targets_would_choose_it(
     assert "Nothing is bold. " in nothing.markdown()
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_search_is_never_bold_and_is_called_one(swept):
     table = paper_table(results(swept), swept)
     best = min(table.best)
@@ -366,6 +380,7 @@ def test_a_trial_of_a_search_is_never_bold_and_is_called_one(swept):
         shutil.rmtree(swept.root / "searches")
 
 
+@pytest.mark.slow
 def test_seeds_that_are_made_from_one_run_have_no_interval_over_seeds(grid):
     """Model Stock's at seeds 0 and 1 share the fine-tune of seed 1, so that they vary less than seeds do."""
 
@@ -382,6 +397,7 @@ def test_seeds_that_are_made_from_one_run_have_no_interval_over_seeds(grid):
     assert "seeds share runs" in table.cells(table.rows[0])
 
 
+@pytest.mark.slow
 def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swept):
     table = paper_table(results(swept), swept)
     text = table.latex()
@@ -396,6 +412,7 @@ def test_the_latex_table_has_as_many_cells_in_each_row_and_no_bare_character(swe
     assert (r"\textsuperscript{*}" in body) == any(row.is_significant for row in table.rows)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
     code = "import sys; from rib.report import main; main(); assert 'torch' not in sys.modules"
     filters = ("sources=imagenet_a,imagenet_v2", "where=data.images_per_class=2,epochs<=1", "where=seed=0", "sort=-RI")
@@ -407,6 +424,7 @@ def test_the_command_prints_the_table_and_needs_no_torch(grid, tmp_path):
     assert f"{tmp_path}/out/summary.tex" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_there_is_in_the_place_of_results_is_said(grid, tmp_path):
     out = tmp_path / "report"
     near = grid.root.with_name(f"{grid.root.name}x")
@@ -431,6 +449,7 @@ def test_what_there_is_in_the_place_of_results_is_said(grid, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_view_leaves_out_its_run_alone(grid, tmp_path, capsys):
     run = grid.finished(source="imagenet_a")[0]
     (run.folder / "metrics.later.json").write_text("{}")

@@ -263,6 +263,7 @@ def test_what_hydra_reads_otherwise_is_one_sentence_with_what_it_would_read(argu
     assert text in done.stderr
 
 
+@pytest.mark.slow
 def test_another_view_of_a_run_leaves_what_it_was_made_with(ask_for):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1", "data.limit=20")
     run = finetune(ask_for(*quick, "suite.targets=[imagenet_a]", "suite.reported=[]"))

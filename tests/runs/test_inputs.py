@@ -180,6 +180,7 @@ def test_what_is_two_levels_up_is_out_of_date_too(ask_for, store, tmp_path, caps
     assert out_of_date_in(RunStore(store)) == set()
 
 
+@pytest.mark.slow
 def test_weights_replaced_while_a_run_is_made_leave_no_result(ask_for, store, tmp_path, monkeypatch):
     file = tmp_path / "cur.safetensors"
     shutil.copy(MINI, file)

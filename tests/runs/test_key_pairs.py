@@ -187,6 +187,7 @@ def test_a_class_of_a_script_or_notebook_is_one_sentence(spec):
         spec("+method.mine._target_=__main__.Mine")
 
 
+@pytest.mark.slow
 def test_code_edited_after_it_was_imported_is_refused(spec, ask_for, mine):
     finetune(ask_for(*QUICK, MINE))
     (mine / "my_methods.py").write_text(METHOD.replace("1 - helper", "1 + helper"))
@@ -194,6 +195,7 @@ def test_code_edited_after_it_was_imported_is_refused(spec, ask_for, mine):
         spec(MINE)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_users_code_and_says_it(ask_for, mine):
     run = finetune(ask_for(*QUICK, MINE))
     assert (run.folder / "code" / "my_methods.py").read_text() == METHOD
@@ -207,6 +209,7 @@ def test_a_class_is_known_by_its_registered_name(key):
     assert key(*own) == key("+method=ewc")
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_told_by_its_content_wherever_the_command_is_given(key, tmp_path, monkeypatch):
     for place, number in (("one", 0), ("two", 1), ("three", 0)):
         fill(

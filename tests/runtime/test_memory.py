@@ -9,6 +9,7 @@ import pytest
 from rib.pipeline import finetune
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_glibc_takes_the_settings_and_no_number_changes():
     code = """
@@ -27,6 +28,7 @@ assert all(map(torch.equal, before, passes()))
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60).returncode == 0
 
 
+@pytest.mark.slow
 def test_it_has_a_switch_that_is_in_no_key(ask_for, tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr("rib.runtime.processes.keep_memory", lambda: called.append(True))

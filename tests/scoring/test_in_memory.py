@@ -77,6 +77,7 @@ class Flat(nn.Module):
         return self.last(self.drop(self.norm(images) * self.kept).flatten(1))
 
 
+@pytest.mark.slow
 def test_the_same_weights_get_the_numbers_of_their_run(run, nets, scored):
     before, after = nets
     metrics = run.metrics()

@@ -71,6 +71,7 @@ def plan(tmp_path_factory, cache):
     return planned
 
 
+@pytest.mark.slow
 def test_a_row_is_the_mean_of_its_cells(make):
     _, store, made = make("methods=[finetune]", "sources=[imagenet_a,imagenet_r]", "seeds=[0,1]", "epochs=1")
     (found,) = rows(made, store)
@@ -248,6 +249,7 @@ def test_a_run_made_before_with_the_same_images_is_not_one_of_those_whose_images
     assert len(summarise([one.result for one in made], store, mini.catalog())) == 1
 
 
+@pytest.mark.slow
 def test_what_no_suite_scores_is_said_to_be_so(make, tmp_path):
     grid = ("sources=[imagenet_v2]", "seeds=[0]", "axes={data.images_per_class:[1,2],steps:[3]}", "suite.reported=[]")
     config, store, made = make("study=size_study", *QUICK, *grid)

@@ -73,6 +73,7 @@ def test_an_axis_lists_its_values_by_the_kind_of_data_and_one_that_is_null_is_no
     assert [dict(cell.axes) for cell in plan.wanted] == [{"data.images_per_class": n, "steps": 3} for n in (1, 2)]
 
 
+@pytest.mark.slow
 def test_axes_take_the_place_of_a_studys(plan_of):
     study = ("study=size_study", "models=[mini_small]", "seeds=[0]")
     plan = plan_of(*study, "axes={data.images_per_class:[4],epochs:[2]}")

@@ -65,6 +65,7 @@ def searched(store, cache):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["imagenet_a,imagenet_r", "imagenet_a"], ids=["source scored", "source not scored"])
 def test_a_run_knows_its_accuracy_on_what_was_held_out(ask_for, store, targets):
     config = ask_for(*QUICK, f"suite.targets=[{targets}]", "data.holdout=.2", "optimizer.lr=.02")
@@ -140,6 +141,7 @@ def test_trials_are_told_from_runs_made_for_their_own_sake(searched, store, ask_
     assert own.key not in trials_in(RunStore(store))
 
 
+@pytest.mark.slow
 def test_trials_stay_out_of_the_report_unless_asked_for(searched, store, ask_for, tmp_path, capsys):
     rows = searched(*SOURCE_ALONE[:-1], "suite.targets=[imagenet_a,imagenet_r]", "search.lr=[1e-4,3e-2]", "trials=2")
     own = finetune(ask_for(*SOURCE_ALONE[:-1], "suite.targets=[imagenet_a,imagenet_r]", "data.holdout=.1"))
@@ -168,6 +170,7 @@ def test_what_a_trial_is_made_from_is_a_trial_too(ask_for, store):
     assert trials_in(RunStore(store)) == {spec.training_key, probe.key}
 
 
+@pytest.mark.slow
 def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
     rows = searched(*SOURCE_ALONE, "data.holdout=.2", "search.lr=[1e-4,3e-2]", "trials=2")
     export_runs(RunStore(store), tmp_path / "runs.tar")
@@ -179,6 +182,7 @@ def test_a_trial_is_one_in_another_store_too(searched, store, tmp_path):
     assert trials_in(elsewhere) == set(), "they were there before"
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_is_gone_is_taken_up_as_it_was(searched, store, monkeypatch):
     asked, keys = (*SOURCE_ALONE, "trials=2", "search.lr=[1e-4,3e-2]"), []
     get_or_make = search.get_or_make

@@ -36,6 +36,7 @@ def shared_store(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
+@pytest.mark.slow
 def test_wise_ft_makes_its_ingredient_and_is_between(made, store, capfd):
     run = made("+method=wise_ft", "method.wise_ft.alpha=.25")
     assert "wise_ft needs finetune (source mini R, seed 0)" in capfd.readouterr().err
@@ -50,6 +51,7 @@ def test_wise_ft_makes_its_ingredient_and_is_between(made, store, capfd):
     assert len(RunStore(store).finished()) == 3
 
 
+@pytest.mark.slow
 def test_alpha_1_is_the_ingredient_and_alpha_0_the_start(made, store):
     ends = [made("+method=wise_ft", f"method.wise_ft.alpha={alpha}") for alpha in (0, 1)]
     assert equal(ends[0].weights(), RunStore(store).one(method="pretrained").weights())
@@ -319,6 +321,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "sentence"), WRONG, ids=[" ".join(o) for o, _ in WRONG])
 def test_misuse_is_one_sentence(made, overrides, sentence):
     with pytest.raises(RibError, match=sentence) as error:
@@ -326,6 +329,7 @@ def test_misuse_is_one_sentence(made, overrides, sentence):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_run_or_of_another_model_is_refused(made, store, tmp_path):
     with pytest.raises(RibError, match=r"is not a finished run; expected a folder with metrics\.json"):
         made("+method=wise_ft", f"method.wise_ft.ingredients=[{tmp_path}]")

@@ -268,6 +268,7 @@ def refused(num_images: int, batch_size: int, two: bool, frozen: bool = False) -
     return "", method.steps
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_one_image_is_said_before_training(gloo_pool):
     said, steps = refused(9, 4, two=False)
     assert steps == 0
