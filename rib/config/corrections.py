@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from rib.config.aliases import ALIASES, CHOICES, Alias
@@ -18,6 +20,25 @@ FLAGS = {"": "true", "yes": "true", "no": "false", "on": "true", "off": "false"}
 _TIMM = re.compile(r"\w+\.\w+|.*(patch\d|resnet|resnext|convnext|swin|deit|vit_|eva\d|beit|regnet|mixer|mobilenet).*")
 _OPEN_CLIP = re.compile(r"(ViT|RN\d|EVA|convnext|coca|nllb)[\w]*-[\w-]+|RN\d+\w*")
 _FILE = re.compile(r".*(/|\.(pth?|bin|ckpt|safetensors|tar)$)")
+
+
+_domains: ContextVar[tuple[str, ...]] = ContextVar("_domains", default=())
+"""Domains of the user's suite that the arguments name, which are the datasets then; empty for rib's own datasets."""
+
+
+@contextmanager
+def domains(names: tuple[str, ...]) -> Iterator[None]:
+    """Correct the names of datasets to these instead of rib's own, inside a ``with`` block; () leaves rib's own."""
+    token = _domains.set(names)
+    try:
+        yield
+    finally:
+        _domains.reset(token)
+
+
+def names_of(group: str) -> Sequence[str]:
+    """Return the names that a config group can be given: its files, or the domains of a user's suite as datasets."""
+    return (group == "dataset" and _domains.get()) or options(group)
 
 
 @dataclass(frozen=True)
@@ -109,7 +130,7 @@ def choose_each(group: str, value: str) -> str | None:
 
 def is_named(group: str, value: str) -> bool:
     """Return True if a config group has a file of a name, or of what the name is short for (``R``)."""
-    return normalise(value) in (*options(group), *CHOICES.get(group, {}))
+    return normalise(value) in (*names_of(group), *_short(group))
 
 
 def choose(group: str, value: str) -> Correction | None:
@@ -154,9 +175,9 @@ def _like(command: str) -> tuple[str, ...]:
 def _known(command: str, name: str, value: str) -> Correction:
     """Return an existing option with a value, which is corrected too where it names a file of ``conf/``."""
     option = options_of(command)[name]
-    if option.group and (normalise(value) not in options(name)) and (choice := choose(name, value)):
+    if option.group and (normalise(value) not in names_of(name)) and (choice := choose(name, value)):
         return choice
-    if option.group and normalise(value) in options(name):
+    if option.group and normalise(value) in names_of(name):
         value = normalise(value)
     if option.default in ("true", "false"):
         value = FLAGS.get(value.lower(), value)
@@ -218,17 +239,29 @@ def _of_method(name: str, value: str, arguments: Sequence[str]) -> Correction | 
 
 def _choice(group: str, value: str) -> str | None:
     """Return the file of a config group that a name probably means."""
-    names, name = options(group), normalise(value)
+    names, name, short = names_of(group), normalise(value), _short(group)
+    if group == "suite" and is_file(value):
+        return None
     if group == "model" and _OPEN_CLIP.fullmatch(value) and of_library(value):
         return None
-    candidates = (value, name, CHOICES.get(group, {}).get(name), f"imagenet_{name}", name.replace("_", ""))
+    candidates = (value, name, short.get(name), f"imagenet_{name}", name.replace("_", ""))
     found = next((candidate for candidate in candidates if candidate in names), None)
-    if found is None and "null" in (CHOICES.get(group, {}).get(name), name):
+    if found is None and "null" in (short.get(name), name):
         return "null"
     if found is None and group == "model" and of_library(value):
         return None
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return found or (close[0] if close else None)
+
+
+def _short(group: str) -> Mapping[str, str]:
+    """Return what the names of a config group are short for; a user's domains have no short names."""
+    return {} if group == "dataset" and _domains.get() else CHOICES.get(group, {})
+
+
+def is_file(text: str) -> bool:
+    """Return True if the value of ``suite=`` is a file or folder, and no name of a file in ``conf/suite``."""
+    return bool(re.search(r"\.ya?ml(?![\w.])", text, re.I)) or "/" in text or text in ("~", ".", "..")
 
 
 def of_library(value: str) -> Correction | None:

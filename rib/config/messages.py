@@ -15,7 +15,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from rib.config.command_schema import CKAConfig
 from rib.config.conf_comments import options_of
-from rib.config.corrections import FLAGS, Correction, choose, correct, elsewhere, is_named, selected_methods
+from rib.config.corrections import FLAGS, Correction, choose, correct, domains, elsewhere, is_named, selected_methods
+from rib.config.own_suite import hinted_domains
 from rib.config.schema import Config
 from rib.config.shipped import conf_dir, shipped_nodes
 from rib.config.slips import explain_syntax
@@ -34,6 +35,11 @@ def explain(error: Exception, command: str = "train", arguments: Sequence[str] =
         command: Name of the command whose config it was.
         arguments: The command's arguments.
     """
+    with domains(hinted_domains(arguments)):
+        return _explain(error, command, arguments)
+
+
+def _explain(error: Exception, command: str, arguments: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return explain_syntax(command, str(error.override))
@@ -66,6 +72,11 @@ def with_correction(error: RibError, command: str, arguments: Sequence[str]) -> 
         command: Name of the command.
         arguments: The command's arguments.
     """
+    with domains(hinted_domains(arguments)):
+        return _with_correction(error, command, arguments)
+
+
+def _with_correction(error: RibError, command: str, arguments: Sequence[str]) -> RibError:
     needs_list = re.match(r"(\S+): expected a list, ", str(error))
     for argument in arguments if needs_list else ():
         key, _, value = argument.partition("=")

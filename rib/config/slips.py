@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from rib.config.aliases import ALIASES
+from rib.config.conditions import quote_filters
 from rib.config.conf_comments import COMMANDS, options_of
-from rib.config.corrections import Correction, correct, elsewhere, normalise, of_library
+from rib.config.corrections import Correction, correct, domains, elsewhere, names_of, normalise, of_library
+from rib.config.data_words import ACTIONS, name_words
+from rib.config.own_suite import hinted_domains, rewrite_suite
 from rib.config.several import explain_list_of_numbers, explain_several, join_values, warn_of_empty_method
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, parses, spell_override
@@ -68,19 +72,25 @@ class Piece:
 def tidy(command: str, arguments: Sequence[str]) -> list[str]:
     """Check the form of a command's arguments, and return them in the form that Hydra needs.
 
+    What rib reads itself is rewritten: the words of `rib.data`, the filters of `rib.report`, and ``suite=FILE.yaml``.
+
     Args:
         command: Name of the command, ``train``.
         arguments: As the user gave them.
 
     Raises:
-        RibError: If an argument is neither ``NAME=VALUE`` nor a flag of Hydra; the message has the right spelling.
+        RibError: If an argument is neither ``NAME=VALUE`` nor a flag of Hydra, with the right spelling; if the file of
+            a suite is missing or invalid.
     """
-    if wrong := [piece for piece in _pieces(command, arguments) if not piece.right]:
-        raise RibError(_explain_pieces(command, wrong))
-    for argument in arguments:
-        _check_group(command, argument, arguments)
-        warn_of_empty_method(argument)
-    return normalise_arguments(arguments)
+    arguments = name_words(arguments) if command == "data" else arguments
+    with domains(hinted_domains(arguments)):
+        if wrong := [piece for piece in _pieces(command, arguments) if not piece.right]:
+            raise RibError(_explain_pieces(command, wrong))
+        for argument in arguments:
+            _check_group(command, argument, arguments)
+            warn_of_empty_method(argument)
+    arguments = rewrite_suite(command, arguments)
+    return normalise_arguments(quote_filters(arguments) if command == "report" else arguments)
 
 
 def _check_group(command: str, argument: str, arguments: Sequence[str]) -> None:
@@ -236,8 +246,10 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
         known = all(piece.right or piece.meant for piece in inner)
         return Piece((rest[0],), Correction(tuple(a for part in found for a in part)) if known else None)
     joined = re.match(r"([\w.+/]+?)\s*(?::=|:|=)?\s*=?\s*(.*)$", " ".join(rest[:3]))
-    if command == "data" and rest[0] in ("check", "look", "sheet"):
-        return Piece((rest[0],), Correction((f"action={rest[0]}",)))
+    if command == "data" and (close := get_close_matches(rest[0].lower(), ACTIONS, n=1)):
+        return Piece((rest[0],), Correction((f"action={close[0]}",)))
+    if re.search(r"\.ya?ml$", rest[0], re.I) and command != "pretrain":
+        return Piece((rest[0],), Correction((spell_override("suite", rest[0]),)))
     key, _, behind = rest[0].partition(":")
     is_option = normalise(key) in (*options_of(command), *ALIASES[command])
     if joined and len(rest) > 1 and (rest[1].startswith(("=", ":")) or (rest[0].endswith(":") and is_option)):
@@ -247,7 +259,7 @@ def _words(command: str, rest: Sequence[str], arguments: Sequence[str]) -> Piece
     if behind and is_option:
         return Piece((rest[0],), correct(command, key, behind.lstrip("="), arguments))
     for group in NAMED:
-        if group in options_of(command) and normalise(rest[0]) in options(group):
+        if group in options_of(command) and normalise(rest[0]) in names_of(group):
             return Piece((rest[0],), correct(command, group, rest[0], arguments))
     following = _plain_words(rest[1:], len(rest) if normalise(key) in LISTS else 1)
     if is_option and following:

@@ -213,7 +213,6 @@ SLIPS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("--out=r", "out=r"),
         ("methods=finetune wise_ft", "did you mean methods=finetune,wise_ft?"),
         ("methods=finetune, wise_ft", "did you mean methods=finetune,wise_ft?"),
-        ("methods=finetune,wise_ft", "'methods=[finetune,wise_ft]'"),
         ("source=R", "'sources=[imagenet_r]'"),
     ],
     ("analyze", "run=x"): [
@@ -223,7 +222,7 @@ SLIPS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("analyze", ""): [("runs=x", "run=x"), ("--run x", "run=x")],
     ("search", EWC): [("n_trials=3", "trials=3"), ("lr=0.01", "optimizer.lr=0.01 search.lr=null")],
-    ("data", ""): [("check", "action=check"), ("root=/x", "data.root=/x")],
+    ("data", ""): [("chek", "action=check"), ("root=/x", "data.root=/x"), ("action=look check", "action=check")],
     ("pretrain", ""): [("model=mini_tiny", "pretrain=mini_tiny"), ("mini_tiny", "pretrain=mini_tiny")],
 }
 
