@@ -33,6 +33,10 @@ class UnknownOptionError(RibError):
         self.option = option
 
 
+class MissingDatasetError(RibError):
+    """Error for a dataset whose folder does not exist or holds no image."""
+
+
 class DamagedError(RibError):
     """Error for a file of the run store that is truncated or was changed after rib wrote it."""
 

@@ -101,9 +101,9 @@ def sheet(config: DataCommandConfig) -> None:
 
 def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
     """Return the images of each dataset under the data root (complete or not) by its name, and the catalog."""
-    from rib.data.folders import MissingDatasetError
     from rib.data.scan import scan
     from rib.data.worlds import find_data
+    from rib.errors import MissingDatasetError
 
     catalog, root = find_data(config)
     trees = {}

@@ -12,18 +12,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rib.data.catalog import DatasetSpec
-from rib.errors import RibError
+from rib.data.suites.read import find_domain_folder
+from rib.errors import MissingDatasetError, RibError
 
 VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
 """Pattern of an ImageNet val file name; the group is the image's number, from 1."""
 
 
-class MissingDatasetError(RibError):
-    """Raised if a dataset's folder does not exist or holds no image."""
-
-
 def find_folder(spec: DatasetSpec, root: Path) -> Path:
     """Return a dataset's folder under the data root: the first of its possible folders that exists.
+
+    The folder of a user's domain is as its suite's file says; of a suite that is known from its results alone, it is
+    unknown.
 
     Args:
         spec: The dataset's catalog entry.
@@ -32,6 +32,10 @@ def find_folder(spec: DatasetSpec, root: Path) -> Path:
     Raises:
         MissingDatasetError: If none exists; the message says what is probably wrong with the root.
     """
+    if spec.domain is not None:
+        return find_domain_folder(spec, root)
+    if not spec.folders:
+        raise MissingDatasetError(f"{spec.title}: expected the suite's file to find its images; give suite=FILE.yaml")
     if not _is_dir(root):
         raise MissingDatasetError(
             f"expected a folder {root} that holds {spec.folders[0]}, but {root} does not exist; set data.root"

@@ -89,6 +89,8 @@ def expected_images(spec: DatasetSpec) -> str:
     """Format the number of images of a complete copy: ``50,000``, or ``18,000 to 20,000`` where releases differ."""
     if spec.between is not None:
         return "{:,} to {:,}".format(*spec.between)
+    if spec.domain is not None:
+        return "-"  # a domain of the user's is as large as it is
     return "?" if spec.num_images is None else f"{spec.num_images:,}"
 
 

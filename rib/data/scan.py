@@ -12,7 +12,6 @@ import numpy as np
 
 from rib.data.catalog import DatasetSpec
 from rib.data.folders import (
-    MissingDatasetError,
     class_name,
     class_names,
     class_of_folder,
@@ -22,8 +21,9 @@ from rib.data.folders import (
 from rib.data.identity import CONTENTS, DIGESTS, RECORDS, FileIdentity, contents_digest, drawn_digests
 from rib.data.layout import expected_images, layout_fault, wrong_images_fault
 from rib.data.listing import FLAT, Listing, list_folder
+from rib.data.suites.scan_domain import scan_domain
 from rib.data.tree import ImageTree
-from rib.errors import RibError
+from rib.errors import MissingDatasetError, RibError
 from rib.runtime.console import say
 from rib.runtime.content import Ints
 from rib.runtime.files import digest_of
@@ -55,6 +55,8 @@ def scan(
         MissingDatasetError: If the folder does not exist, or holds no image.
         RibError: If classes or images are missing or unknown.
     """
+    if spec.domain is not None:
+        return scan_domain(spec, root, records, rescan, allow_incomplete, identity)
     begun = time.time_ns()  # with rescan, digests saved before this time are computed again
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)

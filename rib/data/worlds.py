@@ -43,9 +43,9 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
 
         suite = load_suite(config.data.suite)
         head = getattr(config, "head", None)  # rib.data looks at images without a model
-        catalog = suite.catalog(head and head.kind)
+        catalog = suite.catalog(head and head.kind, cache_dir(config.paths.cache))
         register(catalog)
-        return catalog, suite.root if config.data.root is None else _folder(config.data.root)
+        return catalog, _folder(config.data.root or str(suite.root))
     if config.data.root is None:
         return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
     return catalogs.real(), _folder(

@@ -11,11 +11,10 @@ from typing import Any, TypeVar, cast
 from rib.config.schema import Config
 from rib.data import catalog as catalogs
 from rib.data.catalog import Catalog
-from rib.data.folders import MissingDatasetError
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
 from rib.data.worlds import cache_dir, find_data
-from rib.errors import RibError
+from rib.errors import MissingDatasetError, RibError
 from rib.metrics import family_of
 from rib.models.start import find_start
 from rib.runs import errata, ingredients, method_stack

@@ -7,9 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from rib.data.folders import MissingDatasetError
 from rib.data.scan import scan
-from rib.errors import RibError
+from rib.errors import MissingDatasetError, RibError
 from rib.metrics import originals_of
 from tests.data.trees import age, few
 

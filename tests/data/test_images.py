@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from rib.data.catalog import real, with_label_rule
-from rib.data.folders import MissingDatasetError
 from rib.data.scan import scan
-from rib.errors import RibError
+from rib.errors import MissingDatasetError, RibError
 from tests.data.trees import age, few, fill
 
 NOISY = ("gaussian_noise/1", "gaussian_noise/2", "fog/1", "fog/2")

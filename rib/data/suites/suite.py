@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -81,18 +81,20 @@ class Suite:
     head: HeadKind | None = None
     templates: tuple[str, ...] = field(default=())
 
-    def catalog(self, head: str | None = None) -> Catalog:
+    def catalog(self, head: str | None = None, cache: Path | None = None) -> Catalog:
         """Return the catalog of the suite's datasets for models with a kind of head.
 
         Args:
             head: With ``subset`` the outputs are ImageNet-1K's, and a class is the maximum over its own; with any other
                 the outputs are the suite's classes.
+            cache: Folder for images that have to be unpacked (tar shards, Python entry points), as
+                ``suites/NAME/DOMAIN-DIGEST``; None if none are to be read.
 
         Raises:
             RibError: With ``subset``, if a class has no outputs.
         """
         names = tuple(one.name for one in self.classes)
-        groups = tuple((i,) for i in range(len(names)))
+        groups: tuple[tuple[int, ...], ...] = tuple((i,) for i in range(len(names)))
         outputs = names
         if head == "subset":
             if missing := [one.name for one in self.classes if not one.imagenet]:
@@ -102,6 +104,7 @@ class Suite:
                     "head=probe"
                 )
             groups, outputs = tuple(one.imagenet for one in self.classes), catalogs.real().outputs
+        unpack_to = None if cache is None else cache / "suites" / self.name
         specs = {
             domain.name: DatasetSpec(
                 domain.name,
@@ -114,7 +117,7 @@ class Suite:
                 derived_from=domain.derived_from,
                 licence=domain.licence,
                 may_train=domain.may_train,
-                domain=domain.domain,
+                domain=replace(domain.domain, unpack_to=unpack_to),
             )
             for domain in self.domains.values()
         }
