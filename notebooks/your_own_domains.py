@@ -33,7 +33,10 @@ OUTLINES = {
     "fish": [(-1, 0), (-0.3, -0.55), (0.45, -0.1), (1, -0.6), (1, 0.6), (0.45, 0.1), (-0.3, 0.55)],
     "house": [(-0.8, 0.9), (-0.8, -0.1), (0, -1), (0.8, -0.1), (0.8, 0.9)],
     "kite": [(0, -1.1), (0.65, -0.3), (0, 1.1), (-0.65, -0.3)],
-    "star": [(r * np.sin(turn), -r * np.cos(turn)) for turn, r in zip(np.arange(10) * np.pi / 5, [1.1, 0.45] * 5)],
+    "star": [
+        (r * np.sin(turn), -r * np.cos(turn))
+        for turn, r in zip(np.arange(10) * np.pi / 5, [1.1, 0.45] * 5, strict=True)
+    ],
 }
 LOOKS = {
     "photo": lambda image: image,
@@ -45,6 +48,7 @@ rng = np.random.default_rng(0)
 
 
 def blurred(image, radius):
+    """Blur a picture."""
     return image.filter(ImageFilter.GaussianBlur(radius))
 
 
@@ -71,5 +75,5 @@ for domain, look in LOOKS.items():
 figure, axes = plt.subplots(4, 12, figsize=(9, 3.2), layout="constrained")
 for row, domain in zip(axes, LOOKS, strict=True):
     for ax, file in zip(row, sorted(Path("things", domain).glob("*/0[01].jpg")), strict=True):
-        ax.imshow(plt.imread(file))
+        ax.imshow(Image.open(file).convert("RGB"))
         ax.axis("off")

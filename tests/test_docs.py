@@ -27,9 +27,9 @@ from rib.config.command_schema import (
     ReportConfig,
     SearchConfig,
 )
-from rib.config.launch import normalise_arguments
 from rib.config.schema import Config
 from rib.config.shipped import options, shipped_nodes
+from rib.config.slips import tidy
 from rib.data import catalog
 from rib.errors import RibError
 from tests.methods import test_regularizers
@@ -60,7 +60,9 @@ def compose_command(command: list[str]) -> list[object]:
     """
     name = command[0].removeprefix("rib.")
     jobs: list[list[str]] = [[]]
-    for argument in normalise_arguments([word for word in command[1:] if word != "-m"]):
+    for argument in tidy(name, command[1:]):
+        if argument == "-m":
+            continue
         (override,) = OverridesParser.create().parse_overrides([argument])
         values = override.sweep_string_iterator() if override.is_sweep_override() else None
         key = argument.partition("=")[0]
@@ -75,8 +77,19 @@ def compose_command(command: list[str]) -> list[object]:
     return found
 
 
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Folder in which a reader gives the commands: it has the suite's file that the page on own data shows."""
+    (file,) = [block.text for block in blocks(DOCS / "howto" / "own_data.md") if block.language == "yaml"]
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "pets").mkdir()
+    (folder / "pets" / "pets.yaml").write_text(file)
+    return folder
+
+
 @pytest.mark.parametrize("command", documented_commands(), ids=" ".join)
-def test_a_documented_command_composes(command, monkeypatch):
+def test_a_documented_command_composes(command, monkeypatch, reader):
+    monkeypatch.chdir(reader)
     monkeypatch.setenv("RUN", "runs")
     assert compose_command(command)
 
@@ -137,6 +150,17 @@ def test_every_method_has_a_note_that_can_be_shown():
     readme = (ROOT / "README.md").read_text()
     assert not [name for name in NOTES if f"`{name}`" not in readme]
     assert f"with {sum(note['kind'] != 'control' for note in NOTES.values())} methods" in readme
+
+
+STRENGTHS = {"strength", "alpha", "decay", "lr", "rate", "power", "first", "keep"}
+
+
+def test_a_method_with_a_strength_says_on_what_data_its_default_was_chosen():
+    have = {name for name, node in shipped_nodes("method").items() if STRENGTHS & set(node)}
+    assert {name for name, note in NOTES.items() if "defaults" in note} == have
+    for name in have:
+        text = method_pages.page(DOCS, name, NOTES[name])
+        assert re.search(rf"^{re.escape(NOTES[name]['defaults'])} For your own model and data, ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", options("method"))

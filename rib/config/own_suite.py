@@ -210,9 +210,7 @@ def _with_domains(command: str, argument: str, arguments: Sequence[str], suite: 
     yield argument
 
 
-def _check_dataset(
-    command: str, argument: str, names: Sequence[str], arguments: Sequence[str], suite: Suite
-) -> None:
+def _check_dataset(command: str, argument: str, names: Sequence[str], arguments: Sequence[str], suite: Suite) -> None:
     """Refuse several sources without a sweep, and ``dataset=all``."""
     sweeps = bool({"-m", "--multirun"} & {*arguments})
     every = names in (["all"], ["*"]) and "all" not in suite.domains
