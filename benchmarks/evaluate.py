@@ -54,7 +54,7 @@ def now() -> Seconds:
 def make_runs(spec: RunSpec, folder: Path) -> list[Run]:
     """Write runs whose weights are the pretrained ones with a little noise."""
     runs = []
-    model = build(spec.start, len(spec.catalog.outputs))
+    model = build(spec.start)
     for number in range(MODELS):
         torch.manual_seed(number)
         run = Run(folder / str(number))

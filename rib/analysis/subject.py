@@ -98,7 +98,8 @@ class Subject:
     @cached_property
     def start(self) -> Start:
         """Network, image transform and weights file of the run: those of its pretrained model, but its own weights."""
-        return replace(find_start(self.config.model, cache_dir(self.config.paths.cache)), weights=self.run.weights_file)
+        start = find_start(self.config.model, cache_dir(self.config.paths.cache))
+        return start.with_weights(self.run.weights_file)
 
     @cached_property
     def _data(self) -> tuple[Catalog, Path]:
@@ -135,8 +136,7 @@ class Subject:
         """Build the model with the run's final weights, or with those in a file; in eval mode, on the CPU."""
         from rib.models.build import build
 
-        start = self.start if weights is None else replace(self.start, weights=weights)
-        return build(start, len(self.catalog.outputs))
+        return build(self.start if weights is None else self.start.with_weights(weights))
 
     @property
     def epochs(self) -> dict[int, Path]:

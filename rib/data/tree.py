@@ -101,7 +101,7 @@ class ImageTree:
             raise RibError(f"data.limit: expected at least 1 image, got {count}")
         if count >= len(self):
             return self
-        hashes = _path_hashes(self.paths, "limit")
+        hashes = path_hashes(self.paths, "limit")
         if self.spec.cells:
             order = _balanced_order([path.rsplit("/", 2)[0] for path in self.paths], self.labels, hashes)
             return self.part(np.sort(order[:count]), f"limit {count} across cells")
@@ -119,12 +119,12 @@ class ImageTree:
         """
         if count < 1:
             raise RibError(f"data.images_per_class: expected at least 1 image, got {count}")
-        rank = _rank_within(self.labels, _path_hashes(self.paths, f"images_per_class {seed}"))
+        rank = _rank_within(self.labels, path_hashes(self.paths, f"images_per_class {seed}"))
         return self.part(np.flatnonzero(rank < count), f"images_per_class {count} seed {seed}")
 
     def shuffled_labels(self, seed: int) -> ImageTree:
         """Return the same images with their labels permuted at random, a control in which no class can be learnt."""
-        order = np.argsort(_path_hashes(self.paths, f"shuffled_labels {seed}"))
+        order = np.argsort(path_hashes(self.paths, f"shuffled_labels {seed}"))
         return replace(self, labels=self.labels[order], drawn=self._derived_digest(f"shuffled_labels seed {seed}"))
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageTree, ImageTree]:
@@ -140,7 +140,7 @@ class ImageTree:
         Raises:
             RibError: If either set would be empty.
         """
-        rank = _rank_within(self.labels, _path_hashes(self.paths, f"holdout {seed}"))
+        rank = _rank_within(self.labels, path_hashes(self.paths, f"holdout {seed}"))
         size = np.bincount(self.labels)[self.labels]
         held = rank < np.minimum(np.round(fraction * size), size - 1)  # never a class's last image
         if not held.any() or held.all():
@@ -153,7 +153,7 @@ class ImageTree:
 
     def sample(self, count: int, seed: int) -> Ints:
         """Return the positions of up to ``count`` randomly chosen images; the choice depends only on paths and seed."""
-        return np.argsort(_path_hashes(self.paths, f"sample {seed}"), kind="stable")[:count]
+        return np.argsort(path_hashes(self.paths, f"sample {seed}"), kind="stable")[:count]
 
     def part(self, index: Ints, rule: str) -> ImageTree:
         """Return the subset of the images at the given positions.
@@ -172,7 +172,7 @@ class ImageTree:
         return None if self.drawn is None else digest_of([self.drawn, rule])
 
 
-def _path_hashes(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
+def path_hashes(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:
     """Return a pseudo-random number for each path that depends on the path and the salt alone.
 
     With these in place of a generator, an image's rank does not depend on which other images are there: a dataset
@@ -202,7 +202,7 @@ def _balanced_order(cells: Iterable[str], labels: Ints, hashes: NDArray[np.uint6
 
 def _fixed_permutation(count: int) -> Ints:
     """Return 0..count-1 in a pseudo-random order that is the same in every process and version."""
-    return np.argsort(_path_hashes(map(str, range(count)), "shuffled"))
+    return np.argsort(path_hashes(map(str, range(count)), "shuffled"))
 
 
 def _rank_within(groups: Any, hashes: NDArray[np.uint64]) -> Ints:

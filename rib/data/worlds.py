@@ -17,7 +17,7 @@ from rib.data.catalog import Catalog, Kind
 from rib.errors import RibError
 
 if TYPE_CHECKING:
-    from rib.schemas.metrics import SuiteInfo
+    from rib.schemas.metrics import DataInfo, SuiteInfo
 
 _suites: dict[str, Catalog] = {}
 """Catalogs of the suites that this process has loaded or read about, by name."""
@@ -117,6 +117,18 @@ def register_recorded(kind: str, recorded: SuiteInfo) -> None:
     found = recorded_catalog(kind, recorded)
     known = _suites.get(kind)
     _suites[kind] = found if known is None else replace(known, specs={**found.specs, **known.specs})
+
+
+def recorded_outputs(data: DataInfo) -> int:
+    """Return K, the number of outputs of the models of a run.
+
+    Args:
+        data: ``data`` of the run's metrics.json.
+    """
+    from rib.data.suites.recorded import recorded_catalog
+
+    suite = data.get("suite")
+    return len((catalog_of(data["kind"]) if suite is None else recorded_catalog(data["kind"], suite)).outputs)
 
 
 def recipe_of(kind: str) -> Literal["mini", "user"]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rib.models.checkpoints import num_outputs
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -22,11 +20,11 @@ def build_backbone(start: Start, pretrained: bool = False) -> nn.Module:
     if start.library == "mini":
         from rib.models.mini import build_mini
 
-        return build_mini()
+        return build_mini(start.outputs)
     if start.library == "open_clip":
         from rib.models.zero_shot import build_zero_shot
 
-        return build_zero_shot(start.architecture, num_outputs(), start.built_for)
+        return build_zero_shot(start.architecture, start.outputs, start.built_for, bias=start.headless)
     from rib.models.size import build_timm
 
-    return build_timm(start.architecture, num_outputs(), start.built_for, pretrained=pretrained)
+    return build_timm(start.architecture, start.outputs, start.built_for, pretrained=pretrained)

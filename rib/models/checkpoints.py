@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rib.config.schema import ModelConfig
-from rib.data import catalog as catalogs
 from rib.errors import RibError
+from rib.models.head import Head, imagenet_head
 from rib.models.hf_config import recorded_activation
 from rib.runtime.console import say_once
 
@@ -38,12 +38,7 @@ class Checkpoint:
     files: tuple[str, ...]
 
 
-def num_outputs() -> int:
-    """Return K, the number of outputs of an ImageNet-1K classifier."""
-    return len(catalogs.real().outputs)
-
-
-def timm_checkpoint(model: ModelConfig) -> Checkpoint:
+def timm_checkpoint(model: ModelConfig, head: Head | None = None) -> Checkpoint:
     """Return timm's record of the checkpoint that a model's config names.
 
     For a checkpoint that is evaluated at another size than it was trained at, the evaluation size and crop are used
@@ -51,12 +46,15 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
 
     Args:
         model: The model's config, with library ``timm``.
+        head: The head that the suite wants; None: that of an ImageNet-1K classifier.
 
     Raises:
-        RibError: If timm has no such model, or it is not an ImageNet-1K classifier with a centre crop.
+        RibError: If timm has no such model, if it has another number of outputs and is to keep its head, or if it is
+            not evaluated on a centre crop.
     """
     import timm
 
+    head = head or imagenet_head()
     architecture, _, tag = (model.architecture or model.name.removeprefix("hf-hub:").removeprefix("timm/")).partition(
         "."
     )
@@ -66,8 +64,8 @@ def timm_checkpoint(model: ModelConfig) -> Checkpoint:
     if cfg is None:
         raise RibError(f"model.name: timm has no {full}{_suggestion(full, known)}")
     # The user's own weights are checked against the network when they are loaded; the record is not about them.
-    if cfg.num_classes != num_outputs() and model.weights is None:
-        raise _no_head_error(full, cfg)
+    if cfg.num_classes != head.outputs and model.weights is None and not head.probe:
+        raise _no_head_error(full, cfg, head.outputs)
     # timm registers a CLIP network with GELU and with QuickGELU under two names; `sibling` is the other of the two.
     quick, plain = "_quickgelu" in architecture, architecture.replace("_clip_quickgelu_", "_clip_")
     sibling = plain if quick else plain.replace("_clip_", "_clip_quickgelu_")
@@ -217,19 +215,20 @@ def _check_activation(model: ModelConfig, architecture: str, quick: bool, siblin
         )
 
 
-def _no_head_error(name: str, cfg: Any) -> RibError:
+def _no_head_error(name: str, cfg: Any, outputs: int) -> RibError:
     """Create the error for a checkpoint that is not an ImageNet-1K classifier; it suggests one that is."""
     import timm
 
-    head = f"model.name: {name} is not an ImageNet-1K classifier ({cfg.num_classes} outputs, expected {num_outputs()})"
+    kind = "an ImageNet-1K classifier" if outputs == imagenet_head().outputs else "a classifier of the suite's classes"
+    head = f"model.name: {name} is not {kind} ({cfg.num_classes} outputs, expected {outputs})"
     if clip := _open_clip_name(name, cfg):
         return RibError(
             f"{head} but a bare CLIP tower; its zero-shot classifier is "
-            f"model=open_clip model.name={clip[0]} model.tag={clip[1]}"
+            f"model=open_clip model.name={clip[0]} model.tag={clip[1]}; or fit a head to its features with head=probe"
         )
     cfgs = {n: timm.get_pretrained_cfg(n) for n in timm.list_pretrained()}
-    siblings = [n for n, c in cfgs.items() if c is not None and c.num_classes == num_outputs()]
-    return RibError(head + _suggestion(name, siblings))
+    siblings = [n for n, c in cfgs.items() if c is not None and c.num_classes == outputs]
+    return RibError(f"{head}{_suggestion(name, siblings)}; or fit a head to its features with head=probe")
 
 
 def _open_clip_name(name: str, cfg: Any) -> tuple[str, str] | None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rib.errors import RibError
-from rib.models.checkpoints import num_outputs
 from rib.models.foreign_formats import FORMATS
+from rib.models.layers import head_names
 from rib.models.misfit import COUNTER, differences, misfit_error
 from rib.models.renaming import rename
 from rib.models.size import resample
@@ -52,18 +52,32 @@ def fit_to_network(start: Start, state: State, network: nn.Module) -> dict[str, 
     Raises:
         RibError: If a tensor is missing, unexpected, or of another shape or dtype, or holds NaN or infinite values.
     """
-    expected, tied = network.state_dict(), _tied_names(network)
+    whole, tied = network.state_dict(), _tied_names(network)
+    # Without a head the file must have all else, as strictly; a head of its own is dropped, whatever its size.
+    new = {n: torch.zeros_like(whole[n]) for n in head_names(network)} if start.headless else {}
+    expected = {name: tensor for name, tensor in whole.items() if name not in new}
+    dropped = _classifiers(network) if start.headless else ()
     tried = []
-    for candidate, note in _candidates(start, state, network):
-        candidate = _fill_tied(candidate, tied)
+    for candidate, note in _candidates(start, state, network, expected):
+        candidate = {n: t for n, t in _fill_tied(candidate, tied).items() if not n.startswith(dropped)}
         if (complete := _select_complete(candidate, expected, network)) is not None:
             if note:
                 say_once(f"{start.weights.name}: {note}")
             _check_tied(start, complete, tied)
-            return _cast(start, complete, expected)
+            return {**_cast(start, complete, expected), **new}
         tried.append(candidate)
     nearest = min(tried, key=lambda names: sum(map(len, differences(names, expected))))
     raise misfit_error(start, state, nearest, expected)
+
+
+def _classifiers(network: nn.Module) -> tuple[str, ...]:
+    """Return what the names of a network's classifiers begin with: the head's, and those of others that timm records.
+
+    timm records two for a network that was distilled.
+    """
+    recorded = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    names = {recorded} if isinstance(recorded, str) else set(recorded)
+    return tuple(f"{name}." for name in sorted(names | {name.rpartition(".")[0] for name in head_names(network)}))
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
@@ -95,10 +109,9 @@ def _check_tied(start: Start, state: State, tied: list[list[str]]) -> None:
                 )
 
 
-def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tuple[State, str]]:
+def _candidates(start: Start, state: State, network: nn.Module, expected: State) -> Iterator[tuple[State, str]]:
     """Yield a file's tensors under converted names, the simplest conversion first, with a note on what was done."""
     yield state, ""
-    expected = network.state_dict()
     unwrapped = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
     if len(unwrapped) < len(state):
         unwrapped = dict(state)  # two tensors would get the same name
@@ -120,7 +133,7 @@ def _candidates(start: Start, state: State, network: nn.Module) -> Iterator[tupl
             if (converted := _convert_by_name(start, given)) is not None:
                 yield converted, "; ".join(filter(None, (note, _resized_note(given, converted))))
         if BY_ORDER.get(file_digest(start.weights)) == start.architecture:
-            yield dict(zip(expected, state.values(), strict=True)), ""
+            yield dict(zip(network.state_dict(), state.values(), strict=True)), ""
     elif start.library == "open_clip":
         for given, note in variants[1:]:
             yield from ((tower, note) for tower in _zero_shot(start, given, network))
@@ -142,7 +155,9 @@ def _zero_shot(start: Start, state: State, network: nn.Module) -> Iterator[State
     own = {name: tensor for name, tensor in expected.items() if name.startswith("visual.")}
     if start.built_for is not None:
         tower = resample(tower, expected)
-    if "head.weight" in state:
+    if start.headless:
+        yield tower
+    elif "head.weight" in state:
         # A bias of zeros, as WiSE-FT's code makes it, needs no parameter of the network.
         head = {n: t for n, t in state.items() if n.startswith("head.") and (n in expected or t.any())}
         yield {**tower, **head}
@@ -208,7 +223,7 @@ def _convert_with_timm(start: Start, state: State) -> State | None:
 
         vars(model)["load_state_dict"] = record
         with torch.device("cpu"):
-            load(model, {**pretrained_cfg, "state_dict": dict(state), "num_classes": num_outputs()}, **options)
+            load(model, {**pretrained_cfg, "state_dict": dict(state), "num_classes": start.outputs}, **options)
 
     # All of timm's families load their weights through this one function, which would otherwise download them.
     module.load_pretrained = load_from_state

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from rib.errors import RibError
-from rib.models.checkpoints import num_outputs
 from rib.models.foreign_formats import FORMATS
+from rib.models.head import imagenet_head
 from rib.models.renaming import rename
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def misfit_error(start: Start, given: State, nearest: State, expected: State) ->
         nearest: Its tensors under the names that fit best.
         expected: The network's tensors.
     """
-    file, outputs = start.weights, num_outputs()
+    file, outputs = start.weights, start.outputs
     scales = [any(name.endswith("logit_scale") for name in names) for names in (given, expected)]
     if scales == [True, False] and start.library != "open_clip":
         return RibError(
@@ -60,6 +60,8 @@ def misfit_error(start: Start, given: State, nearest: State, expected: State) ->
         )
     missing, other, extra = differences(nearest, expected)
     heads = {name for name, tensor in expected.items() if tensor.ndim and tensor.shape[0] == outputs}
+    if start.headless:  # the head is a new one, whatever else has as many rows
+        heads = set()
     if heads.issuperset(missing + other) and not extra:
         return _head_error(start, nearest, missing, other)
     if {*missing, *other} - heads:
@@ -84,9 +86,12 @@ def _head_error(start: Start, nearest: State, missing: list[str], other: list[st
         )
     sizes = {nearest[name].shape[0] for name in other if nearest[name].ndim}
     got = f"a head of {' and '.join(map(str, sorted(sizes)))} outputs" if sizes else f"no head ({', '.join(missing)})"
+    whose = (
+        "ImageNet-1K's classes in their order" if start.outputs == imagenet_head().outputs else "the suite's classes"
+    )
     return RibError(
-        f"model.weights: {start.weights} has {got}; rib needs {num_outputs()} outputs, ImageNet-1K's classes in their "
-        "order; give weights that were trained with them"
+        f"model.weights: {start.weights} has {got}; rib needs {start.outputs} outputs, {whose}; give weights that were "
+        "trained with them, or fit a new head with head=probe"
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rib.config.schema import ModelConfig
 from rib.data.transform import Transform
 from rib.errors import RibError
-from rib.models.checkpoints import Checkpoint, num_outputs, open_clip_checkpoint, timm_checkpoint
+from rib.models.checkpoints import Checkpoint, open_clip_checkpoint, timm_checkpoint
+from rib.models.head import ClassTexts, Head, imagenet_head
 from rib.models.hub import check, fetch, fetch_metadata, is_cached
 from rib.models.mini_weights import NAMES, SIDE, weights_file
 from rib.runtime.content import file_digest_of
@@ -31,11 +32,16 @@ class Start:
         library: ``mini``, ``timm`` or ``open_clip``.
         architecture: The library's name for the network, without the checkpoint's tag.
         weights: The weights file, in a format that `rib.models.state` reads.
-        digest: SHA-256 of that file, and for a zero-shot head also of its sentences; 16 hex digits.
+        digest: SHA-256 of that file, for a zero-shot head also of its sentences, and for a probe of all that it is
+            fitted to (`rib.runs.heads`); 16 hex digits.
         num_bytes: Size of that file, bytes.
         transform: The checkpoint's evaluation transform.
+        outputs: K, the number of outputs that the suite wants.
         heads: Folder for cached zero-shot heads, or None to cache none.
         built_for: Side of the images that the network is built for, pixels; None: the library's default, or any.
+        texts: Sentences of a zero-shot head; None: those of ImageNet's classes.
+        headless: True if the network gets a new head of zeros in place of the file's, if that has one. A probe is
+            fitted in this head; what `with_weights` returns has it.
     """
 
     name: str
@@ -45,11 +51,22 @@ class Start:
     digest: str
     num_bytes: int
     transform: Transform
+    outputs: int
     heads: Path | None = None
     built_for: int | None = None
+    texts: ClassTexts | None = None
+    headless: bool = False
+
+    def with_weights(self, file: Path) -> Start:
+        """Return the same model with other weights, head included, such as those of a run that started from it.
+
+        Args:
+            file: A file of weights for the whole network, in a format that `rib.models.state` reads.
+        """
+        return replace(self, weights=file, headless=False)
 
 
-def find_start(model: ModelConfig, cache: Path | None = None, download: bool = True) -> Start:
+def find_start(model: ModelConfig, cache: Path | None = None, download: bool = True, head: Head | None = None) -> Start:
     """Return the pretrained model that a config names, with its weights file located, without building it.
 
     Args:
@@ -57,10 +74,12 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
         cache: Folder for zero-shot heads and digests of weights, or None to cache neither.
         download: If True, download weights that are not on this machine; else take their digest from the hub's
             metadata, with a ``weights`` path that does not exist.
+        head: The head that the suite wants; None: that of an ImageNet-1K classifier.
 
     Raises:
         RibError: If the model is unknown, or its weights are not found and cannot be downloaded.
     """
+    head = head or imagenet_head()
     if model.hub is not None and model.weights is None:  # before the import of the library, which takes seconds
         check(model.name, model.hub)
     if model.library == "mini":
@@ -69,21 +88,33 @@ def find_start(model: ModelConfig, cache: Path | None = None, download: bool = T
         # No transform: conf/model/mini_*.yaml sets all of it.
         known = Checkpoint(model.name, "vit_mini", {}, None, ())
     elif model.library == "timm":
-        known = timm_checkpoint(model)
+        known = timm_checkpoint(model, head)
     elif model.library == "open_clip":
         known = open_clip_checkpoint(model)
     else:
         raise RibError(f"model.library: expected mini, timm or open_clip, got {model.library!r}")
     transform = _transform(model, known)
-    built_for = _size_to_build(model, known, transform.size)
+    built_for = _size_to_build(model, known, transform.size, head.outputs)
     weights, digest, num_bytes = _find_weights(model, known, cache, download)
-    if model.library == "open_clip":
+    if model.library == "open_clip" and not head.probe:
         from rib.models.zero_shot import sentences
 
         # The head is made from these sentences, which a new version of open_clip may change.
-        digest = digest_of([digest, known.architecture, sentences()])
-    heads = cache and cache / "heads"
-    return Start(known.name, model.library, known.architecture, weights, digest, num_bytes, transform, heads, built_for)
+        digest = digest_of([digest, known.architecture, sentences(head.texts)])
+    return Start(
+        known.name,
+        model.library,
+        known.architecture,
+        weights,
+        digest,
+        num_bytes,
+        transform,
+        head.outputs,
+        heads=cache and cache / "heads",
+        built_for=built_for,
+        texts=head.texts,
+        headless=head.probe,
+    )
 
 
 def _transform(model: ModelConfig, known: Checkpoint) -> Transform:
@@ -150,11 +181,11 @@ def _file_digest(file: Path, records: Path | None) -> str:
     return file_digest_of(file, records)
 
 
-def _size_to_build(model: ModelConfig, known: Checkpoint, size: int) -> int | None:
+def _size_to_build(model: ModelConfig, known: Checkpoint, size: int, outputs: int) -> int | None:
     """Return the image size that the network must be built for, pixels; None if it is its own, or it accepts any."""
     own = SIDE if model.library == "mini" else known.transform.get("size", size)
     if size == own:
         return None
     from rib.models.size import size_to_build
 
-    return size_to_build(model.library, known.architecture, num_outputs(), own, size)
+    return size_to_build(model.library, known.architecture, outputs, own, size)

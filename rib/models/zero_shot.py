@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.errors import RibError
+from rib.models.head import ClassTexts
 from rib.models.weights import load_cached, save_cached
 from rib.runtime.files import digest_of
 from rib.runtime.locks import hold_while_making
@@ -45,12 +46,13 @@ class ZeroShot(nn.Module):
         visual: open_clip's image tower from normalised images (B, 3, H, W) to features (B, D).
         width: D, the number of features.
         num_outputs: K, the number of classes.
+        bias: True for a head with a bias, such as a probe; one made from sentences has none.
     """
 
-    def __init__(self, visual: nn.Module, width: int, num_outputs: int) -> None:
+    def __init__(self, visual: nn.Module, width: int, num_outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.visual = visual
-        self.head = nn.Linear(width, num_outputs, bias=False)
+        self.head = nn.Linear(width, num_outputs, bias=bias)
 
     def match_head(self, state: Mapping[str, Tensor]) -> None:
         """Give the head a bias if a file's head has one that is not zero.
@@ -73,12 +75,23 @@ class ZeroShot(nn.Module):
 
 
 @cache
-def sentences() -> tuple[tuple[str, ...], ...]:
-    """Return 80 sentences ("a photo of a goldfish") for each of ImageNet's 1000 classes, in the order of outputs."""
+def sentences(texts: ClassTexts | None = None) -> tuple[tuple[str, ...], ...]:
+    """Return the sentences for each class, in the order of outputs: "a photo of a goldfish", and so on.
+
+    Args:
+        texts: Words of the classes, and templates; None: 80 sentences for each of ImageNet's 1000 classes.
+    """
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
+    names = IMAGENET_CLASSNAMES if texts is None else texts.names
+    own = () if texts is None else texts.templates
+    make = [partial(_fill, template) for template in own] or OPENAI_IMAGENET_TEMPLATES
     # As a tuple of strings, since it enters the digest of the head.
-    return tuple(tuple(template(name) for template in OPENAI_IMAGENET_TEMPLATES) for name in IMAGENET_CLASSNAMES)
+    return tuple(tuple(template(name) for template in make) for name in names)
+
+
+def _fill(template: str, words: str) -> str:
+    return template.replace("{}", words)
 
 
 def make_head(
@@ -153,7 +166,7 @@ def zero_shot_head(start: Start, state: Mapping[str, Tensor]) -> dict[str, Tenso
     if start.heads is None:
         return {"head.weight": _compute_head(start, state)}
     # The digest of the file that is read, not start.digest: with replaced weights that is another file's.
-    digest = digest_of([weights_file_digest(start.weights)[:16], start.architecture, sentences()])
+    digest = digest_of([weights_file_digest(start.weights)[:16], start.architecture, sentences(start.texts)])
     file = start.heads / f"{digest}.safetensors"
     if (head := load_cached(file)) is not None:
         return head
@@ -180,18 +193,19 @@ def build_clip(architecture: str, size: int | None = None) -> Any:
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
 
 
-def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None) -> ZeroShot:
+def build_zero_shot(architecture: str, num_outputs: int, size: int | None = None, bias: bool = False) -> ZeroShot:
     """Build the image tower of a CLIP model with a head, both untrained.
 
     Args:
         architecture: open_clip's name for the model.
         num_outputs: K, the number of classes.
         size: Side of the images, pixels; None: the architecture's own.
+        bias: True for a head with a bias.
     """
     import open_clip
 
     width = open_clip.get_model_config(architecture)["embed_dim"]
-    return ZeroShot(build_clip(architecture, size).visual, width, num_outputs)
+    return ZeroShot(build_clip(architecture, size).visual, width, num_outputs, bias)
 
 
 def _compute_head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
@@ -213,7 +227,7 @@ def _compute_head(start: Start, state: Mapping[str, Tensor]) -> Tensor:
         reason = (str(error).split("\n", 2)[1:2] or [str(error)])[0].strip()
         raise RibError(f"model.weights: {start.weights} does not fit {start.architecture}: {reason}") from error
     clip.to("cuda" if torch.cuda.is_available() else "cpu")
-    texts = sentences()
+    texts = sentences(start.texts)
     title = f"{start.name}: computing the zero-shot head (first use only)"
     with progress(title, len(texts) * len(texts[0]), "sentences") as advance:
         return make_head(clip, open_clip.get_tokenizer(start.architecture), texts, advance)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rib.config.schema import ModelConfig
-from rib.data.worlds import catalog_of
+from rib.data.worlds import recorded_outputs
+from rib.models.head import Head
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.run import Run
 from rib.runs.usable import check_weights
@@ -23,8 +24,8 @@ class Network(NamedTuple):
     """A network and the transform of its images; unpacks as ``model, transform``.
 
     Attributes:
-        model: The module, from normalised images (B, 3, S, S) to logits (B, K) of ImageNet's K = 1000
-            classes, in float32 and eval mode on the CPU.
+        model: The module, from normalised images (B, 3, S, S) to logits (B, K), in the order of the suite's
+            outputs (ImageNet's 1000 classes), in float32 and eval mode on the CPU.
             For timm its own class. For open_clip ``model.visual`` is the image tower, and ``model.head`` the zero-shot
             head on its normalised features. After `visual_prompt`, a Sequential of the prompt and the network.
         transform: From a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W) to a normalised float32 tensor
@@ -56,9 +57,9 @@ def load_network(run: Run, metrics: Metrics) -> Network:
     config = check_weights(run, metrics, "model", run.folder, refused)
     # The run's own weights in place of the pretrained ones, which may be gone and are not needed.
     known = replace(config.model, weights=str(run.weights_file), activation=_activation(config.model))
-    start = find_start(known)
+    start = find_start(known, head=Head(recorded_outputs(metrics["data"])))
     with torch.random.fork_rng(devices=[]):  # a network begins with random weights, which these replace
-        classifier = build(start, len(catalog_of(metrics["data"]["kind"]).wnids))
+        classifier = build(start)
     network = classifier.backbone
     if classifier.prompt is not None:
         network = nn.Sequential(classifier.prompt, network)

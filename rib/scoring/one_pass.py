@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -78,8 +78,7 @@ class LoadedRun:
         """
         if merging is not None and merging.combine:
             return cls(spec, run, datasets, data, merging.models(), combine=merging.combine)
-        start = replace(spec.start, weights=run.weights_file)
-        own = [build(start, len(spec.catalog.outputs)).to(fabric.device)]
+        own = [build(spec.start.with_weights(run.weights_file)).to(fabric.device)]
         if merging is None:
             return cls(spec, run, datasets, data, own)
         return cls(spec, run, datasets, data, own, merging.curve(), model_for=merging.model_for)

@@ -69,7 +69,7 @@ def external_job(config: EvaluateConfig) -> ScoringJob:
     _say_what_is_assumed(job)
     if job.run.metrics() is None:
         # Raises for weights that do not fit, before anything is written to the store.
-        build(replace(spec.start, weights=file), len(spec.catalog.outputs))
+        build(spec.start.with_weights(file))
     return job
 
 

@@ -258,7 +258,7 @@ def _write_weights(job: ScoringJob, fabric: Fabric) -> None:
         (job.run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
         job.run.write_json("env.json", environment())
     if job.weights is not None:
-        spec = replace(spec, start=replace(spec.start, weights=job.weights))
+        spec = replace(spec, start=spec.start.with_weights(job.weights))
     fit(spec, job.run, job.store)
     fabric.barrier()
 

@@ -56,12 +56,12 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
     from rib.models.weights import save_weights
 
     start = time.perf_counter()
-    model = build(spec.start, len(spec.catalog.outputs))
+    model = build(spec.start)
     notes: dict[str, float] = {}
     if spec.recipe is not None:
         notes, gathered = _train(spec, run, store, model, loggers, probe)
         if gathered:  # under FSDP the model holds only this process's shards: put the whole weights into a new one
-            model = build(spec.start, len(spec.catalog.outputs))
+            model = build(spec.start)
             model.load_stored(gathered)
         if count := sum(isinstance(layer, _BatchNorm) for layer in model.modules()):
             notes["batch_norm.layers"] = count

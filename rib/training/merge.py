@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -117,11 +116,10 @@ class Merging:
 
     @cached_property
     def _model(self) -> Classifier:
-        start = replace(self.spec.start, weights=self._pretrained.weights_file)
-        return build(start, len(self.spec.catalog.outputs))
+        return build(self.spec.start.with_weights(self._pretrained.weights_file))
 
     def _build(self, weights: StateDict) -> Classifier:
-        model = build(replace(self.spec.start, weights=self._pretrained.weights_file), len(self.spec.catalog.outputs))
+        model = build(self.spec.start.with_weights(self._pretrained.weights_file))
         model.load_stored(dict(weights))
         return model.to(self.fabric.device)
 

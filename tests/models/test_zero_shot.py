@@ -51,7 +51,7 @@ def clip_file(clip, tmp_path):
 def few_sentences(monkeypatch):
     """Four a class in place of 80, and a list that grows by one for each head made."""
     texts = tuple(of_class[:4] for of_class in zero_shot.sentences())
-    monkeypatch.setattr(zero_shot, "sentences", lambda: texts)
+    monkeypatch.setattr(zero_shot, "sentences", lambda given=None: texts)
     made: list[object] = []
     make_head = zero_shot.make_head
     monkeypatch.setattr(zero_shot, "make_head", lambda *given: made.append(given) or make_head(*given))
@@ -81,7 +81,7 @@ def test_sentences_are_openai_s():
 
 def test_logits_are_those_of_the_two_towers(clip, clip_file, tmp_path, few_sentences):
     start = find_start(ModelConfig(NAME, "open_clip", weights=str(clip_file)), tmp_path / "heads")
-    model = build(start, 1000)
+    model = build(start)
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     tokens = open_clip.get_tokenizer(NAME)(list(zero_shot.sentences()[7]))
     with torch.no_grad():
@@ -115,14 +115,14 @@ def test_a_zero_shot_model_comes_from_the_hub_and_is_fine_tuned(clip, hub, ask_f
     assert head.shape == weights["head.weight"].shape == (1000, 32)
     assert not torch.equal(head, weights["head.weight"])  # the head was trained, too
     assert len(few_sentences) == 1  # for four times that the model was built
-    build(replace(start, weights=run.weights_file), 1000)
+    build(replace(start, weights=run.weights_file))
     assert len(few_sentences) == 1
 
 
 def test_the_digest_covers_the_sentences(clip, clip_file, monkeypatch):
     model = ModelConfig(NAME, "open_clip", weights=str(clip_file))
     before = find_start(model)
-    monkeypatch.setattr(zero_shot, "sentences", lambda: (("a goldfish",),))
+    monkeypatch.setattr(zero_shot, "sentences", lambda given=None: (("a goldfish",),))
     assert find_start(model).digest != before.digest
 
 
@@ -134,12 +134,12 @@ def test_weights_that_are_no_clip_or_another_one_are_refused(clip, tmp_path, few
     for file in ("other", "cut"):
         start = find_start(ModelConfig(NAME, "open_clip", weights=str(tmp_path / f"{file}.safetensors")))
         with pytest.raises(RibError, match=f"{file}.safetensors does not fit {NAME}"):
-            build(start, 1000)
+            build(start)
     assert few_sentences == []  # the tower was looked at before the head was made
     save_file({**clip.state_dict(), "ln_final.bias": torch.zeros(3)}, tmp_path / "text.safetensors")
     start = find_start(ModelConfig(NAME, "open_clip", weights=str(tmp_path / "text.safetensors")))
     with pytest.raises(RibError, match=r"does not fit.*ln_final\.bias"):
-        build(start, 1000)
+        build(start)
 
 
 TOWERS = {
@@ -181,7 +181,7 @@ def quick_heads(monkeypatch):
 
 
 def load(file, name):
-    return build(find_start(ModelConfig(name, "open_clip", weights=str(file))), 1000).backbone.state_dict()
+    return build(find_start(ModelConfig(name, "open_clip", weights=str(file)))).backbone.state_dict()
 
 
 def test_every_kind_of_clip_model_comes_from_its_file(kind, tmp_path, quick_heads):
@@ -218,10 +218,10 @@ def test_a_text_tower_of_another_length_is_refused_and_not_resized(clip, tmp_pat
 def test_weights_from_elsewhere_do_not_get_the_head_of_the_start(clip, clip_file, tmp_path, quick_heads):
     """Heads are kept by the file they are made of: a start with other weights in its place has another head."""
     start = find_start(ModelConfig(NAME, "open_clip", weights=str(clip_file)), tmp_path / "cache")
-    first = build(start, 1000).backbone.head.weight
+    first = build(start).backbone.head.weight
     torch.manual_seed(1)
     save_file(zero_shot.build_clip(NAME).state_dict(), tmp_path / "other.safetensors")
-    other = build(replace(start, weights=tmp_path / "other.safetensors"), 1000).backbone.head.weight
+    other = build(replace(start, weights=tmp_path / "other.safetensors")).backbone.head.weight
     assert len(quick_heads) == 2
     assert not torch.equal(first, other)
 
@@ -240,9 +240,9 @@ def test_a_shipped_zero_shot_model_of_the_true_shape(hub, tmp_path, monkeypatch)
     torch.manual_seed(0)
     save_file({n: t.half() for n, t in zero_shot.build_clip("ViT-B-32").state_dict().items()}, file)
     texts = tuple(of_class[:1] for of_class in zero_shot.sentences())
-    monkeypatch.setattr(zero_shot, "sentences", lambda: texts)
+    monkeypatch.setattr(zero_shot, "sentences", lambda given=None: texts)
     start = find_start(config, tmp_path / "heads")
-    model = build(start, 1000)
+    model = build(start)
     with torch.no_grad():
         logits = model(torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8))
     assert logits.shape == (2, 1000)

@@ -278,7 +278,7 @@ def test_external_weights_are_scored_again_from_the_copy_in_the_store(make, stor
     job_config = compose(*given)
     spec = resolve(job_config, RESOLVER)
     file = tmp_path / "mine.pt"
-    torch.save(build(spec.start, len(spec.catalog.outputs)).backbone.state_dict(), file)
+    torch.save(build(spec.start).backbone.state_dict(), file)
     trained = finetune(compose(*given, "epochs=1", "data.limit=40"))
     line = (f"weights={file}", *given, "suite=seven")
     (run,) = evaluate(check_config(compose_node("evaluate", *line), EvaluateConfig))

@@ -117,7 +117,7 @@ def test_the_documented_lines_load_a_run_in_plain_timm(ask_for, tmp_path):
     images = torch.rand(2, 3, 160, 160)
     start = find_start(ModelConfig("test_vit.r160_in1k", "timm", weights=str(run.weights_file)))
     with torch.no_grad():
-        assert torch.equal(names["model"](images), build(start, 1000).backbone(images))
+        assert torch.equal(names["model"](images), build(start).backbone(images))
     # A run of an older version of rib: the same tensors without metadata have the same digest.
     assert run.is_intact
     save_weights(run.weights(), run.weights_file)
@@ -138,7 +138,7 @@ def test_the_documented_lines_load_a_run_in_plain_open_clip(tmp_path):
     save_weights(
         {**tower, "head.weight": torch.randn(1000, 32)}, tmp_path / "weights.safetensors", {"rib_version": "1"}
     )
-    model = build(find_start(ModelConfig(CLIP, "open_clip", weights=str(tmp_path / "weights.safetensors"))), 1000)
+    model = build(find_start(ModelConfig(CLIP, "open_clip", weights=str(tmp_path / "weights.safetensors"))))
     names = {"RUN": str(tmp_path), "images": torch.rand(2, 3, 32, 32)}
     with torch.no_grad():
         exec(loading_blocks()[1].replace("ViT-B-16", CLIP), names)

@@ -47,7 +47,7 @@ def run(tmp_path_factory, cache) -> Run:
 def nets(run) -> tuple[nn.Module, nn.Module]:
     """The plain networks before and after it."""
     start = find_start(compose("model=mini_tiny").model)
-    return tuple(build(replace(start, weights=w), 1000).backbone for w in (start.weights, run.weights_file))
+    return tuple(build(replace(start, weights=w)).backbone for w in (start.weights, run.weights_file))
 
 
 @pytest.fixture

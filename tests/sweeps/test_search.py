@@ -37,7 +37,7 @@ SOURCE_ALONE = (*QUICK, "suite.targets=[imagenet_r]")
 
 def correct_by_hand(spec, run) -> int:
     """Images of the held-out part that a run's model names right, one at a time."""
-    model = build(spec.start, len(spec.catalog.outputs)).eval()
+    model = build(spec.start).eval()
     model.backbone.load_state_dict(run.weights())
     tree = spec.held_out
     hits = 0
