@@ -55,6 +55,7 @@ def finetune(
         rib.finetune("ewc", "method.ewc.strength=3", "optimizer.lr=0.01", model="mini_small")
         rib.finetune(["lwf", "wise_ft"], optimizer={"lr": 0.01}, data={"root": "~/data"})
         rib.finetune({"ewc": {"strength": 3}}, epochs=1)
+        rib.finetune("ewc", model="zeroshot_openai", suite="pets.yaml", dataset="photo")    # domains of your own
 
     Args:
         method: Name of a method, a list of names to stack, or a mapping from names to their options; None for plain
@@ -93,14 +94,17 @@ def finetune(
 
 
 @explained
-def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suite: str | None = None) -> FinishedRun:
+def load(
+    run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suite: str | Path | None = None
+) -> FinishedRun:
     """Return a finished run by its folder or its key.
 
     Args:
         run: The run's folder (the last line that ``python -m rib.train`` prints), or the first digits of its key, if
             no other key of the store begins so.
         runs: The run store in which a key is looked up.
-        suite: Name of the suite whose numbers to return, for a run that was scored on several; None for the first.
+        suite: Name or file of the suite whose numbers to return, for a run that was scored on several; None for the
+            first.
 
     Returns:
         The finished run.
@@ -109,9 +113,10 @@ def load(run: str | Path | Run | FinishedRun, *, runs: str | Path = "runs", suit
         RibError: If there is no such run, it is not finished, several keys begin with the digits, or it was not scored
             on the suite.
     """
+    name = _suite_name(suite)
     if isinstance(run, FinishedRun):
-        return run if suite in (None, run.metrics["suite"]) else FinishedRun.open(run.run, suite)
-    return FinishedRun.open(find_run(run, runs), suite)
+        return run if name in (None, run.metrics["suite"]) else FinishedRun.open(run.run, name)
+    return FinishedRun.open(find_run(run, runs), name)
 
 
 @explained
@@ -121,7 +126,7 @@ def find_runs(
     model: Names = None,
     source: Names = None,
     seed: Names = None,
-    suite: str | None = None,
+    suite: str | Path | None = None,
     where: Where = None,
     runs: str | Path = "runs",
 ) -> FoundRuns:
@@ -137,7 +142,7 @@ def find_runs(
         model: Name of the pretrained model.
         source: Dataset that was fine-tuned on; ``"none"`` for pretrained models.
         seed: Random seed.
-        suite: Suite that the runs were scored on; None for each run's first.
+        suite: Name or file of the suite that the runs were scored on; None for each run's first.
         where: Conditions on options, set or default: ``"optimizer.lr=0.01"``, ``"epochs>=5"``, several such texts, or
             a mapping from options to values.
         runs: The run store.
@@ -148,12 +153,12 @@ def find_runs(
     Raises:
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
     """
-    store = find_store(runs)
+    store, name = find_store(runs), _suite_name(suite)
     # A run that was scored on several suites is found once for each that is asked for.
-    results = [(run, m) for run in store.finished() for m in (run.all_metrics() if suite else [run.metrics()]) if m]
+    results = [(run, m) for run in store.finished() for m in (run.all_metrics() if name else [run.metrics()]) if m]
     found, reason = [], ""
     try:
-        found = select_runs(results, model, method, source, seed, where, suite, f"runs in {store.root}", singular=True)
+        found = select_runs(results, model, method, source, seed, where, name, f"runs in {store.root}", singular=True)
     except NoMatchError as none:
         reason = str(none)
 
@@ -170,7 +175,7 @@ def compare(
     second: str | Path | Run | FinishedRun,
     *,
     runs: str | Path = "runs",
-    suite: str | None = None,
+    suite: str | Path | None = None,
 ) -> RunComparison:
     """Compare two runs image by image: first minus second.
 
@@ -180,7 +185,7 @@ def compare(
         first: A run, its folder, or the first digits of its key.
         second: Another one, scored on the same images.
         runs: The run store in which keys are looked up.
-        suite: Name of the suite whose numbers to compare; None for each run's own.
+        suite: Name or file of the suite whose numbers to compare; None for each run's own.
 
     Returns:
         Paired differences of accuracy and of RI with 95 % intervals over images, and the images won and lost, by
@@ -199,7 +204,7 @@ def score(
     before: nn.Module | Score | str | Path | Run | FinishedRun | None = None,
     data: str | Path | None = None,
     transform: EvaluationTransform | None = None,
-    suite: str = "seven",
+    suite: str | Path = "seven",
     datasets: Sequence[str] | None = None,
     source: str = "none",
     limit: int | None = None,
@@ -214,7 +219,8 @@ def score(
     states. Equal weights get the numbers of ``rib.train`` and ``rib.evaluate``.
 
     Args:
-        model: Module from images (B, 3, H, W) to the logits (B, 1000) of ImageNet-1K.
+        model: Module from images (B, 3, H, W) to the logits (B, 1000) of ImageNet-1K; with a suite of your own to the
+            logits of its classes, or of ImageNet-1K with ``"head=subset"``.
         *overrides: Further options as on the command line: ``"data.label_rule=first"``, ``"data.workers=4"``.
         before: The model that it is compared with: a module, another score, or a finished run or its folder or key,
             whose stored predictions are used. None: report accuracies only.
@@ -222,7 +228,7 @@ def score(
         transform: Function from a PIL image to a tensor (3, H, W), such as a torchvision transform, which is applied as
             it is; also to the images of ``before``. That of ``run.model()`` reads the cached crops of training, which
             is faster. None: what timm or open_clip recorded in each model.
-        suite: Name of the suite, ``seven`` or ``paper``.
+        suite: Name of the suite, ``seven`` or ``paper``, or the file of your own, ``pets.yaml``.
         datasets: Names of the datasets to score in place of the suite's.
         source: The dataset that the model was fine-tuned on, which does not count towards RI.
         limit: Largest number of images scored per dataset.
@@ -241,3 +247,12 @@ def score(
     if isinstance(before, str | Path | Run | FinishedRun):
         before = load(before, runs=runs).run
     return score_module(model, before, transform, source, config, device)
+
+
+def _suite_name(suite: str | Path | None) -> str | None:
+    """Return the name of a suite that is given by its name or its file."""
+    if suite is None:
+        return None
+    from rib.config.own_suite import suite_name
+
+    return suite_name(suite)

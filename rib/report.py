@@ -5,14 +5,11 @@ Runs with different data, suites or protocols never share a table: each group ge
 
 from __future__ import annotations
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
 from rib.config.check import check_config
 from rib.config.command_schema import ReportConfig
-from rib.config.conditions import quote_filters
 from rib.config.launch import launch, one_sentence_errors
 from rib.config.shipped import conf_dir
 from rib.reporting.report import report
@@ -26,7 +23,6 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of ``rib-report``."""
-    sys.argv[1:] = quote_filters(sys.argv[1:])
     launch(_main, "report")
 
 

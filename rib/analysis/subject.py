@@ -15,12 +15,13 @@ from rib.config.schema import Config
 from rib.data.catalog import Catalog
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
-from rib.data.worlds import cache_dir, find_data, title_of
+from rib.data.worlds import TOY, cache_dir, find_data, title_of
 from rib.errors import DamagedError, RibError
 from rib.models.start import Start, find_start
 from rib.reporting.data_warning import warn_before
 from rib.runs.command import command_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
+from rib.runs.own_suite import suite_file
 from rib.runs.run import Run
 from rib.runs.spec import PRETRAINED
 from rib.runs.usable import check_weights
@@ -65,8 +66,15 @@ class Subject:
         made = check_weights(run, metrics, where, folder)
         if is_older(metrics):
             say(f"{where}: {folder} {older_words(metrics)}; its weights are analysed as they are")
-        root = None if metrics["data"]["kind"] == "mini" else config.data.root or made.data.root
-        data = replace(made.data, root=root, workers=config.data.workers)
+        kind = metrics["data"]["kind"]
+        if kind == "mini" and config.data.root is not None:
+            raise RibError(
+                f"data.root={config.data.root}: {folder} is a run on {TOY}, which rib draws itself, and analysed on "
+                "it; leave data.root out"
+            )
+        root = None if kind == "mini" else config.data.root or made.data.root
+        file = suite_file(kind, config.data.suite, made)
+        data = replace(made.data, root=root, suite=file, workers=config.data.workers)
         warn_before([metrics["model"]], root)
         return cls(run, metrics, replace(made, data=data, paths=config.paths))
 

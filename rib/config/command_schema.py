@@ -136,10 +136,12 @@ class ShownConfig:
     Attributes:
         root: Folder with the datasets; null: the one that the run used.
         workers: Processes that load images; null: chosen by rib.
+        suite: File of a user's suite; null: the one that the run used.
     """
 
     root: str | None = None
     workers: int | None = None
+    suite: str | None = None
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)

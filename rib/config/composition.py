@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from rib.config.messages import explain, with_correction
 from rib.config.schema import Config, flat
 from rib.config.shipped import conf_dir, shipped_nodes
 from rib.config.slips import tidy
-from rib.config.unchecked import CONFIG_ERRORS, compose_node, search_path
+from rib.config.unchecked import CONFIG_ERRORS, compose_node, lacks_name, search_path
 from rib.errors import RibError
 from rib.runtime.console import say_once
 
@@ -52,7 +53,7 @@ def compose_command(command: str, schema: type[C], arguments: Sequence[str]) -> 
     except CONFIG_ERRORS as error:
         raise RibError(explain(error, command, arguments)) from error
     except ValueError as error:
-        if not str(error).startswith("Config group override"):
+        if not lacks_name(error):
             raise
         raise RibError(explain(error, command, arguments)) from error
     except RibError as error:
@@ -98,6 +99,8 @@ def override(config: Config, overrides: list[str], where: str) -> Config:
     Raises:
         RibError: For an option or value that does not exist.
     """
+    if config.data.suite is not None:  # its domains have no files in conf/dataset
+        overrides = [re.sub(r"^dataset=", "dataset.name=", override) for override in overrides]
     # Groups (dataset=...) are composed by Hydra; single options are set in the config, which keeps its other values.
     groups = {key for key in (o.partition("=")[0] for o in overrides) if Path(conf_dir(), key).is_dir()}
     try:

@@ -45,6 +45,7 @@ _FIRST = {
     "model": "timm",
     "dataset": "imagenet_r",
     "suite": "seven",
+    "head": "default",
     "optimizer": "sgd",
     "trainer": "auto",
     "logger": "wandb",

@@ -192,7 +192,7 @@ def _alias(command: str, alias: Alias, value: str) -> Correction:
     several = len(items) > 1 or "[{}]" in template
     found: list[str] = []
     for word in template.split():
-        key, equals, text = word.partition("=")
+        key, _, text = word.partition("=")
         if "{}" not in text:
             found.append(word)
             continue
@@ -200,9 +200,8 @@ def _alias(command: str, alias: Alias, value: str) -> Correction:
         if group in CHOICES:
             items = [_choice(group, item) or item for item in items]
         text = text.replace("{}", ",".join(items) if several else (items[0] if items and group in CHOICES else value))
-        choice = of_library(value) if group == "model" and key == "model" and not several else None
-        usable = choice is not None and items and items[0] not in options("model")
-        found += choice.arguments if choice and usable else [spell_text(key, text) if equals else word]
+        library = of_library(value) if key == "model" and not {*items} & {*options("model")} else None
+        found += library.arguments if library else [spell_text(key, text)]
     return Correction(tuple(found), alias.note if len(items) > 1 or not found else "")
 
 
@@ -246,7 +245,7 @@ def _choice(group: str, value: str) -> str | None:
         return None
     candidates = (value, name, short.get(name), f"imagenet_{name}", name.replace("_", ""))
     found = next((candidate for candidate in candidates if candidate in names), None)
-    if found is None and "null" in (short.get(name), name):
+    if found is None and "null" in short.values() and "null" in (short.get(name), name):
         return "null"
     if found is None and group == "model" and of_library(value):
         return None

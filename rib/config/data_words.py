@@ -1,4 +1,4 @@
-"""Words of `rib.data` without a name: ``rib data init photos``, ``rib data check pets.yaml``, ``rib data look /data``."""
+"""Words of `rib.data` without a name: ``rib data init photos``, ``rib data check pets.yaml``."""
 
 from __future__ import annotations
 

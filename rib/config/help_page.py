@@ -20,11 +20,22 @@ from rib.config.shipped import conf_dir, options
 MAIN: dict[str, tuple[str, ...]] = {
     "train": (
         *("method", "model", "dataset", "suite", "experiment", "epochs", "batch_size", "optimizer.lr", "optimizer"),
-        *("seed", "precision", "trainer", "data.root", "data.limit", "data.holdout", "paths.runs", "logger", "force"),
+        *(
+            "seed",
+            "precision",
+            "trainer",
+            "head",
+            "data.root",
+            "data.limit",
+            "data.holdout",
+            "paths.runs",
+            "logger",
+            "force",
+        ),
     ),
     "benchmark": (
         *("models", "sources", "methods", "seeds", "axes", "study", "plan_only", "action", "jobs", "threads", "retry"),
-        *("data.root", "data.limit", "epochs", "paths.runs"),
+        *("suite", "head", "data.root", "data.limit", "epochs", "paths.runs"),
     ),
     "evaluate": (
         *("runs", "weights", "model", "dataset", "name", "fail_below", "suite", "data.root", "models_at_a_time"),
@@ -42,7 +53,17 @@ MAIN: dict[str, tuple[str, ...]] = {
         "search_trials",
         "logger",
     ),
-    "search": ("method", "model", "dataset", "trials", "search.lr", "search.strength", "data.holdout", "data.root"),
+    "search": (
+        "method",
+        "model",
+        "dataset",
+        "suite",
+        "trials",
+        "search.lr",
+        "search.strength",
+        "data.holdout",
+        "data.root",
+    ),
     "analyze": (
         "run",
         "against",
@@ -53,9 +74,10 @@ MAIN: dict[str, tuple[str, ...]] = {
         "estimator",
         "stir",
         "data.root",
+        "data.suite",
         "force",
     ),
-    "data": ("action", "data.root", "out", "data.rescan", "paths.cache"),
+    "data": ("action", "data.root", "data.suite", "out", "data.rescan", "paths.cache"),
     "pretrain": ("pretrain", "out", "threads", "seed", "batch_size", "lr"),
 }
 """Options on each command's help page; all others are shown by ``rib options``."""
@@ -90,7 +112,7 @@ def help_page(command: str, program: str, columns: int) -> str:
     lines = [*textwrap.wrap(f"{program}: {summary(file)}", columns), "", "Examples"]
     for example in examples(file)[:3]:
         lines += example_lines(example.replace(f"python -m rib.{command}", program), columns)
-    rows = [_row(known[name]) for name in MAIN[command] if name in known]
+    rows = [_row(known[name]) for name in MAIN[command]]
     title = f"Main options, given as NAME=VALUE ({len(known)} in all)"
     lines += ["", *textwrap.wrap(title, columns), *definitions(rows, columns)]
     flags = {flag: text for flag, text in FLAGS.items() if flag != "-m" or command in ("train", "search")}
@@ -142,7 +164,7 @@ def program_name(command: str) -> str:
 
 
 def _row(option: Option) -> tuple[str, str]:
-    hidden = default_of(option) in ("null", "???", "none (plain fine-tuning)")
+    hidden = default_of(option) in ("null", "???", "default", "none (plain fine-tuning)")
     default = "" if hidden else f" (default {default_of(option)})"
     return option.argument, f"{option.meaning}{default}"
 

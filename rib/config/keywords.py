@@ -59,6 +59,7 @@ def _method(method: object) -> list[str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         key = f"{prefix}{name}"
+        value = fspath(value) if isinstance(value, PathLike) else value  # suite=Path("pets.yaml")
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{key}.")
         elif Path(conf_dir(), key).is_dir() and not isinstance(value, str):

@@ -20,6 +20,7 @@ from rib.config.help_page import program_name, show_help
 from rib.config.messages import explain, with_correction
 from rib.config.slips import normalise_arguments as normalise_arguments
 from rib.config.slips import tidy
+from rib.config.unchecked import lacks_name
 from rib.errors import RibError
 from rib.runtime.progress import show_command
 
@@ -86,7 +87,7 @@ def launch(main: Callable[[], None], command: str) -> None:
             raise
         sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
     except Exception as error:
-        if not wants_traceback and str(error).startswith("Config group override must be"):
+        if not wants_traceback and lacks_name(error):
             sys.exit(f"rib: {explain(error, command, sys.argv[1:])}")
         # By its name, since submitit, which raises it, may not be installed.
         if wants_traceback or type(error).__name__ != "UncompletedJobError":

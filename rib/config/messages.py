@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from rib.config.command_schema import CKAConfig
 from rib.config.conf_comments import options_of
 from rib.config.corrections import FLAGS, Correction, choose, correct, domains, elsewhere, is_named, selected_methods
 from rib.config.own_suite import hinted_domains
 from rib.config.schema import Config
-from rib.config.shipped import conf_dir, shipped_nodes
+from rib.config.several import explain_several
+from rib.config.shipped import shipped_nodes
 from rib.config.slips import explain_syntax
-from rib.config.unchecked import compose_node
+from rib.config.unchecked import lacks_name
 from rib.errors import RibError, UnknownOptionError, nearest
 
 SHORT = 12
@@ -44,13 +41,13 @@ def _explain(error: Exception, command: str, arguments: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return explain_syntax(command, str(error.override))
     if found := re.search(r"Ambiguous value for argument '(.*?)'\n", text):
-        return explain_syntax(command, str(found[1]), several=True)
+        return explain_several(command, str(found[1]))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         file = str(error.missing_cfg_file)
         group, _, name = file.rpartition("/") if file.startswith("hydra/") else file.partition("/")
         if group:
             return _explain_choice(command, group, name, error.options)
-    if text.startswith("Config group override must be"):  # Hydra 1.3 has no error class for this one (model=null)
+    if lacks_name(error):
         return _explain_no_name(command, arguments)
     if found := re.search(r"Could not load '(\w+)/", text):
         group = str(found[1])
@@ -209,8 +206,7 @@ def _explain_missing(command: str, key: str, arguments: Sequence[str]) -> str:
         return f"{key}: there is no such option of rib {command}{other}"
     if meant := correct(command, key, value, arguments):
         return f"{key}: there is no such option{meant.hint}"
-    candidates = [*_all_keys(), *methods, *(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())]
-    return f"{key}: there is no such option{nearest(key, candidates)}"
+    return f"{key}: there is no such option{nearest(key, [*options_of(command), *methods])}"
 
 
 def _fields(schema: Any, path: str) -> list[str]:
@@ -218,18 +214,3 @@ def _fields(schema: Any, path: str) -> list[str]:
     for part in filter(None, path.split(".")):
         schema = get_type_hints(schema).get(part)
     return [field.name for field in fields(schema)] if is_dataclass(schema) else []
-
-
-@cache
-def _all_keys() -> tuple[str, ...]:
-    """Return the dotted names of all options of `rib.train` and of the analyses."""
-    cfg = compose_node("train")
-
-    def walk(node: DictConfig, prefix: str = "") -> Iterator[str]:
-        for key in map(str, node):
-            yield f"{prefix}{key}"
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                yield from walk(child, f"{prefix}{key}.")
-
-    return (*walk(cfg), *_fields(CKAConfig, ""))

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from rib.config.corrections import is_file, normalise, split
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, spell_override, spell_text
+from rib.data import worlds
 from rib.errors import RibError
 
 if TYPE_CHECKING:
@@ -72,20 +73,16 @@ def open_suite(argument: str) -> Suite:
     file = path_of(value_of(argument))
     if not file.is_file():
         raise RibError(f"{argument}: {_explain_missing(file, Path(value_of(argument)))}")
-    from rib.data.suites.suite_file import load_suite
-
-    return load_suite(file)
+    return worlds.open_suite(file)
 
 
-def suite_name(suite: str | Path | None) -> str | None:
+def suite_name(suite: str | Path) -> str:
     """Return a suite's name as metrics.json records it: that in a file FILE.yaml, or the given name itself.
 
     Raises:
         RibError: If there is no such file, or it is invalid.
     """
-    if suite is None or not is_file(str(suite)):
-        return None if suite is None else str(suite)
-    return open_suite(f"suite={suite}").name
+    return open_suite(f"suite={suite}").name if is_file(str(suite)) else str(suite)
 
 
 def hinted_domains(arguments: Iterable[str]) -> tuple[str, ...]:
@@ -203,7 +200,7 @@ def _with_domains(command: str, argument: str, arguments: Sequence[str], suite: 
         _check_dataset(command, argument, names, arguments, suite)
         if plain and {*names} - {*suite.domains} - {"none"}:
             raise RibError(explain_unknown(argument, names, suite))
-        yield f"dataset.name={value}"
+        yield spell_override("dataset.name", names[0]) if plain and len(names) == 1 else f"dataset.name={value}"
         return
     if key in NAMES and plain and {*names} - {*suite.domains}:
         raise RibError(explain_unknown(argument, names, suite))

@@ -18,7 +18,7 @@ from rib.config.conf_comments import COMMANDS, options_of
 from rib.config.corrections import Correction, correct, domains, elsewhere, names_of, normalise, of_library
 from rib.config.data_words import ACTIONS, name_words
 from rib.config.own_suite import hinted_domains, rewrite_suite
-from rib.config.several import explain_list_of_numbers, explain_several, join_values, warn_of_empty_method
+from rib.config.several import explain_list_of_numbers, join_values, warn_of_empty_method
 from rib.config.shipped import options
 from rib.config.spelling import for_shell, parses, spell_override
 from rib.errors import RibError, nearest
@@ -47,7 +47,7 @@ POSITIONAL = {"report": "paths.runs", "evaluate": "runs", "analyze": "run", "dat
 WEIGHTS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 """Endings of files of weights."""
 
-NAMED = ("method", "model", "dataset", "study", "suite", "analysis", "pretrain", "optimizer", "trainer")
+NAMED = ("method", "model", "dataset", "study", "suite", "head", "analysis", "pretrain", "optimizer", "trainer")
 """Config groups of which a name alone, ``ewc``, is understood."""
 
 LISTS = ("seeds", "models", "methods", "sources", "datasets", "targets", "tags")
@@ -99,7 +99,7 @@ def _check_group(command: str, argument: str, arguments: Sequence[str]) -> None:
     bare = key.lstrip("+")
     if command == "benchmark" and bare in GRID_SETS and (meant := correct(command, bare, value)):
         raise RibError(f"{argument}: a grid sets {bare} in each cell and reads {GRID_SETS[bare]}{meant.hint}")
-    if bare in ("model", "dataset", "optimizer", "trainer") and "," in value and value.startswith("["):
+    if bare in ("model", "dataset", "head", "optimizer", "trainer") and "," in value and value.startswith("["):
         sweep = for_shell(["-m", f"{bare}={value.strip('[]')}"])
         raise RibError(f"{argument}: expected one name, got a list; {sweep} runs one after the other")
     if told := explain_list_of_numbers(command, argument):
@@ -129,17 +129,14 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
     return normalised
 
 
-def explain_syntax(command: str, argument: str, several: bool = False) -> str:
+def explain_syntax(command: str, argument: str) -> str:
     """Explain in one sentence how to write an argument that Hydra cannot parse.
 
     Args:
         command: Name of the command, ``train``.
         argument: One that Hydra has refused.
-        several: True if it was refused because several values need ``-m``.
     """
     key, equals, value = argument.partition("=")
-    if several:
-        return explain_several(command, argument)
     if (plain := _without_typography(argument)) != argument:
         meant = _corrected(command, plain)
         return f"{argument}: expected plain quotes, hyphens and spaces, without any around =; write {meant}"

@@ -33,6 +33,11 @@ def compose_node(config_name: str, *overrides: str) -> DictConfig:
         GlobalHydra.instance().hydra = running
 
 
+def lacks_name(error: Exception) -> bool:
+    """Return True for the error of a config group without a name, ``model=null``, for which Hydra 1.3 has no class."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
+
+
 def has_key(cfg: DictConfig, key: str) -> bool:
     """Return True if a config contains a dotted option name, which Hydra can then override without ``++``."""
     parent, _, last = key.rpartition(".")

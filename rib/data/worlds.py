@@ -17,6 +17,7 @@ from rib.data.catalog import Catalog, Kind
 from rib.errors import RibError
 
 if TYPE_CHECKING:
+    from rib.data.suites.suite import Suite
     from rib.schemas.metrics import DataInfo, SuiteInfo
 
 _suites: dict[str, Catalog] = {}
@@ -81,10 +82,22 @@ def kind_of(root: str | None, suite: str | None = None) -> Kind:
         RibError: If the suite's file is invalid.
     """
     if suite is not None:
-        from rib.data.suites.suite_file import load_suite
-
-        return load_suite(suite).name
+        return open_suite(suite).name
     return "mini" if root is None else "user"
+
+
+def open_suite(file: str | Path) -> Suite:
+    """Read the file of a user's suite, and make the suite known to `catalog_of` and `title_of`.
+
+    Raises:
+        RibError: If there is no such file, or it is invalid.
+    """
+    from rib.data.suites.suite_file import load_suite
+
+    suite = load_suite(file)
+    if suite.name not in _suites:
+        register(suite.catalog())
+    return suite
 
 
 def catalog_of(kind: str) -> Catalog:

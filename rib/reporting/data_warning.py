@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rib.config.schema import MINI
-from rib.data.worlds import kind_of
 from rib.runtime.console import say_once
 
 REAL_DATA = "data.root=DIR or the environment variable RIB_DATA (DIR holds imagenet-r, imagenet/val, ...)"
@@ -64,6 +63,6 @@ def _say_toy_model(models: list[str], root: str) -> str:
         f"(48 x 48 pixels), not for real images; for {root} choose a real one, such as model=clip_laion2b or "
         "model=in21k_augreg"
     )
-    if os.environ.get("RIB_DATA") == root and kind_of(root) == "user":
+    if os.environ.get("RIB_DATA") == root:
         return f"{text}, or run on the toy data with data.root={MINI} (RIB_DATA is set)"
     return text

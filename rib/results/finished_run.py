@@ -17,6 +17,7 @@ from rib.runs.command import command_of, scoring_command_of
 from rib.runs.limits import check_results, why_no_improvement
 from rib.runs.metrics_file import AGAIN
 from rib.runs.predictions import Predictions
+from rib.runs.recorded import suite_word
 from rib.runs.run import Result, Run
 from rib.runs.spec import EXTERNAL, PRETRAINED
 from rib.runtime.arguments import explained
@@ -65,10 +66,12 @@ class FinishedRun:
         """
         metrics = run.metrics(suite)
         if metrics is None:
-            scored = ", ".join(dict.fromkeys(m["suite"] for m in run.all_metrics())) or "none"
+            views = run.all_metrics()
+            scored = ", ".join(dict.fromkeys(m["suite"] for m in views)) or "none"
+            word = suite_word(views[0]["data"]["kind"] if views else "user", str(suite))
             raise RibError(
                 f"{run.folder} has no metrics of suite {suite} (scored on: {scored}); score it with "
-                f"python -m rib.evaluate runs={run.folder} suite={suite}"
+                f"python -m rib.evaluate runs={run.folder} {word}"
             )
         return cls(run, metrics)
 

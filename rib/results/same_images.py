@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rib.data.worlds import TOY, title_of
+from rib.data.worlds import describe_kind, title_of
 from rib.errors import RibError
 from rib.results.finished_run import FinishedRun
+from rib.runs.recorded import suite_word
 from rib.runs.spec import PRETRAINED
 
 SCORING = {
@@ -25,13 +26,14 @@ def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
     """
     ours, theirs = first.metrics, second.metrics
     where = f"{first.key} and {second.key} cannot be compared"
-    if ours["data"]["kind"] != theirs["data"]["kind"]:
-        raise RibError(f"{where}: one was scored on {TOY}, the other on user data")
+    kinds = [metrics["data"]["kind"] for metrics in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        raise RibError(f"{where}: one was scored on {describe_kind(kinds[0])}, the other on {describe_kind(kinds[1])}")
     shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
     if not shared:
         raise RibError(
             f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
-            f"other's suite with python -m rib.evaluate runs={second.run.folder} suite={ours['suite']}"
+            f"other's suite with python -m rib.evaluate runs={second.run.folder} {suite_word(kinds[0], ours['suite'])}"
         )
     rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
     if rules[0] != rules[1] and "objectnet" in shared:

@@ -1,7 +1,7 @@
 """The shell command that reproduces a run, with every option that is not at its default, quoted for Hydra.
 
-First the closest file of each config group is chosen (``model=mini_tiny suite=paper``), then every value that still
-differs is added. The command is composed again and compared with the config that it stands for. What it cannot express
+First the closest file of each config group is chosen (``model=mini_tiny suite=paper``), or the file of a user's suite
+(``suite=pets.yaml``); then every value that still differs is added. The command is composed again and compared with the config that it stands for. What it cannot express
 (a file on ``hydra.searchpath``, a class that cannot be imported here) follows as a shell comment.
 """
 
@@ -20,9 +20,10 @@ from rib.config.schema import Config, SuiteConfig
 from rib.config.shipped import UNSET, options, shipped_nodes
 from rib.errors import RibError
 from rib.runs import errata
-from rib.runs.recorded import recorded_options
+from rib.runs.recorded import is_own, recorded_options
 from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
+from rib.runs.suite_words import SuiteWords
 from rib.runtime.processes import has_gpu
 from rib.schemas.metrics import Metrics
 
@@ -32,16 +33,19 @@ if TYPE_CHECKING:
 SCORING_ARGUMENTS = ("suite", "evaluation.", "predictions.", "trainer", "data.root=", "paths.cache=")
 """Prefixes of the arguments that `rib.evaluate` takes for finished runs."""
 
-GROUPS = ("model", "dataset", "suite", "optimizer", "trainer")
+GROUPS = ("model", "dataset", "suite", "head", "optimizer", "trainer")
 """Config groups of which a command may choose a file; all other options are written value by value."""
+
+BASE = {"trainer": "auto", "head": "default"}
+"""Config groups whose files build on one of them."""
 
 IRRELEVANT = ("logger.", "figures.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
 """Prefixes of options that have no influence on a run's results."""
 
 PRETRAINED_OPTIONS = (
     *READ_BY_PRETRAINED,
-    *("model.", "suite.", "trainer.", "paper.", "paths.", "predictions.", "method.", "force"),
-    *("data.root", "data.allow_incomplete"),
+    *("model.", "suite.", "head.", "trainer.", "paper.", "paths.", "predictions.", "method.", "force"),
+    *("data.root", "data.suite", "data.allow_incomplete"),
 )
 """Prefixes of the options that matter to a run that trains nothing."""
 
@@ -153,13 +157,14 @@ class _Command:
         self.external = EXTERNAL in config.method
         self.trains = not (self.external or PRETRAINED in config.method)
         self.missing: list[str] = []
+        self.suite = SuiteWords.of(self.config)
 
     def build(self) -> tuple[str, list[str], list[str]]:
         """Return the module to run, its arguments, and notes on what the user has to fill in or cannot set."""
         wanted = self._options(self.config)
         experiment = [] if self.config.experiment is None else [f"experiment={self.config.experiment}"]
         known = experiment if self.config.experiment in options("experiment") else []
-        known = [*known, *self._methods()]
+        known = [*self.suite.words, *known, *self._methods()]
         known += self._files(known)
         raw = self._compose(*known)
         composed = self._options(self._validate(raw))
@@ -168,12 +173,14 @@ class _Command:
         changed |= {
             key: value for key, value in errata.options_kept_from_switches(self.config).items() if key in wanted
         }
+        changed = self.suite.name_kept(changed, wanted)
         words = [
             rib.config.spell_override(key if rib.config.has_key(raw, key) else f"++{key}", value)
             for key, value in changed.items()
         ]
         words += [f"~{key}" for key in composed if key not in wanted]
         self._verify(wanted, *known, *words)
+        self.missing += self.suite.missing
         own_files = [word for word in experiment if word not in known]
         return *self._program([*self._searchpath(own_files), *own_files, *known, *words]), self.missing
 
@@ -187,7 +194,8 @@ class _Command:
         return "rib.evaluate", [file, rib.config.spell_override("name", node["name"]), *words]
 
     def _compose(self, *words: str) -> DictConfig:
-        return rib.config.compose_node("evaluate" if self.external else "train", *words)
+        command = "evaluate" if self.external else "train"
+        return rib.config.compose_node(command, *self.suite.rewritten(command, words))
 
     def _validate(self, cfg: DictConfig) -> Config:
         return rib.config.check_config(cfg, EvaluateConfig if self.external else Config)
@@ -197,10 +205,12 @@ class _Command:
         plain = rib.config.to_plain(config)
         flat = dict(_leaves({field.name: plain[field.name] for field in fields(Config)}))
         if not self.trains:
-            relevant = (*PRETRAINED_OPTIONS, *(("dataset.", "precision") if self.external else ()))
+            # The probe of a user's suite may be trained on a part of the source.
+            source = ("dataset.",) if self.external or self.suite.words else ()
+            relevant = (*PRETRAINED_OPTIONS, *source, *(("precision",) if self.external else ()))
             flat = {key: value for key, value in flat.items() if key.startswith(relevant)}
         # `experiment` is both a file and an option of that name; only choosing the file sets it.
-        hidden = (*IRRELEVANT, "experiment", f"method.{EXTERNAL}.")
+        hidden = (*IRRELEVANT, *self.suite.hidden, "experiment", f"method.{EXTERNAL}.")
         return {key: value for key, value in flat.items() if not key.startswith(hidden)}
 
     def _methods(self) -> list[str]:
@@ -217,12 +227,13 @@ class _Command:
         A group in which that is the default file needs no argument.
         """
         default, plain = self._compose(*known), rib.config.to_plain(self.config)
-        read = {"dataset": self.trains or self.external, "optimizer": self.trains}
+        own = bool(self.suite.words)
+        read = {"dataset": not own and (self.trains or self.external), "suite": not own, "optimizer": self.trains}
         chosen = []
         for group in (group for group in GROUPS if read.get(group, True)):
             node = dict(_leaves(plain[group]))
-            # Files of `trainer` hold only what differs from trainer/auto.yaml.
-            base = dict(_leaves(shipped_nodes(group)["auto"])) if group == "trainer" else {}
+            # Files of these groups hold only what differs from one of them.
+            base = dict(_leaves(shipped_nodes(group)[BASE[group]])) if group in BASE else {}
             files = {name: {**base, **dict(_leaves(file))} for name, file in shipped_nodes(group).items()}
             default_node = dict(_leaves(rib.config.to_plain(default[group])))
             distance, name = min((_distance(file, node), name) for name, file in files.items())
@@ -277,6 +288,9 @@ def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
     if metrics is None:
         return config.suite
     name, protocol = metrics["suite"].removesuffix("*"), metrics["protocol"]
+    if is_own(metrics["data"]["kind"]):
+        roles = {role: list(protocol[role]) for role in ("targets", "reported") if role in protocol}  # type: ignore[literal-required]
+        return replace(config.suite, name=metrics["suite"], **roles)
     if "targets" in protocol and "reported" in protocol:
         datasets = [sorted(config.suite.targets), sorted(config.suite.reported)]
         if datasets == [sorted(protocol["targets"]), sorted(protocol["reported"])]:

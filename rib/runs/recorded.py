@@ -1,4 +1,7 @@
-"""The options of a run, and a command for it, from what its metrics record; milliseconds, as nothing is composed."""
+"""The options of a run, and a command for it, from what its metrics record; milliseconds, as nothing is composed.
+
+The file of a user's suite is recorded by the suite's name alone: ``suite=pets.yaml``, in whatever folder it is.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ def recorded_command(metrics: Metrics) -> str:
     Args:
         metrics: Of the run.
     """
-    words = [rib.config.spell_override(key, value) for key, value in recorded_options(metrics).items()]
-    if metrics["data"]["kind"] != "mini":
+    own = is_own(metrics["data"]["kind"])
+    found = {**(_data_of_own(metrics) if own else _data(metrics)), **_others(metrics)}
+    words = [rib.config.spell_override(key, value) for key, value in found.items()]
+    if metrics["data"]["kind"] == "user":
         words.append("data.root=DIR")
     if metrics["method"] == EXTERNAL:
         return clean(["python", "-m", "rib.evaluate", "weights=FILE", *words])
@@ -29,18 +34,70 @@ def recorded_command(metrics: Metrics) -> str:
 
 
 def recorded_options(metrics: Metrics) -> dict[str, Any]:
-    """Return the options of a command for a run, by name, from its metrics."""
-    model, suite, protocol = metrics["model"], metrics["suite"].rstrip("*"), metrics["protocol"]
-    changed = metrics["suite"] != suite and "targets" in protocol
+    """Return the options of a run, by name, from its metrics; ``suite=FILE.yaml`` as the options that it stands for."""
+    return {**_data(metrics), **_others(metrics)}
+
+
+def is_own(kind: str) -> bool:
+    """Return True if a kind of data is a suite of the user's own, and neither toy data nor ImageNet's."""
+    return kind not in ("mini", "user")
+
+
+def suite_word(kind: str, suite: str) -> str:
+    """Return the argument that asks for a suite that results name, ``suite=paper`` or ``suite=pets.yaml``.
+
+    Args:
+        kind: Kind of data of the results.
+        suite: Name of the suite.
+    """
+    return f"suite={kind}.yaml" if is_own(kind) else f"suite={suite}"
+
+
+def _data(metrics: Metrics) -> dict[str, Any]:
+    """Return the options that say which datasets are trained and scored on."""
+    kind, suite, source = metrics["data"]["kind"], metrics["suite"], metrics["source"]
+    trained = source != "none"
+    if is_own(kind):
+        given = {"dataset.name": source} if trained else {}
+        return {**given, "data.suite": f"{kind}.yaml", "suite.name": suite, **_roles(metrics)}
+    name = suite.rstrip("*")
+    return {
+        **({"dataset": source} if trained else {}),
+        **({"suite": name} if name in options("suite") else {"suite.name": name}),
+        **(_roles(metrics) if name != suite else {}),
+    }
+
+
+def _data_of_own(metrics: Metrics) -> dict[str, Any]:
+    """Return the arguments that say the same of a user's suite: its file, the source, and roles that are not its own."""
+    source = {"dataset": metrics["source"]} if metrics["source"] != "none" else {}
+    roles = _roles(metrics) if metrics["suite"].endswith("*") else {}
+    return {"suite": f"{metrics['data']['kind']}.yaml", **source, **roles}
+
+
+def _roles(metrics: Metrics) -> dict[str, Any]:
+    protocol = metrics["protocol"]
+    return {f"suite.{name}": protocol[name] for name in ("targets", "reported")} if "targets" in protocol else {}
+
+
+def _others(metrics: Metrics) -> dict[str, Any]:
+    """Return the options of the model, the method, the head and the training."""
+    model = metrics["model"]
     methods = [] if metrics["method"] == EXTERNAL else metrics["method"].split("+")
     return {
-        **({"dataset": metrics["source"]} if metrics["source"] != "none" else {}),
         **({"model": model} if model in options("model") else {"model": "timm", "model.name": model}),
-        **({"suite": suite} if suite in options("suite") else {"suite.name": suite}),
         **({"experiment": name} if (name := metrics["protocol"].get("experiment")) is not None else {}),
         **({"+method": methods if len(methods) > 1 else methods[0]} if methods else {}),
         **({"seed": metrics["seed"]} if metrics["seed"] is not None else {}),
-        **({f"suite.{name}": protocol[name] for name in ("targets", "reported")} if changed else {}),
+        **_head(metrics),
         # Digests of the user's code and files are recorded with the options, but are not options themselves.
         **{key: value for key, value in metrics["options"].items() if not key.endswith((".code", ".content"))},
     }
+
+
+def _head(metrics: Metrics) -> dict[str, Any]:
+    """Return the options of the head that a model got for the suite; none where it has its own outputs."""
+    kind, _, domain = (metrics["protocol"].get("head") or "").partition(":")
+    if kind == "reference":
+        return {"head": "probe", "head.reference": domain}
+    return {"head": kind} if kind else {}

@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import rib
@@ -71,8 +71,11 @@ def _command(spec: RunSpec) -> Iterator[str]:
     else:
         given |= {"model": model.library, "model.name": model.name, "model.tag": model.tag, "model.hub": model.hub}
     given |= {"model.weights": model.weights, "model.activation": model.activation}
+    if config.data.suite is not None:
+        given["suite"] = Path(config.data.suite).name
     if spec.source_name != "none":
         given["dataset"] = spec.source_name
+    given |= {"head": config.head.kind, "head.reference": config.head.reference}
     if spec.source is not None:
         given["seed"] = config.seed
     # The options of a merged run's training are those of its ingredients.

@@ -24,7 +24,7 @@ from rib.scoring.report import Score
 from rib.scoring.shared_pass import predict
 from rib.scoring.untouched import device_of
 
-SECTIONS = ("data", "evaluation", "suite", "paths")
+SECTIONS = ("data", "evaluation", "suite", "head", "paths")
 """Config sections that override strings may set; nothing is trained."""
 
 
@@ -90,7 +90,7 @@ def _check_models(model: object, before: object) -> None:
 def scoring_config(
     overrides: Sequence[str],
     data: str | Path | None,
-    suite: str,
+    suite: str | Path,
     datasets: Sequence[str] | None,
     limit: int | None,
     batch_size: int,
@@ -104,7 +104,8 @@ def scoring_config(
     for override in overrides:
         if override.lstrip("+").partition("=")[0].partition(".")[0] not in SECTIONS:
             raise RibError(f"{override}: expected an option of {', '.join(SECTIONS)}, since nothing is trained")
-    config = rib.config.compose("model=mini_tiny", f"suite={suite}", *overrides)
+    given = [*overrides] if data is None else [*overrides, rib.config.spell_override("data.root", str(data))]
+    config = rib.config.compose("model=mini_tiny", rib.config.spell_override("suite", str(suite)), *given)
     chosen = config.suite
     if isinstance(datasets, str):
         raise RibError(f"datasets: expected a list of names, got {datasets!r}; write datasets=[{datasets!r}]")
@@ -116,11 +117,10 @@ def scoring_config(
         chosen = replace(chosen, targets=[name for name in wanted if name not in reported], reported=reported)
     if batch_size < 1:
         raise RibError(f"batch_size: expected 1 or more, got {batch_size}")
-    root = config.data.root if data is None else None if str(data) == "mini" else str(data)
     return replace(
         config,
         suite=chosen,
-        data=replace(config.data, root=root, limit=limit if limit is not None else config.data.limit),
+        data=replace(config.data, limit=limit if limit is not None else config.data.limit),
         evaluation=replace(config.evaluation, batch_size=batch_size, precision=precision),
     )
 

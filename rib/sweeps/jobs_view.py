@@ -23,6 +23,9 @@ from rib.sweeps.time_left import JobsLeft
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
+SHOWN = {"model": "model", "method": "method", "dataset": "dataset", "dataset.name": "dataset", "seed": "seed"}
+"""Overrides that have a place of their own in a job's line, with the name of this place."""
+
 
 class JobsView:
     """Progress of a sweep on stderr: ``[3/12] mini_small, ewc on imagenet_r, seed 0: RI -2.83 [...], 8.8 s``.
@@ -75,7 +78,8 @@ class JobsView:
 
     def _label(self, job: Job) -> str:
         """Name a job by what the sweep varies: ``ewc on imagenet_r, optimizer.lr=0.01``; by all, if that is unknown."""
-        varied = {name for name in ("model", "method", "dataset", "seed") if name in self.swept or not self.swept}
+        swept = {SHOWN.get(name, name) for name in self.swept}
+        varied = {name for name in SHOWN.values() if name in swept or not swept}
         source = job["source"] if "dataset" in varied and job["source"] != "none" else ""
         on = f"{job['method'] if 'method' in varied else ''} on {source}".strip() if source else ""
         parts = [
@@ -110,9 +114,7 @@ def other_overrides(job: Job, names: Collection[str] | None = None) -> list[str]
         names: Options to return; None for all.
     """
     given = [(o, o.lstrip("+").partition("=")[0]) for o in job["overrides"].split()]
-    return [
-        o for o, name in given if name not in ("model", "method", "dataset", "seed") and (not names or name in names)
-    ]
+    return [o for o, name in given if name not in SHOWN and (not names or name in names)]
 
 
 def records_of(sweep: Path) -> dict[int, Path]:

@@ -267,7 +267,7 @@ def _describe_job(cfg: DictConfig) -> Job:
     seed, methods = value("seed"), value("method")
     return {
         "overrides": " ".join(HydraConfig.get().overrides.task),
-        "kind": kind_of(data_root(value("data.root"))),
+        "kind": kind_of(data_root(value("data.root")), value("data.suite")),
         "model": str(value("model.name")),
         "source": str(value("dataset.name")),
         "method": ("+".join(map(str, methods)) if isinstance(methods, DictConfig) else "") or "finetune",

@@ -16,7 +16,7 @@ from typing import Any
 import rib.config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.schema import BatchNorm, Config
-from rib.data.worlds import kind_of, title_of
+from rib.data.worlds import kind_of, recipe_of, title_of
 from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
@@ -205,7 +205,7 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
         if not isinstance(entries, list) or not entries:
             raise RibError(f"{name}: expected a list of at least one value, got {entries!r}")
     used: set[str] = set()
-    kind = kind_of(base.data.root)
+    kind = kind_of(base.data.root, base.data.suite)
     for model, names in itertools.product(grid["models"], grid["methods"]):
         # An entry of models may carry overrides: "timm model.name=resnet26".
         name, *more = shlex.split(model)
@@ -234,7 +234,7 @@ def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
 
     An axis is a list of values, or a mapping that gives a list for mini and another for the user's data.
     """
-    kind = kind_of(base.data.root)
+    kind = recipe_of(kind_of(base.data.root, base.data.suite))
     axes = {}
     for name, entries in given.items():
         if isinstance(entries, Mapping) and set(entries) != {"mini", "user"}:

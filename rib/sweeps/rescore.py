@@ -38,6 +38,7 @@ from rib.runtime.memory import free_memory
 from rib.runtime.processes import agree, launch_processes
 from rib.schemas.metrics import Metrics
 from rib.sweeps.external import external_job
+from rib.sweeps.own_suites import suite_of
 from rib.sweeps.run_paths import explain_mismatch, is_finished, matching_paths, store_of
 from rib.sweeps.scoring_job import ScoringJob, Trees, in_order, scoring_job_of
 from rib.training.fit import fit
@@ -55,6 +56,7 @@ SCORING_OPTIONS = (
 
 MACHINE_OPTIONS = (
     "data.root",
+    "data.suite",
     "data.workers",
     "data.rescan",
     "data.damaged",
@@ -144,7 +146,7 @@ def _jobs_of_runs(config: EvaluateConfig, failed: dict[Path, str]) -> list[Scori
 
 def _check_root(config: EvaluateConfig, folders: Sequence[Path]) -> None:
     """Refuse a ``data.root`` of this command that no run would use; one of the environment (RIB_DATA) may be there."""
-    if config.data.root is None or "data.root" not in config.given:
+    if config.data.root is None or "data.root" not in config.given or config.data.suite is not None:
         return
     if all(folder.parts[-5:-4] == ("mini",) for folder in folders):
         raise RibError(
@@ -181,10 +183,13 @@ def _resolve_again(run: Run, config: EvaluateConfig) -> RunSpec:
 
 def _with_scoring_of(config: EvaluateConfig, saved: Config, metrics: Metrics, store: RunStore) -> Config:
     """Return a run's saved config with the scoring and machine options of this command."""
-    root = config.data.root or saved.data.root
+    file, suite = suite_of(config, saved, metrics)
+    # One of the environment (RIB_DATA) is not that of a suite of the user's own.
+    root = config.data.root if file is None or "data.root" in config.given else None
     data = replace(
         saved.data,
-        root=None if metrics["data"]["kind"] == "mini" else root,
+        suite=file,
+        root=None if metrics["data"]["kind"] == "mini" else root or saved.data.root,
         workers=config.data.workers,
         rescan=config.data.rescan,
         allow_incomplete=config.data.allow_incomplete or saved.data.allow_incomplete,
@@ -192,7 +197,7 @@ def _with_scoring_of(config: EvaluateConfig, saved: Config, metrics: Metrics, st
     )
     return replace(
         saved,
-        suite=config.suite,
+        suite=suite,
         evaluation=config.evaluation,
         predictions=config.predictions,
         # A null was resolved for the device of the machine that made the run; on this one it could mean another value.

@@ -1,4 +1,7 @@
-"""Which of a run's keys an option is part of, in words, from the tables of `rib.runs.keys`."""
+"""Find the hash keys of a run that change with an option, and why, for ``rib options``.
+
+The tables are those of `rib.runs.keys`.
+"""
 
 from __future__ import annotations
 

@@ -17,12 +17,16 @@ from rib.config.shipped import conf_dir, options
 from rib.errors import RibError
 from rib.terminal.option_keys import keys_of
 
+OF_RUNS = ("train", "benchmark", "search", "evaluate")
+"""Commands that make or score runs."""
+
 LEGEND = (
     "training key: another value makes a new run; score key: another value scores the same weights again; options "
     "without a key change no number. A repeated command finds its result by these keys."
 )
 
-GROUPS = ("model", "dataset", "method", "suite", "optimizer", "trainer", "logger", "study", "experiment", "analysis")
+GROUPS = ("model", "dataset", "method", "suite", "head", "optimizer", "trainer", "logger", "study", "experiment")
+GROUPS += ("analysis",)
 
 
 def options_page(arguments: Sequence[str], columns: int) -> str:
@@ -37,7 +41,7 @@ def options_page(arguments: Sequence[str], columns: int) -> str:
         RibError: If there is no such option; the message has the nearest one.
     """
     if not arguments:
-        return _list("Options of rib train", options_of("train"), columns, everywhere=True)
+        return _of_command("train", columns)
     return "\n\n".join(_page_of(argument, columns) for argument in arguments)
 
 
@@ -53,14 +57,16 @@ def _page_of(argument: str, columns: int) -> str:
     for group in ("method", *GROUPS):
         if name.removeprefix("method.") in options(group):
             return _file(group, name.removeprefix("method."), columns)
+    of_command = [_of_command(name, columns)] if name in COMMANDS else []
     if name in GROUPS or name in every:
         found = {n: option for n, option in every.items() if n == name or n.startswith(f"{name}.")}
         listed = "" if name in ("method", "data", "paths") else f"\n\nNames: {' '.join(options(name))}"
         found = {name: every[name]} if name == "method" else found
         more = "; `rib methods` lists them" if name == "method" else ""
-        return _list(f"Options of the group {name}{more}", found, columns) + _wrap(listed, columns)
-    if name in COMMANDS:
-        return _list(f"Options of rib {name}", options_of(name), columns, everywhere=True)
+        of_group = _list(f"Options of the group {name}{more}", found, columns) + _wrap(listed, columns)
+        return "\n\n".join([*of_command, of_group])
+    if of_command:
+        return of_command[0]
     pattern = name.lower()
     found = {n: option for n, option in every.items() if fnmatch(n, pattern) or (len(pattern) > 2 and pattern in n)}
     if not found:
@@ -70,6 +76,10 @@ def _page_of(argument: str, columns: int) -> str:
         if len(found) == 1
         else _list(f"Options with {name!r}", found, columns)
     )
+
+
+def _of_command(name: str, columns: int) -> str:
+    return _list(f"Options of rib {name}", options_of(name), columns, name)
 
 
 def _every() -> dict[str, Option]:
@@ -113,17 +123,18 @@ def _file(group: str, name: str, columns: int) -> str:
     return "\n".join([*lines, "", _list(f"Options of {name}", found, columns) if found else "It has no options."])
 
 
-def _list(title: str, found: Mapping[str, Option], columns: int, everywhere: bool = False) -> str:
+def _list(title: str, found: Mapping[str, Option], columns: int, command: str = "") -> str:
     """Return options with meaning, default and keys; the commands that most of them are options of are in the title.
 
-    With `everywhere` no commands are told: the list is that of one command.
+    In the list of one command no commands are told, and keys only if it makes or scores runs.
     """
-    found = {name: option for name, option in found.items() if option.default != "default"}
+    found = {name: option for name, option in found.items() if not option.group or len(options(name)) != 1}
     takers = {name: tuple(_commands(name)) for name in found}
     common = Counter(takers.values()).most_common(1)[0][0]
-    others = {name: "" if everywhere or who == common else _few(who) for name, who in takers.items()}
-    rows = [(option.argument, _text(option, others[name])) for name, option in found.items()]
-    lines = [*textwrap.wrap(title if everywhere else f"{title} ({_few(common)})", columns), *definitions(rows, columns)]
+    others = {name: "" if command or who == common else _few(who) for name, who in takers.items()}
+    keys = command in ("", *OF_RUNS)
+    rows = [(option.argument, _text(option, others[name], keys)) for name, option in found.items()]
+    lines = [*textwrap.wrap(title if command else f"{title} ({_few(common)})", columns), *definitions(rows, columns)]
     legend = (
         ["", *textwrap.wrap(LEGEND, columns)]
         if any(re.search("(training|score) key", text) for _, text in rows)
@@ -132,10 +143,10 @@ def _list(title: str, found: Mapping[str, Option], columns: int, everywhere: boo
     return "\n".join([*lines, *legend])
 
 
-def _text(option: Option, commands: str) -> str:
+def _text(option: Option, commands: str, with_keys: bool) -> str:
     """Return the meaning of an option, with its default and keys in parentheses."""
     default = f"default {default_of(option)}" if option.default != "???" else "no default"
-    keys = keys_of(option.name) if _is_of_run(option) else None
+    keys = keys_of(option.name) if with_keys and _is_of_run(option) else None
     more = [default, commands, str(keys) if keys and (keys.training or keys.score) else ""]
     return f"{option.meaning} ({'; '.join(part for part in more if part)})"
 
@@ -153,7 +164,7 @@ def _in_full(option: Option, columns: int) -> str:
 def _block(option: Option, commands: Sequence[str], columns: int) -> str:
     """Return what an option means in some commands: its meaning and default, and its keys."""
     keys = keys_of(option.name)
-    of_run = _is_of_run(option) and {"train", "benchmark", "search", "evaluate"} & {*commands}
+    of_run = _is_of_run(option) and {*OF_RUNS} & {*commands}
     key = f"{keys}{f' ({keys.reason})' if keys.reason else ''}" if of_run else "no key of a run"
     rows = [
         ("meaning", option.meaning),
