@@ -130,3 +130,26 @@ def test_subset(suite, vit, finetune):
     run = finetune("model=timm", f"model.name={TIMM}", f"model.weights={vit}", "head=subset")
     compare(run, independent.Subset("test_vit", load_file(vit), OUTPUTS), domains(suite, 160, 0.95))
     assert run.metrics["protocol"]["head"] == "subset"
+
+
+def probe_of(run, data, vit: Path, domain: str, paths=None):
+    """The script's probe on images of a domain, all or those of some paths, at the penalty that rib chose."""
+    own, images, labels = data[domain]
+    rows = [own.index(path) for path in (own if paths is None else paths)]
+    fitted = json.loads((run.before.folder / "fit.json").read_text())
+    return independent.probe("test_vit", load_file(vit), images[rows], labels[rows], fitted["notes"]["probe.l2"])
+
+
+def test_a_probe_with_a_reference(suite, vit, finetune):
+    run = finetune("model=timm", f"model.name={TIMM}", f"model.weights={vit}", "head=probe", "head.reference=toy")
+    data = domains(suite, 160, 0.95)
+    compare(run, probe_of(run, data, vit, "toy"), data)
+    assert run.metrics["robustness_improvement"]["targets"] == ["sketch", "paint"]
+    assert run.metrics["protocol"]["head"] == "reference:toy"
+
+
+def test_a_probe_on_a_part_of_the_source(suite, vit, finetune):
+    run = finetune("model=timm", f"model.name={TIMM}", f"model.weights={vit}", "head=probe")
+    data = domains(suite, 160, 0.95)
+    paths = data["photo"][0]
+    ...
