@@ -207,19 +207,23 @@ class CKAConfig(AnalyzeConfig):
 
 @dataclass
 class DataCommandConfig:
-    """Options of `rib.data`, which checks the datasets on disk and draws contact sheets.
+    """Options of `rib.data`, which checks the datasets on disk, draws contact sheets and writes files of suites.
 
     Attributes:
-        action: ``check``, ``look`` or ``sheet``.
+        action: ``check``, ``look``, ``sheet`` or ``init``.
         data: Dataset to look at, its folder, and how its images are read.
         paths: The cache.
-        out: File of the contact sheet; null: contact_sheet.png.
+        out: File of the contact sheet or of the suite; null: contact_sheet.png, or NAME.yaml in the folder.
+        folder: Folder of images that ``init`` writes a suite's file for.
+        force: Replace a suite's file that exists.
     """
 
     action: str
     data: DataConfig
     paths: PathsConfig
     out: str | None
+    folder: str | None
+    force: bool
 
 
 @dataclass

@@ -1,7 +1,11 @@
-"""``python -m rib.data``: check and view datasets without a model (``action=check``, ``look`` or ``sheet``)."""
+"""``python -m rib.data``: check and view datasets without a model, or write the file of a suite of one's own.
+
+The actions are ``check``, ``look``, ``sheet`` and ``init``.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
     from rib.data.catalog import Catalog
     from rib.data.check import DatasetStatus
+    from rib.data.suites.inspect_folder import Found
     from rib.data.tree import ImageTree
     from rib.reporting.layout import FittedTable
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 @one_sentence_errors
 def _main(cfg: DictConfig) -> None:
     config = check_config(cfg, DataCommandConfig)
-    actions = {"check": check, "look": look, "sheet": sheet}
+    actions = {"check": check, "look": look, "sheet": sheet, "init": init}
     if config.action not in actions:
         close = nearest(config.action, actions, "action=")
         raise RibError(f"action: expected one of {', '.join(actions)}, got {config.action!r}{close}")
@@ -41,12 +46,16 @@ def check(config: DataCommandConfig) -> None:
         RibError: After the table, if a dataset is missing, incomplete or wrong.
     """
     from rib.data.check import survey
+    from rib.data.suites.duplicates import shared_images
     from rib.data.worlds import find_data, suffix_of
     from rib.reporting.layout import output
 
     catalog, root = find_data(config)
     statuses = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
-    output().print(status_table(f"Datasets under {root}{suffix_of(catalog.kind)}", statuses))
+    what = f"{catalog.title}: domains under {root}" if catalog.title else f"Datasets under {root}"
+    output().print(status_table(f"{what}{suffix_of(catalog.kind)}", statuses))
+    for sentence in shared_images([status.tree for status in statuses if status.tree is not None]):
+        print(sentence)
     wrong = sum(status.fault is not None for status in statuses)
     if wrong:
         raise RibError(f"{wrong} of {len(statuses)} datasets are not complete; the table says what to do for each")
@@ -55,14 +64,18 @@ def check(config: DataCommandConfig) -> None:
 def status_table(title: str, statuses: Sequence[DatasetStatus]) -> FittedTable:
     """Return a table with one row per dataset: images and classes found and expected, and what to do."""
     from rib.data.layout import expected_images
+    from rib.data.suites.scan_domain import named
     from rib.reporting.layout import FittedTable
 
     numbers = ("images", "expected", "classes", "classes expected")
-    table = FittedTable(title, words=("dataset",), numbers=numbers, prose=("what to do",))
+    prose = ("no image of", "what to do") if any(status.absent for status in statuses) else ("what to do",)
+    table = FittedTable(title, words=("dataset",), numbers=numbers, prose=prose)
     for status in statuses:
         expected = expected_images(status.spec)
         classes = (str(status.num_classes), str(len(status.spec.groups)))
-        table.add_row(status.spec.title, f"{status.num_images:,}", expected, *classes, status.fault or "")
+        absent = named(status.absent, "class", "classes") if status.absent else ""
+        sentences = (absent, status.fault or "")[-len(prose) :]
+        table.add_row(status.spec.title, f"{status.num_images:,}", expected, *classes, *sentences)
     return table
 
 
@@ -99,6 +112,40 @@ def sheet(config: DataCommandConfig) -> None:
     print(write_sheet(trees, catalog, file).resolve())
 
 
+def init(config: DataCommandConfig) -> None:
+    """Write the file of a suite for the images in a folder, and print what was recognised and the next commands.
+
+    Raises:
+        RibError: If nothing is recognised in the folder, or the file exists.
+    """
+    from rib.data.suites.init import init_suite, next_commands
+    from rib.reporting.layout import output
+
+    if config.folder is None:
+        raise RibError("folder: expected a folder of images, as in python -m rib.data init FOLDER, got none")
+    out = None if config.out is None else Path(config.out).expanduser()
+    found, file = init_suite(Path(config.folder).expanduser(), out, config.force)
+    output().print(found_table(found, file))
+    print(next_commands(found, file))
+
+
+def found_table(found: Found, file: Path) -> FittedTable:
+    """Return a table of what ``init`` recognised in a folder, with one row per domain."""
+    from rib.data.suites.scan_domain import named
+    from rib.data.suites.write_suite import in_words, lacking
+    from rib.reporting.layout import FittedTable
+
+    gaps = {name: lacking(found, one) for name, one in found.domains.items()}
+    prose = ("no image of",) if any(gaps.values()) else ()
+    table = FittedTable(f"{file}: {in_words(found)}", ("domain", "place"), ("images", "classes"), prose)
+    for name, one in found.domains.items():
+        lacks = [named(gaps[name], "class", "classes") if gaps[name] else ""] if prose else []
+        place = next(iter(one.place.values()))
+        table.add_row(name, place, f"{sum(one.counts.values()):,}", str(len(one.counts)), *lacks)
+    ignored = [f"ignored: {reason}" for reason in found.ignored]
+    return replace(table, notes=(*ignored, *(f"please check: {doubt}" for doubt in found.doubts)))
+
+
 def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
     """Return the images of each dataset under the data root (complete or not) by its name, and the catalog."""
     from rib.data.scan import scan
@@ -113,7 +160,8 @@ def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]
         except MissingDatasetError:
             continue
     if not trees:
-        raise RibError(f"data.root: expected imagenet-r, imagenet/val, ... in {root}, found none of them")
+        expected = "the domains of its file" if catalog.title else "imagenet-r, imagenet/val, ..."
+        raise RibError(f"data.root: expected {expected} in {root}, found none of them")
     return trees, catalog
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from rib.data.catalog import Catalog, DatasetSpec
 from rib.data.scan import scan
+from rib.data.suites.scan_domain import absent_classes, scan_domain
+from rib.data.tree import ImageTree
 from rib.errors import RibError
 
 
@@ -21,12 +23,19 @@ class DatasetStatus:
         num_images: Images in the dataset's class folders.
         num_classes: Classes with at least one image.
         fault: One sentence saying what was expected, what was found and what to do; None if the dataset is complete.
+        tree: Its images, or None if they cannot be used.
     """
 
     spec: DatasetSpec
     num_images: int
     num_classes: int
     fault: str | None
+    tree: ImageTree | None = None
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes of a user's suite that the domain has no image of; empty for other datasets."""
+        return [] if self.tree is None or self.spec.domain is None else absent_classes(self.spec, self.tree.labels)
 
 
 def survey(catalog: Catalog, root: Path, records: Path | None = None, rescan: bool = False) -> list[DatasetStatus]:
@@ -47,7 +56,7 @@ def survey(catalog: Catalog, root: Path, records: Path | None = None, rescan: bo
 def _check_dataset(spec: DatasetSpec, root: Path, records: Path | None, rescan: bool) -> DatasetStatus:
     fault = None
     try:
-        tree = scan(spec, root, records, rescan)
+        tree = scan(spec, root, records, rescan) if spec.domain is None else scan_domain(spec, root, records, rescan)
     except RibError as error:
         fault = str(error)
         try:
@@ -55,4 +64,4 @@ def _check_dataset(spec: DatasetSpec, root: Path, records: Path | None, rescan: 
             tree = scan(spec, root, records, allow_incomplete=True)
         except RibError:
             return DatasetStatus(spec, 0, 0, fault)
-    return DatasetStatus(spec, len(tree), len(np.unique(tree.labels)), fault)
+    return DatasetStatus(spec, len(tree), len(np.unique(tree.labels)), fault, tree)

@@ -102,6 +102,16 @@ def _expression(pattern: str) -> str:
 
 
 def _expression_of_part(part: str) -> str:
-    found = re.sub(r"\\?\*", "[^/]*", re.escape(part))
-    found = re.sub(r"\\?\?", "[^/]", found)
-    return re.sub(r"\\\[(!?)(.*?)\\\]", lambda m: f"[{'^' if m[1] else ''}{m[2]}]", found)
+    def expression(match: re.Match[str]) -> str:
+        text, negated, letters = match[0], match[1], match[2]
+        if letters:
+            escaped = re.sub(r"([\\\[^])", r"\\\1", letters)
+            return f"[{'^' if negated else ''}{escaped}]"
+        return {"*": "[^/]*", "?": "[^/]"}.get(text[0], re.escape(text))
+
+    return re.sub(r"\[(!?)(.+?)\]|\*+|\?|.", expression, part)
+
+
+def literal(place: str) -> str:
+    """Return the pattern that matches a path alone, whatever it contains."""
+    return re.sub(r"([*?\[])", r"[\1]", place)

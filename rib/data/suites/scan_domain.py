@@ -51,12 +51,15 @@ def scan_domain(
     paths, labels, sizes = _labelled(spec, images, allow_incomplete)
     if not len(labels):
         raise MissingDatasetError(_nothing_found(spec, images))
-    if absent := absent_classes(spec, labels):
-        say_once(
-            f"{spec.title} has no image of {named(absent, 'class', 'classes')}; accuracy is over the images it has"
-        )
     file_identity = FileIdentity.of(spec, images.folder, identity, records, begun if rescan else 0)
     return ImageTree(spec, images.folder, paths, labels, None, None, sizes, file_identity, len(labels))
+
+
+def say_absent_classes(tree: ImageTree) -> None:
+    """Print which of the suite's classes a domain has no image of, if there are some."""
+    if absent := absent_classes(tree.spec, tree.labels):
+        lacks = named(absent, "class", "classes")
+        say_once(f"{tree.spec.title} has no image of {lacks}; accuracy is over the images it has")
 
 
 def absent_classes(spec: DatasetSpec, labels: Ints) -> list[str]:

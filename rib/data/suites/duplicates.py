@@ -1,0 +1,37 @@
+"""Find images that two domains of a user's suite share, by the content of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from rib.data.tree import ImageTree
+from rib.runtime.counting import plural
+
+MOST = 200_000
+"""Images of a suite above which it is not looked for shared ones; each is read once, at some 200 MB/s."""
+
+
+def shared_images(trees: Sequence[ImageTree]) -> list[str]:
+    """Return a sentence for each two domains that have the same image files.
+
+    Args:
+        trees: Images of all datasets; those that are not of a user's suite are left out.
+    """
+    trees = [tree for tree in trees if tree.spec.domain is not None]
+    if sum(map(len, trees)) > MOST:
+        return []
+    path_of = []
+    for tree in trees:
+        contents = tree.file_identity.contents(tree.folder, tree.paths, tree.spec.title)
+        path_of.append(dict(zip((row.tobytes() for row in contents), tree.paths, strict=True)))
+    found = []
+    for i, j in combinations(range(len(trees)), 2):
+        if shared := path_of[i].keys() & path_of[j].keys():
+            example = min(shared, key=lambda content: path_of[i][content])
+            one, two = trees[i].folder / path_of[i][example], trees[j].folder / path_of[j][example]
+            found.append(
+                f"{trees[i].spec.title} and {trees[j].spec.title} share {plural(len(shared), 'image')} ({one} is {two}); "
+                "a model fine-tuned on one has seen them, so remove them from the other"
+            )
+    return found
