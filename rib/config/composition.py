@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from rib.config.check import OPEN_NODES, C, check_config, to_plain
 from rib.config.defaults import default_options
+from rib.config.flatten import flat
 from rib.config.messages import explain, with_correction
-from rib.config.schema import Config, flat
+from rib.config.schema import Config
 from rib.config.shipped import conf_dir, shipped_nodes
 from rib.config.slips import tidy
 from rib.config.unchecked import CONFIG_ERRORS, compose_node, lacks_name, search_path

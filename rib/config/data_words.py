@@ -30,7 +30,7 @@ def name_words(arguments: Sequence[str]) -> list[str]:
     rest = [*arguments[len(words) :]]
     action = words[0].lower() if words and words[0].lower() in ACTIONS else ""
     places = words[1:] if action else words
-    if rest[:1] and rest[0].startswith("=") or not (action or _is_place(places)):
+    if (rest[:1] and rest[0].startswith("=")) or not (action or _is_place(places)):
         return [*arguments]  # a slip, for rib.config.slips
     if len(places) > 1:
         joined = for_shell([" ".join(places)])

@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 from rib.config.check import check_config, to_plain
-from rib.config.schema import Config, RecipeConfig, flat
+from rib.config.flatten import flat
+from rib.config.schema import Config, RecipeConfig
 from rib.config.shipped import shipped_nodes
 from rib.config.unchecked import compose_node
 

@@ -20,18 +20,8 @@ from rib.config.shipped import conf_dir, options
 MAIN: dict[str, tuple[str, ...]] = {
     "train": (
         *("method", "model", "dataset", "suite", "experiment", "epochs", "batch_size", "optimizer.lr", "optimizer"),
-        *(
-            "seed",
-            "precision",
-            "trainer",
-            "head",
-            "data.root",
-            "data.limit",
-            "data.holdout",
-            "paths.runs",
-            "logger",
-            "force",
-        ),
+        *("seed", "precision", "trainer", "head", "data.root", "data.limit", "data.holdout", "paths.runs", "logger"),
+        "force",
     ),
     "benchmark": (
         *("models", "sources", "methods", "seeds", "axes", "study", "plan_only", "action", "jobs", "threads", "retry"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -17,6 +18,7 @@ from rib.config.schema import Config
 from rib.config.several import explain_several
 from rib.config.shipped import shipped_nodes
 from rib.config.slips import explain_syntax
+from rib.config.spelling import spell_text
 from rib.config.unchecked import lacks_name
 from rib.errors import RibError, UnknownOptionError, nearest
 
@@ -162,6 +164,10 @@ def _explain_choice(command: str, group: str, name: str, known: Sequence[str]) -
     if group in ("data", "paths"):
         option = "data.root" if group == "data" else "paths.runs"
         return f"{group}={name}: expected options of this group by their names; did you mean {option}={name}?"
+    if group == "suite" and (files := [f for f in (f"{name}.yaml", f"{name}.yml") if Path(f).is_file()]):
+        meant = Correction((spell_text("suite", files[0]),))
+        return f"suite={name}: expected the file of a suite of your own{meant.hint}"
+    listed += ", and FILE.yaml of your own (`rib data init DIR` writes one)" if group == "suite" else ""
     meant = choose(group, name)
     return f"{group}={name}: there is no such {group}{meant.hint if meant else ''}{listed}"
 

@@ -248,8 +248,9 @@ def _explain_missing(file: Path, given: Path) -> str:
         return f"there is no such file; did you mean suite={file.stem}, a suite of rib's?"
     if not file.parent.is_dir():
         return f"there is no folder {file.parent}"
-    others = [other.name for other in find_suites(file.parent)]
-    if close := difflib.get_close_matches(file.name, others, n=1, cutoff=0.4):
-        return f"there is no such file; did you mean {spelt(given.parent / close[0])}?"
-    listed = f"; the suites there are {', '.join(others[:SHORT])}" if others else "; rib data init FOLDER writes one"
+    others = {other.stem: other.name for other in find_suites(file.parent)}
+    if close := difflib.get_close_matches(file.stem, others, n=1, cutoff=0.5):
+        return f"there is no such file; did you mean {spelt(given.parent / others[close[0]])}?"
+    names = ", ".join([*others.values()][:SHORT])
+    listed = f"; the suites there are {names}" if others else "; rib data init FOLDER writes one"
     return f"there is no such file in {file.parent}{listed}"

@@ -8,8 +8,8 @@ of data and the machine.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from enum import Enum, StrEnum
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 MINI = "mini"
@@ -343,19 +343,3 @@ class Config:
     keep_memory: bool
     given: list[str]
     head: HeadConfig
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten a dataclass or nested dictionaries to one dictionary with dotted keys; enums become their values.
-
-    Args:
-        node: Dataclass instance or dictionary.
-        prefix: Put before every key.
-    """
-    leaves: dict[str, Any] = {}
-    for key, value in (node if isinstance(node, dict) else asdict(node)).items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
-    return leaves

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import rib.config
-from rib.config.schema import flat
+from rib.config.flatten import flat
 from rib.config.shipped import options as shipped_names
 from rib.config.shipped import shipped_nodes
 from rib.data.catalog import nearest_dataset

@@ -1,8 +1,9 @@
 """The shell command that reproduces a run, with every option that is not at its default, quoted for Hydra.
 
 First the closest file of each config group is chosen (``model=mini_tiny suite=paper``), or the file of a user's suite
-(``suite=pets.yaml``); then every value that still differs is added. The command is composed again and compared with the config that it stands for. What it cannot express
-(a file on ``hydra.searchpath``, a class that cannot be imported here) follows as a shell comment.
+(``suite=pets.yaml``); then every value that still differs is added. The command is composed again and compared with the
+config that it stands for. What it cannot express (a file on ``hydra.searchpath``, a class that cannot be imported here)
+follows as a shell comment.
 """
 
 from __future__ import annotations
@@ -289,7 +290,7 @@ def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
         return config.suite
     name, protocol = metrics["suite"].removesuffix("*"), metrics["protocol"]
     if is_own(metrics["data"]["kind"]):
-        roles = {role: list(protocol[role]) for role in ("targets", "reported") if role in protocol}  # type: ignore[literal-required]
+        roles = {role: list(protocol[role]) for role in ("targets", "reported") if role in protocol}
         return replace(config.suite, name=metrics["suite"], **roles)
     if "targets" in protocol and "reported" in protocol:
         datasets = [sorted(config.suite.targets), sorted(config.suite.reported)]

@@ -15,7 +15,8 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rib.config.schema import BatchNorm, Config, flat
+from rib.config.flatten import flat
+from rib.config.schema import BatchNorm, Config
 from rib.config.shipped import shipped_nodes
 from rib.config.user_code import targets, user_code
 from rib.data.tree import ImageTree

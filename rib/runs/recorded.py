@@ -69,7 +69,7 @@ def _data(metrics: Metrics) -> dict[str, Any]:
 
 
 def _data_of_own(metrics: Metrics) -> dict[str, Any]:
-    """Return the arguments that say the same of a user's suite: its file, the source, and roles that are not its own."""
+    """Return the arguments that say the same of a user's suite: its file, the source, and roles other than its own."""
     source = {"dataset": metrics["source"]} if metrics["source"] != "none" else {}
     roles = _roles(metrics) if metrics["suite"].endswith("*") else {}
     return {"suite": f"{metrics['data']['kind']}.yaml", **source, **roles}

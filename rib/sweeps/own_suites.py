@@ -1,4 +1,4 @@
-"""The suite that a finished run is scored on again: the command's, or that of the run itself if it is the user's own."""
+"""The suite that a finished run is scored on again: the command's, or the run's own if it is a user's suite."""
 
 from __future__ import annotations
 

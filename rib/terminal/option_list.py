@@ -25,8 +25,11 @@ LEGEND = (
     "without a key change no number. A repeated command finds its result by these keys."
 )
 
-GROUPS = ("model", "dataset", "method", "suite", "head", "optimizer", "trainer", "logger", "study", "experiment")
-GROUPS += ("analysis",)
+GROUPS = (
+    *("model", "dataset", "method", "suite", "head", "optimizer", "trainer", "logger", "study", "experiment"),
+    "analysis",
+)
+"""Config groups, whose files have a page each."""
 
 
 def options_page(arguments: Sequence[str], columns: int) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from rib.config.schema import flat
+from rib.config.flatten import flat
 from rib.config.shipped import options, shipped_nodes
 from rib.config.unchecked import compose_node
 from rib.data.catalog import Catalog, real
