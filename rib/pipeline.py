@@ -118,8 +118,11 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
             check_batch(spec.config)
     if spec.source is None:
         pretrained = None
-    else:  # a merge loads the pretrained weights, training only compares with the predictions
-        pretrained = (_get_intact if spec.ingredients else get_or_make)(spec.of_pretrained(), store)
+    else:  # a merge and a run from a probe load its weights, other training only compares with the predictions
+        reads_weights = spec.ingredients or spec.start.headless
+        pretrained = (_get_intact if reads_weights else get_or_make)(spec.of_pretrained(), store)
+        if spec.start.headless:
+            spec = replace(spec, start=spec.start.with_weights(pretrained.weights_file))
     ingredients = [_get_ingredient(spec, ingredient, store) for ingredient in spec.needs]
     # Seven copies of the weights (two checkpoints while one replaces the other, each with weights and the optimizer's
     # two moments, and the final weights), at twice the file's size, which may be float16; and predictions per image.

@@ -20,6 +20,7 @@ from rib.errors import DamagedError, RibError
 from rib.models.start import Start, find_start
 from rib.reporting.data_warning import warn_before
 from rib.runs.command import command_of
+from rib.runs.heads import head_of
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.own_suite import suite_file
 from rib.runs.run import Run
@@ -106,7 +107,8 @@ class Subject:
     @cached_property
     def start(self) -> Start:
         """Network, image transform and weights file of the run: those of its pretrained model, but its own weights."""
-        start = find_start(self.config.model, cache_dir(self.config.paths.cache))
+        head = head_of(self.config, self.catalog)
+        start = find_start(self.config.model, cache_dir(self.config.paths.cache), head=head)
         return start.with_weights(self.run.weights_file)
 
     @cached_property

@@ -14,6 +14,7 @@ from rib.config.unchecked import compose_node
 OPTIONS = (
     "optimizer",
     "data",
+    "head",
     "epochs",
     "steps",
     "batch_size",
@@ -35,10 +36,13 @@ NOT_OPTIONS = {
     "data.rescan",
     "data.damaged",
     "data.identity",
+    "data.suite",
     "data.allow_incomplete",
     "evaluation.batch_size",
+    "head.kind",
+    "head.reference",
 }
-"""Options in `OPTIONS` that change no number, and are not listed."""
+"""Options in `OPTIONS` that are not listed: they change no number, or ``protocol.head`` names them."""
 
 
 def flat_changes(config: Config) -> dict[str, Any]:

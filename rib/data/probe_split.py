@@ -41,8 +41,8 @@ def split_for_probe(tree: ImageTree, share: float, seed: int) -> tuple[ImageTree
     for_probe = np.isin(unit, own[chosen])
     if for_probe.all():
         raise RibError(
-            f"head.share: all {len(tree)} images of {tree.spec.title} would train the probe, which gets at least one of "
-            f"each class; give a share below {share}, or a dataset of its own for the probe as head.reference"
+            f"head.share: all {len(tree)} images of {tree.spec.title} would train the probe, which gets one of each "
+            f"class or more; give a share below {share}, or a dataset of its own for the probe as head.reference"
         )
     rule = f"probe {share} seed {seed}"
     return tree.part(np.flatnonzero(for_probe), rule), tree.part(np.flatnonzero(~for_probe), f"without {rule}")

@@ -95,6 +95,19 @@ def timm_checkpoint(model: ModelConfig, head: Head | None = None) -> Checkpoint:
     )
 
 
+def timm_outputs(model: ModelConfig) -> int | None:
+    """Return the number of outputs of a checkpoint by timm's record, 0 without a head; None if it is not known.
+
+    Args:
+        model: The model's config, with library ``timm``.
+    """
+    import timm
+
+    name = (model.architecture or model.name).removeprefix("hf-hub:").removeprefix("timm/")
+    cfg = timm.get_pretrained_cfg(f"{name.partition('.')[0]}.{model.tag}" if model.tag else name)
+    return None if cfg is None else int(cfg.num_classes)
+
+
 def licence_of(model: ModelConfig, name: str) -> str:
     """Return the terms of a pretrained model's weights as its library records them; empty for the user's own file.
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from rib.errors import RibError
+
 
 def layer_of(name: str) -> str:
     """Return the layer of a parameter: ``blocks.3.attn.qkv.weight`` -> ``blocks.3``, ``pos_embed`` -> itself."""
@@ -41,6 +43,24 @@ def head_names(backbone: nn.Module) -> set[str]:
             raise ValueError("expected a network that ends in a linear layer, found no linear layer")
         name = linear[-1]
     return {f"{name}.{key}" for key, _ in modules[name].named_parameters()}
+
+
+def linear_head(backbone: nn.Module) -> nn.Linear:
+    """Return the layer whose weights a probe becomes: the last one, from features (B, D) to the K logits.
+
+    Raises:
+        RibError: If the network does not end in one linear layer with a bias.
+    """
+    get_classifier: Any = getattr(backbone, "get_classifier", None)
+    several = get_classifier is not None and isinstance(get_classifier(), tuple)
+    head = backbone.get_submodule(min(head_names(backbone)).rpartition(".")[0])
+    if several or not isinstance(head, nn.Linear) or head.bias is None:
+        what = "several classifiers" if several else f"a {type(head).__name__} as its classifier"
+        raise RibError(
+            f"head=probe: expected a network that ends in one linear layer with a bias, {type(backbone).__name__} has "
+            f"{what}; choose another model"
+        )
+    return head
 
 
 def depths(names: Iterable[str], head: set[str]) -> dict[str, int]:

@@ -157,7 +157,10 @@ class _Regression:
         self._kept: list[Tensor] | None = None
         if self.count * self.width <= KEPT:
             self._kept = [chunk for _, chunk in self._chunks()]
-        self.mean = sum(chunk.sum(dim=0) for _, chunk in self._chunks()) / self.count
+        total = torch.zeros(self.width, dtype=torch.float64, device=features.device)
+        for _, chunk in self._chunks():
+            total += chunk.sum(dim=0)
+        self.mean = total / self.count
         spread = sum(float((chunk - self.mean).square().sum()) for _, chunk in self._chunks())
         self.scale = math.sqrt(spread / (self.count * self.width)) or 1.0
 
@@ -237,7 +240,9 @@ class _Regression:
 def _accuracy(features: Tensor, labels: Tensor, rows: Tensor, solution: _Solution) -> float:
     """Return the fraction of some images whose class has the largest logit."""
     right = 0
-    for chunk in rows.split(max(1, ENTRIES // max(features.shape[1], len(solution.bias)))):
+    size = max(1, ENTRIES // max(features.shape[1], len(solution.bias)))
+    for begin in range(0, len(rows), size):
+        chunk = rows[begin : begin + size]
         logits = features[chunk].double() @ solution.weight.T + solution.bias
         right += int((logits.argmax(dim=1) == labels[chunk]).sum())
     return right / len(rows)

@@ -73,7 +73,7 @@ def score_key(spec: Mapping[str, Any], tree: ImageTree) -> str:
         spec: The run's `resolved_fields`.
         tree: The dataset's images.
     """
-    return key_of({**spec, **_images("images", tree)}, "score")
+    return key_of({**spec, **image_fields("images", tree)}, "score")
 
 
 def fisher_key(spec: RunSpec, probe: str | None) -> str:
@@ -134,7 +134,7 @@ def content_options(spec: RunSpec) -> dict[str, Any]:
     return found
 
 
-def _images(name: str, tree: ImageTree) -> dict[str, Any]:
+def image_fields(name: str, tree: ImageTree) -> dict[str, Any]:
     """Return the fields, named ``<name>.*``, that determine which images and labels of a dataset a model sees."""
     return {
         f"{name}.images": tree.digest,
@@ -151,7 +151,7 @@ def _source(spec: RunSpec) -> dict[str, Any]:
         return {}
     groups = errata.loss_groups(config, source.spec, len(spec.catalog.outputs))
     return {
-        **_images("source", source),
+        **image_fields("source", source),
         "held_out.images": spec.held_out and spec.held_out.digest,
         "loss.classes": groups,
         # With subset_seed=null a run at seed 0 has the images of subset_seed=0, but it is another run: over seeds its

@@ -23,9 +23,9 @@ def check_images(spec: RunSpec) -> None:
     # Imported here, as everything is that brings torch along: a finished run is found without it.
     from rib.data.damage import report_damage
 
-    config, source = spec.config, [] if spec.source is None else [spec.source]
+    config, trained = spec.config, [tree for tree in (spec.source, spec.head_images) if tree is not None]
     records = Path(config.paths.runs) / "datasets"
-    report_damage([*spec.images.values(), *source], records, str(config.data.damaged), config.data.rescan)
+    report_damage([*spec.images.values(), *trained], records, str(config.data.damaged), config.data.rescan)
 
 
 def data_of(spec: RunSpec) -> RIBDataModule:

@@ -81,7 +81,7 @@ def check_unchanged(spec: RunSpec) -> None:
 def states_of(spec: RunSpec) -> str:
     """Return a digest of the sizes, times and inodes of a run's input files; equal if none has changed."""
     # mini's images are drawn from code: their files may be rewritten at any time, their pixels cannot change.
-    trees = [*spec.images.values(), *filter(None, (spec.source, spec.held_out))]
+    trees = [*spec.images.values(), *filter(None, (spec.source, spec.held_out, spec.head_images))]
     images = [tree.states() for tree in trees if tree.identity != "pixels"]
     files = [_states(file) for file in (*shards(spec.start.weights), *files_of(spec))]
     return digest_of([images, files])

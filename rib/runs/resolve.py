@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any, TypeVar, cast
 from rib.config.schema import Config
 from rib.data import catalog as catalogs
 from rib.data.catalog import Catalog
+from rib.data.probe_split import split_for_probe
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
 from rib.data.worlds import cache_dir, find_data
 from rib.errors import MissingDatasetError, RibError
 from rib.metrics import family_of
 from rib.models.start import find_start
-from rib.runs import errata, ingredients, method_stack
+from rib.runs import errata, heads, ingredients, method_stack
 from rib.runs.metrics_file import read_metrics
 from rib.runs.recipe import resolve_recipe
 from rib.runs.spec import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, RunSpec
@@ -73,34 +74,81 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
     """
     _check_numbers(config)
     method_stack.check(config)
-    config = errata.apply_switches(replace(config, trainer=count_devices(config)))
+    config = heads.settle(errata.apply_switches(replace(config, trainer=count_devices(config))))
     _check_folders(config)
     resolver = resolver or Resolver()
     cache = cache_dir(config.paths.cache)
-    start = resolver.once(["start", asdict(config.model)], lambda: find_start(config.model, cache, resolver.download))
-    catalog, root = resolver.once(["data", config.data.root], lambda: find_data(config))
+    where = [config.data.root, config.data.suite, config.head.kind]
+    catalog, root = resolver.once(["data", *where], lambda: find_data(config))
+    head = heads.head_of(config, catalog)
+    start = resolver.once(
+        ["start", asdict(config.model), asdict(head)], lambda: find_start(config.model, cache, resolver.download, head)
+    )
     find = partial(_images_of, config, catalog, root, Path(config.paths.runs) / "datasets", resolver)
     scored = _scored(config, find)
     digests = cache / "digests"
     # Nothing is trained, so neither the licence of the source nor a recipe matters.
-    if PRETRAINED in config.method or EXTERNAL in config.method:
-        return RunSpec(config, catalog, start, None, scored, None, records=digests)
-    name = config.dataset.name
-    dataset = catalog[name]
-    if not dataset.may_train and config.data.objectnet_training != PERMISSION:
-        raise RefusedError(
-            f"dataset={name}: {dataset.licence} Use it as a target, or, if its authors have allowed you to train on "
-            f"it, set data.objectnet_training={PERMISSION}"
-        )
-    source, held_out = _subset(scored[name] if name in scored else find(name), config)
+    trains = not (PRETRAINED in config.method or EXTERNAL in config.method)
+    source = _source(config, catalog, scored, find) if trains or heads.splits_source(config) else None
+    images = None
+    if head.probe:
+        source, images = _probe_images(config, catalog, source, find, resolver)
+        heads.check_classes(images, [*scored.values(), *filter(None, (source,))], config)
+        start = heads.with_probe(start, images, config)
+    if not trains or source is None:
+        return RunSpec(config, catalog, start, None, scored, None, records=digests, head_images=images)
+    source, held_out = _subset(source, config)
     recipe = resolve_recipe(config, catalog, len(source))
-    spec = RunSpec(config, catalog, start, source, scored, recipe, held_out, records=digests)
+    spec = RunSpec(config, catalog, start, source, scored, recipe, held_out, records=digests, head_images=images)
     if method_stack.merging_method(config) is not None:
         runs = ingredients.ingredients(config, catalog)
         return replace(spec, ingredients=tuple(_ingredient(spec, label, run, resolver) for label, run in runs))
     if (probe := ingredients.probe(config)) is not None:
         return replace(spec, probe=_ingredient(spec, "linear_probe", probe, resolver))
     return spec
+
+
+def _source(
+    config: Config, catalog: Catalog, scored: Mapping[str, ImageTree], find: Callable[[str], ImageTree]
+) -> ImageTree:
+    """Return all images of the dataset to fine-tune on, of which the probe without a reference gets a part."""
+    name = config.dataset.name
+    if name == "none":
+        raise RibError(
+            "dataset: without head.reference the probe is fitted to a part of the source; give dataset=SOURCE, or the "
+            "dataset of one probe for all as head.reference=DATASET"
+        )
+    if name == config.head.reference:
+        raise RefusedError(
+            f"dataset={name}: it trains the probe (head.reference), so it cannot be the source; fine-tune on "
+            "another, or give another head.reference"
+        )
+    _check_licence(config, catalog, name, "dataset")
+    return scored[name] if name in scored else find(name)
+
+
+def _check_licence(config: Config, catalog: Catalog, name: str, option: str) -> None:
+    dataset = catalog[name]
+    if not dataset.may_train and config.data.objectnet_training != PERMISSION:
+        raise RefusedError(
+            f"{option}={name}: {dataset.licence} Use it as a target, or, if its authors have allowed you to train on "
+            f"it, set data.objectnet_training={PERMISSION}"
+        )
+
+
+def _probe_images(
+    config: Config, catalog: Catalog, source: ImageTree | None, find: Callable[[str], ImageTree], resolver: Resolver
+) -> tuple[ImageTree | None, ImageTree]:
+    """Return what is left of the source, and the images of the probe: the reference's, or a part of the source."""
+    head = config.head
+    if head.reference is not None:
+        _check_licence(config, catalog, head.reference, "head.reference")
+        return source, find(head.reference)
+    assert source is not None, "without a reference the source is split"
+    whole = source
+    key_fields = ["split", config.dataset.name, asdict(config.data), asdict(config.paper), head.share, head.seed]
+    images, rest = resolver.once(key_fields, lambda: split_for_probe(whole, head.share, head.seed))
+    return rest, images
 
 
 def scored_images(config: Config, records: Path) -> tuple[Catalog, dict[str, ImageTree]]:
@@ -167,7 +215,16 @@ def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: 
                 f"{held_out[1]}), got {trained_without[0]} (seed {trained_without[1]})"
             )
 
+    def check_start(source: str) -> None:
+        """Check that the ingredient started from the same probe."""
+        if heads.splits_source(spec.config) and source not in ("none", spec.config.dataset.name):
+            raise RibError(
+                f"{where}: a merge over sources needs one start, and without head.reference every source has a probe "
+                "of its own; give the dataset of one probe for all as head.reference=DATASET"
+            )
+
     if isinstance(ingredient, Config):
+        check_start("none" if PRETRAINED in ingredient.method else ingredient.dataset.name)
         if PRETRAINED not in ingredient.method:
             check_held_out(ingredient.dataset.name, (ingredient.data.holdout, _subset_seed(ingredient)))
         own_spec = spec.of_pretrained() if PRETRAINED in ingredient.method else resolve(ingredient, resolver)
@@ -176,6 +233,7 @@ def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: 
     if not file.is_file():
         raise RibError(f"{where} is not a finished run; expected a folder with metrics.json")
     metrics = read_metrics(file)
+    check_start(metrics["source"])
     pretrained_key = spec.of_pretrained().training_key
     if pretrained_key not in (metrics["before"], metrics["fingerprint"]):
         raise RibError(

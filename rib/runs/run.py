@@ -49,6 +49,11 @@ class Run:
         """Checkpoint from which interrupted training resumes."""
         return self.folder / "last.ckpt"
 
+    @property
+    def features_file(self) -> Path:
+        """Features of the images that a probe is fitted to, until it is; a killed run goes on from there."""
+        return self.folder / "features.safetensors"
+
     def metrics_files(self) -> dict[Path, Metrics]:
         """Return all metrics files with their content: one for each suite and way of scoring, the first written first.
 

@@ -21,13 +21,15 @@ from rib.data.catalog import Catalog
 from rib.data.scan import counts
 from rib.data.tree import ImageTree
 from rib.models.start import Start
-from rib.runs import errata, fields, method_stack
+from rib.runs import errata, fields, heads, method_stack
 from rib.runs.keys import NUMERICS, Kind, is_neutral, key_of
 from rib.runs.recipe import RECIPE_OPTIONS, Recipe, resolve_recipe
 from rib.runtime.files import digest_of
 from rib.schemas.metrics import Protocol, ScoreInfo, TrainedOn
 
-READ_BY_PRETRAINED = ("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.")
+READ_BY_PRETRAINED = (
+    *("data.limit", "data.image_backend", "data.label_rule", "evaluation.", "model.transform.", "head."),
+)
 """Prefixes of options that matter to a run that trains nothing."""
 
 PRETRAINED = "pretrained"
@@ -75,6 +77,7 @@ class RunSpec:
         ingredients: Ingredients of a merged run; empty for other runs.
         probe: The linear probe that training starts from, or None.
         records: Folder with known digests of files; None reads every file again.
+        head_images: Images that the start's probe is fitted to; None for a start with a head of its own.
     """
 
     config: Config
@@ -87,6 +90,7 @@ class RunSpec:
     ingredients: tuple[Ingredient, ...] = ()
     probe: Ingredient | None = None
     records: Path | None = None
+    head_images: ImageTree | None = None
 
     @property
     def method(self) -> str:
@@ -179,6 +183,8 @@ class RunSpec:
         changed = rib.config.flat_changes(self.config)
         if not self.draws_subset:
             changed.pop("data.subset_seed", None)
+        if self.head_images is None:
+            changed = {name: value for name, value in changed.items() if not name.startswith("head.")}
         changed |= {
             name: node for name, node in errata.options_kept_from_switches(self.config).items() if name not in changed
         }
@@ -205,7 +211,7 @@ class RunSpec:
     def protocol(self) -> Protocol:
         """Settings with which the run is trained and scored, as metrics.json records them under ``protocol``."""
         c, recipe = self.config, self.recipe
-        return {
+        found: Protocol = {
             "numerics": NUMERICS,
             "experiment": c.experiment,
             "precision": recipe.precision if recipe else c.precision if self.external is not None else None,
@@ -225,6 +231,9 @@ class RunSpec:
             "holdout": c.data.holdout if recipe else None,
             "switches": self.switches,
         }
+        if (head := heads.label_of(c)) is not None:
+            found["head"] = head
+        return found
 
     @property
     def suite(self) -> str:
@@ -237,7 +246,7 @@ class RunSpec:
 
         A mix is joined by ``and``: ``content and pixels``.
         """
-        trees = [*self.images.values(), *filter(None, (self.source,))]
+        trees = [*self.images.values(), *filter(None, (self.source, self.head_images))]
         return " and ".join(sorted({tree.identity for tree in trees})) or "content"
 
     @property

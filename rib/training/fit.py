@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = (), probe: Run | None = None) -> None:
     """Fine-tune a model and write weights.safetensors and fit.json; for `pretrained`, write the weights unchanged.
 
+    A start without a head gets its probe first (`rib.training.probe`).
+
     Training resumes from last.ckpt if there is one.
 
     Args:
@@ -58,6 +60,11 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
     start = time.perf_counter()
     model = build(spec.start)
     notes: dict[str, float] = {}
+    if spec.start.headless:
+        from rib.training.probe import fit_head
+
+        assert spec.recipe is None, "runs that train start from the finished probe"
+        notes = fit_head(spec, run, model)
     if spec.recipe is not None:
         notes, gathered = _train(spec, run, store, model, loggers, probe)
         if gathered:  # under FSDP the model holds only this process's shards: put the whole weights into a new one
@@ -71,6 +78,8 @@ def fit(spec: RunSpec, run: Run, store: RunStore, loggers: Sequence[Logger] = ()
         if name := next((name for name, t in state.items() if not t.isfinite().all()), None):
             raise DivergedError(f"training produced NaN or infinite weights ({name}); try a smaller optimizer.lr")
         save_weights(state, run.weights_file, weights_metadata(spec))
+        # Before fit.json, with which the fit is finished: killed in between, it begins again and leaves no large file.
+        run.features_file.unlink(missing_ok=True)
         run.write_json(
             "fit.json",
             {
