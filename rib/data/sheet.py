@@ -13,12 +13,14 @@ from rib.data.decode import open_image, to_rgb
 from rib.data.transform import file_errors
 from rib.data.tree import ImageTree
 
-THUMB, GAP, MARGIN = 72, 4, 132
-"""Side of a thumbnail, distance between two, and width of the column of titles, pixels."""
+THUMB, GAP, MARGIN, HEAD = 72, 4, 132, 20
+"""Side of a thumbnail, distance between two, width of the column of titles, and height of the row of names, pixels."""
 
 
 def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int = 10) -> Image.Image:
     """Return an image with one row per dataset and one column per class, first the classes that most datasets have.
+
+    Above the columns of a user's suite are the names of its classes.
 
     Args:
         trees: Datasets by name, in the order of rows.
@@ -34,11 +36,15 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
     ids = {name: [set(group) for group in tree.spec.groups] for name, tree in trees.items()}
     everything = sorted({i for groups in ids.values() for group in groups for i in group})
     shared = sorted(everything, key=lambda i: -sum(any(i in g for g in groups) for groups in ids.values()))[:columns]
-    size = (MARGIN + len(shared) * (THUMB + GAP), len(trees) * (THUMB + GAP))
+    head = HEAD if catalog.title else 0
+    size = (MARGIN + len(shared) * (THUMB + GAP), head + len(trees) * (THUMB + GAP))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
+    for column, output in enumerate(shared if head else ()):
+        name = next(iter(trees.values())).spec.classes[output]
+        draw.text((MARGIN + column * (THUMB + GAP), 3), name[:12], fill="black", font_size=11)
     for row, (name, tree) in enumerate(trees.items()):
-        top = row * (THUMB + GAP)
+        top = head + row * (THUMB + GAP)
         draw.text((4, top + THUMB // 2 - 6), catalog[name].title, fill="black", font_size=13)
         for column, output in enumerate(shared):
             label = next((j for j, group in enumerate(ids[name]) if output in group), None)

@@ -76,7 +76,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
         (("action=sheet", f"data.root={tmp_path / 'data'}"), "found none of them"),
         (("data.root=/nowhere/at/all",), "there is no folder /nowhere/at/all"),
         (("action=sheet", "data.root=null", "out=sheet"), "out: expected an image file name such as sheet.png"),
-        (("action=draw", "data.root=null"), "expected one of check, look, sheet, got 'draw'"),
+        (("action=draw", "data.root=null"), "expected one of check, look, sheet, init, got 'draw'"),
     ):
         done = run(tmp_path, *arguments)
         assert done.returncode == 1

@@ -21,13 +21,18 @@ DOMAINS = ("photo", "sketch", "paint", "toy")
 
 LOOKS: tuple[Look, ...] = (
     lambda image: image,
-    lambda image: ImageOps.autocontrast(image.convert("L").filter(ImageFilter.CONTOUR)).convert("RGB"),
+    lambda image: _contours(image),
     lambda image: ImageOps.posterize(image.filter(ImageFilter.MedianFilter(5)), 2),
     lambda image: image.resize((12, 12)).resize(image.size, Image.Resampling.NEAREST),
     lambda image: ImageOps.invert(image),
     lambda image: image.filter(ImageFilter.GaussianBlur(2)).point(lambda v: v // 2),
 )
 """Look of the first domain (none), the second, ...; further domains begin again."""
+
+
+def _contours(image: Image.Image) -> Image.Image:
+    lines = image.convert("L").filter(ImageFilter.GaussianBlur(3)).filter(ImageFilter.CONTOUR)
+    return ImageOps.autocontrast(lines, cutoff=2).convert("RGB")
 
 
 def make_photo_suite(

@@ -29,9 +29,10 @@ def shared_images(trees: Sequence[ImageTree]) -> list[str]:
     for i, j in combinations(range(len(trees)), 2):
         if shared := path_of[i].keys() & path_of[j].keys():
             example = min(shared, key=lambda content: path_of[i][content])
+            titles = f"{trees[i].spec.title} and {trees[j].spec.title}"
             one, two = trees[i].folder / path_of[i][example], trees[j].folder / path_of[j][example]
             found.append(
-                f"{trees[i].spec.title} and {trees[j].spec.title} share {plural(len(shared), 'image')} ({one} is {two}); "
-                "a model fine-tuned on one has seen them, so remove them from the other"
+                f"{titles} share {plural(len(shared), 'image')} ({one} is {two}): "
+                "remove them from one, since a model fine-tuned on it has seen those of the other"
             )
     return found

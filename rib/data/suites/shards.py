@@ -117,10 +117,20 @@ def _pairs_of(file: Path, title: str, with_images: bool) -> Iterator[tuple[str, 
                     if image is not None:
                         raise RibError(f"{title}: expected one image for each key, got two for {key} in {file}")
                     image = f"{own}.{ending}", _content(archive, member) if with_images else b""
+            _check_end(archive)
             if found := pair():
                 yield found
     except (tarfile.TarError, EOFError) as error:
         raise RibError(f"{title}: {file} cannot be read as a tar file ({error}); write or fetch it again") from error
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise an error if there is no block of zeros at the end, without which a cut file looks whole."""
+    stream = archive.fileobj
+    assert stream is not None  # it was opened by name
+    stream.seek(archive.offset)
+    if len(block := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(block):
+        raise tarfile.ReadError("it is cut short")
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from rib.data.suites.class_fields import words_of
-from rib.data.suites.imagenet_names import imagenet_classes
+from rib.data.suites.imagenet_names import imagenet_classes, words_of_wnid
 from rib.data.suites.inspect_folder import Found, FoundDomain
 from rib.data.suites.scan_domain import named
 from rib.data.suites.spellings import same_classes
@@ -103,12 +103,10 @@ def _classes(found: Found) -> str:
     ]
     for name in found.classes:
         more = "" if outputs is None else f", imagenet: [{outputs[name]}]"
-        words = words_of(name)
-        if outputs is not None and name == outputs[name]:
-            words = ""
+        is_wnid = outputs is not None and name == outputs[name]
+        words = words_of_wnid(name) if is_wnid else words_of(name)
         note = f"   # the same as {same[name]}? see class_names below" if name in same else ""
-        fields = f"name: {_quoted(words)}{more}" if words else more.removeprefix(", ")
-        lines.append(f"  {_quoted(name)}: {{{fields}}}{note}")
+        lines.append(f"  {_quoted(name)}: {{name: {_quoted(words)}{more}}}{note}")
     return "\n".join(lines) + "\n"
 
 
