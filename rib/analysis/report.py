@@ -57,7 +57,7 @@ def cka_report(config: CKAConfig) -> Path:
         RibError: If an option is invalid, or a run has no weights to analyse.
     """
     pair = Pair.of(config)
-    run, output = pair.one.run, Output()
+    config, run, output = pair.config, pair.one.run, Output()
     if config.checkpoints:
         _ = pair.one.epochs  # raises if none were kept, before anything is computed
     results = _on_each_dataset(config, output)

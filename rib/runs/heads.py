@@ -147,9 +147,9 @@ def check_classes(images: ImageTree, used: Iterable[ImageTree], config: Config) 
             more = "" if len(missing) == 1 else f" ({len(missing)} such classes)"
             limit = "" if config.data.limit is None else f", a larger data.limit than {config.data.limit},"
             raise RibError(
-                f"head=probe: {images.spec.title} has no image of the class "
-                f"{_class_name(tree, missing[0])}, which {tree.spec.title} has{more}; give one{limit} or another "
-                "dataset as head.reference"
+                f"head=probe: {images.spec.title} has no image of the class {_class_name(tree, missing[0])}{more}, and "
+                f"the probe needs one of every class of {tree.spec.title}; give one{limit} or another dataset as "
+                "head.reference"
             )
 
 

@@ -35,15 +35,26 @@ class SuiteWords:
         """Return the words for a config, whose suite's file may have moved."""
         if config.data.suite is None:
             return cls()
-        file, name, source = Path(config.data.suite), config.suite.name.rstrip("*"), config.dataset.name
+        file, source = Path(config.data.suite), config.dataset.name
         try:
-            suite = open_suite(file)
+            suite = open_suite(file) if file.is_absolute() else None  # metrics record no folder
         except RibError:
-            words = ("suite", f"{name}.yaml"), ("dataset", source)
-            note = f"{name}.yaml is the file of the suite {name}, which is no longer {file}"
-            return cls(tuple(rib.config.spell_override(*word) for word in words), False, (note,))
+            suite = None
+        if suite is None:
+            return cls._without_file(config, file)
         dataset = [("dataset", source)] if source in suite.domains else []
         return cls(tuple(rib.config.spell_override(*word) for word in [("suite", str(file)), *dataset]))
+
+    @classmethod
+    def _without_file(cls, config: Config, file: Path) -> SuiteWords:
+        """Return the words for a config whose suite's file is gone: its name, and roles other than the file's."""
+        name = config.suite.name.rstrip("*")
+        words: list[tuple[str, object]] = [("suite", f"{name}.yaml"), ("dataset", config.dataset.name)]
+        if config.suite.name != name:
+            words += [("suite.targets", config.suite.targets), ("suite.reported", config.suite.reported)]
+        gone = f", which is no longer {file}" if file.is_absolute() else ""
+        note = f"{name}.yaml is the file of the suite {name}{gone}"
+        return cls(tuple(rib.config.spell_override(*word) for word in words), False, (note,))
 
     @property
     def hidden(self) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ def test_a_run_without_a_readable_config_has_the_command_that_its_metrics_tell()
         "source": "imagenet_a",
         "seed": 2,
         "suite": "paper",
+        "data": {"kind": "user"},
         "protocol": {"experiment": None},
         "options": {"method.lwf.strength": 3.0, "data.limit": 40},
     }

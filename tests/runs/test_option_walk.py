@@ -27,8 +27,11 @@ from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.weights_file import weights_file_digest
 from tests.data.trees import few, fill
+from tests.support.suites import make_photo_suite
 
-GROUPS = ("model", "dataset", "suite", "optimizer", "trainer", "logger", "paths", "figures", "data", "experiment")
+GROUPS = (
+    *("model", "dataset", "suite", "optimizer", "trainer", "logger", "paths", "figures", "data", "head", "experiment"),
+)
 """Those that a run is composed of; `analysis`, `study`, `pretrain` and `hydra` are of other commands."""
 
 
@@ -45,6 +48,8 @@ class Row(NamedTuple):
 SUBSET = "data.images_per_class=3"
 LAST = "suite.targets=[imagenet_v2]"
 ROOT = "data.root=USER suite.targets=[imagenet_a,imagenet_r,objectnet] suite.reported=[]"
+REFERENCE = "head=probe head.reference=imagenet_train"
+SPLIT = "head=probe dataset=imagenet_v2"
 TIMM = f"{ROOT} model=timm model.name=resnet50.tv_in1k model.weights=WEIGHTS"
 
 WALK: dict[str, Row] = {
@@ -150,6 +155,14 @@ WALK: dict[str, Row] = {
     "data.rescan": Row("", "true", ""),
     "data.allow_incomplete": Row("", "true", ""),
     "data.objectnet_training": Row("dataset=objectnet", "i_have_permission", ""),
+    # The same name of a dataset, of mini and of a suite.
+    "data.suite": Row("dataset=imagenet_v2 suite.targets=[imagenet_v2] suite.reported=[]", "SUITE", "TSF"),
+    "head.kind": Row("dataset=imagenet_v2", "probe", "TF"),
+    "head.reference": Row(REFERENCE, "imagenet_val", "TFV"),
+    "head.share": Row(SPLIT, "0.5", "TF"),
+    "head.l2": Row(REFERENCE, "[0.1]", "TF"),
+    "head.holdout": Row(REFERENCE, "0.2", "TF"),
+    "head.seed": Row(SPLIT, "1", "TF"),
     "method.ema.decay": Row("+method=ema", "0.5", "T"),
     "method.ewc.strength": Row("+method=ewc", "2.0", "T"),
     "method.ewc.fisher": Row("+method=ewc", "identity", "T"),
@@ -296,7 +309,8 @@ def places(tmp_path_factory) -> dict[str, str]:
         code += [f"class {name}({base}):", f"    def __init__(self{arguments}): pass"]
     (folder / "walk_methods.py").write_text("\n".join(code))
     names = {"USER": "user", "COPIED": "copied", "WEIGHTS": "weights.pth", "COPY": "copy.safetensors"}
-    return {**{key: str(folder / name) for key, name in names.items()}, "ELSEWHERE": str(folder / "else"), "": folder}
+    found = {**{key: str(folder / name) for key, name in names.items()}, "ELSEWHERE": str(folder / "else"), "": folder}
+    return {**found, "SUITE": str(make_photo_suite(folder / "suite", ["imagenet_v2"], 3, name="walk"))}
 
 
 @pytest.fixture
