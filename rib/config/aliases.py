@@ -118,7 +118,7 @@ _STORE: Mapping[str, Alias] = {
     **dict.fromkeys(("wandb", "tensorboard"), Alias("logger=wandb", values=_OFF)),
 }
 
-_DATA = ("root", "data_root", "data_dir", "datadir", "data_path", "folder", "dir")
+_DATA = ("root", "data_root", "data_dir", "datadir", "data_path", "dir")
 
 ALIASES: Mapping[str, Mapping[str, Alias]] = {
     "train": _RUN,
@@ -152,6 +152,9 @@ ALIASES: Mapping[str, Mapping[str, Alias]] = {
         **dict.fromkeys(("check", "verify"), Alias("action=check")),
         "sheet": Alias("action=sheet"),
         "look": Alias("action=look"),
+        "init": Alias("action=init folder={}"),
+        **dict.fromkeys(("overwrite", "replace"), Alias("force=true")),
+        **dict.fromkeys(("suite", "suites", "yaml"), Alias("data.suite={}")),
     },
     "pretrain": {
         **dict.fromkeys(("model", "name"), Alias("pretrain={}")),

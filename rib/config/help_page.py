@@ -67,7 +67,7 @@ MAIN: dict[str, tuple[str, ...]] = {
         "data.suite",
         "force",
     ),
-    "data": ("action", "data.root", "data.suite", "out", "data.rescan", "paths.cache"),
+    "data": ("action", "folder", "data.root", "data.suite", "out", "force", "data.rescan", "paths.cache"),
     "pretrain": ("pretrain", "out", "threads", "seed", "batch_size", "lr"),
 }
 """Options on each command's help page; all others are shown by ``rib options``."""

@@ -22,6 +22,7 @@ from rib.config.slips import normalise_arguments as normalise_arguments
 from rib.config.slips import tidy
 from rib.config.unchecked import lacks_name
 from rib.errors import RibError
+from rib.runtime.command_line import rewrite_arguments
 from rib.runtime.progress import show_command
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def launch(main: Callable[[], None], command: str) -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ and ONE_SENTENCE not in os.environ
     os.environ |= {"HYDRA_FULL_ERROR": "1", ONE_SENTENCE: "1"}
     try:
-        sys.argv[1:] = tidy(command, sys.argv[1:])
+        rewrite_arguments(tidy(command, sys.argv[1:]))
         main()
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupted fit into exit(1), and SIGTERM (SLURM's time limit) into exit().

@@ -64,6 +64,23 @@ def rewrite_suite(command: str, arguments: Sequence[str]) -> list[str]:
     return [*rewritten[:place], *_options(command, suite, arguments, given), *rewritten[place:]]
 
 
+def restore_suite(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``suite=FILE.yaml`` for the options that `rewrite_suite` has put in its place.
+
+    Args:
+        arguments: Of a command with runs, as Hydra got them.
+    """
+    files = [argument for argument in arguments if key_of(argument) == "data.suite"]
+    if len(files) != 1 or not path_of(value_of(files[0])).is_file():
+        return [*arguments]
+    word = spell_override("suite", value_of(files[0]))
+    others = [argument for argument in arguments if key_of(argument) in ("suite.targets", "suite.reported")]
+    starred = [a for a in rewrite_suite("train", [word, *others]) if key_of(a) == "suite.name"]
+    written = {*rewrite_suite("train", [word]), *starred} - {*files}
+    shown = {argument: re.sub(r"^dataset\.name=", "dataset=", argument) for argument in arguments} | {files[0]: word}
+    return [shown[a] for a in arguments if a not in written or key_of(a) == "dataset.name"]
+
+
 def open_suite(argument: str) -> Suite:
     """Return the suite of an argument ``suite=FILE.yaml``.
 

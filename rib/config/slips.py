@@ -114,12 +114,16 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
 
     ``method=ewc`` becomes ``+method=ewc``, since the group ``method`` is not in the defaults list. ``axes={...}`` gets
     ``axes=null`` before it, so that a grid's axes replace those of a study; Hydra would merge them. ``~/`` at the
-    start of a value becomes the home folder, which no shell sees behind ``=``.
+    start of a value becomes the home folder, which no shell sees behind ``=``. ``-m`` behind options comes before them,
+    since Hydra reads no options behind it then.
 
     Args:
         arguments: As the user gave them.
     """
     normalised: list[str] = []
+    first = next((place for place, argument in enumerate(arguments) if "=" in argument and argument[:1] != "-"), 0)
+    if late := [argument for argument in arguments[first:] if argument in ("-m", "--multirun")][:1]:
+        arguments = [*late, *arguments[:first], *(a for a in arguments[first:] if a not in ("-m", "--multirun"))]
     for argument in arguments:
         key, _, value = argument.partition("=")
         if value.startswith("~/"):

@@ -11,7 +11,7 @@ import rib.config
 from rib.config.schema import FiguresConfig
 from rib.data.worlds import title_of
 from rib.runs.recorded import recorded_command
-from rib.runtime.command_line import clean
+from rib.runtime.command_line import clean, typed_arguments
 from rib.schemas.metrics import Metrics
 
 OVER_IMAGES = "Intervals over images cover another sample of images, not another training run"
@@ -105,4 +105,4 @@ def running_command(otherwise: str) -> str:
         name = [program.name]
     else:
         return otherwise
-    return clean([*name, *sys.argv[1:]])
+    return clean([*name, *typed_arguments()])

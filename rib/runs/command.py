@@ -26,7 +26,7 @@ from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.runs.suite_words import SuiteWords
 from rib.runtime.processes import has_gpu
-from rib.schemas.metrics import Metrics
+from rib.schemas.metrics import Metrics, Protocol
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -290,17 +290,25 @@ def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
         return config.suite
     name, protocol = metrics["suite"].removesuffix("*"), metrics["protocol"]
     if is_own(metrics["data"]["kind"]):
-        roles = {role: list(protocol[role]) for role in ("targets", "reported") if role in protocol}
+        if "targets" not in protocol or "reported" not in protocol or _same_roles(config.suite, protocol):
+            return config.suite
+        roles = {"targets": list(protocol["targets"]), "reported": list(protocol["reported"])}
         return replace(config.suite, name=metrics["suite"], **roles)
     if "targets" in protocol and "reported" in protocol:
-        datasets = [sorted(config.suite.targets), sorted(config.suite.reported)]
-        if datasets == [sorted(protocol["targets"]), sorted(protocol["reported"])]:
+        if _same_roles(config.suite, protocol):
             return config.suite
         base = SuiteConfig(**shipped_nodes("suite")[name]) if name in options("suite") else config.suite
         return replace(base, name=name, targets=list(protocol["targets"]), reported=list(protocol["reported"]))
     if name == config.suite.name or name not in options("suite"):
         return config.suite
     return SuiteConfig(**shipped_nodes("suite")[name])
+
+
+def _same_roles(suite: SuiteConfig, protocol: Protocol) -> bool:
+    return [sorted(suite.targets), sorted(suite.reported)] == [
+        sorted(protocol["targets"]),
+        sorted(protocol["reported"]),
+    ]
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -190,7 +190,8 @@ class Run:
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file in the run's folder, or None if there is none."""
         file = self.folder / name
-        return _read_json(file) if file.is_file() else None
+        read = read_metrics if name == "metrics.json" else _read_json  # the first makes a suite known, too
+        return read(file) if file.is_file() else None
 
 
 def made_from(metrics: Metrics) -> list[UsedRun]:

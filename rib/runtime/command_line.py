@@ -41,6 +41,21 @@ def command_line() -> str:
     return clean(_words())
 
 
+_typed: dict[tuple[str, ...], list[str]] = {}
+"""Arguments of this process as they were typed, by those that rib has put in their place."""
+
+
+def rewrite_arguments(arguments: Sequence[str]) -> None:
+    """Replace the arguments of this process by others that mean the same; `typed_arguments` returns the old ones."""
+    _typed[tuple(arguments)] = typed_arguments()
+    sys.argv[1:] = arguments
+
+
+def typed_arguments() -> list[str]:
+    """Return the arguments of this process as they were typed, ``suite=pets.yaml`` instead of what it stands for."""
+    return _typed.get(tuple(sys.argv[1:]), sys.argv[1:])
+
+
 def clean(words: Sequence[str]) -> str:
     """Join the words of a command for a POSIX shell, without secrets, home folder, account name and host name.
 
@@ -52,7 +67,7 @@ def clean(words: Sequence[str]) -> str:
 
 def _words() -> list[str]:
     """Return the words that started this process, the program by its name alone."""
-    arguments, program = sys.argv[1:], Path(sys.argv[0] if sys.argv else "").name
+    arguments, program = typed_arguments(), Path(sys.argv[0] if sys.argv else "").name
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if program.startswith("ipykernel") or str(getattr(spec, "name", "")).startswith("ipykernel"):
         return ["notebook"]  # its arguments are those of the kernel

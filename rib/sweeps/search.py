@@ -282,7 +282,7 @@ def _report(study: Study, options: Sequence[str], corner: RunSpec, overrides: Se
     drawn = figures.search_figure(rows, options, title, asked.width)
     figure = style.save(drawn, folder / "trials", asked, captions.running_command(""))[0]
     setting = [
-        *(o for o in overrides if not _key(o).startswith(SEARCH_ONLY)),
+        *(o for o in rib.config.restore_suite(overrides) if not _key(o).startswith(SEARCH_ONLY)),
         *_options({name: best[name] for name in options}),
     ]
     console = output()

@@ -23,8 +23,10 @@ from rib.config.command_schema import (
 from rib.config.composition import compose_command
 from rib.config.composition import override as changed
 from rib.config.keywords import overrides_of
+from rib.config.own_suite import restore_suite
 from rib.config.slips import tidy
 from rib.errors import RibError
+from rib.runtime.command_line import command_line, rewrite_arguments
 from tests.support.suites import suite_document
 
 DOMAINS = ["photo", "sketch", "paint", "toy"]
@@ -105,9 +107,31 @@ def test_data_suite_alone_means_the_same(here):
     assert tidy("train", written) == written  # a job of a sweep gets what was written for it
 
 
+@pytest.mark.parametrize("given", ["", "dataset=sketch seed=1", "suite.targets=[photo] data.root=/x", "seed=0"])
+def test_what_it_stands_for_is_shown_as_it_was(here, given):
+    said = [f"suite={here}/pets.yaml", *given.split()]
+    shown = restore_suite(tidy("train", said))
+    assert [word for word in shown if word != "dataset=photo"] == said
+    assert tidy("train", shown) == tidy("train", [*said, "dataset=photo"] if "dataset=photo" in shown else said)
+    assert restore_suite(["seed=1"]) == ["seed=1"]
+
+
+def test_a_command_is_recorded_as_it_was_typed(here, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["rib-train", "suite=pets.yaml", "seed=1"])
+    rewrite_arguments(tidy("train", sys.argv[1:]))
+    assert sys.argv[1].startswith("data.suite=")
+    assert command_line() == "rib-train suite=pets.yaml seed=1"
+    monkeypatch.setattr(sys, "argv", ["rib-train", "seed=2"])
+    assert command_line() == "rib-train seed=2"
+
+
+def test_a_flag_may_stand_behind_options(here):
+    assert tidy("train", ["model=mini_tiny", "-m", "seed=0,1"]) == ["-m", "model=mini_tiny", "seed=0,1"]
+
+
 def test_a_sweep_over_sources_is_one(here):
     assert "dataset.name=photo,sketch" in tidy("train", ["-m", "suite=pets.yaml", "dataset=photo,sketch"])
-    assert "dataset.name=photo,sketch" in tidy("train", ["dataset=photo,sketch", "suite=pets.yaml", "--multirun"])
+    assert tidy("train", ["dataset=photo,sketch", "suite=pets.yaml", "-m"])[:2] == ["-m", "dataset.name=photo,sketch"]
 
 
 @pytest.mark.parametrize(
