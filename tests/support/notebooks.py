@@ -68,6 +68,8 @@ def main() -> None:
     # A kernel shows pictures only where nobody has chosen another backend, as the Makefile has.
     os.environ.pop("MPLBACKEND", None)
     os.environ.pop("RIB_DATA", None)  # they are about the built-in data
+    # Where the environment is active, as Jupyter usually finds it, `rib` is a command.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("RIB_RUNS", folder)
         for name in sys.argv[2:] or NAMES:
