@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rib.data.worlds import is_suite
 from rib.errors import RibError
-from rib.reporting.selection import Names, NoMatchError, Where, select_runs
+from rib.reporting.selection import Names, NoMatchError, Where, metrics_files, select_runs
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
 from rib.results.found_runs import FoundRuns
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rib.models.evaluation_transform import EvaluationTransform
+    from rib.schemas.metrics import Metrics
     from rib.scoring.report import Score
 
 __all__ = ["compare", "find_runs", "finetune", "load", "score"]
@@ -155,7 +157,7 @@ def find_runs(
     """
     store, name = find_store(runs), _suite_name(suite)
     # A run that was scored on several suites is found once for each that is asked for.
-    results = [(run, m) for run in store.finished() for m in (run.all_metrics() if name else [run.metrics()]) if m]
+    results = [(run, m) for run in store.finished() for m in _views(run, name)]
     found, reason = [], ""
     try:
         found = select_runs(results, model, method, source, seed, where, name, f"runs in {store.root}", singular=True)
@@ -164,9 +166,16 @@ def find_runs(
 
     def order(result: Result) -> list[str]:
         m = result[1]
-        return [str(value) for value in (m["source"], m["model"], m["method"], m["options"], m["seed"])]
+        kind = m["data"]["kind"] if is_suite(m["data"]["kind"]) else ""  # runs of a suite of one's own stand together
+        return [str(value) for value in (kind, m["source"], m["model"], m["method"], m["options"], m["seed"])]
 
     return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store, reason)
+
+
+def _views(run: Run, suite: str | None) -> list[Metrics]:
+    """Return a run's metrics of every suite if one is asked for, else of the first; none where a file is unreadable."""
+    first = [] if suite else [run.metrics()]
+    return metrics_files(run, "run left out") if suite else [metrics for metrics in first if metrics]
 
 
 @explained

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,6 +35,7 @@ from rib.data import catalog
 from rib.errors import RibError
 from tests.methods import test_regularizers
 from tests.support.pages import DOCS, PAGES, ROOT, blocks, commands, documented_commands
+from tests.support.suites import suite_document
 
 sys.path.append(str(DOCS / "_ext"))
 
@@ -60,9 +62,7 @@ def compose_command(command: list[str]) -> list[object]:
     """
     name = command[0].removeprefix("rib.")
     jobs: list[list[str]] = [[]]
-    for argument in tidy(name, command[1:]):
-        if argument == "-m":
-            continue
+    for argument in [word for word in tidy(name, command[1:]) if word != "-m"]:
         (override,) = OverridesParser.create().parse_overrides([argument])
         values = override.sweep_string_iterator() if override.is_sweep_override() else None
         key = argument.partition("=")[0]
@@ -77,21 +77,26 @@ def compose_command(command: list[str]) -> list[object]:
     return found
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """Folder in which a reader gives the commands: it has the suite's file that the page on own data shows."""
-    (file,) = [block.text for block in blocks(DOCS / "howto" / "own_data.md") if block.language == "yaml"]
-    folder = tmp_path_factory.mktemp("reader")
-    (folder / "pets").mkdir()
-    (folder / "pets" / "pets.yaml").write_text(file)
-    return folder
-
-
 @pytest.mark.parametrize("command", documented_commands(), ids=" ".join)
-def test_a_documented_command_composes(command, monkeypatch, reader):
-    monkeypatch.chdir(reader)
+def test_a_documented_command_composes(command, monkeypatch, tmp_path):
     monkeypatch.setenv("RUN", "runs")
+    monkeypatch.chdir(tmp_path)
+    write_suites(command)
     assert compose_command(command)
+
+
+def write_suites(command: list[str]) -> None:
+    """Write the files of the suites that a command names: the one that its page shows, or one with its domains."""
+    (shown,) = [block.text for block in blocks(DOCS / "howto" / "own_data.md") if block.language == "yaml"]
+    roles = [word for word in command if re.match(r"dataset=|sources=|suite\.", word)]
+    for word in command:
+        if word.endswith((".yaml", ".yml")):
+            named = [role.partition("=")[2].strip("[]").split(",") for role in roles]
+            domains = dict.fromkeys(["photo", "sketch", "paint", *(name for names in named for name in names)])
+            file = Path(word.partition("=")[2] or word)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            made = yaml.safe_dump({**suite_document([*domains]), "name": file.stem}, sort_keys=False)
+            file.write_text(shown if file == Path("pets/pets.yaml") else made)
 
 
 def test_a_wrong_command_would_be_noticed():

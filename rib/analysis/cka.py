@@ -23,9 +23,10 @@ from rib.analysis.cache import CachedAnalysis, get_or_compute, read_record, read
 from rib.analysis.subject import Subject, labels
 from rib.config.command_schema import CKAConfig
 from rib.data.tree import ImageTree
-from rib.data.worlds import logged_name
+from rib.data.worlds import in_distribution_of, logged_name
 from rib.errors import DamagedError, RibError
 from rib.runtime.progress import progress
+from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
     from rib.analysis.compare import Batches, ModelPair
@@ -102,7 +103,7 @@ def layer_cka(config: CKAConfig, dataset: str | None = None) -> LayerCKA:
 
     Args:
         config: Options of the analysis; ``CKAConfig(run=DIR, images=500)`` has the command's defaults.
-        dataset: Name of the dataset whose images are used; None: the first of ``config.datasets``.
+        dataset: Name of the dataset whose images are used; None: the first of `Pair.datasets`.
 
     Raises:
         RibError: If an option is invalid, or a run has no weights to analyse.
@@ -180,9 +181,14 @@ class Pair:
             raise RibError(f"against: expected a run on {kinds[0]} data like {config.run}, got one on {kinds[1]} data")
         return cls(config, one, other)
 
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets whose images both models see."""
+        return self.config.datasets or default_datasets(self.one.metrics)
+
     def layer_cka(self, dataset: str | None = None) -> LayerCKA:
         """Return the CKA of the two runs, computing it if needed; see the function `layer_cka`."""
-        key_fields = self.key_fields(dataset or self.config.datasets[0])
+        key_fields = self.key_fields(dataset or self.datasets[0])
         compute = partial(self.compute, key_fields["dataset"])
         return LayerCKA(*get_or_compute(self.one.run, "cka", key_fields, compute, self.config.force))
 
@@ -311,6 +317,18 @@ class Pair:
         return (images for images, _, _ in data.batches_of(tree, [batch.tolist() for batch in indices]))
 
 
+def default_datasets(metrics: Metrics) -> list[str]:
+    """Return the datasets whose images are used if none are asked for: the in-distribution one, else all targets.
+
+    Args:
+        metrics: Of the run that is analysed.
+    """
+    kind, improvement = metrics["data"]["kind"], metrics["robustness_improvement"]
+    if (name := in_distribution_of(kind)) is not None:
+        return [name]
+    return improvement["targets"] if improvement else list(metrics["accuracy"])
+
+
 def check(config: CKAConfig) -> None:
     """Check the options that can be checked without looking at the runs.
 
@@ -327,5 +345,5 @@ def check(config: CKAConfig) -> None:
     if config.inversion.steps < 1 or not config.inversion.lr > 0:
         how = config.inversion
         raise RibError(f"inversion: expected steps of 1 or more and lr above 0, got steps={how.steps} and lr={how.lr}")
-    if not config.datasets:
+    if config.datasets is not None and not config.datasets:
         raise RibError("datasets: expected at least one, got an empty list")

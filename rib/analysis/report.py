@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,44 +60,51 @@ def cka_report(config: CKAConfig) -> Path:
     config, run, output = pair.config, pair.one.run, Output()
     if config.checkpoints:
         _ = pair.one.epochs  # raises if none were kept, before anything is computed
-    results = _on_each_dataset(config, output)
+    results = _on_each_dataset(config, pair.datasets, output)
     if config.checkpoints:
-        _over_epochs(config, results[0], output)
+        _over_epochs(config, pair.datasets, results[0], output)
     if config.stir:
-        _stir(config, output)
+        _stir(config, pair.datasets, output)
     print_figures(output.files, pair.one.metrics)
     if output.new:
         means = {f"cka/{one.logged_name}/mean": one.mean for one in results}
-        show_page(config.logger, dashboard_page(config, run, "cka", output.tables, output.files, means))
+        shown = replace(config, datasets=pair.datasets)
+        show_page(config.logger, dashboard_page(shown, run, "cka", output.tables, output.files, means))
     return output.files[0]
 
 
-def _on_each_dataset(config: CKAConfig, output: Output) -> list[LayerCKA]:
+def _on_each_dataset(config: CKAConfig, datasets: Sequence[str], output: Output) -> list[LayerCKA]:
     from rib.analysis.figures import curve_figure, heat_figure
     from rib.reporting.captions import running_command
     from rib.reporting.style import save
 
     width, command = config.figures.width, running_command("")
-    results = [layer_cka(config, dataset) for dataset in config.datasets]
-    for number, (dataset, one) in enumerate(zip(config.datasets, results, strict=True)):
+    results = [layer_cka(config, dataset) for dataset in datasets]
+    for number, (dataset, one) in enumerate(zip(datasets, results, strict=True)):
         suffix = f".{dataset}" if number else ""
         files = {"cka.csv": f"cka{suffix}.csv", "cka.npz": f"cka{suffix}.npz"}
         output.files += [copy_as_latest(one.folder, name, copy) for name, copy in files.items()]
         output.tables[f"cka/{one.logged_name}"] = one.table
-        save(curve_figure([(one.table, one.metadata)], width), one.folder / "cka", config.figures, command)
+        curve = curve_figure([(one.table, one.metadata)], width)
+        if len(results) == 1:
+            curves = save_as_latest(curve, one.folder, "cka", "cka", config.figures)
+        else:
+            save(curve, one.folder / "cka", config.figures, command)
         heat = heat_figure(one.arrays, one.metadata, width)
         output.files += save_as_latest(heat, one.folder, "cka_heatmap", f"cka_heatmap{suffix}", config.figures)
         output.new |= one.made
         _print_layers(one)
-    curves = [(one.table, one.metadata) for one in results]
-    output.files += save(curve_figure(curves, width), output.files[0].with_name("cka"), config.figures, command)
+    if len(results) > 1:
+        panels = [(one.table, one.metadata) for one in results]
+        curves = save(curve_figure(panels, width), output.files[0].with_name("cka"), config.figures, command)
+    output.files += curves
     return results
 
 
-def _over_epochs(config: CKAConfig, last: LayerCKA, output: Output) -> None:
+def _over_epochs(config: CKAConfig, datasets: Sequence[str], last: LayerCKA, output: Output) -> None:
     from rib.analysis.figures import epochs_figure
 
-    folder, made = epoch_cka(config, config.datasets[0])
+    folder, made = epoch_cka(config, datasets[0])
     table = read_layers(folder / "cka_epochs.csv")
     output.files.append(copy_as_latest(folder, "cka_epochs.csv", "cka_epochs.csv"))
     figure = epochs_figure(table, last.metadata, config.figures.width)
@@ -108,10 +115,10 @@ def _over_epochs(config: CKAConfig, last: LayerCKA, output: Output) -> None:
         print(f"after epoch {epoch}: mean CKA {mean:.3f}")
 
 
-def _stir(config: CKAConfig, output: Output) -> None:
+def _stir(config: CKAConfig, datasets: Sequence[str], output: Output) -> None:
     from rib.analysis.stir import shared_invariances
 
-    folder, made = shared_invariances(config, config.datasets[0])
+    folder, made = shared_invariances(config, datasets[0])
     output.files.append(copy_as_latest(folder, "stir.csv", "stir.csv"))
     output.tables["stir"] = pd.read_csv(output.files[-1])
     output.new |= made

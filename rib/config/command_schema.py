@@ -194,7 +194,7 @@ class CKAConfig(AnalyzeConfig):
     """Options of ``analysis=cka``, the similarity of two models' layers; ``conf/analysis/cka.yaml`` explains them."""
 
     analysis: str = "cka"
-    datasets: list[str] = field(default_factory=lambda: ["imagenet_val"])
+    datasets: list[str] | None = None
     images: int = 2000
     seed: int = 0
     tokens: str | None = None

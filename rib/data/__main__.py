@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rib.data.catalog import Catalog
     from rib.data.check import DatasetStatus
-    from rib.data.suites.inspect_folder import Found
+    from rib.data.suites.found import Found
     from rib.data.tree import ImageTree
     from rib.reporting.layout import FittedTable
 
@@ -52,8 +52,8 @@ def check(config: DataCommandConfig) -> None:
 
     catalog, root = find_data(config)
     statuses = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
-    what = f"{catalog.title}: domains under {root}" if catalog.title else f"Datasets under {root}"
-    output().print(status_table(f"{what}{suffix_of(catalog.kind)}", statuses))
+    what = "Domains" if catalog.title else "Datasets"
+    output().print(status_table(f"{what} under {root}{suffix_of(catalog.kind)}", statuses))
     for sentence in shared_images([status.tree for status in statuses if status.tree is not None]):
         print(sentence)
     wrong = sum(status.fault is not None for status in statuses)

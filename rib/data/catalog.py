@@ -89,7 +89,8 @@ class Catalog:
         outputs: Name of the class of each of a model's K outputs, in order; WordNet ids for ImageNet's classes.
         specs: The datasets by name, in the order of tables.
         title: Name of a user's suite in titles; empty for ImageNet and mini.
-        in_distribution: Dataset whose accuracy tables show beside the targets' mean, if a suite has one.
+        in_distribution: Dataset whose accuracy tables show beside RI, and which is never part of it; None: none.
+        prefix: Word that tables leave out at the start of titles, where it goes without saying; empty: none.
     """
 
     kind: Kind
@@ -97,6 +98,15 @@ class Catalog:
     specs: Mapping[str, DatasetSpec] = field(repr=False)
     title: str = ""
     in_distribution: str | None = "imagenet_val"
+    prefix: str = ""
+
+    @property
+    def outputs_in_words(self) -> str:
+        """What a model's outputs stand for: ``the 3 classes of Pets (cat, dog, bird), in this order``."""
+        if self.outputs == _wnids():
+            return f"the {len(self.outputs)} classes of ImageNet-1K, in the order of their WordNet ids"
+        named = ", ".join(self.outputs[:5]) + (", ..." if len(self.outputs) > 5 else "")
+        return f"the {len(self.outputs)} classes of {self.title or self.kind} ({named}), in this order"
 
     def __getitem__(self, name: str) -> DatasetSpec:
         if name not in self.specs:
@@ -151,7 +161,7 @@ CORRUPTIONS = (
 def real() -> Catalog:
     """Return the catalog of the real ImageNet family, with the sizes and layouts of the datasets' papers and pages."""
     specs = (*_photographs(), _objectnet(), *_derived_from_val(), _train())
-    return Catalog("user", _wnids(), {spec.name: spec for spec in specs})
+    return Catalog("user", _wnids(), {spec.name: spec for spec in specs}, prefix="ImageNet")
 
 
 @cache
@@ -291,6 +301,9 @@ OTHER_SETS = {
     "styli[sz]ed": "Stylized-ImageNet",
 }
 """Datasets outside the catalog with the same class folders but other images, by a pattern of their folder's name."""
+
+HOLDS = "imagenet-r, imagenet/val, ..."
+"""Folders of a data root, for messages."""
 
 IMAGENET = "ImageNet terms of access: non-commercial research and education."
 NO_IMAGE_LICENCE = "Code MIT; no licence stated for the images."

@@ -34,8 +34,8 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
         RibError: If an image cannot be read.
     """
     ids = {name: [set(group) for group in tree.spec.groups] for name, tree in trees.items()}
-    everything = sorted({i for groups in ids.values() for group in groups for i in group})
-    shared = sorted(everything, key=lambda i: -sum(any(i in g for g in groups) for groups in ids.values()))[:columns]
+    there = [{i for label in np.unique(tree.labels) for i in tree.spec.groups[label]} for tree in trees.values()]
+    shared = sorted(sorted(set().union(*there)), key=lambda i: -sum(i in outputs for outputs in there))[:columns]
     head = HEAD if catalog.title else 0
     size = (MARGIN + len(shared) * (THUMB + GAP), head + len(trees) * (THUMB + GAP))
     sheet = Image.new("RGB", size, "white")

@@ -7,6 +7,7 @@ makes them known to `catalog_of` and `title_of` for the rest of the process.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,8 +52,7 @@ def find_data(config: Any) -> tuple[Catalog, Path]:
         return mini.catalog(), mini.ensure(cache_dir(config.paths.cache))
     return catalogs.real(), _folder(
         config.data.root,
-        "expected one that holds imagenet-r, imagenet/val, ...; for the toy data that rib draws itself give "
-        "data.root=mini",
+        f"expected one that holds {catalogs.HOLDS}; for the toy data that rib draws itself give data.root=mini",
     )
 
 
@@ -159,17 +159,59 @@ def describe_kind(kind: str) -> str:
 def logged_name(dataset: str, kind: str) -> str:
     """Return a dataset's name in a dashboard's keys: its own, ``imagenet_r``; on toy data its title, ``mini R``.
 
-    Keys of real results stay what they are, for the panels that were made of them.
+    A domain of a user's suite is named with its suite, ``pets photo``, as another suite may have one of the same name.
+    Keys of ImageNet's results stay what they are, for the panels that were made of them.
     """
-    return title_of(dataset, kind) if kind == "mini" else dataset
+    if kind == "mini":
+        return title_of(dataset, kind)
+    return f"{kind} {dataset}" if is_suite(kind) else dataset
+
+
+def is_suite(kind: str) -> bool:
+    """Return True if a kind of data is a suite of the user's own, neither ImageNet's datasets nor the toy data."""
+    return kind not in ("mini", "user")
 
 
 def suffix_of(kind: str) -> str:
-    """Return what to add to a heading that names no data: `` (toy data (mini))`` for mini, nothing for the user's."""
-    return f" ({TOY})" if kind == "mini" else ""
+    """Return what to add to a heading without data: `` (toy data (mini))``, a suite's title; nothing for ImageNet.
+
+    Args:
+        kind: Kind of data.
+    """
+    return "" if kind == "user" else f" ({describe_kind(kind)})"
 
 
 def title_of(dataset: str, kind: str = "user") -> str:
     """Return a dataset's display name, such as ``ImageNet-R``; names not in the catalog are returned unchanged."""
-    specs = {} if kind not in ("mini", "user", *_suites) else catalog_of(kind).specs
+    specs = catalog_of(kind).specs if _is_known(kind) else {}
     return specs[dataset].title if dataset in specs else dataset
+
+
+def place_of(dataset: str, kind: str) -> tuple[int, str]:
+    """Return what sorts datasets in figures: the order of a user's suite; ImageNet's and the toy data are by name."""
+    order = list(catalog_of(kind).specs) if is_suite(kind) and _is_known(kind) else []
+    return (order.index(dataset) if dataset in order else len(order)), dataset
+
+
+def short_title(dataset: str, kind: str) -> str:
+    """Return a dataset's display name without what goes without saying in a table: ``R`` for ``ImageNet-R``."""
+    prefix = catalog_of(kind).prefix if _is_known(kind) else ""
+    return title_of(dataset, kind).removeprefix(f"{prefix}-") if prefix else title_of(dataset, kind)
+
+
+def shortened(text: str) -> str:
+    """Return a text with the titles of datasets shortened: ``R`` for ``ImageNet-R``, ``val`` for ``ImageNet val``."""
+    return re.sub(rf"\b{catalogs.real().prefix}[- ](?=\w)", "", text)
+
+
+def in_distribution_of(kind: str) -> str | None:
+    """Return the dataset whose accuracy is shown beside RI and is never part of it; None if the suite has none.
+
+    Args:
+        kind: Kind of data, as in metrics.json.
+    """
+    return catalog_of(kind).in_distribution if _is_known(kind) else None
+
+
+def _is_known(kind: str) -> bool:
+    return not is_suite(kind) or kind in _suites

@@ -17,7 +17,6 @@ from rib.metrics.bootstrap import (
 from rib.metrics.comparison import PairedTest, holm, mean_robustness_difference
 from rib.metrics.intervals import Interval, seed_interval
 from rib.metrics.robustness import (
-    IN_DISTRIBUTION,
     family_of,
     mean_over_cells,
     mean_robustness_improvement,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from rib.metrics.accuracy import RobustnessImprovement, SubspaceAccuracy
 
 __all__ = [
-    "IN_DISTRIBUTION",
     "Changes",
     "Interval",
     "PairedTest",

@@ -90,18 +90,22 @@ class Changes:
         return f"{self.dataset}/{self.cell}" if self.cell else self.dataset
 
 
-def originals_of(paths: Iterable[str]) -> NDArray[np.str_]:
+def originals_of(paths: Iterable[str], labels: NDArray[np.integer[Any]] | None = None) -> NDArray[np.str_]:
     """Return ids that tell which files show the same photograph: their names without folder and extension.
 
     Transforms of imagenet_val (Cartoon, Drawing, ImageNet-C) keep the file's name and may change the extension.
 
     Args:
         paths: Paths of a dataset's images, in its order.
+        labels: Their classes, shape (N,), where files of different classes may have the same name; None: names differ.
 
     Returns:
         Ids, shape (N,).
     """
-    return np.array([splitext(basename(path))[0] for path in paths])
+    names = [splitext(basename(path))[0] for path in paths]
+    if labels is not None:
+        names = [f"{label}/{name}" for label, name in zip(labels.tolist(), names, strict=True)]
+    return np.array(names)
 
 
 def dataset_change_interval(

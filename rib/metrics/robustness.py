@@ -16,18 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from statistics import fmean
 
-IN_DISTRIBUTION = "imagenet_val"
-"""ImageNet val: its accuracy is reported beside RI and is never part of it."""
 
-
-def targets_of(source: str, suite: Iterable[str]) -> tuple[str, ...]:
+def targets_of(source: str, suite: Iterable[str], in_distribution: str | None) -> tuple[str, ...]:
     """Return the datasets of a suite that count towards RI for a source, in the suite's order.
 
     Args:
         source: The dataset fine-tuned on; one outside the suite (``imagenet_train``, ``none``) excludes nothing.
         suite: Names of all scored datasets.
+        in_distribution: The dataset whose accuracy is reported beside RI and is never part of it; None if there is none
+            (`rib.data.catalog.Catalog.in_distribution`).
     """
-    return tuple(name for name in suite if name not in (source, IN_DISTRIBUTION))
+    return tuple(name for name in suite if name not in (source, in_distribution))
 
 
 def family_of(dataset: str, derived_from: Mapping[str, str | None]) -> str:

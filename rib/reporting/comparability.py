@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rib.data.worlds import describe_kind, is_suite
+from rib.reporting.heads import is_per_source, start_of
 from rib.runs.metrics_file import improvement_of, is_older, numerics_of, older_words
 from rib.runs.run import Result
 from rib.runtime.counting import plural
@@ -74,9 +76,10 @@ def settings(metrics: Metrics) -> dict[str, Any]:
 def row_key(metrics: Metrics) -> tuple[str, str, str, str]:
     """Return a run's model, method, pretrained run and settings, which identify its table row.
 
-    The pretrained run is part of it because two checkpoints may carry the same model name.
+    The pretrained run is part of it because two checkpoints may carry the same model name. Pretrained runs with a probe
+    for each source count as one.
     """
-    return metrics["model"], metrics["method"], metrics["before"], repr(sorted(settings(metrics).items()))
+    return metrics["model"], metrics["method"], start_of(metrics), repr(sorted(settings(metrics).items()))
 
 
 @dataclass
@@ -100,7 +103,7 @@ class Group:
         if metrics["protocol"]["precision"] is None:
             # External weights: their scores do not depend on the precision that they were trained in, which is unknown.
             fields[1]["protocol.precision"] = fields[0]["protocol.precision"]
-        if reasons := [*_compare_targets(first, metrics), *_compare(*fields)]:
+        if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *_compare_others(first, metrics)]:
             return _shorten([*reasons, *_compare_images(first, metrics)])
         for seed, member in self._cell(metrics).items():
             name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
@@ -131,7 +134,7 @@ def group_comparable(results: Iterable[Result]) -> list[Group]:
 
     Returns:
         Groups made by this version of rib first; of these, all images before ``data.limit`` and the user's data before
-        mini; then larger groups first.
+        suites of the user's own before mini, and those of one suite together; then larger groups first.
     """
     groups: list[Group] = []
     # External weights, whose precision is unknown, fit into groups that do not fit together, so they come last.
@@ -144,10 +147,26 @@ def group_comparable(results: Iterable[Result]) -> list[Group]:
     return groups
 
 
-def _rank(group: Group) -> tuple[bool, bool, bool, int]:
+def _rank(group: Group) -> tuple[bool, bool, bool, str, int]:
     metrics = group.results[0][1]
-    quick, toy = metrics["protocol"]["limit"] is not None, metrics["data"]["kind"] == "mini"
-    return is_older(metrics), quick, toy, -len(group.results)
+    kind = metrics["data"]["kind"]
+    quick, toy = metrics["protocol"]["limit"] is not None, kind == "mini"
+    return is_older(metrics), quick, toy, kind if is_suite(kind) else "", -len(group.results)
+
+
+def reference_of(groups: Sequence[Group], number: int) -> int:
+    """Return the number of the group that a group is measured against: the first one, or the first one of its suite.
+
+    Results of two suites never share a table, so there is nothing to say about how to make them.
+
+    Args:
+        groups: From `group_comparable`.
+        number: Index of the group.
+    """
+    kinds = [group.results[0][1]["data"]["kind"] for group in groups]
+    if not any(map(is_suite, (kinds[0], kinds[number]))):
+        return 0
+    return kinds.index(kinds[number])
 
 
 def explain_groups(groups: Sequence[Group]) -> list[str]:
@@ -174,13 +193,19 @@ def explain_group(groups: Sequence[Group], number: int) -> str:
         )
     if number == 0:
         return ""
-    reasons = "; ".join(groups[0].differences(metrics))
-    return f"{runs} cannot share the first table (of {len(groups[0].results)}): {reasons}"
+    reference = reference_of(groups, number)
+    if reference == number:
+        return f"{runs} on {describe_kind(metrics['data']['kind'])}: results of two suites never share a table"
+    reasons = "; ".join(groups[reference].differences(metrics))
+    name = "first table" if reference == 0 else f"table summary_{reference + 1}"
+    return f"{runs} cannot share the {name} (of {len(groups[reference].results)}): {reasons}"
 
 
 def _table_fields(metrics: Metrics) -> dict[str, Any]:
     """Return the fields of a run that must be equal in all runs of a table."""
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
+    if is_per_source(metrics):  # part of its source trains the probe, so images differ there; `_compare_others`
+        leaves["data.digest"] = None
     in_ri = {*improvement_of(metrics)["targets"], metrics["source"]}
     only_named = not all(key in leaves for key in OF_A_SUITE)
     return {
@@ -188,13 +213,15 @@ def _table_fields(metrics: Metrics) -> dict[str, Any]:
         **{key: leaves.get(key) for key in (*SHARED, *OF_A_SUITE)},
         # A switch that is left out of the file is off.
         "paper.resize_imagenet_c": metrics["protocol"]["switches"].get("paper.resize_imagenet_c", False),
+        "head": "one for each source" if is_per_source(metrics) else "one for all sources",
         "scored and not in RI": ", ".join(name for name in metrics["accuracy"] if name not in in_ri) or "none",
     }
 
 
 def _cell_fields(metrics: Metrics) -> dict[str, Any]:
     """Return the protocol fields that must be equal in runs of the same row and source, but not in the whole table."""
-    return {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
+    own = {k: v for k, v in _leaves(metrics["protocol"], "protocol.").items() if k not in (*SHARED, *OF_A_SUITE)}
+    return {**own, "pretrained run": metrics["before"]}
 
 
 def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
@@ -217,6 +244,18 @@ def _compare_images(first: Metrics, second: Metrics) -> list[str]:
     images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
     names = dict.fromkeys([*images[0], *images[1]])
     return ["different images of " + ", ".join(name for name in names if images[0].get(name) != images[1].get(name))]
+
+
+def _compare_others(first: Metrics, second: Metrics) -> list[str]:
+    """List the datasets, but the sources, with different images, of runs that start from a probe on their source."""
+    if not (is_per_source(first) and is_per_source(second)):
+        return []
+    scores = [m["scores"] for m in (first, second)]
+    names = (scores[0].keys() | scores[1].keys()) - {first["source"], second["source"]}
+    other = [
+        name for name in sorted(names) if scores[0].get(name, {}).get("images") != scores[1].get(name, {}).get("images")
+    ]
+    return [f"different images of {', '.join(other)}"] if other else []
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

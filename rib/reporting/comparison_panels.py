@@ -8,7 +8,7 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rib.data.worlds import title_of
+from rib.data.worlds import place_of, title_of
 from rib.reporting.captions import COMPARISON, OVER_IMAGES, counted, images_of, methods_in_settings, with_seeds
 from rib.reporting.folded_text import fold
 from rib.reporting.formatting import world
@@ -55,7 +55,8 @@ def _pages(runs: Sequence[Metrics], width: float | None) -> dict[tuple[str, ...]
             if _height(some, width) <= TALLEST:
                 divided[name] = some
                 continue
-            for value in sorted({str(m[field]) for m in some}):
+            kinds = {str(m[field]): m["data"]["kind"] for m in some}
+            for value in sorted(kinds, key=lambda value: place_of(value, kinds[value])):
                 divided[*name, value] = [m for m in some if m[field] == value]
         pages = divided
     return pages
@@ -71,7 +72,10 @@ def _height(runs: Sequence[Metrics], width: float | None) -> float:
 
 def _panels(runs: Sequence[Metrics]) -> dict[tuple[str, str], list[Metrics]]:
     """Return the runs of each panel, by source and model."""
-    names = sorted({(m["source"], m["model"]) for m in runs})
+    places = {place_of(m["source"], m["data"]["kind"]): m["source"] for m in runs}
+    models = sorted({m["model"] for m in runs})
+    known = {(m["source"], m["model"]) for m in runs}
+    names = [(source, model) for _, source in sorted(places.items()) for model in models if (source, model) in known]
     return {name: [m for m in runs if (m["source"], m["model"]) == name] for name in names}
 
 

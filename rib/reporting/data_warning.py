@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rib.config.schema import MINI
+from rib.data.catalog import HOLDS
 from rib.runtime.console import say_once
 
-REAL_DATA = "data.root=DIR or the environment variable RIB_DATA (DIR holds imagenet-r, imagenet/val, ...)"
+REAL_DATA = f"data.root=DIR or the environment variable RIB_DATA (DIR holds {HOLDS})"
 
 
 def is_toy(model: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Literal
 
-from rib.data.worlds import describe_kind
+from rib.data.worlds import describe_kind, in_distribution_of, is_suite, short_title
 from rib.runs.spec import EXTERNAL
 from rib.schemas.metrics import Cost, DatasetAccuracy, IntervalInPoints, Metrics
 
@@ -27,10 +27,10 @@ def before_after(before: float, after: float) -> str:
 
 
 def world_of(kind: str, limit: int | None) -> str:
-    """Describe the data behind results (toy data or the user's), with a warning if only some images are used.
+    """Describe the data of results (toy data, the user's, a suite), with a warning if only some images are used.
 
     Args:
-        kind: ``mini`` or ``user``.
+        kind: ``mini``, ``user`` or the name of a suite.
         limit: ``data.limit``, the largest number of images per dataset; None for all of them.
     """
     return describe_kind(kind) + (f", at most {limit} images per dataset: a quick look, not a result" if limit else "")
@@ -39,6 +39,16 @@ def world_of(kind: str, limit: int | None) -> str:
 def world(metrics: Metrics) -> str:
     """Describe the data that a run was scored on, for the title or caption of a table or figure."""
     return world_of(metrics["data"]["kind"], metrics["protocol"]["limit"])
+
+
+def in_distribution_heading(kind: str) -> str | None:
+    """Return the heading of accuracies in distribution, ``val %``, or ``Photographs %`` in a suite; None without any.
+
+    Args:
+        kind: Kind of data.
+    """
+    name = in_distribution_of(kind)
+    return None if name is None else f"{short_title(name, kind) if is_suite(kind) else 'val'} %"
 
 
 def cost_of(metrics: Metrics) -> Cost:

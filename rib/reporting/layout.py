@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,7 @@ from rich.console import Console, ConsoleOptions, Group, JustifyMethod, Renderab
 from rich.table import Table
 from rich.text import Text
 
+from rib.data.worlds import shortened
 from rib.reporting.stripped import Stripped
 
 NO_LIMIT = 10_000
@@ -53,11 +53,6 @@ def as_text(table: FittedTable) -> str:
     with console.capture() as printed:
         console.print(table)
     return "\n".join(line.rstrip() for line in printed.get().splitlines())
-
-
-def short(text: str) -> str:
-    """Return a text with the names of datasets shortened: ``R`` for ``ImageNet-R``, ``val`` for ``ImageNet val``."""
-    return re.sub(r"\bImageNet[- ](?=\w)", "", text)
 
 
 @dataclass(frozen=True)
@@ -121,19 +116,19 @@ class FittedTable:
         named, about_names = self._without_constants(range(len(self.words)))
         fewer, common = self._without_constants(range(len(self.columns)))
         brief = fewer._shortened()
-        for form, above in ((self, ""), (named, about_names), (fewer, common), (brief, short(common))):
+        for form, above in ((self, ""), (named, about_names), (fewer, common), (brief, shortened(common))):
             if _fits(form._table(), console, options):
                 return form._table(), form, above
         for form in (brief, *brief._with_fewer_columns()):
             if (folded := form._folded(options.max_width)) is not None:
-                return folded, form, short(common)
-        return brief._upright(options.max_width) or _List(brief), brief, short(common)
+                return folded, form, shortened(common)
+        return brief._upright(options.max_width) or _List(brief), brief, shortened(common)
 
     def _with_fewer_columns(self) -> Iterator[FittedTable]:
         """Yield the table without its first optional columns, without the first and second ones, and so on."""
         left_out: list[str] = []
         for names in self.optional:
-            left_out += [name for name in map(short, names) if name in self.columns]
+            left_out += [name for name in map(shortened, names) if name in self.columns]
             table = self._with_columns([i for i, name in enumerate(self.columns) if name not in left_out])
             note = f"No room here for {', '.join(left_out)}: see {self.file}."
             yield replace(table, notes=(note, *self.notes))
@@ -169,9 +164,9 @@ class FittedTable:
     def _shortened(self) -> FittedTable:
         """Return the table with short names of datasets, in headings and entries."""
         end = len(self.words) + len(self.numbers)  # sentences stay as they are
-        rows = [replace(row, cells=(*map(short, row.cells[:end]), *row.cells[end:])) for row in self.rows]
-        words, numbers = (tuple(map(short, names)) for names in (self.words, self.numbers))
-        return replace(self, title=short(self.title), words=words, numbers=numbers, rows=rows)
+        rows = [replace(row, cells=(*map(shortened, row.cells[:end]), *row.cells[end:])) for row in self.rows]
+        words, numbers = (tuple(map(shortened, names)) for names in (self.words, self.numbers))
+        return replace(self, title=shortened(self.title), words=words, numbers=numbers, rows=rows)
 
     def _is_number(self, column: int) -> bool:
         return len(self.words) <= column < len(self.words) + len(self.numbers)

@@ -18,3 +18,13 @@ def escape_latex(text: str) -> str:
     escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
     # A hyphen before a digit is a minus sign unless it joins words: "-1.20", but not "ImageNet-21k".
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped).replace(" > ", r" $\to$ ")
+
+
+def tabular(columns: str, rows: Sequence[str]) -> list[str]:
+    """Return the lines of a LaTeX table in the style of booktabs.
+
+    Args:
+        columns: Alignment of the columns, ``llrr``.
+        rows: Its lines, with their rules.
+    """
+    return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *rows, r"\bottomrule", r"\end{tabular}"]

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rib.data.worlds import catalog_of, describe_kind, logged_name, title_of
+from rib.data.worlds import catalog_of, describe_kind, logged_name, short_title
 from rib.errors import RibError
 from rib.reporting.axes import setting_axes, value_of
 from rib.reporting.bold import best_rows
 from rib.reporting.comparability import explain_groups, group_comparable
-from rib.reporting.formatting import before_after, points, with_interval, world
+from rib.reporting.formatting import before_after, in_distribution_heading, points, with_interval, world
+from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable
-from rib.reporting.markup import escape_latex, markdown_table
+from rib.reporting.markup import escape_latex, markdown_table, tabular
+from rib.reporting.shared_options import describe_shared, shared_options
 from rib.reporting.sorting import Order
+from rib.reporting.source_table import headings, lines, needs_lines, source_table, source_tabular
 from rib.reporting.summary import Summary, label_with_options, summarise
 from rib.reporting.table_notes import SCORING_ONLY, by_sources, notes_of
 from rib.runs.measure import interval_dict
@@ -59,11 +62,12 @@ class PaperTable:
         common: Options that all rows share; they are named once, below the table.
         sources: Sources with a run, in the catalog's order; one column each if there are several.
         asked: Sources that the table was requested for, with or without a run.
-        kind: Kind of data, ``mini`` or ``user``.
+        kind: Kind of data, ``mini``, ``user`` or the name of a suite.
         suite: Name of the suite.
         about: Description of data, suite and switches.
         num_runs: Number of runs behind the rows.
         selection: Sentence that says which runs were left out by filters; empty if none was.
+        heads: Sentence on the heads of models without outputs of their own (`rib.reporting.heads`); empty if none is.
     """
 
     rows: Sequence[Summary]
@@ -76,12 +80,14 @@ class PaperTable:
     about: str
     num_runs: int
     selection: str = ""
+    heads: str = ""
 
     @property
     def title(self) -> str:
         """Title of the table: data, suite, number of runs and their sources."""
         count = plural(self.num_runs, "run")
-        return f"Robustness improvement on {self.about}: {count} on {', '.join(map(self._short, self.sources))}"
+        names = f"{len(self.sources)} sources" if needs_lines(self) else ", ".join(map(self._short, self.sources))
+        return f"Robustness improvement on {self.about}: {count} on {names}"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -110,12 +116,7 @@ class PaperTable:
     @property
     def shared(self) -> str:
         """Text that names the options of all rows, ``All with epochs=1, data.limit=60``; empty if there is none."""
-        if not self.common:
-            return ""
-        external = [row for row in self.rows if row.is_external]
-        has_all = all(k in row.options for row in external for k in self.common)
-        who = "All" if has_all else "All but external weights"
-        return f"{who} with " + ", ".join(f"{k}={v}" for k, v in self.common.items())
+        return describe_shared(self.common, [(row.options, row.is_external) for row in self.rows])
 
     @property
     def best(self) -> set[int]:
@@ -138,13 +139,19 @@ class PaperTable:
             "mRI [images]",
             "[seeds]",
             "sources",
-            "val %",
+            *self._columns_of_val,
         ]
 
     @property
     def _columns_of_sources(self) -> tuple[str, ...]:
-        """The sources with a column; none if there is one source alone, since RI on it is mRI."""
-        return self.sources if len(self.sources) > 1 else ()
+        """The sources with a column; none if there is one source alone, since RI on it is mRI, or too many of them."""
+        return self.sources if len(self.sources) > 1 and not needs_lines(self) else ()
+
+    @property
+    def _columns_of_val(self) -> tuple[str, ...]:
+        """Heading of the accuracy in distribution; none if the suite has no such dataset."""
+        heading = in_distribution_heading(self.kind)
+        return () if heading is None else (heading,)
 
     def label(self, row: Summary) -> str:
         """Return a row's name: its method with the options that not all rows share, ``ewc strength=10``."""
@@ -163,7 +170,7 @@ class PaperTable:
             with_interval(interval_dict(row.over_images)) + ("*" if row.is_significant else ""),
             seeds + (f" ({len(row.seeds)})" if row.over_seeds else ""),
             f"{len(row.improvement)} of {len(self.asked)}",
-            before_after(100 * row.val_before, 100 * row.val_after),
+            *(before_after(100 * row.val_before, 100 * row.val_after) for _ in self._columns_of_val),
         ]
 
     def cost_cells(self, row: Summary) -> list[str]:
@@ -183,8 +190,11 @@ class PaperTable:
         """Column headings of the cost table, in the order of `cost_cells`."""
         return [*self.columns[: 2 + len(self.axes)], "on the source %", *COST, "made from"]
 
-    def rich(self) -> tuple[FittedTable, FittedTable]:
-        """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal."""
+    def rich(self) -> tuple[FittedTable, ...]:
+        """Return the main table (mRI) and the cost table (accuracy on the sources, time) for the terminal.
+
+        Of many sources, RI by source is a table of its own between the two.
+        """
         best = self.best
         world = describe_kind(self.kind)
         tables = (
@@ -193,7 +203,12 @@ class PaperTable:
                 words=tuple(self.columns[:2]),
                 numbers=tuple(self.columns[2:]),
                 notes=tuple(self.notes),
-                optional=(("[seeds]",), ("val %",), tuple(map(self._short, self._columns_of_sources)), ("sources",)),
+                optional=(
+                    ("[seeds]",),
+                    self._columns_of_val,
+                    tuple(map(self._short, self._columns_of_sources)),
+                    ("sources",),
+                ),
                 file="summary.csv",
             ),
             FittedTable(
@@ -210,7 +225,7 @@ class PaperTable:
             for i, row in enumerate(self.rows):
                 last = i + 1 == len(self.rows) or _part(self.rows[i + 1]) != _part(row)
                 table.add_row(*cells(row), style="bold" if i in best else "", end_section=last)
-        return tables
+        return (tables[0], source_table(self), tables[1]) if needs_lines(self) else tables
 
     def markdown(self) -> str:
         """Return the main table, its notes and the cost table as Markdown."""
@@ -222,63 +237,34 @@ class PaperTable:
         # Two spaces end a line in Markdown; a bare asterisk would start italics.
         notes = "\n".join(f"{line}  " for line in self.notes).replace("* differs", "\\* differs")
         cost = markdown_table(self.cost_columns, [self.cost_cells(row) for row in self.rows])
-        return f"**{self.title}**\n\n{markdown_table(self.columns, rows)}\n{notes}\n\n{cost}"
+        by_source = f"{markdown_table(headings(self), lines(self))}\n\n" if needs_lines(self) else ""
+        return f"**{self.title}**\n\n{markdown_table(self.columns, rows)}\n{notes}\n\n{by_source}{cost}"
 
     def latex(self) -> str:
         r"""Return the main table as LaTeX, to ``\input`` in a paper that uses the package booktabs."""
         best, column = self.best, self.columns.index("mRI [images]")
-        lines = [" & ".join(map(escape_latex, self.columns)) + r" \\", r"\midrule"]
+        rows = [" & ".join(map(escape_latex, self.columns)) + r" \\", r"\midrule"]
         for i, row in enumerate(self.rows):
             cells = [escape_latex(cell) for cell in self.cells(row)]
             value, mark = cells[column].removesuffix("*"), r"\textsuperscript{*}" if row.is_significant else ""
             cells[column] = (rf"\textbf{{{value}}}" if i in best else value) + mark
             if i and _part(self.rows[i - 1]) != _part(row):
-                lines.append(r"\midrule")
-            lines.append(" & ".join(cells) + r" \\")
-        layout = "ll" + "r" * (len(self.columns) - 2)
+                rows.append(r"\midrule")
+            rows.append(" & ".join(cells) + r" \\")
         notes = [r"\par\smallskip\footnotesize " + r"\\ ".join(map(escape_latex, [f"{self.title}.", *self.notes]))]
-        body = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
+        body = tabular("ll" + "r" * (len(self.columns) - 2), rows)
+        if needs_lines(self):
+            body += [r"\par\medskip", *source_tabular(self)]
         return "\n".join(["% needs booktabs", *body, *notes]) + "\n"
 
     def frame(self) -> DataFrame:
         """Return the unrounded numbers of the main and cost tables; mRI in percentage points, accuracies in percent."""
-        import pandas as pd
+        from rib.reporting.paper_frame import frame_of
 
-        return pd.DataFrame([self._numbers(row) for row in self.rows])
-
-    def _numbers(self, row: Summary) -> dict[str, Any]:
-        seeds, against, nan = row.over_seeds, row.against_plain, float("nan")
-        return {
-            "model": row.model,
-            "method": row.method,
-            **{axis.removeprefix("method."): value_of(row, axis) for axis in self.axes},
-            "options": ", ".join(f"{k}={v}" for k, v in row.options.items()),
-            **{f"ri.{name}": row.improvement.get(name, nan) for name in self.sources},
-            "num_sources": len(row.improvement),
-            "mri": row.over_images.value,
-            "mri_low": row.over_images.low,
-            "mri_high": row.over_images.high,
-            "mri_seeds_low": seeds.low if seeds else nan,
-            "mri_seeds_high": seeds.high if seeds else nan,
-            "num_seeds": len(row.seeds),
-            "against_finetune": against.difference if against else nan,
-            "against_finetune_error": against.error if against else nan,
-            "p": against.p if against else nan,
-            "p_holm": row.p_adjusted,
-            "val_before": 100 * row.val_before,
-            "val_after": 100 * row.val_after,
-            "source_before": 100 * row.source_before,
-            "source_after": 100 * row.source_after,
-            "images_trained": row.images_trained,
-            "images_scored": row.images_scored,
-            "seconds": row.seconds,
-            "device": ", ".join(row.devices),
-            "made_from": row.made_from,
-            "is_trial": row.is_trial,
-        }
+        return frame_of(self)
 
     def _short(self, name: str) -> str:
-        return title_of(name, self.kind).removeprefix("ImageNet-")
+        return short_title(name, self.kind)
 
 
 def paper_table(
@@ -317,13 +303,13 @@ def paper_table(
     rows = by_sources(rows if order is None else order.sort(rows, VALUES), sources)
     axes = setting_axes(rows)
     # Options of external weights are those of their scoring: they have no say in what the other rows share.
-    trained = [row for row in rows if not row.is_external] or rows
-    general = {k: v for k, v in trained[0].options.items() if not k.startswith("method.")}
-    common = {k: v for k, v in general.items() if all(row.options.get(k) == v for row in trained)}
+    shared = shared_options([(row.options, row.is_external) for row in rows])
+    common = {k: v for k, v in shared.items() if not k.startswith("method.")}
     # A source that has runs counts as asked for.
     wanted = tuple(name for name in catalog.specs if name in {*asked, *sources})
     suite, about = metrics[0]["suite"], _about(metrics)
-    return PaperTable(rows, axes, common, sources, wanted, kind, suite, about, len(metrics), selection)
+    heads = note_on_heads(metrics)
+    return PaperTable(rows, axes, common, sources, wanted, kind, suite, about, len(metrics), selection, heads)
 
 
 def _part(row: Summary) -> tuple[str, frozenset[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rib.config.schema import FiguresConfig
 from rib.data.suites.recorded import record_of
+from rib.data.worlds import is_suite
 from rib.metrics import family_of
 from rib.reporting import run_view
 from rib.reporting.captions import command_of_figures, origin
@@ -57,17 +58,22 @@ def redraw(metrics: Metrics, folder: Path, figures: FiguresConfig) -> None:
         folder: The run's folder.
         figures: Formats and width.
     """
-    if not _is_drawn(metrics, folder, figures) and os.access(folder, os.W_OK):
-        from rib.reporting import run_figures
-
-        run_figures.draw_run(metrics, folder, figures)
+    if not _is_drawn(metrics, folder, figures):
+        _draw(metrics, folder, figures)
 
 
 def redraw_all(results: Sequence[Result], figures: FiguresConfig) -> None:
     """Draw the figures of several finished runs again where `redraw` would, and show the progress."""
     stale = [(run, m) for run, m in results if not _is_drawn(m, run.folder, figures)]
     for run, m in track(stale, "drawing figures", len(stale), lambda _: 1, "runs") if len(stale) > 1 else stale:
-        redraw(m, run.folder, figures)
+        _draw(m, run.folder, figures)
+
+
+def _draw(metrics: Metrics, folder: Path, figures: FiguresConfig) -> None:
+    if os.access(folder, os.W_OK):
+        from rib.reporting import run_figures
+
+        run_figures.draw_run(metrics, folder, figures)
 
 
 def _is_drawn(metrics: Metrics, folder: Path, figures: FiguresConfig) -> bool:
@@ -122,7 +128,7 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
 def _data_info(spec: RunSpec) -> DataInfo:
     info: DataInfo = {"kind": spec.catalog.kind, "digest": spec.data_digest, "found": spec.images_found}
     # With it a store explains itself: its tables need no suite file.
-    return info if spec.catalog.kind in ("mini", "user") else {**info, "suite": record_of(spec.catalog)}
+    return {**info, "suite": record_of(spec.catalog)} if is_suite(spec.catalog.kind) else info
 
 
 def _cost(spec: RunSpec, fitted: Fit, num_points: int) -> Cost:

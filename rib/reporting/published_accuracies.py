@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rib.data import catalog as catalogs
-from rib.data.worlds import title_of
+from rib.data.worlds import catalog_of, is_suite, title_of
 from rib.reporting.formatting import world
 from rib.reporting.layout import FittedTable, output
 from rib.schemas.metrics import Metrics
@@ -52,16 +51,18 @@ def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedC
         published: Published top-1 accuracy by dataset, percent.
 
     Returns:
-        One comparison per dataset; none for mini, whose images are not those of the published datasets.
+        One comparison per dataset; none for mini and for a user's suite, whose images are not those of the published
+        datasets.
     """
-    if metrics["data"]["kind"] == "mini":
+    kind = metrics["data"]["kind"]
+    if kind == "mini" or is_suite(kind):
         return []
     comparisons = []
     for name, value in published.items():
         if (entry := metrics["accuracy"].get(name)) is None:
             continue
         n = entry["num_images"]
-        is_subset = n < (catalogs.real()[name].num_images or 0)
+        is_subset = n < (catalog_of(kind)[name].num_images or 0)
         # Binomial standard error; on all images there is none, since the published accuracy is about the same ones.
         error = 100 * math.sqrt(value / 100 * (1 - value / 100) / n) if is_subset else 0.0
         comparisons.append(PublishedComparison(name, n, 100 * entry["before"], value, TOLERANCE + 3 * error))

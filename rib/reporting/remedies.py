@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rib.config.schema import Config
+from rib.data.worlds import is_suite
 from rib.errors import RibError
 from rib.reporting.alignment import align, needs_only_scoring, row_and_source
-from rib.reporting.comparability import Group, explain_group, row_key
+from rib.reporting.comparability import Group, explain_group, reference_of, row_key
+from rib.reporting.heads import is_per_source
 from rib.runs.command import command_for, config_of, scoring_command_for
 from rib.runs.metrics_file import numerics_of
 from rib.runs.run import Result, Run
@@ -43,7 +45,7 @@ class Remedy:
 
     Attributes:
         reason: One sentence.
-        advice: Continuation of the sentence; it ends in a colon if commands follow.
+        advice: Continuation of the sentence; it ends in a colon if commands follow. Empty where nothing is to be done.
         commands: Shell commands, one for each run that has no counterpart in the first table.
     """
 
@@ -54,7 +56,10 @@ class Remedy:
     @property
     def lines(self) -> list[str]:
         """The message, a line for the reason and one for each of the first commands."""
-        lines = [f"{self.reason}; {self.advice}", *(f"  {command}" for command in self.commands[:SHOWN])]
+        lines = [
+            "; ".join(filter(None, (self.reason, self.advice))),
+            *(f"  {command}" for command in self.commands[:SHOWN]),
+        ]
         left = len(self.commands) - SHOWN
         return [*lines, f"  and {left} more in remedies.sh"] if left > 0 else lines
 
@@ -71,7 +76,12 @@ def remedies(groups: Sequence[Group]) -> list[Remedy]:
         reason = explain_group(groups, number).partition(". To remake")[0]
         if reason:
             reason = f"summary_{number + 1}: {reason}" if number else reason
-            found.append(Remedy(reason, *_advice(groups[0], group, [r for g in groups[:number] for r in g.results])))
+            reference = reference_of(groups, number)
+            if reference == number != 0:
+                found.append(Remedy(reason, "", ()))
+                continue
+            earlier = [r for g in groups[reference:number] for r in g.results]
+            found.append(Remedy(reason, *_advice(groups[reference], group, earlier)))
     return found
 
 
@@ -80,13 +90,16 @@ def _advice(first: Group, group: Group, before: Sequence[Result]) -> tuple[str, 
     if group is first:
         commands = _commands(_own_command(run, m) for run, m in group.results)
         return ("make them again with:", commands) if commands else _UNKNOWN
+    kind = group.results[0][1]["data"]["kind"]
     open_results = [result for result in group.results if not _has_counterpart(result, before)]
     duplicates = [(result, twin) for result in group.results if (twin := _duplicate(result, first)) is not None]
     if duplicates:
         commands = _commands(_removal(result[0], twin[0]) for result, twin in duplicates)
         return "one of the two is out of date; to keep the later one, remove the other:", commands
     if not open_results:
-        return "each of them has a comparable run in the first table", ()
+        return f"each of them has a comparable run in {'that' if is_suite(kind) else 'the first'} table", ()
+    if is_per_source(first.results[0][1]) != is_per_source(group.results[0][1]):
+        return "runs from a probe on a part of each source are compared with their own starts alone", ()
     if _is_toy(open_results, first):
         return "a toy model on toy data has no counterpart on real data", ()
     if (outdated := _made_before_a_change(open_results, first)) is not None:

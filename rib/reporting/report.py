@@ -12,7 +12,7 @@ import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.config.schema import FiguresConfig
 from rib.config.shipped import shipped_nodes
-from rib.data.worlds import logged_name
+from rib.data.worlds import is_suite, logged_name
 from rib.errors import RibError
 from rib.reporting.comparability import Group, group_comparable
 from rib.reporting.data_warning import warning_after
@@ -55,16 +55,23 @@ def report(config: ReportConfig) -> list[Path]:
     out = Path(config.out) if config.out else store.root / "report"
     written = []
     for number, group in enumerate(groups, start=1):
-        # A suite that was changed on the command line carries a star behind its name.
-        suite = shipped_nodes("suite").get(group.results[0][1]["suite"].rstrip("*"), {}).get("sources", [])
         # A source outside the suite counts if it was asked for.
-        asked = [*suite, *(() if config.sources is None else (m["source"] for _, m in group.results))]
+        asked = [*_sources(group), *(() if config.sources is None else (m["source"] for _, m in group.results))]
         suffix = "" if number == 1 else f"_{number}"
         files, table = write_report(group.results, store, out, asked, suffix, order, selection, config.figures)
         written += files
         if table is not None:
             show_report(table, files, config.logger, config.paths.cache)
     return [*written, *finish_report(out, groups, written)]
+
+
+def _sources(group: Group) -> list[str]:
+    """Return the sources of the suite that a group was scored on; none, for all with runs, unless it is rib's."""
+    metrics = group.results[0][1]
+    if is_suite(metrics["data"]["kind"]):
+        return []
+    # A suite that was changed on the command line carries a star behind its name.
+    return list(shipped_nodes("suite").get(metrics["suite"].rstrip("*"), {}).get("sources", []))
 
 
 def finish_report(out: Path, groups: Sequence[Group], written: Sequence[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.errors import RibError, nearest
-from rib.reporting.selection import describe_filters, select_runs
+from rib.reporting.selection import describe_filters, metrics_files, select_runs
 from rib.reporting.summary import EXTERNAL_NAME
 from rib.runs.command import command_for, config_of
 from rib.runs.freshness import out_of_date_in
@@ -19,9 +19,8 @@ from rib.runs.store import RunStore
 from rib.runs.trials import without_trials
 from rib.runtime.console import say
 from rib.runtime.counting import plural
-from rib.schemas.metrics import Metrics
 
-FILTERS = ("models", "methods", "sources", "seeds", "suite", "where")
+FILTERS = ("models", "methods", "sources", "seeds", "suites", "where")
 """Filters of `rib.reporting.selection.select_runs` that `rib.report` has as options."""
 
 
@@ -99,7 +98,7 @@ def _external_digest(run: Run) -> str | None:
 
 def _select(trained: Sequence[Result], config: ReportConfig, store: RunStore) -> tuple[list[Result], str]:
     """Return the runs that match the config's filters, and a sentence that says how many these are, if not all."""
-    filters = {name: getattr(config, "suites" if name == "suite" else name) for name in FILTERS}
+    filters = {name: getattr(config, name) for name in FILTERS}
     shown = select_runs(trained, **filters, kind=f"fine-tuned runs in {store.root}")
     total, number = _number(trained), _number(shown)
     given = describe_filters(**filters)
@@ -139,7 +138,7 @@ def _finished(store: RunStore) -> list[Result]:
             f"paths.runs: expected a folder of runs made by rib.train, there is no folder {store.root}"
             f"{nearest(store.root.name, near)}"
         )
-    finished = [(run, metrics) for run in store.finished() for metrics in _metrics_files(run)]
+    finished = [(run, metrics) for run in store.finished() for metrics in metrics_files(run, "left out of the report")]
     if not finished:
         # Every store has a folder claims/: look for one around and below the given path.
         around = next((p for p in store.root.absolute().parents if (p / "claims").is_dir()), None)
@@ -151,15 +150,6 @@ def _finished(store: RunStore) -> list[Result]:
 
 def _training_command(store: RunStore) -> str:
     return f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
-
-
-def _metrics_files(run: Run) -> list[Metrics]:
-    """Return the content of all metrics files of a run; if one is unreadable, print why and return none."""
-    try:
-        return run.all_metrics()
-    except RibError as error:
-        say(f"left out of the report: {error}")
-        return []
 
 
 def _number(results: Sequence[Result]) -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rib.config.schema import FIGURE_FORMATS
-from rib.data.worlds import title_of
+from rib.data.worlds import in_distribution_of, title_of
 from rib.reporting.data_warning import warning_after
-from rib.reporting.formatting import cost_line, percent, points, with_interval, world
+from rib.reporting.formatting import cost_line, in_distribution_heading, percent, points, with_interval, world
+from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable, output
 from rib.reporting.notes import describe_alpha, describe_notes
 from rib.reporting.summary import EXTERNAL_NAME, label_with_options
@@ -39,7 +40,7 @@ def run_table(metrics: Metrics) -> FittedTable:
         title,
         words=("dataset",),
         numbers=("images", "before %", "after %", "change, points"),
-        notes=(UNITS, *([UNRELATED] if len(improvements) > 1 else [])),
+        notes=(UNITS, *([UNRELATED] if len(improvements) > 1 else []), *filter(None, [note_on_heads([metrics])])),
     )
     improvement = metrics["robustness_improvement"]
     counted = improvement["targets"] if improvement else []
@@ -59,7 +60,8 @@ def run_table(metrics: Metrics) -> FittedTable:
 
 def _accuracy_table(title: str, metrics: Metrics) -> FittedTable:
     """Return a table of accuracies alone, for a pretrained model, which is compared with nothing."""
-    table = FittedTable(title, words=("dataset",), numbers=("images", "top-1 %"))
+    notes = tuple(filter(None, [note_on_heads([metrics])]))
+    table = FittedTable(title, words=("dataset",), numbers=("images", "top-1 %"), notes=notes)
     for name, entry in metrics["accuracy"].items():
         cells = (f"{entry['num_images']:,}", f"{100 * entry['after']:.2f}")
         table.add_row(title_of(name, metrics["data"]["kind"]), *cells)
@@ -125,10 +127,12 @@ def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
         metrics: Of a run with a curve.
 
     Returns:
-        One row per alpha: accuracy in percent on the source, on ImageNet val, on each dataset and as the mean over
-        targets; RI with its interval in percentage points; and True under ``chosen`` for the alpha that was selected.
+        One row per alpha: accuracy in percent on the source, on the in-distribution dataset (``imagenet_val``, if there
+        is one), on each dataset and as the mean over targets; RI with its interval in percentage points; and True under
+        ``chosen`` for the alpha that was selected.
     """
     rows = []
+    shown = in_distribution_of(metrics["data"]["kind"])
     chosen = metrics["notes"].get("wise_ft.chosen_alpha")
     for point in metrics["curve"]:
         improvement, accuracy = point["robustness_improvement"], point["accuracy"]
@@ -138,7 +142,7 @@ def curve_rows(metrics: Metrics) -> list[dict[str, Any]]:
                 "alpha": float(point["label"]),
                 "source": percent(accuracy.get(metrics["source"]), "after"),
                 "targets": sum(percent(accuracy[name], "after") for name in targets) / max(1, len(targets)),
-                "imagenet_val": percent(accuracy.get("imagenet_val"), "after"),
+                **({} if shown is None else {shown: percent(accuracy.get(shown), "after")}),
                 "ri": improvement["value"] if improvement else float("nan"),
                 "ri_low": improvement["low"] if improvement else float("nan"),
                 "ri_high": improvement["high"] if improvement else float("nan"),
@@ -158,15 +162,17 @@ def write_curve(metrics: Metrics, file: Path) -> None:
 
 def curve_table(metrics: Metrics) -> FittedTable:
     """Return a terminal table of a run's interpolation curve, with alpha 0.5 and the chosen alpha marked."""
+    kind = metrics["data"]["kind"]
+    shown, heading = in_distribution_of(kind), in_distribution_heading(kind)
     table = FittedTable(
         f"Interpolation from the pretrained model (0) to the ingredient (1): {world(metrics)}",
         words=("alpha",),
-        numbers=("source %", "mean of targets %", "val %", "RI, points"),
+        numbers=("source %", "mean of targets %", *filter(None, [heading]), "RI, points"),
     )
     for row in curve_rows(metrics):
         marks = (" chosen" if row["chosen"] else "") + (" fixed" if row["alpha"] == 0.5 else "")
         improvement: IntervalInPoints = {"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}
-        cells = [f"{row[name]:.2f}" for name in ("source", "targets", "imagenet_val")]
+        cells = [f"{row[name]:.2f}" for name in ("source", "targets", *filter(None, [shown]))]
         table.add_row(f"{row['alpha']:g}{marks}", *cells, with_interval(improvement))
     return table
 

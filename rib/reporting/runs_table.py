@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rib.config.schema import BatchNorm
-from rib.data.worlds import title_of
-from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
+from rib.data.worlds import in_distribution_of, title_of
+from rib.reporting.formatting import before_after, cost_of, in_distribution_heading, percent, with_interval, world
+from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable
+from rib.reporting.shared_options import describe_shared, shared_options
 from rib.reporting.sorting import Order
 from rib.reporting.summary import EXTERNAL_NAME
 from rib.reporting.table_notes import SCORING_ONLY
@@ -39,13 +41,13 @@ def comparison_rows(runs: Sequence[Metrics], order: Order | None = None) -> list
 
     Returns:
         The rows; ``name`` is that of external weights. RI with its interval in percentage points, accuracy on the
-        source and on ImageNet val in percent, images trained (an image once per epoch) and scored, seconds for
-        both, and the device.
+        source and in distribution (ImageNet val) in percent, images trained (an image once per epoch) and scored,
+        seconds for both, and the device.
     """
     rows = []
     for m in _with_improvement(runs):
         improvement = improvement_of(m)
-        in_distribution, cost = m["accuracy"].get("imagenet_val"), cost_of(m)
+        in_distribution, cost = m["accuracy"].get(in_distribution_of(m["data"]["kind"]) or ""), cost_of(m)
         rows.append(
             {
                 "model": m["model"],
@@ -80,23 +82,22 @@ def _with_improvement(runs: Sequence[Metrics]) -> list[Metrics]:
 def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> FittedTable:
     """Return the rows of `comparison_rows` as a table for the terminal; options that all share are said below it."""
     kind = runs[0]["data"]["kind"]
-    # Options of external weights are those of their scoring: they have no say in what the other runs share.
-    own_runs = [m for m in _with_improvement(runs) if EXTERNAL_NAME not in m["options"]]
-    options = [{f"{k}={v}" for k, v in m["options"].items() if k != EXTERNAL_NAME} for m in own_runs]
-    shared = set.intersection(*options) if options else set()
-    who = "All" if len(own_runs) == len(_with_improvement(runs)) else "All but external weights"
-    common = f"{who} with {', '.join(sorted(shared))}." if shared else ""
+    options = [(m["options"], EXTERNAL_NAME in m["options"]) for m in _with_improvement(runs)]
+    shared = dict(sorted(shared_options(options).items()))
+    said = describe_shared(shared, options)
     external = SCORING_ONLY if any(m["options"].get(EXTERNAL_NAME) for m in runs) else ""
     units = "RI in percentage points, with 95 % intervals over images only; accuracies before > after."
+    heading = in_distribution_heading(kind)
+    val = () if heading is None else (heading,)
     table = FittedTable(
         f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})",
         words=("model", "source", "method"),
-        numbers=("seed", "RI, points", "source %", "val %", "seconds"),
-        notes=tuple(filter(None, (units, common, external))),
-        optional=(("seconds",), ("val %",), ("source %",)),
+        numbers=("seed", "RI, points", "source %", *val, "seconds"),
+        notes=tuple(filter(None, (units, note_on_heads(runs), said and f"{said}.", external))),
+        optional=(("seconds",), val, ("source %",)),
         file="runs.csv",
     )
-    own = [{**m, "options": {k: v for k, v in m["options"].items() if f"{k}={v}" not in shared}} for m in runs]
+    own = [{**m, "options": {k: v for k, v in m["options"].items() if k not in shared or shared[k] != v}} for m in runs]
     for row in comparison_rows(cast("list[Metrics]", own), order):
         table.add_row(
             row["model"],
@@ -105,7 +106,7 @@ def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> Fit
             "" if row["seed"] is None else str(row["seed"]),
             with_interval({"value": row["ri"], "low": row["ri_low"], "high": row["ri_high"]}),
             before_after(row["source_before"], row["source_after"]),
-            before_after(row["val_before"], row["val_after"]),
+            *(before_after(row["val_before"], row["val_after"]) for _ in val),
             f"{row['seconds']:.1f}",
         )
     return table

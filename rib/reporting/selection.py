@@ -19,6 +19,7 @@ from rib.errors import RibError, nearest
 from rib.runs.recipe import RECIPE_OPTIONS
 from rib.runs.run import Result, Run
 from rib.runs.spec import EXTERNAL
+from rib.runtime.console import say
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def select_runs(
     sources: Names = None,
     seeds: Names = None,
     where: Where = None,
-    suite: Names = None,
+    suites: Names = None,
     kind: str = "runs",
     singular: bool = False,
 ) -> list[Result]:
@@ -55,7 +56,7 @@ def select_runs(
         sources: Datasets that the runs were fine-tuned on.
         seeds: Random seeds; None in a list stands for runs without one.
         where: Conditions on options, ``"optimizer.lr=0.001"`` or ``{"optimizer.lr": 0.001}``.
-        suite: Suites that the runs were scored on.
+        suites: Suites that the runs were scored on.
         kind: Phrase for the runs in messages, ``fine-tuned runs in STORE``.
         singular: Whether messages name the filters as `rib.find_runs` does, ``model``, and not ``models``.
 
@@ -72,7 +73,7 @@ def select_runs(
         ("methods", methods, _method_names),
         ("sources", sources, lambda m: [m["source"]]),
         ("seeds", seeds, lambda m: [m["seed"]]),
-        ("suite", suite, lambda m: [m["suite"]]),
+        ("suites", suites, lambda m: [m["suite"]]),
     )
     applied: list[str] = []
     for name, given, names_of in filters:
@@ -81,6 +82,20 @@ def select_runs(
             found = _select(found, name, wanted, names_of, _describe_kind(kind, applied), singular)
             applied.append(_spell(spelled, wanted))
     return _select_where(found, rib.config.parse_conditions(where), kind, applied)
+
+
+def metrics_files(run: Run, otherwise: str) -> list[Metrics]:
+    """Return the content of all metrics files of a run; if one is unreadable, say why and return none.
+
+    Args:
+        run: A finished run.
+        otherwise: Begin of the message, ``left out of the report``.
+    """
+    try:
+        return run.all_metrics()
+    except RibError as error:
+        say(f"{otherwise}: {error}")
+        return []
 
 
 def describe_filters(**filters: Any) -> str:
@@ -153,12 +168,12 @@ def _select(
         if name == "seeds":
             offered = sorted(seed for seed in known if seed is not None)
         there = f"available: {', '.join(dict.fromkeys(map(_show, offered)))}" if offered else "there is none"
-        one, several = name.removesuffix("s"), "suites" if name == "suite" else name
+        one = name.removesuffix("s")
         # Every number may be a seed.
         raise (RibError if unknown and name != "seeds" else NoMatchError)(
             f"{one}: none of the {kind} has {one} {got}; {there}{hint}"
             if singular
-            else f"{name}: expected {several} with {kind}, got {got}; {there}{hint}"
+            else f"{name}: expected {name} with {kind}, got {got}; {there}{hint}"
         )
     return chosen
 
@@ -218,7 +233,7 @@ def _existing(name: str, results: Sequence[Result]) -> list[str]:
     """Return the names of models, methods or sources that exist, whether there are runs of them or not."""
     if name == "sources":
         return list(dict.fromkeys(key for _, m in results for key in catalog_of(m["data"]["kind"]).specs))
-    groups = {"models": "model", "methods": "method", "suite": "suite"}
+    groups = {"models": "model", "methods": "method", "suites": "suite"}
     return shipped_names(groups[name]) if name in groups else []
 
 

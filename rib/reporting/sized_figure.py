@@ -197,6 +197,17 @@ def name_rows(axes: Axes, labels: Sequence[str], inches: float) -> float:
     return max(height_of_name(label, inches) for label in labels)
 
 
+def fold_below(label: str, inches: float) -> str:
+    """Fold the label of a narrow panel, which is a seventh of a figure; a longer word may be up to a fifth.
+
+    Args:
+        label: Label of an x axis.
+        inches: Width of the figure.
+    """
+    longest = max(text_width(word, TICK) for word in label.split())
+    return fold(label, max(0.5, 0.14 * inches, min(longest, 0.2 * inches)), TICK)
+
+
 def height_of_name(label: str, inches: float) -> float:
     """Return the height in inches of a row with a label, which is folded to a width."""
     return max(0.2, 0.04 + 1.2 * TICK / 72 * (fold(label, inches, TICK).count("\n") + 1))

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from math import isnan
 from typing import TypeVar
 
+from rib.data.catalog import real
 from rib.errors import RibError, nearest
 
 T = TypeVar("T")
 
+
+def _spellings_of_val() -> tuple[str, ...]:
+    name = real().in_distribution or ""
+    return real()[name].title.lower(), "val accuracy", name
+
+
 COLUMNS = {
     "mRI": ("mri", "ri"),
     "source": ("source", "source accuracy", "on the source", "source after"),
-    "val": ("val", "imagenet val", "val accuracy", "imagenet_val"),
+    "val": ("val", *_spellings_of_val(), "in distribution"),
     "seconds": ("seconds", "seconds per run", "time"),
     "model": ("model",),
     "method": ("method",),

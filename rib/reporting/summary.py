@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from rib.data.catalog import Catalog
+from rib.data.worlds import in_distribution_of
 from rib.metrics import (
-    IN_DISTRIBUTION,
     Changes,
     Interval,
     PairedTest,
@@ -57,7 +57,8 @@ class Summary:
         against_plain: Test of mRI minus that of plain fine-tuning of the same model, options, sources and seeds;
             None if that was not run, and for plain fine-tuning itself.
         p_adjusted: Its p-value adjusted by Holm's method for all comparisons of the table.
-        val_before: Accuracy on ImageNet val before fine-tuning, a fraction; NaN if it was not scored.
+        val_before: Accuracy on the in-distribution dataset (ImageNet val) before fine-tuning, a fraction; NaN if it was
+            not scored, or the suite has none.
         val_after: The same after fine-tuning, the mean over sources and seeds.
         source_before: Accuracy on the source before fine-tuning, a fraction; NaN if it was not scored.
         source_after: The same after fine-tuning, the mean over sources and seeds.
@@ -243,7 +244,7 @@ def _summary(
     each_seed = [mean_robustness_improvement({s: values[s, seed] for s in sources}) for seed in complete]
     on_source = [_before_and_after(m, m["source"]) for m in balanced]
     costs = [cost_of(m) for m in balanced]
-    on_val = [_before_and_after(m, IN_DISTRIBUTION) for m in balanced]
+    on_val = [_before_and_after(m, in_distribution_of(m["data"]["kind"])) for m in balanced]
     return Summary(
         model,
         balanced[0]["method"],
@@ -269,9 +270,9 @@ def _summary(
     )
 
 
-def _before_and_after(metrics: Metrics, dataset: str) -> tuple[float, float]:
+def _before_and_after(metrics: Metrics, dataset: str | None) -> tuple[float, float]:
     """Return the accuracy on a dataset before and after fine-tuning, as fractions; NaN if it was not scored."""
-    entry = metrics["accuracy"].get(dataset)
+    entry = metrics["accuracy"].get(dataset or "")
     return (nan, nan) if entry is None else (entry["before"], entry["after"])
 
 

@@ -1,4 +1,4 @@
-"""Figure of mRI by method, with accuracy on the source and on ImageNet val beside it, in one order for all models."""
+"""Figure of mRI by method, with accuracy on the source and in distribution beside it, in one order for all models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rib.data.worlds import title_of
-from rib.metrics import IN_DISTRIBUTION
+from rib.data.worlds import in_distribution_of, title_of
 from rib.reporting.captions import OVER_IMAGES, counted, methods_in_settings, span, with_seeds
 from rib.reporting.folded_text import fold
-from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, height_of_name, tidy
+from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, fold_below, height_of_name, tidy
 from rib.reporting.style import GAIN, LOSS, NEUTRAL
 from rib.reporting.summary import PLAIN, Summary, own_name
 from rib.reporting.table_notes import by_sources, differing_sources, full_name, untested
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure:
-    """Plot mRI by method, and accuracy on the source and on ImageNet val; a row of panels per model.
+    """Plot mRI by method, and accuracy on the source and in distribution (ImageNet val); a row of panels per model.
 
     All panels have their methods in one order, by mRI averaged over models; each has those of its model, and its height
     follows from them. A line divides rows over different sources, in the order of the table. The thick bar is the
@@ -42,7 +41,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
     models = list(dict.fromkeys(row.model for row in table.rows))
     methods = _order(table)
     # Panels beside mRI, by the prefix of the fields of `Summary`.
-    labels = {"source": "source, %", "val": f"{title_of(IN_DISTRIBUTION, table.kind)}, %"}
+    labels = {"source": "source, %", "val": f"{_in_distribution(table)}, %"}
     beside = [name for name in labels if any(not isnan(getattr(row, f"{name}_after")) for row in table.rows)]
     figure = SizedFigure(6.8, width)
     ratios = [1.7, *(1.0 for _ in beside)]
@@ -70,7 +69,7 @@ def summary_figure(table: PaperTable, width: float | None = None) -> SizedFigure
         for panel, label in zip(axes, ("mRI, points", *(labels[name] for name in beside)), strict=True):
             tidy(panel, "x")
             if model == models[-1]:
-                panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
+                panel.set_xlabel(fold_below(label, figure.inches), fontsize=TICK)
             panel.tick_params(axis="x", labelbottom=True)
         for panel in axes[1:]:
             panel.margins(x=0.1)
@@ -218,9 +217,15 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
     )
 
 
+def _in_distribution(table: PaperTable) -> str:
+    """Return the title of the in-distribution dataset; empty if the suite has none, whose accuracy is then NaN."""
+    name = in_distribution_of(table.kind)
+    return "" if name is None else title_of(name, table.kind)
+
+
 def _beside(table: PaperTable, beside: Sequence[str]) -> str:
     """Describe the panels beside mRI, if there are any."""
-    names = {"source": "the source", "val": title_of(IN_DISTRIBUTION, table.kind)}
+    names = {"source": "the source", "val": _in_distribution(table)}
     if not beside:
         return ""
     return (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rib.data.worlds import title_of
+from rib.data.worlds import in_distribution_of, short_title, title_of
 from rib.reporting.axes import value_of
 from rib.reporting.bold import note_on_bold
 from rib.reporting.summary import LEVEL, PLAIN, Summary
@@ -30,11 +30,12 @@ def notes_of(table: PaperTable) -> list[str]:
         table: Its ``notes`` are these.
     """
     compared = sum(row.against_plain is not None for row in table.rows)
-    comparisons = plural(compared, "comparison")
+    comparisons, shown = plural(compared, "comparison"), in_distribution_of(table.kind)
     lines = [
-        "RI, and mRI, its mean over sources, in percentage points; 95 % intervals over images, then over seeds; "
-        f"{title_of('imagenet_val', table.kind)} in percent, before > after.",
+        "RI, and mRI, its mean over sources, in percentage points; 95 % intervals over images, then over seeds"
+        f"{'' if shown is None else f'; {title_of(shown, table.kind)} in percent, before > after'}.",
         _on_sources(table),
+        table.heads,
         table.shared and f"{table.shared}.",
         note_on_bold(table.rows, table.best),
         f"* {TEST.format(comparisons=comparisons)}." if compared else "",
@@ -99,7 +100,7 @@ def by_sources(rows: Sequence[Summary], sources: Sequence[str]) -> list[Summary]
 
 def _on_sources(table: PaperTable) -> str:
     """Return the note that says over which sources mRI is, where these are not all that were asked for."""
-    titles = {name: title_of(name, table.kind).removeprefix("ImageNet-") for name in table.asked}
+    titles = {name: short_title(name, table.kind) for name in table.asked}
     missing = [titles[name] for name in table.asked if name not in table.sources]
     none = f"No run on {', '.join(missing)}" if missing else ""
     if len(table.sources) == 1:

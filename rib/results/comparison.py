@@ -14,12 +14,11 @@ from rib.data.worlds import catalog_of, title_of
 from rib.errors import RibError
 from rib.metrics import Changes, Interval, robustness_interval
 from rib.metrics.few_images import small_sample_interval
-from rib.models.class_words import class_words
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import with_interval, world
 from rib.results import display
-from rib.results.finished_run import FinishedRun, role_of
-from rib.results.images import class_folders, image_table, spec_of, store_of
+from rib.results.finished_run import FinishedRun
+from rib.results.images import class_folders, image_table, spec_of, store_of, words_of
 from rib.results.same_images import differences_in_scoring, differences_in_training, shared_datasets
 from rib.runs.measure import PairedPredictions, interval_dict, read_paths
 from rib.runs.predictions import Predictions
@@ -126,17 +125,8 @@ class RunComparison:
 
     def _row(self, pair: PairedPredictions) -> dict[str, float]:
         entry = pair.accuracy(self._derived_from)
-        first, second = pair.after.correct, pair.before.correct
-        return {
-            "images": len(first),
-            "first": 100 * entry["after"],
-            "second": 100 * entry["before"],
-            "difference": entry["change"]["value"],
-            "low": entry["change"]["low"],
-            "high": entry["change"]["high"],
-            "won": int((first & ~second).sum()),
-            "lost": int((second & ~first).sum()),
-        }
+        change = entry["change"]
+        return _columns(pair, entry["after"], entry["before"], change["value"], change["low"], change["high"])
 
     @explained
     def classes(self, dataset: str) -> pd.DataFrame:
@@ -151,13 +141,14 @@ class RunComparison:
             dataset: Name of a dataset that both runs were scored on.
 
         Returns:
-            By English name of the class: the columns of `table`, and ``folder`` (its WordNet id, or ObjectNet's name).
+            By name of the class (English for ImageNet's): the columns of `table`, and ``folder`` (the name of its
+            folder: a WordNet id, ObjectNet's name, or the suite's).
         """
         from rib.reporting.frame import WholeFrame
 
         pair = self._pair(dataset)
         folders = class_folders(spec_of(dataset, self.first.metrics))
-        names = class_words(folders)
+        names = words_of(folders, self._catalog.kind)
         labels = [int(label) for label in np.unique(pair.before.label)]
         parts = {label: _part(pair, pair.before.label == label) for label in labels}
         rows = [
@@ -167,7 +158,8 @@ class RunComparison:
 
     def _class_row(self, pair: PairedPredictions) -> dict[str, float]:
         interval = small_sample_interval(pair.changes(self._derived_from))
-        return {**self._row(pair), "low": interval.low, "high": interval.high}
+        after, before = pair.accuracies
+        return _columns(pair, after, before, 100 * (after - before), interval.low, interval.high)
 
     @explained
     def images(self, dataset: str) -> pd.DataFrame:
@@ -213,11 +205,11 @@ class RunComparison:
         if self.ri is not None:
             count = f"{len(self.targets)} target{'' if len(self.targets) == 1 else 's'}"
             lines.append(f"{self._ri_text} points over {count} (95 %, images only)")
-        roles = {"target": "", "source": " (source)"}
+        sources = [run.metrics["source"] for run in (self.first, self.second)]
         headers = ("dataset", "images", "first %", "second %", "difference, points [95 %]", "won", "lost")
         rows = []
-        for name, row in self.table().iterrows():
-            role = roles.get(role_of(str(name), self.first.metrics), " (not in RI)")
+        for name, row in self.table().to_dict("index").items():
+            role = "" if name in self.targets else " (source)" if name in sources else " (not in RI)"
             difference = with_interval({"value": row["difference"], "low": row["low"], "high": row["high"]})
             numbers = (f"{row['images']:,}", f"{row['first']:.2f}", f"{row['second']:.2f}", difference)
             rows.append((f"{title_of(str(name), self._catalog.kind)}{role}", *numbers, row["won"], row["lost"]))
@@ -226,9 +218,26 @@ class RunComparison:
         return display.page(self.labels[0], [*lines, *self.notes, *filter(None, [warning])], headers, rows)
 
 
+def _columns(
+    pair: PairedPredictions, first: float, second: float, difference: float, low: float, high: float
+) -> dict[str, float]:
+    """Return the columns of `RunComparison.table`; accuracies are fractions, the difference in percentage points."""
+    right, other = pair.after.correct, pair.before.correct
+    return {
+        "images": len(right),
+        "first": 100 * first,
+        "second": 100 * second,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "won": int((right & ~other).sum()),
+        "lost": int((other & ~right).sum()),
+    }
+
+
 def _part(pair: PairedPredictions, kept: NDArray[np.bool_]) -> PairedPredictions:
     """Return the pairs of some images of a dataset."""
     models = [Predictions(**{k: v[kept] for k, v in model.columns.items()}) for model in (pair.before, pair.after)]
     paths = [path for path, keep in zip(pair.paths, kept, strict=True) if keep]
     cells = None if pair.cells is None else pair.cells[kept]
-    return PairedPredictions(pair.dataset, models[0], models[1], paths, cells)
+    return PairedPredictions(pair.dataset, models[0], models[1], paths, cells, pair.by_class)

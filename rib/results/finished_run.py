@@ -11,6 +11,7 @@ from rib.data.worlds import title_of
 from rib.errors import DamagedError, RibError
 from rib.metrics.intervals import Interval
 from rib.reporting.formatting import with_interval
+from rib.reporting.heads import head_of, is_per_source, title_of_head
 from rib.results import display
 from rib.results.images import check_scored, image_table, spec_of, store_of
 from rib.runs.command import command_of, scoring_command_of
@@ -119,8 +120,8 @@ class FinishedRun:
 
         Returns:
             The timm or open_clip module with the run's weights, in eval mode on the CPU, and the transform from a PIL
-            image to its input. Its logits are ImageNet's 1000 classes; accuracies are over a dataset's own classes,
-            which `outputs` picks from them.
+            image to its input. Its logits are of all outputs (ImageNet's 1000 classes, or a suite's); accuracies are
+            over a dataset's own classes, which `outputs` picks from them.
 
         Raises:
             RibError: If the run has no weights (an output ensemble, an imported run), or they are damaged.
@@ -147,7 +148,7 @@ class FinishedRun:
     def predictions(self, dataset: str) -> Predictions:
         """Return the predictions for all images of a dataset, as arrays in the order of `images`.
 
-        Classes are numbered 0 to C - 1 within the dataset, not by the network's 1000 outputs; `outputs` translates.
+        Classes are numbered 0 to C - 1 within the dataset, not by the network's outputs, which `outputs` gives.
 
         Args:
             dataset: Name of a scored dataset, ``imagenet_v2``.
@@ -166,9 +167,9 @@ class FinishedRun:
 
     @explained
     def outputs(self, dataset: str) -> tuple[tuple[int, ...], ...]:
-        """Return, for each class of a dataset, the network's outputs (0 to 999) that count as it.
+        """Return, for each class of a dataset, the network's outputs (0 to K - 1) that count as it.
 
-        Nearly always one; nine of ObjectNet's classes have several, and take the largest of their logits.
+        Nearly always one; a class with several (nine of ObjectNet's) takes the largest of their logits.
 
         Args:
             dataset: Name of a scored dataset, ``imagenet_a``.
@@ -191,8 +192,8 @@ class FinishedRun:
 
         Returns:
             By path within the dataset: ``file`` (None if the images are not on this machine), the classes ``label``
-            and ``predicted`` in English, ``output`` (the network's output for the label, 0 to 999; the first where the
-            class has several), ``confidence`` (0 to 1) and ``correct``.
+            and ``predicted`` in English, ``output`` (the network's output for the label, 0 to K - 1; the first where
+            the class has several), ``confidence`` (0 to 1) and ``correct``.
         """
         return image_table((self.run, self.metrics), dataset, {"": self.predictions(dataset)})
 
@@ -287,7 +288,9 @@ class FinishedRun:
         """Model, method, source and seed in words, ``mini_small, ewc on ImageNet-A, seed 0``."""
         m = self.metrics
         if m["source"] == "none":
-            return f"{m['model']}, {self.method}"
+            # A probe on each source makes several pretrained runs of one model.
+            head = f", {title_of_head(str(head_of(m)), m['data']['kind'])}" if is_per_source(m) else ""
+            return f"{m['model']}, {self.method}{head}"
         seed = "" if m["seed"] is None else f", seed {m['seed']}"
         return f"{m['model']}, {self.method} on {title_of(m['source'], m['data']['kind'])}{seed}"
 

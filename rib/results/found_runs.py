@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
-from rib.data.worlds import title_of
+from rib.data.worlds import in_distribution_of, is_suite, title_of
 from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
 from rib.results import display
@@ -57,9 +57,10 @@ class FoundRuns(Sequence[FinishedRun]):
         Returns:
             By key: ``model``, ``source``, ``method`` (external weights have the name that they were given), ``seed``
             (nullable integers), ``ri`` with the ends ``ri_low`` and ``ri_high`` of its 95 % interval over images in
-            percentage points (NaN for pretrained models), ``options`` that are not default, ``suite``, ``data`` (mini
-            or user), accuracy in percent on the source and on ImageNet val before and after, images trained
-            (an image once per epoch) and scored, ``seconds`` for both, the ``device``, and ``trial``, True for a trial
+            percentage points (NaN for pretrained models), ``options`` that are not default, ``suite``, ``data`` (mini,
+            user for ImageNet's, or the name of a suite of one's own, whose runs stand together behind the others),
+            accuracy in percent on the source and in distribution (ImageNet val) before and after, images trained (an
+            image once per epoch) and scored, ``seconds`` for both, the ``device``, and ``trial``, True for a trial
             of `rib.search`.
         """
         import pandas as pd
@@ -80,13 +81,19 @@ class FoundRuns(Sequence[FinishedRun]):
         return [f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
 
     def _repr_html_(self) -> str:
+        suites = dict.fromkeys(_suite_of(run) for run in self._runs)
+        if len(suites) > 1:  # results of two suites never share a table
+            parts = [FoundRuns([run for run in self._runs if _suite_of(run) == one], self._store) for one in suites]
+            return "".join(part._repr_html_() for part in parts)
         kinds = dict.fromkeys(world(run.metrics) for run in self._runs)
         models = [run.metrics["model"] for run in self._runs if run.metrics["data"]["kind"] == "mini"]
         lines = [*(["; ".join(kinds)] if kinds else []), *filter(None, [warning_after(models, "mini")])]
         lines += [self._reason] if self._reason else []
         rows = [_cells(run) for run in self._runs[:SHOWN]]
-        rows += [(text, *[""] * (len(HEADERS) - 1)) for text in self._more()]
-        return display.page(f"{_count(self)} in {self._store.root}", lines, HEADERS, rows)
+        val = _heading_of_val(self._runs)
+        headers = (*HEADERS, *([] if val is None else [val]))
+        rows = [row[: len(headers)] for row in rows] + [(text, *[""] * (len(headers) - 1)) for text in self._more()]
+        return display.page(f"{_count(self)} in {self._store.root}", lines, headers, rows)
 
 
 COLUMNS = (
@@ -96,12 +103,26 @@ COLUMNS = (
 )
 """Columns of the table of runs, the key first."""
 
-HEADERS = ("key", "model", "source", "method", "seed", "RI, points [95 %]", "source %", "ImageNet val %")
+HEADERS = ("key", "model", "source", "method", "seed", "RI, points [95 %]", "source %")
+
+
+def _suite_of(run: FinishedRun) -> str:
+    """Return the suite of a user's own that a run was scored on; empty for ImageNet and toy data."""
+    kind = run.metrics["data"]["kind"]
+    return kind if is_suite(kind) else ""
+
+
+def _heading_of_val(runs: Sequence[FinishedRun]) -> str | None:
+    """Return the heading of accuracies in distribution: ``ImageNet val %``; None if the suite has no such dataset."""
+    # Toy data have the columns of the data that they stand for.
+    kind = next(filter(None, map(_suite_of, runs)), "user")
+    name = in_distribution_of(kind)
+    return None if name is None else f"{title_of(name, kind)} %"
 
 
 def _row(run: FinishedRun) -> dict[str, object]:
     m, improvement = run.metrics, run.ri
-    source, val = m["accuracy"].get(m["source"]), m["accuracy"].get("imagenet_val")
+    source, val = m["accuracy"].get(m["source"]), m["accuracy"].get(in_distribution_of(m["data"]["kind"]) or "")
     nothing, cost = float("nan"), cost_of(m)
     values = (
         *(run.key, m["model"], m["source"], run.method, m["seed"]),
@@ -117,7 +138,7 @@ def _row(run: FinishedRun) -> dict[str, object]:
 def _cells(run: FinishedRun) -> tuple[object, ...]:
     m, row, improvement = run.metrics, _row(run), run.metrics["robustness_improvement"]
     options_ = f" ({row['options']})" if row["options"] else ""
-    source, val = m["accuracy"].get(m["source"]), m["accuracy"].get("imagenet_val")
+    source, val = m["accuracy"].get(m["source"]), m["accuracy"].get(in_distribution_of(m["data"]["kind"]) or "")
     return (
         run.key[:8],
         m["model"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ import rib.config
 from rib.data import mini
 from rib.data.catalog import DatasetSpec, nearest_dataset, with_label_rule
 from rib.data.folders import find_folder
-from rib.data.worlds import cache_dir, catalog_of
+from rib.data.scan import scan
+from rib.data.worlds import cache_dir, catalog_of, find_data, is_suite
 from rib.errors import RibError
 from rib.models.class_words import class_words
 from rib.runs.measure import read_paths
@@ -57,13 +58,23 @@ def spec_of(dataset: str, metrics: Metrics) -> DatasetSpec:
     return with_label_rule(spec, metrics["protocol"]["label_rule"])
 
 
+def words_of(folders: Sequence[str], kind: str) -> list[str]:
+    """Return the names of classes for readers: English words for ImageNet's, a suite's own names as they are.
+
+    Args:
+        folders: Names of the classes, as `class_folders` returns them.
+        kind: Kind of data.
+    """
+    return list(folders) if is_suite(kind) else _words(tuple(folders))
+
+
 @cache
 def _words(classes: tuple[str, ...]) -> list[str]:
     return class_words(classes)
 
 
 def class_folders(spec: DatasetSpec) -> list[str]:
-    """Return the folder name of each of a dataset's C classes, by label: a WordNet id, or ObjectNet's name."""
+    """Return the name of each of a dataset's C classes, by label: a WordNet id, ObjectNet's name, or the suite's."""
     labels = spec.labels or range(len(spec.classes))
     return list(dict(sorted(zip(labels, spec.classes, strict=True), reverse=True)).values())[::-1]
 
@@ -89,7 +100,7 @@ def image_table(result: Result, dataset: str, models: Mapping[str, Predictions])
     spec = spec_of(dataset, metrics)
     paths = read_paths(store_of(run).root, metrics["scores"][dataset]["images"])
     folder = _folder(run, metrics, spec)
-    names = np.array(_words(tuple(class_folders(spec))), dtype=object)
+    names = np.array(words_of(class_folders(spec), metrics["data"]["kind"]), dtype=object)
     columns: dict[str, object] = {"file": [str(folder / path) if folder else None for path in paths]}
     labels = next(iter(models.values())).label
     columns["label"] = names[labels]
@@ -105,6 +116,11 @@ def _folder(run: Run, metrics: Metrics, spec: DatasetSpec) -> Path | None:
     """Return the folder of a dataset's images, or None if it is not on this machine."""
     try:
         config = rib.config.load_config(run.folder / "config.yaml")
+        if is_suite(metrics["data"]["kind"]):
+            catalog, root = find_data(config)
+            records, data = store_of(run).root / "datasets", config.data
+            tree = scan(catalog[spec.name], root, records, data.rescan, data.allow_incomplete, data.identity)
+            return tree.folder.absolute()
         if metrics["data"]["kind"] == "mini":
             # The run may come from another machine, on which its cache was.
             own = config.paths.cache if config.paths.cache and Path(config.paths.cache).is_dir() else None

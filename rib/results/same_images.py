@@ -9,6 +9,7 @@ from rib.errors import RibError
 from rib.results.finished_run import FinishedRun
 from rib.runs.recorded import suite_word
 from rib.runs.spec import PRETRAINED
+from rib.schemas.metrics import Metrics
 
 SCORING = {
     "numerics": "versions of rib",
@@ -26,14 +27,14 @@ def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
     """
     ours, theirs = first.metrics, second.metrics
     where = f"{first.key} and {second.key} cannot be compared"
-    kinds = [metrics["data"]["kind"] for metrics in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        raise RibError(f"{where}: one was scored on {describe_kind(kinds[0])}, the other on {describe_kind(kinds[1])}")
+    if ours["data"]["kind"] != theirs["data"]["kind"]:
+        worlds = [describe_kind(m["data"]["kind"]) for m in sorted((ours, theirs), key=_is_real)]
+        raise RibError(f"{where}: one was scored on {worlds[0]}, the other on {worlds[1]}")
     shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
     if not shared:
         raise RibError(
             f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
-            f"other's suite with python -m rib.evaluate runs={second.run.folder} {suite_word(kinds[0], ours['suite'])}"
+            f"other's suite with python -m rib.evaluate runs={second.run.folder} {suite_word(ours['data']['kind'], ours['suite'])}"
         )
     rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
     if rules[0] != rules[1] and "objectnet" in shared:
@@ -49,6 +50,10 @@ def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
             "same data options"
         )
     return shared
+
+
+def _is_real(metrics: Metrics) -> bool:
+    return metrics["data"]["kind"] != "mini"
 
 
 def _or_all(limit: int | None) -> str:

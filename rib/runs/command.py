@@ -21,6 +21,7 @@ from rib.config.schema import Config, SuiteConfig
 from rib.config.shipped import UNSET, options, shipped_nodes
 from rib.errors import RibError
 from rib.runs import errata
+from rib.runs.heads import splits_source
 from rib.runs.recorded import is_own, recorded_options
 from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
@@ -206,13 +207,17 @@ class _Command:
         plain = rib.config.to_plain(config)
         flat = dict(_leaves({field.name: plain[field.name] for field in fields(Config)}))
         if not self.trains:
-            # The probe of a user's suite may be trained on a part of the source.
-            source = ("dataset.",) if self.external or self.suite.words else ()
+            source = ("dataset.",) if self.suite.words or self._reads_source else ()
             relevant = (*PRETRAINED_OPTIONS, *source, *(("precision",) if self.external else ()))
             flat = {key: value for key, value in flat.items() if key.startswith(relevant)}
         # `experiment` is both a file and an option of that name; only choosing the file sets it.
         hidden = (*IRRELEVANT, *self.suite.hidden, "experiment", f"method.{EXTERNAL}.")
         return {key: value for key, value in flat.items() if not key.startswith(hidden)}
+
+    @property
+    def _reads_source(self) -> bool:
+        """True if a run that trains nothing has a source: to leave it out of the targets, or to fit a probe to."""
+        return self.external or splits_source(self.config)
 
     def _methods(self) -> list[str]:
         """Return the ``+method=...`` argument that chooses rib's own methods, in the config's order; empty if none.
@@ -229,7 +234,7 @@ class _Command:
         """
         default, plain = self._compose(*known), rib.config.to_plain(self.config)
         own = bool(self.suite.words)
-        read = {"dataset": not own and (self.trains or self.external), "suite": not own, "optimizer": self.trains}
+        read = {"dataset": not own and (self.trains or self._reads_source), "suite": not own, "optimizer": self.trains}
         chosen = []
         for group in (group for group in GROUPS if read.get(group, True)):
             node = dict(_leaves(plain[group]))

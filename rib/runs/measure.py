@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog
 from rib.data.tree import ImageTree
+from rib.data.worlds import is_suite
 from rib.errors import DamagedError
 from rib.metrics import (
     Changes,
@@ -45,6 +46,8 @@ class PairedPredictions:
         paths: Relative paths of the images, in the same order.
         cells: ``corruption/severity`` of each image, shape (N,), for a dataset that has such cells (ImageNet-C); else
             None.
+        by_class: True if a photograph is told by its class and file name, in a user's suite, where files of different
+            classes may have one name; else the name alone tells it.
     """
 
     dataset: str
@@ -52,6 +55,7 @@ class PairedPredictions:
     after: Predictions
     paths: Sequence[str]
     cells: NDArray[np.str_] | None
+    by_class: bool = False
 
     @classmethod
     def of(
@@ -64,7 +68,7 @@ class PairedPredictions:
             before: Predictions of the pretrained model.
             after: Predictions of the run's model.
             paths: Relative paths of the images.
-            catalog: Tells whether the dataset has cells.
+            catalog: Tells whether the dataset has cells, and its files names of their own.
 
         Raises:
             ValueError: If they are not predictions for the same images.
@@ -72,7 +76,7 @@ class PairedPredictions:
         if not len(before) == len(after) == len(paths) or not np.array_equal(before.label, after.label):
             raise ValueError(f"expected predictions of the same {len(paths)} images of {dataset}")
         cells = np.array(["/".join(PurePosixPath(p).parts[-4:-2]) for p in paths]) if catalog[dataset].cells else None
-        return cls(dataset, before, after, paths, cells)
+        return cls(dataset, before, after, paths, cells, is_suite(catalog.kind))
 
     def changes(self, derived_from: Mapping[str, str | None]) -> list[Changes]:
         """Return whether each image became right (+1), wrong (-1) or neither (0), to compute confidence intervals from.
@@ -87,7 +91,7 @@ class PairedPredictions:
         family = family_of(self.dataset, derived_from)
         shared = family in derived_from.values()
         # Pictures of one photograph are dependent: the bootstrap then resamples photographs, not pictures.
-        originals = originals_of(self.paths) if shared else None
+        originals = originals_of(self.paths, self.after.label if self.by_class else None) if shared else None
         if self.cells is None:
             return [Changes(self.dataset, change, originals, family)]
         assert originals is not None, "a dataset with cells is derived from another"
@@ -95,6 +99,17 @@ class PairedPredictions:
             Changes(self.dataset, change[self.cells == cell], originals[self.cells == cell], family, str(cell))
             for cell in np.unique(self.cells)
         ]
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """Accuracy after and before, fractions; for a dataset with cells the means over these."""
+        if self.cells is None:
+            return self.after.accuracy, self.before.accuracy
+        after, before = (
+            mean_over_cells({str(cell): float(correct[self.cells == cell].mean()) for cell in np.unique(self.cells)})
+            for correct in (self.after.correct, self.before.correct)
+        )
+        return after, before
 
     def accuracy(self, derived_from: Mapping[str, str | None]) -> DatasetAccuracy:
         """Return a dataset's entry in metrics.json: accuracy before and after fine-tuning, and its change.
@@ -146,7 +161,7 @@ def measure(
     derived_from = {name: dataset.derived_from for name, dataset in catalog.specs.items()}
     by_name = {s.dataset: s for s in scored}
     accuracy = {s.dataset: s.accuracy(derived_from) for s in scored}
-    targets = targets_of(source, [name for name in suite_targets if name in by_name])
+    targets = targets_of(source, [name for name in suite_targets if name in by_name], catalog.in_distribution)
 
     def improvement(names: Sequence[str]) -> Improvement | None:
         if not names:

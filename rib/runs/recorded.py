@@ -55,7 +55,7 @@ def suite_word(kind: str, suite: str) -> str:
 
 def _data(metrics: Metrics) -> dict[str, Any]:
     """Return the options that say which datasets are trained and scored on."""
-    kind, suite, source = metrics["data"]["kind"], metrics["suite"], metrics["source"]
+    kind, suite, source = metrics["data"]["kind"], metrics["suite"], _source(metrics)
     trained = source != "none"
     if is_own(kind):
         given = {"dataset.name": source} if trained else {}
@@ -70,9 +70,15 @@ def _data(metrics: Metrics) -> dict[str, Any]:
 
 def _data_of_own(metrics: Metrics) -> dict[str, Any]:
     """Return the arguments that say the same of a user's suite: its file, the source, and roles other than its own."""
-    source = {"dataset": metrics["source"]} if metrics["source"] != "none" else {}
+    source = {"dataset": name} if (name := _source(metrics)) != "none" else {}
     roles = _roles(metrics) if metrics["suite"].endswith("*") else {}
     return {"suite": f"{metrics['data']['kind']}.yaml", **source, **roles}
+
+
+def _source(metrics: Metrics) -> str:
+    """Return the source; of a pretrained model that whose part its probe was fitted to, or ``none``."""
+    kind, _, source = (metrics["protocol"].get("head") or "").partition(":")
+    return source if kind == "probe" else metrics["source"]
 
 
 def _roles(metrics: Metrics) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def score_module(
     elif before is not None:
         baseline = stored_baseline(before, images)  # before the work: it may be of other images
     on = device_of(model) if device is None else torch.device(device)
-    predictions = predict(models, transform, images, len(catalog.outputs), config, on)
+    predictions = predict(models, transform, images, catalog, config, on)
     if isinstance(before, nn.Module):
         baseline = Baseline(predictions["before"], "the model given as before=")
     accuracy, improvement = measured(predictions["model"], baseline, images, source, config.suite.targets, catalog)
@@ -71,7 +71,7 @@ def score_module(
         improvement,
         suite_label(config.suite),
         source,
-        targets_of(source, config.suite.targets),
+        targets_of(source, config.suite.targets, catalog.in_distribution),
         "" if baseline is None else baseline.description,
         catalog.kind,
         config.data.limit,

@@ -20,14 +20,16 @@ class CheckedLogits(nn.Module):
         model: From images (B, C, H, W) to logits (B, K), or to an object with such ``logits``.
         transform: The images' transform; after a `Transform` images come as uint8 and are normalised here.
         outputs: K, the number of outputs that the datasets' classes refer to.
+        classes: What these outputs stand for, in words.
         name: Name of the model in messages, ``model`` or ``before``.
     """
 
-    def __init__(self, model: nn.Module, transform: EvaluationTransform, outputs: int, name: str) -> None:
+    def __init__(self, model: nn.Module, transform: EvaluationTransform, outputs: int, classes: str, name: str) -> None:
         super().__init__()
         normalises = isinstance(transform, Transform) and not isinstance(model, Classifier)
         self.model = Classifier(model, transform.mean, transform.std) if normalises else model  # type: ignore[union-attr]
         self.outputs = outputs
+        self.classes = classes
         self.name = name
 
     def forward(self, images: Tensor) -> Tensor:
@@ -51,7 +53,8 @@ class CheckedLogits(nn.Module):
         found = getattr(found, "logits", found)  # Hugging Face's models return an object
         expected = (len(images), self.outputs)
         if not isinstance(found, Tensor) or tuple(found.shape) != expected or not found.is_floating_point():
-            raise RibError(f"{self.name}: expected logits of shape {expected}, got {_describe(found)}{_advice(found)}")
+            got = f"{_describe(found)}{_advice(found, self.classes)}"
+            raise RibError(f"{self.name}: expected logits of shape {expected}, got {got}")
         return found
 
     def check_numbers(self, log_probs: Any, dataset: str) -> None:
@@ -70,9 +73,9 @@ def _describe(found: Any) -> str:
     return f"a tensor of shape {tuple(found.shape)}{kind}"
 
 
-def _advice(found: Any) -> str:
+def _advice(found: Any, classes: str) -> str:
     if isinstance(found, tuple) and len(found) > 1:  # open_clip: (image features, text features, scale)
         return "; wrap the model so that it returns class logits (a CLIP model needs a classification head)"
     if isinstance(found, Tensor) and found.ndim == 2 and found.is_floating_point():
-        return "; the datasets are labelled by the 1000 classes of ImageNet-1K, in the order of their WordNet ids"
-    return "; give a classifier of the 1000 classes of ImageNet-1K"
+        return f"; the datasets are labelled by {classes}"
+    return f"; give a classifier of {classes}"

@@ -72,7 +72,7 @@ class Score:
         source: The dataset that the model was fine-tuned on, left out of RI; ``none`` if it was not given.
         targets: Datasets that count towards RI.
         against: Description of the model that it is compared with; empty without one.
-        kind: ``mini`` for toy data, ``user`` for real images.
+        kind: ``mini`` for toy data, ``user`` for ImageNet's datasets, or the name of a suite.
         limit: Largest number of images scored per dataset; None for all.
     """
 

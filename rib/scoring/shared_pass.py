@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rib.config.schema import Config
+from rib.data.catalog import Catalog
 from rib.data.datamodule import RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.data.loader import batch_loader, chunks
@@ -31,7 +32,7 @@ def predict(
     models: Mapping[str, nn.Module],
     transform: EvaluationTransform | None,
     images: Mapping[str, ImageTree],
-    outputs: int,
+    catalog: Catalog,
     config: Config,
     device: torch.device,
 ) -> dict[str, dict[str, Predictions]]:
@@ -41,7 +42,7 @@ def predict(
         models: Models by name, ``model`` and ``before``; they are left as they were.
         transform: Transform of the images; None: the one that each model records.
         images: Images by dataset.
-        outputs: K, the number of outputs that the datasets' classes refer to.
+        catalog: Of the datasets, whose classes the models' outputs stand for.
         config: Its ``data``, ``evaluation`` and ``paths`` are read.
         device: Device to score on.
 
@@ -64,7 +65,10 @@ def predict(
     title = f"scoring {plural(len(models), 'model')}"
     with untouched(list(models.values()), device), progress(title, total) as advance:
         for own, members in passes:
-            checked = [CheckedLogits(model, own, outputs, name).to(device) for name, model in members.items()]
+            checked = [
+                CheckedLogits(model, own, len(catalog.outputs), catalog.outputs_in_words, name).to(device)
+                for name, model in members.items()
+            ]
             for dataset, tree in images.items():
                 scored = _score_dataset(checked, own, dataset, images, config, device, advance)
                 for model, predictions in zip(checked, scored, strict=True):

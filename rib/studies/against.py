@@ -59,7 +59,7 @@ class Against(Study):
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI against the option's value, and below it accuracy on the source and on ImageNet val."""
+        """Plot mRI against the option's value, and below it accuracy on the source and in distribution."""
         figure, axes = curves_figure(table, self.option, self.width)
         axes[-1].set_xlabel(self.title, fontsize=LABEL)
         figure.headline(f"mRI against {self.title}; {n_of(table)}{self.note}")

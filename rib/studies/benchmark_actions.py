@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,8 @@ def _show_finished(plan: Plan) -> None:
 
     done = [(cell.run, m) for cell in plan.wanted if cell.run and (m := cell.metrics) and m["robustness_improvement"]]
     for group in group_comparable([one for one in done if one[1]["method"] != PRETRAINED]):
-        output().print(comparison_table([metrics for _, metrics in group.results]))
+        table = comparison_table([metrics for _, metrics in group.results])
+        output().print(replace(table, optional=(), file=""))  # no file has the columns that there is no room for
 
 
 def _study(config: BenchmarkConfig, plan: Plan) -> Study | None:

@@ -13,7 +13,7 @@ from rib.analysis.cka import Pair, check
 from rib.analysis.subject import Subject
 from rib.config.command_schema import CKAConfig, ShownConfig
 from rib.config.schema import PathsConfig
-from rib.data.worlds import title_of
+from rib.data.worlds import in_distribution_of, title_of
 from rib.errors import RibError
 from rib.metrics import seed_interval
 from rib.metrics.rank import MIN_DISTINCT, MeanCorrelation, rank_correlation, shared_rank_correlation
@@ -23,7 +23,7 @@ from rib.runs.spec import PRETRAINED
 from rib.runs.store import RunStore
 from rib.runtime.progress import progress
 from rib.studies.cka_figures import image_count, layers_figure, shift_figure
-from rib.studies.rows import Row, format_effect, n_of, name_curves, rows
+from rib.studies.rows import Row, format_effect, kind_in, n_of, name_curves, rows
 from rib.sweeps.plan import Cell
 from rib.sweeps.study import Made, Study
 
@@ -32,11 +32,12 @@ class Shift(Study):
     """Study of the layer-wise CKA of every finished run with its pretrained model, and of RI against mean CKA.
 
     Args:
-        dataset: Name of the dataset whose images both models see.
+        dataset: Name of the dataset whose images both models see; None: the in-distribution one, as ImageNet val, or
+            the first target of a suite that has none.
         images: Largest number of images; a seeded sample if there are more.
     """
 
-    def __init__(self, dataset: str = "imagenet_val", images: int = 500) -> None:
+    def __init__(self, dataset: str | None = None, images: int = 500) -> None:
         self.dataset, self.images = dataset, images
 
     def check(self, cells: Sequence[Cell]) -> None:
@@ -49,6 +50,9 @@ class Shift(Study):
         if all(set(method.split("+")) & NO_WEIGHTS.keys() for method in methods):
             raise RibError(f"methods: none of {', '.join(methods)} has weights of its own to analyse")
         known = next(cell.spec.catalog.specs for cell in cells if cell.spec is not None)
+        if self.dataset is None:
+            spec = next(cell.spec for cell in cells if cell.spec is not None)
+            self.dataset = spec.catalog.in_distribution or spec.config.suite.targets[0]
         if self.dataset not in known:
             raise RibError(f"draw.dataset: there is no {self.dataset!r}; expected any of {', '.join(known)}")
 
@@ -74,7 +78,7 @@ class Shift(Study):
         For a curve with fewer than six sources the points are listed instead.
         """
         points = _points(table)
-        images = image_count(self.dataset, points) if len(points) else self.dataset
+        images = image_count(self._shown(table), points) if len(points) else self._shown(table)
         lines = [
             f"Mean debiased linear CKA of all layers with the pretrained model, on {images}, with 95 % intervals over "
             f"sources (Student's t, from {MIN_DISTINCT} sources); mRI in percentage points with 95 % intervals over "
@@ -98,7 +102,7 @@ class Shift(Study):
             return {}
         n = f"{n_of(table)}{self.note}"
         return {
-            "layers": layers_figure(table[table["layer"] != ""], self.dataset, self.note, self.width),
+            "layers": layers_figure(table[table["layer"] != ""], self._shown(table), self.note, self.width),
             "shift": shift_figure(points, _mean_correlation(points), n, self.width),
         }
 
@@ -148,6 +152,10 @@ class Shift(Study):
             for layer, cka, low, high, note in analysis.table.itertuples(index=False)
         ]
 
+    def _shown(self, table: pd.DataFrame) -> str:
+        """Return the dataset whose images the models of a table see."""
+        return self.dataset or in_distribution_of(kind_in(table)) or ""
+
     def _pair(self, one: Made, store: RunStore) -> Pair:
         """Return a cell's run and its pretrained run as a `Pair`, whose CKA can be computed.
 
@@ -160,7 +168,7 @@ class Shift(Study):
         c = spec.config
         config = CKAConfig(
             run=str(one.run.folder),
-            datasets=[self.dataset],
+            datasets=None if self.dataset is None else [self.dataset],
             images=self.images,
             data=ShownConfig(c.data.root, c.data.workers),
             paths=PathsConfig(c.paths.runs, c.paths.cache),

@@ -13,8 +13,11 @@ from rib.data.worlds import title_of
 from rib.metrics.rank import MeanCorrelation
 from rib.reporting.folded_text import fold
 from rib.reporting.sized_figure import LABEL, SizedFigure, tidy
-from rib.reporting.style import style
+from rib.reporting.style import NEUTRAL, style
 from rib.studies.rows import n_of
+
+MOST_LINES = 12
+"""Most sources with a line of their own colour and marker; of more of them the mean stands out."""
 
 
 def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | None) -> SizedFigure:
@@ -36,8 +39,11 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
     for axes, curve in zip(grid.flat, curves, strict=False):
         here = table[table["curve"] == curve]
         tidy(axes)
-        for number, source in enumerate(sources):
-            _draw_layers(axes, here[here["source"] == source], number, title_of(source, kind))
+        if len(sources) > MOST_LINES:
+            _draw_mean(axes, here)
+        else:
+            for number, source in enumerate(sources):
+                _draw_layers(axes, here[here["source"] == source], number, title_of(source, kind))
         in_blocks = number_blocks(axes, list(dict.fromkeys(here["layer"])), 0.8 * figure.inches / columns)
         axes.set_title(fold(curve, 0.75 * figure.inches / columns, LABEL), fontsize=LABEL, loc="left")
         axes.set_xlabel("block: its output" if in_blocks else "layer", fontsize=LABEL)
@@ -48,13 +54,26 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
     figure.legend_below(*grid.flat[0].get_legend_handles_labels())
     inside = dict.fromkeys(name for _, name in by_block(list(dict.fromkeys(table["layer"]))) or [])
     points = f"Points of a block: {', '.join(inside)}. " if inside else ""
+    bands = (
+        "Bands: 95 % intervals by the jackknife over batches of images, averaged over seeds; they cover other images, "
+        "not another training run."
+    )
+    per_source = "line per source"
+    if len(sources) > MOST_LINES:
+        per_source, bands = "grey line per source and a black one for their mean", "The table has their intervals."
     figure.caption = (
         "Debiased linear CKA of each layer with the same layer of the pretrained model, in the network's order, a "
-        f"line per source; {n}. {points}Bands: 95 % "
-        "intervals by the jackknife over batches of images, averaged over seeds; they cover other images, not "
-        "another training run."
+        f"{per_source}; {n}. {points}{bands}"
     )
     return figure.fit(1.6 * grid.shape[0])
+
+
+def _draw_mean(axes: Axes, here: pd.DataFrame) -> None:
+    """Plot CKA by layer of many sources, which no colours tell apart, and its mean over them."""
+    sources = here.groupby(["source", "layer"], sort=False)["cka"].mean().unstack("layer")[here["layer"].unique()]
+    for number, values in enumerate(sources.to_numpy()):
+        axes.plot(range(len(values)), values, color=NEUTRAL, lw=0.6, label="a source" if number == 0 else None)
+    axes.plot(range(sources.shape[1]), sources.mean(), color="black", lw=1.6, label=f"mean of {len(sources)} sources")
 
 
 def image_count(dataset: str, table: pd.DataFrame) -> str:

@@ -11,9 +11,8 @@ from matplotlib.lines import Line2D
 
 from rib.errors import RibError
 from rib.reporting.captions import OVER_IMAGES
-from rib.reporting.folded_text import fold
 from rib.reporting.formatting import before_after
-from rib.reporting.sized_figure import TICK, SizedFigure, name_rows, tidy
+from rib.reporting.sized_figure import TICK, SizedFigure, fold_below, name_rows, tidy
 from rib.reporting.style import GAIN, LOSS
 from rib.reporting.summary import PLAIN
 from rib.reporting.summary_panels import draw_accuracy
@@ -80,7 +79,7 @@ class Controls(Study):
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
         """Plot mRI of the controls and of plain fine-tuning, with a cross where the outcome is not as expected.
 
-        Accuracy on the source and on ImageNet val stands beside it.
+        Accuracy on the source and in distribution stands beside it.
         """
         beside, figure = accuracies(table), SizedFigure(6.4, self.width)
         ratios = [1.7, *(1.0 for _ in beside)]
@@ -97,7 +96,7 @@ class Controls(Study):
         axes[0].axvline(0, color="black", lw=0.8)
         for panel, label in zip(axes, ["mRI, points", *beside.values()], strict=True):
             tidy(panel, "x")
-            panel.set_xlabel(fold(label, max(0.5, 0.14 * figure.inches), TICK), fontsize=TICK)
+            panel.set_xlabel(fold_below(label, figure.inches), fontsize=TICK)
         for panel in axes[1:]:
             panel.set_yticks(range(len(table)), [""] * len(table))
             panel.set_ylim(axes[0].get_ylim())

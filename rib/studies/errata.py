@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rib.data.worlds import catalog_of
+from rib.data.worlds import catalog_of, is_suite
 from rib.errors import RibError
 from rib.metrics import mean_robustness_improvement
 from rib.metrics.comparison import holm, mean_robustness_difference
@@ -33,8 +33,14 @@ class Errata(Study):
     """
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check that every cell (a run of the grid) sets exactly one ``paper.*`` switch."""
+        """Check that the data are those of the authors' code, and that each cell sets one ``paper.*`` switch."""
         super().check(cells)
+        kind = next(cell.spec.catalog.kind for cell in cells if cell.spec is not None)
+        if is_suite(kind):
+            raise RibError(
+                f"study=paper_errata: expected data that the authors' code is about (data.root=DIR with ImageNet's "
+                f"datasets, or mini), got the suite {kind}"
+            )
         for cell in cells:
             if len(switches := [axis for axis in cell.axes if axis.startswith("paper.")]) != 1:
                 names = ", ".join(switches) or "none"

@@ -11,17 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from rib.data.worlds import title_of
-from rib.metrics import IN_DISTRIBUTION
-from rib.reporting.folded_text import text_width
+from rib.data.worlds import in_distribution_of, title_of
+from rib.reporting.folded_text import fold, text_width
 from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, tidy
 from rib.reporting.style import style
+from rib.studies.rows import kind_in
 
 
-def draw_curve(
-    axes: Axes, x: str, curve: pd.DataFrame, number: int, label: str, value: str = "mri", of: str = ""
-) -> None:
-    """Plot a curve with its interval over images as a band, and over seeds as bars if all points have several seeds.
+def draw_curve(axes: Axes, x: str, curve: pd.DataFrame, number: int, label: str) -> None:
+    """Plot mRI along a curve: its interval over images as a band, that over seeds as bars if all points have several.
 
     Args:
         axes: Axes to plot on.
@@ -29,36 +27,35 @@ def draw_curve(
         curve: Rows of one curve.
         number: Number of the curve, which selects its `style`.
         label: Label in the legend.
-        value: Column of the estimate.
-        of: Prefix of the interval columns ``low``, ``high``, ``seeds_low``, ``seeds_high``.
     """
     curve = curve.sort_values(x)
     look = style(number)
     line: dict[str, Any] = {**look, "ms": 4, "lw": 1.4, "label": label}
     if curve[x].duplicated().any():  # several models at one x: a line between them would mean nothing
-        ends = [curve[value] - curve[f"{of}low"], curve[f"{of}high"] - curve[value]]
-        axes.errorbar(curve[x], curve[value], ends, fmt="none", color=look["color"], alpha=0.4, elinewidth=4)
+        ends = [curve["mri"] - curve["low"], curve["high"] - curve["mri"]]
+        axes.errorbar(curve[x], curve["mri"], ends, fmt="none", color=look["color"], alpha=0.4, elinewidth=4)
         line |= {"ls": "none"}
     else:
-        axes.fill_between(curve[x], curve[f"{of}low"], curve[f"{of}high"], color=look["color"], alpha=0.2, lw=0)
-    axes.plot(curve[x], curve[value], **line)
+        axes.fill_between(curve[x], curve["low"], curve["high"], color=look["color"], alpha=0.2, lw=0)
+    axes.plot(curve[x], curve["mri"], **line)
     if (curve["num_seeds"] > 1).all():
-        axes.vlines(curve[x], curve[f"{of}seeds_low"], curve[f"{of}seeds_high"], color=look["color"], lw=0.9)
+        axes.vlines(curve[x], curve["seeds_low"], curve["seeds_high"], color=look["color"], lw=0.9)
 
 
 def val_of(table: pd.DataFrame) -> str:
-    """Return the name of ImageNet val in a table's data, ``mini val`` for toy data."""
-    return title_of(IN_DISTRIBUTION, "user" if "kind" not in table else str(table["kind"].iloc[0]))
+    """Return the title of the in-distribution dataset of a table's data, ``ImageNet val``; empty if there is none."""
+    name, kind = in_distribution_of(kind_in(table)), kind_in(table)
+    return "" if name is None else title_of(name, kind)
 
 
 def accuracies(table: pd.DataFrame) -> dict[str, str]:
     """Return the accuracies that a table has, by prefix of their columns, with the labels of their axes."""
-    known = {"source": "source,\ntop-1 %", "val": f"{val_of(table)},\ntop-1 %"}
+    known = {"source": "source,\ntop-1 %", "val": f"{fold(val_of(table), 1.0, LABEL)},\ntop-1 %"}
     return {name: label for name, label in known.items() if table[f"{name}_after"].notna().any()}
 
 
 def curves_figure(table: pd.DataFrame, x: str, width: float | None) -> tuple[SizedFigure, list[Axes]]:
-    """Plot mRI against a column, a line per curve, and below it accuracy on the source and on ImageNet val.
+    """Plot mRI against a column, a line per curve, and below it accuracy on the source and in distribution.
 
     Args:
         table: Columns ``curve``, those of `rib.studies.rows.numbers`, and ``x``.

@@ -12,6 +12,7 @@ import pandas as pd
 from rib.data.worlds import catalog_of, title_of
 from rib.metrics import holm
 from rib.reporting.formatting import world_of
+from rib.reporting.heads import PER_SOURCE, start_of
 from rib.reporting.summary import LEVEL, Summary, summary_of
 from rib.runs.store import RunStore
 from rib.schemas.metrics import Metrics
@@ -63,7 +64,8 @@ def rows(made: Sequence[Made], store: RunStore) -> list[Row]:
 def _start(metrics: Metrics) -> str:
     """Return text that tells models of one name apart: the first digits of the pretrained run's key, model options."""
     options = [f"{k.rpartition('.')[2]} {v}" for k, v in metrics["options"].items() if k.startswith("model.")]
-    return " ".join([metrics["before"][:6], *options])
+    start = start_of(metrics)
+    return " ".join([start if start == PER_SOURCE else start[:6], *options])
 
 
 def name_curves(grouped: Sequence[Row], along: Sequence[str], always: Sequence[str] = ("model",)) -> None:
@@ -145,21 +147,27 @@ def count_gains(table: pd.DataFrame) -> int:
 def n_of(table: pd.DataFrame, named: bool = False) -> str:
     """Format the number of sources and seeds of a table: ``3 sources, 2 seeds``; ``1 to 3 seeds`` where rows differ.
 
-    Toy data are named, ``3 sources, 2 seeds, toy data (mini)``, since every text and figure of a study has these words.
+    Toy data and suites of one's own are named, ``3 sources, 2 seeds, toy data (mini)``, since every text and figure of
+    a study has these words.
 
     Args:
         table: A table with the columns of `numbers`, and ``kind`` of its data (without it: the user's).
         named: Name the sources as well if there are at most three.
     """
     counts = []
-    kind = "user" if "kind" not in table else str(table["kind"].iloc[0])
+    kind = kind_in(table)
     sources = sorted({name for row in table["sources"] for name in str(row).split()})
     for column, name in (("num_sources", "source"), ("num_seeds", "seed")):
         least, most = int(table[column].min()), int(table[column].max())
         counts.append(f"{least if least == most else f'{least} to {most}'} {name}{'s' * (most > 1)}")
     if named and len(sources) <= 3:
         counts[0] += f" ({', '.join(title_of(source, kind) for source in sources)})"
-    return ", ".join([*counts, world_of(kind, None)] if kind == "mini" else counts)
+    return ", ".join(counts if kind == "user" else [*counts, world_of(kind, None)])
+
+
+def kind_in(table: pd.DataFrame) -> str:
+    """Return the kind of data behind a study's table, which is in its column ``kind``; without it ``user``."""
+    return "user" if "kind" not in table else str(table["kind"].iloc[0])
 
 
 def is_missing(value: object) -> bool:

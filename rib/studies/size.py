@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.data.worlds import catalog_of
+from rib.data.worlds import catalog_of, in_distribution_of
 from rib.errors import RibError
-from rib.metrics import IN_DISTRIBUTION, mean_robustness_interval, seed_interval
+from rib.metrics import mean_robustness_interval, seed_interval
 from rib.reporting.captions import OVER_IMAGES
-from rib.reporting.formatting import before_after
+from rib.reporting.formatting import before_after, in_distribution_heading
 from rib.reporting.image_changes import changes_of
 from rib.reporting.sized_figure import LABEL
 from rib.reporting.summary import select_balanced
@@ -45,7 +45,7 @@ class Size(Study):
         need_axis(cells, SIZE, "this study")
 
     def table(self, made: Sequence[Made], store: RunStore) -> pd.DataFrame:
-        """Return one row per curve and subset size, with the subsets' digests and accuracy change on ImageNet val."""
+        """Return one row per curve and subset size, with the subsets' digests and accuracy change in distribution."""
         grouped = rows(made, store)
         name_curves(grouped, [SIZE])
         table = pd.DataFrame([{**row.columns, **describe_subset(row), **_on_val(row, store)} for row in grouped])
@@ -60,12 +60,16 @@ class Size(Study):
         for label, curve in table.groupby("curve"):
             records = curve.to_dict("records")
             first, last = records[0], records[-1]
-            ends = [f"{format_effect(row)} with {per_class(row['a_class'])} ({_val(row)})" for row in (first, last)]
+            has_val = bool(val_of(table))
+            ends = [
+                f"{format_effect(row)} with {per_class(row['a_class'])}{f' ({_val(row)})' * has_val}"
+                for row in (first, last)
+            ]
             lines.append(f"{label}: {', '.join(dict.fromkeys(ends))}; {self._crossing(records)}.")
         return "\n".join(lines)
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI against images per class, and below it accuracy on the source and on ImageNet val."""
+        """Plot mRI against images per class, and below it accuracy on the source and in distribution."""
         figure, axes = curves_figure(table, "a_class", self.width)
         axes[0].axhline(self.threshold, color="black", lw=0.8, ls=":")
         axes[-1].set_xlabel("fine-tuning images per class", fontsize=LABEL)
@@ -73,8 +77,8 @@ class Size(Study):
         figure.caption = (
             "Mean robustness improvement (mRI, percentage points) and top-1 accuracy against the number of fine-tuning "
             f"images per class, on nested subsets; {n_of(table, named=True)}{self.note}. {BANDS}. {OVER_IMAGES}. The "
-            f"dotted line at {self.threshold:g} points is the threshold that the text speaks of; the band on "
-            f"{val_of(table)} is the interval of its change."
+            f"dotted line at {self.threshold:g} points is the threshold that the text speaks of"
+            f"{f'; the band on {val_of(table)} is the interval of its change' if val_of(table) else ''}."
         )
         return {"size": figure.fit(height_of(figure, axes))}
 
@@ -123,24 +127,26 @@ class Size(Study):
 
 
 def _on_val(row: Row, store: RunStore) -> dict[str, float]:
-    """Return the accuracy change on ImageNet val in points, with intervals over images and seeds; NaN if not scored."""
+    """Return the accuracy change in distribution in points, with intervals over images and seeds; NaN if not scored."""
     columns = dict.fromkeys(("val_change", "val_low", "val_high", "val_seeds_low", "val_seeds_high"), nan)
     results = select_balanced([one.result for one in row.made])
-    if any(IN_DISTRIBUTION not in m["scores"] for _, m in results):
+    kind = results[0][1]["data"]["kind"]
+    shown = in_distribution_of(kind)
+    if shown is None or any(shown not in m["scores"] for _, m in results):
         return columns
-    catalog = catalog_of(results[0][1]["data"]["kind"])
-    images = mean_robustness_interval(changes_of(results, store, catalog, [IN_DISTRIBUTION]))
+    images = mean_robustness_interval(changes_of(results, store, catalog_of(kind), [shown]))
     columns |= {"val_change": images.value, "val_low": images.low, "val_high": images.high}
     by_seed: dict[int | None, list[float]] = {}
     for _, m in results:
-        by_seed.setdefault(m["seed"], []).append(m["accuracy"][IN_DISTRIBUTION]["change"]["value"])
+        by_seed.setdefault(m["seed"], []).append(m["accuracy"][shown]["change"]["value"])
     if (seeds := seed_interval([fmean(values) for values in by_seed.values()])) is not None:
         columns |= {"val_seeds_low": seeds.low, "val_seeds_high": seeds.high}
     return columns
 
 
 def _val(row: Mapping[Any, Any]) -> str:
+    name = str(in_distribution_heading(str(row.get("kind", "user")))).removesuffix(" %")
     if is_missing(row["val_change"]):
-        return "val not scored"
+        return f"{name} not scored"
     change = f"{row['val_change']:+.2f} [{row['val_low']:+.2f}, {row['val_high']:+.2f}]"
-    return f"val {before_after(row['val_before'], row['val_after'])} %, {change}"
+    return f"{name} {before_after(row['val_before'], row['val_after'])} %, {change}"

@@ -115,12 +115,15 @@ class Tradeoff(Study):
         return f"from {ends[0]['strength']:g} to {ends[1]['strength']:g}: {', '.join(changes)}"
 
     def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
-        """Plot mRI, and accuracy on ImageNet val, against accuracy on the source; a row of panels per model."""
+        """Plot mRI, and accuracy in distribution, against accuracy on the source; a row of panels per model."""
         models, has_val = list(dict.fromkeys(table["model"])), "val" in accuracies(table)
         figure = SizedFigure(6.6 if has_val else 4.8, self.width)
         beside = has_val and figure.inches >= 4.5
         shape = (len(models), 2) if beside else (len(models) * (1 + has_val), 1)
-        values = {"mri": "mRI, points", **({"val_after": f"{val_of(table)}, top-1 %"} if has_val else {})}
+        values = {
+            "mri": "mRI, points",
+            **({"val_after": fold(f"{val_of(table)}, top-1 %", 1.6, LABEL)} if has_val else {}),
+        }
         panels = [(model, value) for model in models for value in values]
         curves = list(dict.fromkeys(table[table["method"] != PLAIN]["curve"]))
         grid, entries = list(figure.subplots(*shape, squeeze=False).flat), dict[str, Any]()

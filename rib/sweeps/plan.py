@@ -16,7 +16,8 @@ from typing import Any
 import rib.config
 from rib.config.command_schema import BenchmarkConfig
 from rib.config.schema import BatchNorm, Config
-from rib.data.worlds import kind_of, recipe_of, title_of
+from rib.data.catalog import real
+from rib.data.worlds import find_data, kind_of, recipe_of, title_of
 from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
@@ -25,6 +26,7 @@ from rib.runs.resolve import RefusedError, Resolver, resolve
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
+from rib.runtime.console import say_once
 from rib.runtime.files import digest_of
 from rib.schemas.metrics import Metrics
 
@@ -199,7 +201,7 @@ def _configs(config: BenchmarkConfig) -> Iterator[tuple[str, dict[str, Any], Con
 
 def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Config]]:
     """Yield label, values of the axes and config of every cell: all combinations of the values in a grid's lists."""
-    sources = grid["sources"] if grid["sources"] is not None else base.suite.sources
+    sources = _sources(grid["sources"], base)
     axes = _axes(grid["axes"] or {}, base)
     for name, entries in {**{k: grid[k] for k in AXES if k != "axes"}, "sources": sources, **axes}.items():
         if not isinstance(entries, list) or not entries:
@@ -227,6 +229,19 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
                 yield f"{cell.model.name}, {names} on {title_of(source, kind)}, seed {seed}{suffix}", values, cell
     if unused := axes.keys() - used:
         raise RibError(f"axes: no method in methods={grid['methods']} has the option {min(unused)}")
+
+
+def _sources(given: Any, base: Config) -> Any:
+    """Return the sources of a grid; a study names ImageNet's, in whose place a suite of the user's own has its own."""
+    if given is None:
+        return base.suite.sources
+    if base.data.suite is None or not isinstance(given, list) or not given:
+        return given
+    foreign = [name for name in given if name in real().specs and name not in find_data(base)[0].specs]
+    if len(foreign) < len(given):
+        return given
+    say_once(f"sources: {', '.join(foreign)} are no domains of {base.suite.name}; its own sources take their place")
+    return base.suite.sources
 
 
 def _axes(given: Mapping[str, Any], base: Config) -> dict[str, Any]:

@@ -22,6 +22,7 @@ PAGES = {
 EXAMPLES = (
     "rib train +method=ewc model=mini_small",
     "rib benchmark 'methods=[finetune,ewc]' 'seeds=[0,1,2]'",
+    "rib data init photos  # the file of a suite of your own, for suite=photos/photos.yaml",
     "rib options ewc",
 )
 

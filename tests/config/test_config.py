@@ -123,7 +123,7 @@ def test_no_method_is_plain_fine_tuning():
     "choice",
     [
         f"{g}={n}"
-        for g in ("dataset", "suite", "optimizer", "trainer", "logger", "paths", "figures", "data")
+        for g in ("dataset", "suite", "head", "optimizer", "trainer", "logger", "paths", "figures", "data")
         for n in options(g)
     ],
 )
@@ -133,7 +133,7 @@ def test_every_file_of_conf_composes(choice):
 
 def test_every_folder_of_conf_is_known_to_the_tests():
     tested_elsewhere = {"analysis", "model", "method", "experiment", "pretrain", "hydra", "study"}
-    here = {"dataset", "suite", "optimizer", "trainer", "logger", "paths", "figures", "data"}
+    here = {"dataset", "suite", "head", "optimizer", "trainer", "logger", "paths", "figures", "data"}
     assert {p.name for p in Path(conf_dir()).iterdir() if p.is_dir() and any(p.iterdir())} <= here | tested_elsewhere
 
 

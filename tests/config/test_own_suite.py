@@ -112,7 +112,7 @@ def test_what_it_stands_for_is_shown_as_it_was(here, given):
     said = [f"suite={here}/pets.yaml", *given.split()]
     shown = restore_suite(tidy("train", said))
     assert [word for word in shown if word != "dataset=photo"] == said
-    assert tidy("train", shown) == tidy("train", [*said, "dataset=photo"] if "dataset=photo" in shown else said)
+    assert sorted(tidy("train", shown)) == sorted(tidy("train", said))
     assert restore_suite(["seed=1"]) == ["seed=1"]
 
 

@@ -26,7 +26,7 @@ AFTER |= {"imagenet_cartoon": 0.61, "imagenet_drawing": 0.51, "imagenet_c": 0.52
 
 
 def test_improvement_reproduces_the_papers_illustration() -> None:
-    targets = targets_of("imagenet_r", BEFORE)
+    targets = targets_of("imagenet_r", BEFORE, None)
     total = 0.0
     for name in BEFORE:
         if name != "imagenet_r":
@@ -54,8 +54,13 @@ def test_shares_are_the_same_means() -> None:
 
 
 def test_targets_leave_out_the_source_and_imagenet_val() -> None:
-    assert targets_of("imagenet_r", SUITE) == ("imagenet_v2", "imagenet_cartoon", "imagenet_drawing", "imagenet_c")
-    assert targets_of("none", SUITE) == SUITE[1:]
+    assert targets_of("imagenet_r", SUITE, "imagenet_val") == (
+        "imagenet_v2",
+        "imagenet_cartoon",
+        "imagenet_drawing",
+        "imagenet_c",
+    )
+    assert targets_of("none", SUITE, "imagenet_val") == SUITE[1:]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_targets_leave_out_the_source_and_imagenet_val() -> None:
     ],
 )
 def test_targets_without_the_sources_own_images(source: str, kept: tuple[str, ...]) -> None:
-    assert without_derived(source, targets_of(source, SUITE), DERIVED_FROM) == kept
+    assert without_derived(source, targets_of(source, SUITE, "imagenet_val"), DERIVED_FROM) == kept
 
 
 def test_family_is_what_a_dataset_is_derived_from() -> None:

@@ -25,6 +25,8 @@ from rib.data.transform import read_image
 from rib.errors import RibError
 from rib.models.backbone import build_backbone
 from rib.models.build import build
+from rib.models.checkpoints import timm_checkpoint
+from rib.models.head import Head
 from rib.models.start import find_start
 from rib.pipeline import finetune
 from rib.runtime import content
@@ -33,6 +35,14 @@ from tests.data.trees import replaced_in_place
 
 TINY_TIMM = "test_vit.r160_in1k"
 FACTS = Path(__file__).resolve().parents[3] / "shared" / "facts" / "models.json"
+
+
+HEADLESS = {
+    name
+    for name in options("model")
+    if "needs head=probe" in Path(conf_dir(), "model", f"{name}.yaml").read_text().replace("\n# ", " ")
+}
+"""Models whose checkpoint has no head of ImageNet's classes."""
 
 
 @pytest.fixture
@@ -84,7 +94,7 @@ def test_every_transform_is_what_the_library_says(name, timm_weights):
         cfg = timm.get_pretrained_cfg(full).to_dict()
         data = timm.data.resolve_data_config(pretrained_cfg=cfg, use_test_size=True)
         theirs = timm.data.create_transform(**data)
-        assert cfg["num_classes"] == 1000
+        assert (cfg["num_classes"] == 1000) == (name not in HEADLESS)
     size = transform.size
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (2 * size, 2 * size + 60, 3), dtype=np.uint8))
     buffer = io.BytesIO()
@@ -107,6 +117,18 @@ def test_every_repository_and_activation_is_what_the_library_says(name):
         assert config.hub == record["hf_hub"].rpartition("/")[0]
         clip = open_clip.get_model_config(config.architecture)
         assert clip.get("quick_gelu", False) == record.get("quick_gelu", False)
+
+
+def test_models_without_a_head_are_taken_with_a_probe_alone():
+    assert len(HEADLESS) == 7
+    for name in HEADLESS:
+        with pytest.raises(RibError, match=r"not an ImageNet-1K classifier .*head=probe"):
+            find_start(replace(shipped(name), hub=None), download=False)
+        known = timm_checkpoint(shipped(name), Head(1000, probe=True))
+        header = Path(conf_dir(), "model", f"{name}.yaml").read_text().replace("\n# ", " ")
+        with torch.device("meta"):
+            network = timm.create_model(known.architecture, num_classes=0)
+        assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters without a head" in header
 
 
 @pytest.mark.parametrize("name", [n for n in options("model") if n not in ("timm", "open_clip")])

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from rib.data.worlds import shortened
 from rib.reporting import layout
 from rib.reporting.layout import FittedTable, output
 from rib.reporting.run_view import run_table
@@ -49,13 +50,13 @@ def test_no_number_is_cut_and_no_line_too_long(name, width):
     columns = number_columns(table)
     if left_out := re.search("No room here for (.*?): see (.*?[.]csv)[.]", " ".join(text.split())):
         assert left_out[2] == table.file  # which has them
-        spared = {layout.short(heading) for names in table.optional for heading in names}
+        spared = {shortened(heading) for names in table.optional for heading in names}
         assert set(left_out[1].split(", ")) <= spared
-        columns = {k: v for k, v in columns.items() if layout.short(k) not in left_out[1].split(", ")}
+        columns = {k: v for k, v in columns.items() if shortened(k) not in left_out[1].split(", ")}
     expected = Counter(number for cells in columns.values() for cell in cells for number in NUMBER.findall(cell))
     assert not expected - Counter(NUMBER.findall(text))
     for heading, cells in columns.items():
-        assert not any(cells) or all(word in text for word in layout.short(heading).split())
+        assert not any(cells) or all(word in text for word in shortened(heading).split())
 
 
 @pytest.mark.parametrize("name", NAMES)

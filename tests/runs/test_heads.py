@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rib.config import compose
 from rib.config.schema import Config
 from rib.errors import RibError
 from rib.runs import heads
+from rib.runs.command import command_for
 from rib.runs.resolve import RefusedError, resolve
 from tests.support.suites import CLASSES, make_photo_suite
 
@@ -173,3 +176,11 @@ def test_settling_twice_changes_nothing(ask_for):
     config: Config = heads.settle(ask_for("model=mini_tiny", *REFERENCE))
     assert heads.settle(config) == config
     assert heads.settle(replace(config, head=replace(config.head, kind="probe"))) == config
+
+
+def test_the_command_of_a_probe_names_the_source_that_it_has_a_part_of(ask_for):
+    spec = resolve(ask_for("model=mini_tiny", "head=probe", "dataset=imagenet_v2")).of_pretrained()
+    line = command_for(spec.config)
+    assert "+method=pretrained" in line and "dataset=imagenet_v2" in line and "head=probe" in line
+    words = shlex.split(line.partition("  #")[0])[3:]
+    assert resolve(compose(*words)).training_key == spec.training_key

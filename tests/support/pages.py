@@ -43,10 +43,10 @@ def commands(text: str) -> list[list[str]]:
 
 
 def documented_commands() -> list[list[str]]:
-    """Commands in the documentation and the README that no test runs, and those above the options of methods."""
+    """Commands in the documentation and the README that no test runs, and those in the files of methods and heads."""
     texts = [block.text for page in PAGES for block in blocks(page) if block.language == "bash" and not block.runnable]
     texts += [code for page in PAGES for code in re.findall(r"`(python -m rib[^`]+)`", page.read_text())]
-    for file in (ROOT / "conf" / "method").glob("*.yaml"):
+    for file in (file for group in ("method", "head") for file in (ROOT / "conf" / group).glob("*.yaml")):
         texts += re.findall(r"(python -m rib.*)", re.sub(r"\s*\\\n#\s*", " ", file.read_text()))
     found = {tuple(command) for text in texts for command in commands(text)}
     # NAME and ... stand for what the reader fills in; my_methods is run by test_own_method.py.

@@ -31,8 +31,10 @@ LOOKS: tuple[Look, ...] = (
 
 
 def _contours(image: Image.Image) -> Image.Image:
-    lines = image.convert("L").filter(ImageFilter.GaussianBlur(3)).filter(ImageFilter.CONTOUR)
-    return ImageOps.autocontrast(lines, cutoff=2).convert("RGB")
+    grey = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(2)), dtype=np.float32)
+    slope = np.hypot(*np.gradient(grey))
+    lines = Image.fromarray((255 * (1 - slope / slope.max())).astype(np.uint8))
+    return Image.blend(lines, ImageOps.autocontrast(image.convert("L")), 0.5).convert("RGB")
 
 
 def make_photo_suite(

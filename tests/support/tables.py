@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,14 @@ def merged(kind: str) -> dict[str, Any]:
     return made | {"curve": curve, "best_ingredient": best}
 
 
-def paper(kind: str) -> PaperTable:
+def paper(kind: str, sources: Sequence[str] = SOURCES) -> PaperTable:
     def row(model: str, method: str, value: float) -> Summary:
         known: dict[str, Any] = {
             "model": model,
             "method": method,
             "options": {},
             "settings": {"optimizer.lr": 0.001 if value > 0 else 0.01},
-            "improvement": {name: value - i for i, name in enumerate(SOURCES)},
+            "improvement": {name: value - i for i, name in enumerate(sources)},
             "seeds": (0, 1, 2),
             "over_images": Interval(value, value - 2.3, value + 2.4, "images"),
             "over_seeds": Interval(value, value - 12.3, value + 12.4, "seeds"),
@@ -116,8 +117,8 @@ def paper(kind: str) -> PaperTable:
         rows,
         axes=("optimizer.lr",),
         common={"epochs": 10},
-        sources=SOURCES,
-        asked=SOURCES,
+        sources=tuple(sources),
+        asked=tuple(sources),
         kind=kind,
         suite="seven",
         about=f"{describe_kind(kind)}, suite seven",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+from rib.data.suites.unpack import in_words
 from rib.data.tree import ImageTree
 from rib.runtime.counting import plural
 
-MOST = 200_000
-"""Images of a suite above which it is not looked for shared ones; each is read once, at some 200 MB/s."""
+MOST = 20 * 10**9
+"""Bytes of a suite's images above which it is not looked for shared ones; each file is read once, in some minutes."""
 
 
 def shared_images(trees: Sequence[ImageTree]) -> list[str]:
@@ -19,8 +20,9 @@ def shared_images(trees: Sequence[ImageTree]) -> list[str]:
         trees: Images of all datasets; those that are not of a user's suite are left out.
     """
     trees = [tree for tree in trees if tree.spec.domain is not None]
-    if sum(map(len, trees)) > MOST:
-        return []
+    size = sum(int(tree.sizes.sum()) for tree in trees if tree.sizes is not None)
+    if size > MOST:
+        return [f"not looked for images that two domains share: {in_words(size)} would have to be read"]
     path_of = []
     for tree in trees:
         contents = tree.file_identity.contents(tree.folder, tree.paths, tree.spec.title)

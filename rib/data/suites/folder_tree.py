@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rib.data.suites.glob_images import NUMBER
 from rib.data.suites.images import is_image
+from rib.errors import RibError
 from rib.runtime.progress import activity
 
 JUNK = ("thumbs.db", "desktop.ini")
@@ -74,8 +75,11 @@ def walk(folder: Path) -> FolderTree:
 def _walk(folder: Path, name: str, above: frozenset[str]) -> FolderTree:
     tree = FolderTree(name)
     above = above | {str(folder.resolve())}
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise RibError(f"{folder} cannot be read ({error.strerror}); change its permissions or move it away") from error
     for entry in ordered:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rib.data.suites.inspect_folder import Found, inspect_folder
+from rib.data.suites.found import Found
+from rib.data.suites.inspect_folder import inspect_folder
 from rib.data.suites.suite_file import load_suite
 from rib.data.suites.write_suite import suite_name, suite_text
 from rib.errors import RibError

@@ -63,8 +63,8 @@ def shards_source(files: list[Path], title: str) -> Source:
     words = f"{plural(len(files), 'shard')}, {in_words(size)}"
 
     def images(advance: Callable[[int], object]) -> Iterator[Packed]:
-        for file in files:
-            yield from _images_of(file, title)
+        for file, name in zip(files, _names(files), strict=True):
+            yield from _images_of(file, name, title)
             advance(1)
 
     return Source(title, words, len(files), "shards", images)
@@ -77,10 +77,20 @@ def class_names_in(files: list[Path], title: str) -> Iterator[str]:
             yield label
 
 
-def _images_of(file: Path, title: str) -> Iterator[Packed]:
+def _names(files: list[Path]) -> list[str]:
+    """Return a name for each shard, by which images of the same key in two shards differ."""
+    names = [file.name.partition(".")[0] for file in files]
+    return (
+        names
+        if len({*names}) == len(names)
+        else [f"{file.parent.name}-{name}" for file, name in zip(files, names, strict=True)]
+    )
+
+
+def _images_of(file: Path, shard: str, title: str) -> Iterator[Packed]:
     for name, content, label in _pairs_of(file, title, with_images=True):
         # Keys often begin again in each shard, and may hold folders.
-        yield Packed(label, f"{file.name.partition('.')[0]}-{name.replace('/', '-')}", content)
+        yield Packed(label, f"{shard}-{name.replace('/', '-')}", content)
 
 
 def _pairs_of(file: Path, title: str, with_images: bool) -> Iterator[tuple[str, bytes, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,7 @@ def _load(file: Path, size: int, mtime_ns: int) -> Suite:
     fields.check_keys(KEYS)
     name = _suite_name(fields)
     root = Path(posixpath.normpath(file.parent / Path(fields.text("root", ".")).expanduser()))
-    domains = _domains(fields)
+    domains = _domains(fields, root)
     classes = read_classes(fields)
     if classes is None:
         classes = tuple(SuiteClass(one, one.replace("_", " ")) for one in discovered_classes(fields, domains, root))
@@ -102,10 +103,11 @@ def _clean(name: str) -> str:
 
 def clean_name(text: str) -> str:
     """Return the name that a suite or domain may have for what somebody calls it: ``Real World`` is real_world."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
 
 
-def _domains(fields: Fields) -> dict[str, SuiteDomain]:
+def _domains(fields: Fields, root: Path) -> dict[str, SuiteDomain]:
     part = fields.part("domains")
     if not part.values:
         raise fields.fault("domains", "expected at least one domain, such as photo: {folder: photo}")
@@ -119,7 +121,7 @@ def _domains(fields: Fields) -> dict[str, SuiteDomain]:
         if one.derived_from is not None and (one.derived_from not in found or one.derived_from == name):
             hint = nearest(one.derived_from, found) or f"; known: {', '.join(found)}"
             raise part.fault(f"{name}.derived_from", f"expected another domain, got {one.derived_from}{hint}")
-    _check_different(part, found)
+    _check_different(part, found, root)
     return found
 
 
@@ -129,12 +131,13 @@ def _short(part: Fields, name: str) -> Fields:
     return Fields(part.file, part.at(name), {"folder": name if value is None else value})
 
 
-def _check_different(part: Fields, domains: Mapping[str, SuiteDomain]) -> None:
+def _check_different(part: Fields, domains: Mapping[str, SuiteDomain], root: Path) -> None:
     """Refuse two domains with the same images, or with the same title in tables."""
     places: dict[tuple[Any, ...], str] = {}
     titles: dict[str, str] = {}
     for name, one in domains.items():
-        place = (one.domain.form, posixpath.normpath(one.domain.place), one.domain.class_from, one.domain.select)
+        what = one.domain.place if one.domain.form in ("glob", "python") else (root / one.domain.place).resolve()
+        place = (one.domain.form, what, one.domain.class_from, one.domain.select)
         if place in places:
             raise part.fault(name, f"expected images of its own, got those of {places[place]} ({one.domain.place})")
         if one.title in titles:

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from rib.data.suites.class_fields import words_of
+from rib.data.suites.found import Found, FoundDomain
 from rib.data.suites.imagenet_names import imagenet_classes, words_of_wnid
-from rib.data.suites.inspect_folder import Found, FoundDomain
 from rib.data.suites.scan_domain import named
 from rib.data.suites.spellings import same_classes
 from rib.data.suites.suite_file import RESERVED, clean_name

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from rib.data.check import survey
+from rib.data.suites.found import Found
 from rib.data.suites.imagenet_names import imagenet_classes
 from rib.data.suites.init import init_suite, next_commands
-from rib.data.suites.inspect_folder import Found, inspect_folder
+from rib.data.suites.inspect_folder import inspect_folder
 from rib.data.suites.spellings import same_classes
 from rib.data.suites.suite_file import load_suite
 from rib.errors import RibError
@@ -81,6 +82,11 @@ def each(pattern: str, *parts: tuple[str, ...]) -> list[str]:
             each("{0}/{1}_{2}.jpg", ("photo", "sketch"), ("dog", "cat"), ("1", "2")),
             {name: {"glob": f"{name}/*", "class_from": "stem"} for name in ("photo", "sketch")},
             "folders DOMAIN with the class in the files' names",
+        ),
+        (
+            each("{0}/full/{1}/1.jpg", ("Caltech", "LabelMe"), ("dog", "cat")),
+            {"caltech": {"folder": "Caltech/full"}, "labelme": {"folder": "LabelMe/full"}},
+            "folders DOMAIN/CLASS",
         ),
         (each("{0}/{0}_1.jpg", ("dog", "cat")), {"data": {"folder": "."}}, "folders CLASS of one domain"),
         (
@@ -167,6 +173,13 @@ def test_a_file_that_exists_is_kept_unless_told(tmp_path):
         init_suite(tmp_path / "data", tmp_path / "pets.csv")
 
 
+def test_a_folder_of_all_images_is_taken_in_place_of_its_parts(tmp_path):
+    put(tmp_path, *each("{0}/{1}/{2}/1.jpg", ("Caltech", "LabelMe"), ("full", "train", "test"), ("dog", "cat")))
+    found = inspect_folder(tmp_path)
+    assert places(found) == {"caltech": {"folder": "Caltech/full"}, "labelme": {"folder": "LabelMe/full"}}
+    assert "Caltech/train/ (parts of Caltech/full/)" in found.ignored
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(
@@ -215,7 +228,7 @@ def test_what_imagenet_calls_a_synset_is_no_word_for_a_sentence(tmp_path):
     assert [one.words for one in load_suite(file).classes] == ["tench", "goldfish"]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mini", "my_mini"), ("Über 9", "ber_9"), ("---", "suite")])
+@pytest.mark.parametrize(("name", "expected"), [("mini", "my_mini"), ("Über 9", "uber_9"), ("---", "suite")])
 def test_a_suite_is_named_after_its_folder(tmp_path, name, expected):
     put(tmp_path / name, *each("{0}/{1}/1.jpg", ("photo", "sketch"), ("dog", "cat")))
     assert load_suite(init_suite(tmp_path / name)[1]).name == expected

@@ -31,8 +31,13 @@ CLASSES = ("dog", "cat", "mug")
 def images_of(root: Path, domain: dict[str, object], **options) -> ImageTree:
     file = root / "suite.yaml"
     file.write_text(yaml.safe_dump({"name": "pets", "classes": list(CLASSES), "domains": {"one": domain}}))
+    return scanned(file, **options)
+
+
+def scanned(file: Path, **options) -> ImageTree:
+    """Return the images of the domain of a suite's file."""
     suite = load_suite(file)
-    return scan(suite.catalog(None, root / "cache")["one"], suite.root, **options)
+    return scan(suite.catalog(None, file.parent / "cache")["one"], suite.root, **options)
 
 
 def jpeg(number: int) -> bytes:
@@ -157,6 +162,37 @@ def test_a_killed_attempt_leaves_nothing_that_looks_finished(tmp_path):
     assert len(images_of(tmp_path, {"shards": "a.tar"})) == 6
     (finished,) = unpacked(tmp_path)
     assert finished.startswith("one-")
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_unpacks_while_the_other_waits(tmp_path):
+    shard(tmp_path / "a.tar", pairs(0, 60))
+    program = """
+        import sys, time
+        from pathlib import Path
+        from tests.data.suites import test_packed
+        from rib.data.suites import unpack
+        write = unpack._write
+        def slowly(*arguments):
+            time.sleep(0.01)
+            write(*arguments)
+        unpack._write = slowly
+        print(len(test_packed.scanned(Path(sys.argv[1]))))
+    """
+    file = tmp_path / "suite.yaml"
+    file.write_text(yaml.safe_dump({"name": "pets", "classes": list(CLASSES), "domains": {"one": {"shards": "a.tar"}}}))
+    command = [sys.executable, "-c", textwrap.dedent(program), str(file)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [process.communicate(timeout=60) for process in running]
+    assert [out for out, _ in ended] == ["60\n", "60\n"]
+    assert sum(error.count("unpacking one") for _, error in ended) == 1
+    assert len(unpacked(tmp_path)) == 1
+
+
+def test_shards_of_one_name_in_two_folders_do_not_mix(tmp_path):
+    shard(tmp_path / "x" / "a.tar", pairs(0, 3))
+    shard(tmp_path / "y" / "a.tar", pairs(3, 3))
+    assert len(images_of(tmp_path, {"shards": "*/a.tar"})) == 6
 
 
 def test_images_that_were_removed_from_the_cache_are_missed(tmp_path):

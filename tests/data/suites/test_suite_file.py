@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,25 @@ def test_a_file_that_is_not_there_is_told_by_the_nearest_one(tmp_path):
         load_suite(tmp_path / "photo.yaml")
     with pytest.raises(RibError, match=r"there is no file .*; python -m rib.data init FOLDER writes one"):
         load_suite(tmp_path / "nowhere" / "photo.yaml")
+
+
+def test_two_domains_cannot_be_one_folder_by_a_link(tmp_path):
+    (tmp_path / "photo").mkdir()
+    (tmp_path / "sketch").symlink_to(tmp_path / "photo")
+    with pytest.raises(RibError, match=r"domains.sketch: expected images of its own, got those of photo"):
+        load_suite(write(tmp_path))
+
+
+def test_reading_a_suite_does_not_wait_for_torch(tmp_path):
+    code = f"""
+import sys
+from rib.data.suites.suite_file import load_suite
+from rib.data import scan, worlds
+from rib.data.suites import init
+load_suite({str(write(tmp_path))!r}).catalog()
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 def test_a_suite_is_known_by_its_name_once_it_is_loaded(tmp_path):
