@@ -20,14 +20,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rib.data.worlds import is_suite
 from rib.errors import RibError
-from rib.reporting.selection import Names, NoMatchError, Where, metrics_files, select_runs
+from rib.reporting.selection import Names, NoMatchError, Where, select_runs
 from rib.results.comparison import RunComparison
 from rib.results.finished_run import FinishedRun
-from rib.results.found_runs import FoundRuns
-from rib.results.lookup import find_run, find_store
-from rib.runs.run import Result, Run
+from rib.results.found_runs import FoundRuns, order
+from rib.results.lookup import find_run, find_store, suite_name, views
+from rib.runs.run import Run
 from rib.runtime.arguments import explained
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rib.models.evaluation_transform import EvaluationTransform
-    from rib.schemas.metrics import Metrics
     from rib.scoring.report import Score
 
 __all__ = ["compare", "find_runs", "finetune", "load", "score"]
@@ -115,7 +113,7 @@ def load(
         RibError: If there is no such run, it is not finished, several keys begin with the digits, or it was not scored
             on the suite.
     """
-    name = _suite_name(suite)
+    name = suite_name(suite)
     if isinstance(run, FinishedRun):
         return run if name in (None, run.metrics["suite"]) else FinishedRun.open(run.run, name)
     return FinishedRun.open(find_run(run, runs), name)
@@ -155,27 +153,15 @@ def find_runs(
     Raises:
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
     """
-    store, name = find_store(runs), _suite_name(suite)
+    store, name = find_store(runs), suite_name(suite)
     # A run that was scored on several suites is found once for each that is asked for.
-    results = [(run, m) for run in store.finished() for m in _views(run, name)]
+    results = [(run, m) for run in store.finished() for m in views(run, name)]
     found, reason = [], ""
     try:
         found = select_runs(results, model, method, source, seed, where, name, f"runs in {store.root}", singular=True)
     except NoMatchError as none:
         reason = str(none)
-
-    def order(result: Result) -> list[str]:
-        m = result[1]
-        kind = m["data"]["kind"] if is_suite(m["data"]["kind"]) else ""  # runs of a suite of one's own stand together
-        return [str(value) for value in (kind, m["source"], m["model"], m["method"], m["options"], m["seed"])]
-
     return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store, reason)
-
-
-def _views(run: Run, suite: str | None) -> list[Metrics]:
-    """Return a run's metrics of every suite if one is asked for, else of the first; none where a file is unreadable."""
-    first = [] if suite else [run.metrics()]
-    return metrics_files(run, "run left out") if suite else [metrics for metrics in first if metrics]
 
 
 @explained
@@ -228,8 +214,8 @@ def score(
     states. Equal weights get the numbers of ``rib.train`` and ``rib.evaluate``.
 
     Args:
-        model: Module from images (B, 3, H, W) to the logits (B, 1000) of ImageNet-1K; with a suite of your own to the
-            logits of its classes, or of ImageNet-1K with ``"head=subset"``.
+        model: Module from images (B, 3, H, W) to the logits (B, K) of the data's K outputs: ImageNet-1K's classes; with
+            a suite of your own its classes, or ImageNet-1K's with ``"head=subset"``.
         *overrides: Further options as on the command line: ``"data.label_rule=first"``, ``"data.workers=4"``.
         before: The model that it is compared with: a module, another score, or a finished run or its folder or key,
             whose stored predictions are used. None: report accuracies only.
@@ -256,12 +242,3 @@ def score(
     if isinstance(before, str | Path | Run | FinishedRun):
         before = load(before, runs=runs).run
     return score_module(model, before, transform, source, config, device)
-
-
-def _suite_name(suite: str | Path | None) -> str | None:
-    """Return the name of a suite that is given by its name or its file."""
-    if suite is None:
-        return None
-    from rib.config.own_suite import suite_name
-
-    return suite_name(suite)

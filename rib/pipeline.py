@@ -119,8 +119,8 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
     if spec.source is None:
         pretrained = None
     else:  # a merge and a run from a probe load its weights, other training only compares with the predictions
-        reads_weights = spec.ingredients or spec.start.headless
-        pretrained = (_get_intact if reads_weights else get_or_make)(spec.of_pretrained(), store)
+        get = _get_intact if spec.ingredients or spec.start.headless else get_or_make
+        pretrained = get(spec.of_pretrained(), store)
         if spec.start.headless:
             spec = replace(spec, start=spec.start.with_weights(pretrained.weights_file))
     ingredients = [_get_ingredient(spec, ingredient, store) for ingredient in spec.needs]

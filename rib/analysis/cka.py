@@ -173,8 +173,8 @@ class Pair:
         """
         check(config)
         one = Subject.of(config.run, config)
-        if config.datasets == CKAConfig(config.run).datasets:
-            config = replace(config, datasets=[one.shown_dataset])
+        if config.datasets is None:
+            config = replace(config, datasets=default_datasets(one.metrics))
         other = Subject.of(config.against or one.pretrained, config, "against")
         kinds = [subject.metrics["data"]["kind"] for subject in (one, other)]
         if kinds[0] != kinds[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +68,7 @@ def cka_report(config: CKAConfig) -> Path:
     print_figures(output.files, pair.one.metrics)
     if output.new:
         means = {f"cka/{one.logged_name}/mean": one.mean for one in results}
-        shown = replace(config, datasets=pair.datasets)
-        show_page(config.logger, dashboard_page(shown, run, "cka", output.tables, output.files, means))
+        show_page(config.logger, dashboard_page(config, run, "cka", output.tables, output.files, means))
     return output.files[0]
 
 

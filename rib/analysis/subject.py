@@ -15,7 +15,7 @@ from rib.config.schema import Config
 from rib.data.catalog import Catalog
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
-from rib.data.worlds import TOY, cache_dir, catalog_of, find_data, title_of
+from rib.data.worlds import TOY, cache_dir, find_data, title_of
 from rib.errors import DamagedError, RibError
 from rib.models.start import Start, find_start
 from rib.reporting.data_warning import warn_before
@@ -130,13 +130,6 @@ class Subject:
     def catalog(self) -> Catalog:
         """Catalog of the datasets that the run was scored on: toy data (mini) or the ImageNet family."""
         return self._data[0]
-
-    @property
-    def shown_dataset(self) -> str:
-        """Dataset to analyse on by default: imagenet_val, or one that a user's suite reports, else the run's source."""
-        metrics = self.metrics
-        shown, source = catalog_of(metrics["data"]["kind"]).in_distribution, metrics["source"]
-        return shown or (source if source != "none" else next(iter(metrics["accuracy"])))
 
     def tree(self, dataset: str) -> ImageTree:
         """Return the list of a dataset's images.

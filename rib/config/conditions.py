@@ -172,5 +172,8 @@ def _is_text(value: str) -> bool:
 
 
 def _texts(value: str) -> list[str]:
-    parsed = OverridesParser.create().parse_override(f"where={value}").value()
+    try:
+        parsed = OverridesParser.create().parse_override(f"where={value}").value()
+    except HydraException as error:
+        raise RibError(f"where: expected {FORM}, got {value}") from error
     return [str(text) for text in (parsed if isinstance(parsed, list) else [parsed])]

@@ -35,7 +35,6 @@ NOT_OPTIONS = {
     "data.rescan",
     "data.damaged",
     "data.identity",
-    "data.suite",
     "data.allow_incomplete",
     "evaluation.batch_size",
     "head.kind",

@@ -55,7 +55,7 @@ class WandB(Dashboard):
             "group": f"{spec.start.name}/{logged_name(spec.source_name, spec.catalog.kind)}",
             "job_type": spec.method,
             "name": f"{spec.method}{seed} {run.key[:6]}{suffix_of(spec.catalog.kind)}",
-            "tags": [*self.tags, spec.catalog.kind, spec.suite],
+            "tags": list(dict.fromkeys([*self.tags, spec.catalog.kind, spec.suite])),  # a suite may be both
             "config": describe_run(spec, run),
             "dir": str(run.folder),
         }
@@ -125,7 +125,7 @@ class WandB(Dashboard):
             "group": page.group,
             "job_type": page.kind,
             "name": page.name,
-            "tags": [*self.tags, *page.tags],
+            "tags": list(dict.fromkeys([*self.tags, *page.tags])),
             "config": shorten_paths(page.metadata),
             "dir": str(page.folder),
         }

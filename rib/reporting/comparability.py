@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rib.data.worlds import describe_kind, is_suite
+from rib.data.worlds import is_suite
 from rib.reporting.heads import is_per_source, start_of
-from rib.runs.metrics_file import improvement_of, is_older, numerics_of, older_words
+from rib.runs.metrics_file import improvement_of, is_older, numerics_of
 from rib.runs.run import Result
-from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
 
 SHARED = (
@@ -154,53 +153,6 @@ def _rank(group: Group) -> tuple[bool, bool, bool, str, int]:
     return is_older(metrics), quick, toy, kind if is_suite(kind) else "", -len(group.results)
 
 
-def reference_of(groups: Sequence[Group], number: int) -> int:
-    """Return the number of the group that a group is measured against: the first one, or the first one of its suite.
-
-    Results of two suites never share a table, so there is nothing to say about how to make them.
-
-    Args:
-        groups: From `group_comparable`.
-        number: Index of the group.
-    """
-    kinds = [group.results[0][1]["data"]["kind"] for group in groups]
-    if not any(map(is_suite, (kinds[0], kinds[number]))):
-        return 0
-    return kinds.index(kinds[number])
-
-
-def explain_groups(groups: Sequence[Group]) -> list[str]:
-    """Return messages that say why some runs get a table of their own, one message per such group.
-
-    Args:
-        groups: From `group_comparable`. The first needs no line unless an older version of rib made it.
-    """
-    return [text for number in range(len(groups)) if (text := explain_group(groups, number))]
-
-
-def explain_group(groups: Sequence[Group], number: int) -> str:
-    """Return a message that says why the runs of one group get a table of their own; empty if there is no reason.
-
-    Args:
-        groups: From `group_comparable`.
-        number: Index of the group.
-    """
-    metrics, runs = groups[number].results[0][1], plural(len(groups[number].results), "run")
-    if is_older(metrics):
-        return (
-            f"{runs}: each {older_words(metrics)}, and this version computes different numbers; they get "
-            "tables of their own. To remake a run, repeat the command that made it"
-        )
-    if number == 0:
-        return ""
-    reference = reference_of(groups, number)
-    if reference == number:
-        return f"{runs} on {describe_kind(metrics['data']['kind'])}: results of two suites never share a table"
-    reasons = "; ".join(groups[reference].differences(metrics))
-    name = "first table" if reference == 0 else f"table summary_{reference + 1}"
-    return f"{runs} cannot share the {name} (of {len(groups[reference].results)}): {reasons}"
-
-
 def _table_fields(metrics: Metrics) -> dict[str, Any]:
     """Return the fields of a run that must be equal in all runs of a table."""
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
@@ -250,11 +202,9 @@ def _compare_others(first: Metrics, second: Metrics) -> list[str]:
     """List the datasets, but the sources, with different images, of runs that start from a probe on their source."""
     if not (is_per_source(first) and is_per_source(second)):
         return []
-    scores = [m["scores"] for m in (first, second)]
-    names = (scores[0].keys() | scores[1].keys()) - {first["source"], second["source"]}
-    other = [
-        name for name in sorted(names) if scores[0].get(name, {}).get("images") != scores[1].get(name, {}).get("images")
-    ]
+    images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
+    names = (images[0].keys() | images[1].keys()) - {first["source"], second["source"]}
+    other = [name for name in sorted(names) if images[0].get(name) != images[1].get(name)]
     return [f"different images of {', '.join(other)}"] if other else []
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from rib.data.worlds import catalog_of, describe_kind, logged_name, short_title
 from rib.errors import RibError
+from rib.reporting.apart import explain_groups
 from rib.reporting.axes import setting_axes, value_of
 from rib.reporting.bold import best_rows
-from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.comparability import group_comparable
 from rib.reporting.formatting import before_after, in_distribution_heading, points, with_interval, world
 from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable

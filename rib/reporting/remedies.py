@@ -17,7 +17,8 @@ from rib.config.schema import Config
 from rib.data.worlds import is_suite
 from rib.errors import RibError
 from rib.reporting.alignment import align, needs_only_scoring, row_and_source
-from rib.reporting.comparability import Group, explain_group, reference_of, row_key
+from rib.reporting.apart import explain_group, reference_of
+from rib.reporting.comparability import Group, row_key
 from rib.reporting.heads import is_per_source
 from rib.runs.command import command_for, config_of, scoring_command_for
 from rib.runs.metrics_file import numerics_of

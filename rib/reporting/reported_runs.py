@@ -9,7 +9,7 @@ from contextlib import suppress
 import rib.config
 from rib.config.command_schema import ReportConfig
 from rib.errors import RibError, nearest
-from rib.reporting.selection import describe_filters, metrics_files, select_runs
+from rib.reporting.selection import describe_filters, select_runs
 from rib.reporting.summary import EXTERNAL_NAME
 from rib.runs.command import command_for, config_of
 from rib.runs.freshness import out_of_date_in
@@ -19,6 +19,7 @@ from rib.runs.store import RunStore
 from rib.runs.trials import without_trials
 from rib.runtime.console import say
 from rib.runtime.counting import plural
+from rib.schemas.metrics import Metrics
 
 FILTERS = ("models", "methods", "sources", "seeds", "suites", "where")
 """Filters of `rib.reporting.selection.select_runs` that `rib.report` has as options."""
@@ -150,6 +151,20 @@ def _finished(store: RunStore) -> list[Result]:
 
 def _training_command(store: RunStore) -> str:
     return f"python -m rib.train {shlex.quote(rib.config.spell_override('paths.runs', str(store.root)))}"
+
+
+def metrics_files(run: Run, otherwise: str) -> list[Metrics]:
+    """Return the content of all metrics files of a run; if one is unreadable, say why and return none.
+
+    Args:
+        run: A finished run.
+        otherwise: Begin of the message, ``left out of the report``.
+    """
+    try:
+        return run.all_metrics()
+    except RibError as error:
+        say(f"{otherwise}: {error}")
+        return []
 
 
 def _number(results: Sequence[Result]) -> int:

@@ -19,7 +19,6 @@ from rib.errors import RibError, nearest
 from rib.runs.recipe import RECIPE_OPTIONS
 from rib.runs.run import Result, Run
 from rib.runs.spec import EXTERNAL
-from rib.runtime.console import say
 from rib.schemas.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -82,20 +81,6 @@ def select_runs(
             found = _select(found, name, wanted, names_of, _describe_kind(kind, applied), singular)
             applied.append(_spell(spelled, wanted))
     return _select_where(found, rib.config.parse_conditions(where), kind, applied)
-
-
-def metrics_files(run: Run, otherwise: str) -> list[Metrics]:
-    """Return the content of all metrics files of a run; if one is unreadable, say why and return none.
-
-    Args:
-        run: A finished run.
-        otherwise: Begin of the message, ``left out of the report``.
-    """
-    try:
-        return run.all_metrics()
-    except RibError as error:
-        say(f"{otherwise}: {error}")
-        return []
 
 
 def describe_filters(**filters: Any) -> str:

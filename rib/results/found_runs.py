@@ -10,6 +10,7 @@ from rib.reporting.data_warning import warning_after
 from rib.reporting.formatting import before_after, cost_of, percent, with_interval, world
 from rib.results import display
 from rib.results.finished_run import EXTERNAL_NAME, FinishedRun
+from rib.runs.run import Result
 from rib.runs.store import RunStore
 from rib.runs.trials import trials_in
 
@@ -104,6 +105,13 @@ COLUMNS = (
 """Columns of the table of runs, the key first."""
 
 HEADERS = ("key", "model", "source", "method", "seed", "RI, points [95 %]", "source %")
+
+
+def order(result: Result) -> list[str]:
+    """Return what sorts runs: source, model, method, options and seed, behind the suite of a user's own."""
+    m = result[1]
+    kind = m["data"]["kind"] if is_suite(m["data"]["kind"]) else ""
+    return [str(value) for value in (kind, m["source"], m["model"], m["method"], m["options"], m["seed"])]
 
 
 def _suite_of(run: FinishedRun) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rib.errors import RibError, nearest
+from rib.reporting.reported_runs import metrics_files
 from rib.runs.command import command_of
 from rib.runs.run import Run
 from rib.runs.store import RunStore
+from rib.schemas.metrics import Metrics
 
 KEY = re.compile(r"[0-9a-f]{1,16}")
 """Pattern of a run's key, or the first digits of one."""
@@ -27,6 +29,27 @@ def find_store(runs: str | Path) -> RunStore:
         stores = [folder.parent.name for folder in root.absolute().parent.glob("*/datasets")]
         raise RibError(f"runs: there is no folder {root}{nearest(root.name, stores)}; expected a run store")
     return RunStore(root)
+
+
+def suite_name(suite: str | Path | None) -> str | None:
+    """Return the name of a suite that is given by its name or its file; None for None."""
+    if suite is None:
+        return None
+    from rib.config.own_suite import suite_name
+
+    return suite_name(suite)
+
+
+def views(run: Run, suite: str | None) -> list[Metrics]:
+    """Return a run's metrics of every suite if one is asked for, else of the first; none where a file is unreadable.
+
+    Args:
+        run: A finished run.
+        suite: Name of a suite; None if none is asked for.
+    """
+    if suite is not None:
+        return metrics_files(run, "run left out")
+    return [metrics] if (metrics := run.metrics()) else []
 
 
 def find_run(run: object, runs: str | Path) -> Run:

@@ -19,10 +19,11 @@ import rib.config
 from rib.config.command_schema import EvaluateConfig
 from rib.config.schema import Config, SuiteConfig
 from rib.config.shipped import UNSET, options, shipped_nodes
+from rib.data.worlds import is_suite
 from rib.errors import RibError
 from rib.runs import errata
 from rib.runs.heads import splits_source
-from rib.runs.recorded import is_own, recorded_options
+from rib.runs.recorded import recorded_options
 from rib.runs.run import Run
 from rib.runs.spec import EXTERNAL, PRETRAINED, READ_BY_PRETRAINED
 from rib.runs.suite_words import SuiteWords
@@ -294,7 +295,7 @@ def _suite_of(metrics: Metrics | None, config: Config) -> SuiteConfig:
     if metrics is None:
         return config.suite
     name, protocol = metrics["suite"].removesuffix("*"), metrics["protocol"]
-    if is_own(metrics["data"]["kind"]):
+    if is_suite(metrics["data"]["kind"]):
         if "targets" not in protocol or "reported" not in protocol or _same_roles(config.suite, protocol):
             return config.suite
         roles = {"targets": list(protocol["targets"]), "reported": list(protocol["reported"])}

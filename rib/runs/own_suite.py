@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rib.config.schema import Config
-from rib.data.worlds import describe_kind, kind_of
+from rib.data.worlds import describe_kind, is_suite, kind_of
 from rib.errors import RibError
-from rib.runs.recorded import is_own
 
 
 def suite_file(kind: str, given: str | None, saved: Config) -> str | None:
@@ -22,9 +21,9 @@ def suite_file(kind: str, given: str | None, saved: Config) -> str | None:
         RibError: If the given file is that of another suite, or there is no file at the recorded path any more.
     """
     if given is not None and (other := kind_of(None, given)) != kind:
-        own = f"the suite {kind}" if is_own(kind) else describe_kind(kind)
+        own = f"the suite {kind}" if is_suite(kind) else describe_kind(kind)
         raise RibError(f"suite={given}: expected the suite of the run, {own}, got the suite {other}")
-    if not is_own(kind):
+    if not is_suite(kind):
         return None
     file = given or saved.data.suite
     if file is None or not Path(file).expanduser().is_file():

@@ -9,6 +9,7 @@ from typing import Any
 
 import rib.config
 from rib.config.shipped import options
+from rib.data.worlds import is_suite
 from rib.runs.spec import EXTERNAL
 from rib.runtime.command_line import clean
 from rib.schemas.metrics import Metrics
@@ -23,7 +24,7 @@ def recorded_command(metrics: Metrics) -> str:
     Args:
         metrics: Of the run.
     """
-    own = is_own(metrics["data"]["kind"])
+    own = is_suite(metrics["data"]["kind"])
     found = {**(_data_of_own(metrics) if own else _data(metrics)), **_others(metrics)}
     words = [rib.config.spell_override(key, value) for key, value in found.items()]
     if metrics["data"]["kind"] == "user":
@@ -38,11 +39,6 @@ def recorded_options(metrics: Metrics) -> dict[str, Any]:
     return {**_data(metrics), **_others(metrics)}
 
 
-def is_own(kind: str) -> bool:
-    """Return True if a kind of data is a suite of the user's own, and neither toy data nor ImageNet's."""
-    return kind not in ("mini", "user")
-
-
 def suite_word(kind: str, suite: str) -> str:
     """Return the argument that asks for a suite that results name, ``suite=paper`` or ``suite=pets.yaml``.
 
@@ -50,14 +46,14 @@ def suite_word(kind: str, suite: str) -> str:
         kind: Kind of data of the results.
         suite: Name of the suite.
     """
-    return f"suite={kind}.yaml" if is_own(kind) else f"suite={suite}"
+    return f"suite={kind}.yaml" if is_suite(kind) else f"suite={suite}"
 
 
 def _data(metrics: Metrics) -> dict[str, Any]:
     """Return the options that say which datasets are trained and scored on."""
     kind, suite, source = metrics["data"]["kind"], metrics["suite"], _source(metrics)
     trained = source != "none"
-    if is_own(kind):
+    if is_suite(kind):
         given = {"dataset.name": source} if trained else {}
         return {**given, "data.suite": f"{kind}.yaml", "suite.name": suite, **_roles(metrics)}
     name = suite.rstrip("*")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, TypeVar, cast
 from rib.config.schema import Config
 from rib.data import catalog as catalogs
 from rib.data.catalog import Catalog
-from rib.data.probe_split import split_for_probe
 from rib.data.scan import scan
 from rib.data.tree import ImageTree
 from rib.data.worlds import cache_dir, find_data
@@ -21,16 +20,13 @@ from rib.models.start import find_start
 from rib.runs import errata, heads, ingredients, method_stack
 from rib.runs.metrics_file import read_metrics
 from rib.runs.recipe import resolve_recipe
-from rib.runs.spec import EXTERNAL, PERMISSION, PRETRAINED, Ingredient, RunSpec
+from rib.runs.sources import probe_images, subset, subset_seed, whole_source
+from rib.runs.spec import EXTERNAL, PRETRAINED, Ingredient, RunSpec
 from rib.runtime.console import say
 from rib.runtime.files import digest_of
 from rib.runtime.processes import count_devices
 
 T = TypeVar("T")
-
-
-class RefusedError(RibError):
-    """The licence of the source dataset does not allow training on it."""
 
 
 @dataclass
@@ -89,15 +85,15 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
     digests = cache / "digests"
     # Nothing is trained, so neither the licence of the source nor a recipe matters.
     trains = not (PRETRAINED in config.method or EXTERNAL in config.method)
-    source = _source(config, catalog, scored, find) if trains or heads.splits_source(config) else None
+    source = whole_source(config, catalog, scored, find) if trains or heads.splits_source(config) else None
     images = None
     if head.probe:
-        source, images = _probe_images(config, catalog, source, find, resolver)
+        source, images = probe_images(config, catalog, source, find, resolver.once)
         heads.check_classes(images, [*scored.values(), *filter(None, (source,))], config)
         start = heads.with_probe(start, images, config)
     if not trains or source is None:
         return RunSpec(config, catalog, start, None, scored, None, records=digests, head_images=images)
-    source, held_out = _subset(source, config)
+    source, held_out = subset(source, config)
     recipe = resolve_recipe(config, catalog, len(source))
     spec = RunSpec(config, catalog, start, source, scored, recipe, held_out, records=digests, head_images=images)
     if method_stack.merging_method(config) is not None:
@@ -106,49 +102,6 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
     if (probe := ingredients.probe(config)) is not None:
         return replace(spec, probe=_ingredient(spec, "linear_probe", probe, resolver))
     return spec
-
-
-def _source(
-    config: Config, catalog: Catalog, scored: Mapping[str, ImageTree], find: Callable[[str], ImageTree]
-) -> ImageTree:
-    """Return all images of the dataset to fine-tune on, of which the probe without a reference gets a part."""
-    name = config.dataset.name
-    if name == "none":
-        raise RibError(
-            "dataset: without head.reference the probe is fitted to a part of the source; give dataset=SOURCE, or the "
-            "dataset of one probe for all as head.reference=DATASET"
-        )
-    if name == config.head.reference:
-        raise RefusedError(
-            f"dataset={name}: it trains the probe (head.reference), so it cannot be the source; fine-tune on "
-            "another, or give another head.reference"
-        )
-    _check_licence(config, catalog, name, "dataset")
-    return scored[name] if name in scored else find(name)
-
-
-def _check_licence(config: Config, catalog: Catalog, name: str, option: str) -> None:
-    dataset = catalog[name]
-    if not dataset.may_train and config.data.objectnet_training != PERMISSION:
-        raise RefusedError(
-            f"{option}={name}: {dataset.licence} Use it as a target, or, if its authors have allowed you to train on "
-            f"it, set data.objectnet_training={PERMISSION}"
-        )
-
-
-def _probe_images(
-    config: Config, catalog: Catalog, source: ImageTree | None, find: Callable[[str], ImageTree], resolver: Resolver
-) -> tuple[ImageTree | None, ImageTree]:
-    """Return what is left of the source, and the images of the probe: the reference's, or a part of the source."""
-    head = config.head
-    if head.reference is not None:
-        _check_licence(config, catalog, head.reference, "head.reference")
-        return source, find(head.reference)
-    assert source is not None, "without a reference the source is split"
-    whole = source
-    key_fields = ["split", config.dataset.name, asdict(config.data), asdict(config.paper), head.share, head.seed]
-    images, rest = resolver.once(key_fields, lambda: split_for_probe(whole, head.share, head.seed))
-    return rest, images
 
 
 def scored_images(config: Config, records: Path) -> tuple[Catalog, dict[str, ImageTree]]:
@@ -195,7 +148,7 @@ def _images_of(config: Config, catalog: Catalog, root: Path, records: Path, reso
 def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: Resolver) -> Ingredient:
     """Resolve a run that another one is made from (its ingredient), given as a config or as a finished run's folder."""
     where = f"method.{spec.merged}.ingredients: {ingredient if isinstance(ingredient, Path) else label}"
-    held_out = (spec.config.data.holdout, _subset_seed(spec.config))
+    held_out = (spec.config.data.holdout, subset_seed(spec.config))
 
     def check_held_out(source: str, trained_without: tuple[float, int | None]) -> None:
         """Check that the ingredient was not trained on the held-out images, by which a merging method picks models."""
@@ -226,7 +179,7 @@ def _ingredient(spec: RunSpec, label: str, ingredient: Config | Path, resolver: 
     if isinstance(ingredient, Config):
         check_start("none" if PRETRAINED in ingredient.method else ingredient.dataset.name)
         if PRETRAINED not in ingredient.method:
-            check_held_out(ingredient.dataset.name, (ingredient.data.holdout, _subset_seed(ingredient)))
+            check_held_out(ingredient.dataset.name, (ingredient.data.holdout, subset_seed(ingredient)))
         own_spec = spec.of_pretrained() if PRETRAINED in ingredient.method else resolve(ingredient, resolver)
         return Ingredient(label, own_spec, None, own_spec.training_key, own_spec.source_name)
     file = ingredient / "metrics.json"
@@ -269,24 +222,3 @@ def _check_folders(config: Config) -> None:
         except OSError as error:
             reason = error.strerror
             raise RibError(f"{name}: cannot make the folder {folder} ({reason}); choose another") from error
-
-
-def _subset(source: ImageTree, config: Config) -> tuple[ImageTree, ImageTree | None]:
-    """Return the training images, and the images held out from training (or None)."""
-    held_out = None
-    data, seed = config.data, _subset_seed(config)
-    if not 0 <= data.holdout < 1:
-        raise RibError(f"data.holdout: expected a fraction of at least 0 and below 1, got {data.holdout}")
-    # Held out first: a smaller subset of the rest then has the same held-out images.
-    if data.holdout > 0:
-        source, held_out = source.holdout(data.holdout, seed)
-    if data.images_per_class is not None:
-        source = source.images_per_class(data.images_per_class, seed)
-    if data.shuffled_labels:
-        source = source.shuffled_labels(seed)
-    return source, held_out
-
-
-def _subset_seed(config: Config) -> int:
-    """Return the seed that chooses subsets and held-out images: ``data.subset_seed``, or the training seed if null."""
-    return config.seed if config.data.subset_seed is None else config.data.subset_seed

@@ -38,6 +38,7 @@ def weights_metadata(spec: RunSpec) -> dict[str, str]:
         spec: The resolved run.
     """
     start = spec.start
+    trained_on = spec.head_images if spec.source is None else spec.source
     transform = {name: value for name, value in vars(start.transform).items() if value is not None}
     found = {
         "format": "pt",  # what transformers asks of a file
@@ -52,7 +53,7 @@ def weights_metadata(spec: RunSpec) -> dict[str, str]:
         "run": spec.training_key,
         "command": shlex.join(_command(spec)),
         "licence_weights": licence_of(spec.config.model, start.name),
-        "licence_data": spec.source.spec.licence if spec.source is not None else "",
+        "licence_data": "" if trained_on is None else trained_on.spec.licence,
     }
     return {key: value for key, value in found.items() if value}
 

@@ -20,6 +20,15 @@ MOST_LINES = 12
 """Most sources with a line of their own colour and marker; of more of them the mean stands out."""
 
 
+BANDS = (
+    "line per source",
+    "Bands: 95 % intervals by the jackknife over batches of images, averaged over seeds; they cover other images, not "
+    "another training run.",
+)
+BANDS_OF_MANY = ("grey line per source and a black one for their mean", "The table has their intervals.")
+"""How the caption describes the lines of sources, and their intervals; of few and of many sources."""
+
+
 def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | None) -> SizedFigure:
     """Plot CKA by layer, a panel per curve and a line per source.
 
@@ -54,13 +63,7 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
     figure.legend_below(*grid.flat[0].get_legend_handles_labels())
     inside = dict.fromkeys(name for _, name in by_block(list(dict.fromkeys(table["layer"]))) or [])
     points = f"Points of a block: {', '.join(inside)}. " if inside else ""
-    bands = (
-        "Bands: 95 % intervals by the jackknife over batches of images, averaged over seeds; they cover other images, "
-        "not another training run."
-    )
-    per_source = "line per source"
-    if len(sources) > MOST_LINES:
-        per_source, bands = "grey line per source and a black one for their mean", "The table has their intervals."
+    per_source, bands = BANDS_OF_MANY if len(sources) > MOST_LINES else BANDS
     figure.caption = (
         "Debiased linear CKA of each layer with the same layer of the pretrained model, in the network's order, a "
         f"{per_source}; {n}. {points}{bands}"
@@ -70,7 +73,7 @@ def layers_figure(table: pd.DataFrame, dataset: str, note: str, width: float | N
 
 def _draw_mean(axes: Axes, here: pd.DataFrame) -> None:
     """Plot CKA by layer of many sources, which no colours tell apart, and its mean over them."""
-    sources = here.groupby(["source", "layer"], sort=False)["cka"].mean().unstack("layer")[here["layer"].unique()]
+    sources = here.pivot_table("cka", "source", "layer")[list(dict.fromkeys(here["layer"]))]
     for number, values in enumerate(sources.to_numpy()):
         axes.plot(range(len(values)), values, color=NEUTRAL, lw=0.6, label="a source" if number == 0 else None)
     axes.plot(range(sources.shape[1]), sources.mean(), color="black", lw=1.6, label=f"mean of {len(sources)} sources")

@@ -60,11 +60,7 @@ class Size(Study):
         for label, curve in table.groupby("curve"):
             records = curve.to_dict("records")
             first, last = records[0], records[-1]
-            has_val = bool(val_of(table))
-            ends = [
-                f"{format_effect(row)} with {per_class(row['a_class'])}{f' ({_val(row)})' * has_val}"
-                for row in (first, last)
-            ]
+            ends = [f"{format_effect(row)} with {per_class(row['a_class'])}{_val(row)}" for row in (first, last)]
             lines.append(f"{label}: {', '.join(dict.fromkeys(ends))}; {self._crossing(records)}.")
         return "\n".join(lines)
 
@@ -145,8 +141,12 @@ def _on_val(row: Row, store: RunStore) -> dict[str, float]:
 
 
 def _val(row: Mapping[Any, Any]) -> str:
-    name = str(in_distribution_heading(str(row.get("kind", "user")))).removesuffix(" %")
+    """Format accuracy in distribution in parentheses; empty if the suite has no such dataset."""
+    heading = in_distribution_heading(str(row.get("kind", "user")))
+    if heading is None:
+        return ""
+    name = heading.removesuffix(" %")
     if is_missing(row["val_change"]):
-        return f"{name} not scored"
+        return f" ({name} not scored)"
     change = f"{row['val_change']:+.2f} [{row['val_low']:+.2f}, {row['val_high']:+.2f}]"
-    return f"{name} {before_after(row['val_before'], row['val_after'])} %, {change}"
+    return f" ({name} {before_after(row['val_before'], row['val_after'])} %, {change})"

@@ -22,8 +22,9 @@ from rib.errors import RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
 from rib.runs.freshness import metrics_if_current
-from rib.runs.resolve import RefusedError, Resolver, resolve
+from rib.runs.resolve import Resolver, resolve
 from rib.runs.run import Run
+from rib.runs.sources import RefusedError
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say_once

@@ -67,6 +67,7 @@ def _text(name: str) -> str:
         f"{parameters[1]} parameters".replace(" ", "\xa0") if parameters else "",
         f"pretrained on {_count(images)} images ({node['pretraining']['objective']})" if images else "",
         f"val {val:.1f} %".replace(" ", "\xa0") if val else "",
+        "needs\xa0head=probe" if " parameters without a head" in text else "",
     ]
     return "; ".join([about, *(fact for fact in facts if fact)])
 

@@ -109,6 +109,13 @@ def test_a_run_against_its_start_leaves_table_figures_and_arrays(asked, run, cap
     assert "mini val, 100 images in 4 batches, tokens cls/cls: mean CKA" in capsys.readouterr().out
 
 
+def test_a_data_root_for_toy_data_is_refused(run):
+    config = AnalyzeConfig(str(run.folder))
+    config.data.root = "/data"
+    with pytest.raises(RibError, match=r"data.root=/data: .* is a run on toy data \(mini\), .*; leave data.root out"):
+        Subject.of(run.folder, config)
+
+
 def test_its_own_weights_give_one_everywhere(asked, run):
     found = layer_cka(asked(against=str(run.folder), images=40))
     assert (found.table["cka"] == 1).all()

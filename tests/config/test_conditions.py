@@ -79,3 +79,8 @@ def test_several_names_need_no_brackets():
     node = compose_node("report", *quote_filters(given))
     assert (node.methods, node.models, node.seeds) == (["ewc", "lwf+wise_ft"], "mini_*", [0, 1])
     assert node.suites == "seven"
+
+
+def test_a_quote_too_many_is_one_sentence():
+    with pytest.raises(RibError, match=r'^where: expected OPTION=VALUE, .*, got "a=1$'):
+        quote_filters(['where="a=1'])

@@ -38,6 +38,7 @@ MAY_SAY = {
     "reporting/alignment.py": "switches of the errata",
     "reporting/comparability.py": "switches of the errata",
     "results/same_images.py": "the dataset of data.label_rule",
+    "runs/heads.py": "which models have a head of those classes",
     "runs/ingredients.py": "a permission",
     "runs/keys.py": "options of that name",
     "runs/resolve.py": "a permission",

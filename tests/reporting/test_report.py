@@ -25,7 +25,8 @@ from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting import formatting, runs_table
-from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.apart import explain_groups
+from rib.reporting.comparability import group_comparable
 from rib.reporting.paper_table import paper_table
 from rib.reporting.report import report
 from rib.runs.keys import NUMERICS

@@ -12,7 +12,8 @@ from rib.config.schema import PathsConfig
 from rib.data import mini
 from rib.data.catalog import real
 from rib.data.worlds import logged_name, register_recorded, suffix_of, title_of
-from rib.reporting.comparability import explain_groups, group_comparable
+from rib.reporting.apart import explain_groups
+from rib.reporting.comparability import group_comparable
 from rib.reporting.heads import note_on_heads
 from rib.reporting.paper_table import paper_table
 from rib.reporting.remedies import remedies

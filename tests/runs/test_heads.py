@@ -15,7 +15,8 @@ from rib.config.schema import Config
 from rib.errors import RibError
 from rib.runs import heads
 from rib.runs.command import command_for
-from rib.runs.resolve import RefusedError, resolve
+from rib.runs.resolve import resolve
+from rib.runs.sources import RefusedError
 from tests.support.suites import CLASSES, make_photo_suite
 
 REFERENCE = ("head=probe", "head.reference=imagenet_val")
@@ -156,6 +157,15 @@ def test_a_class_without_an_image_for_the_probe_is_refused_by_name(tmp_path, ask
     ):
         resolve(ask_for(*of_suite(file, "head=probe")))
     assert resolve(ask_for(*of_suite(file, "head=probe", "dataset.name=sketch"))).protocol["head"] == "probe:sketch"
+
+
+def test_what_may_not_be_trained_on_trains_no_probe_either(photos, tmp_path, ask_for):
+    closed = {"sketch": {"folder": "sketch", "may_train": False, "licence": "Not for training."}, "photo": "photo"}
+    file = with_keys(photos, tmp_path, domains=closed)
+    for option, more in (("dataset", ("dataset.name=sketch",)), ("head.reference", ("head.reference=sketch",))):
+        with pytest.raises(RefusedError, match=f"{option}=sketch: Not for training; the suite's file says may_train"):
+            resolve(ask_for(*of_suite(file, "head=probe", *more)))
+    assert resolve(ask_for(*of_suite(file, "head=probe", "suite.sources=[photo]"))).source_name == "photo"
 
 
 def test_imagenet_s_outputs_that_do_not_fit_name_the_way_out(ask_for, tmp_path):

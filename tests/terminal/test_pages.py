@@ -105,6 +105,28 @@ def test_one_option_is_told_in_full():
     assert "no key of a run" in options_page(["jobs"], 80)
 
 
+def test_a_name_of_a_command_and_a_group_shows_both():
+    data, pretrain = options_page(["data"], 80), options_page(["pretrain"], 80)
+    assert data.startswith("Options of rib data") and "\n\nOptions of the group data" in data
+    assert pretrain.startswith("Options of rib pretrain") and "Names: mini_large" in pretrain
+    assert "training key" not in pretrain  # it makes no run
+    assert "action=" in data and "folder=" in data
+
+
+def test_suites_and_heads_of_your_own_are_told():
+    words = {name: " ".join(options_page([name], 80).split()) for name in ("suite", "head", "data.suite", "head.l2")}
+    assert "FILE.yaml with domains of your own" in words["suite"]
+    assert (
+        "head= head of a model with other outputs" in words["head"] and "Names: default probe subset" in words["head"]
+    )
+    assert "set by suite=FILE.yaml" in words["data.suite"] and "if it has moved since the run" in words["data.suite"]
+    assert "strengths of the probe's L2 penalty" in words["head.l2"] and "training key" in words["head.l2"]
+    for command in ("train", "benchmark"):
+        assert "suite=pets.yaml" in help_page(command, f"rib {command}", 80)
+    assert "needs head=probe" in " ".join(models_page(["dino_b16"], 80).split())
+    assert "needs head=probe" not in models_page(["in21k_augreg_b32"], 80)
+
+
 @pytest.mark.parametrize("argument", ["strength", "adamw", "ddp", "cka", "lr_grid", "model", "*.seed", "search", "lr"])
 def test_what_else_can_be_asked_for(argument):
     assert "=" in options_page([argument], 80)
