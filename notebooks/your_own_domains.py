@@ -124,6 +124,7 @@ for ax, method in zip(axes, ("finetune", "ewc", "wise_ft"), strict=True):
     mean = np.mean([runs[method, source].ri.value for source in LOOKS])
     ax.set(title=f"{method}: mRI {mean:+.1f} points", xticks=range(4), xticklabels=LOOKS, xlabel="scored on")
 axes[0].set(yticks=range(4), yticklabels=LOOKS, ylabel="fine-tuned on")
+plt.show()
 # %% [markdown]
 # Change in accuracy, percentage points; the accuracy on the source itself, on the diagonal, is not part of RI. Each
 # source has a probe of its own, so *before* is another model in each row: `run.before` is that model.
@@ -131,7 +132,8 @@ axes[0].set(yticks=range(4), yticklabels=LOOKS, ylabel="fine-tuned on")
 # `rib report suite=things/things.yaml` makes the table of all runs and its figures; in Python it is
 
 # %%
-rib.find_runs(model="mini_large").table()[["source", "method", "ri", "ri_low", "ri_high"]].round(1)
+found = rib.find_runs(method=["finetune", "ewc", "wise_ft"], where="head.reference=null")
+found.table().pivot(index="source", columns="method", values="ri").round(1)
 
 # %% [markdown]
 # ## One start for all sources
@@ -145,4 +147,5 @@ for run in referred:
     print(run.metrics["source"], run.table()["before"].round(1).to_dict(), f"RI {run.ri.value:+.1f}")
 
 # %% [markdown]
-# Runs with a reference and runs without one are never in one table, since they do not start from the same model.
+# Runs with a reference and runs without one are never in one table, since they do not start from the same model. The page
+# *Your own data* of the documentation has every key of the file, and says what is compared with what.
