@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rib.config.conditions import quote_filters as quote_filters
     from rib.config.defaults import flat_changes as flat_changes
     from rib.config.defaults import shipped_recipes as shipped_recipes
+    from rib.config.own_suite import open_suite as open_suite
     from rib.config.own_suite import restore_suite as restore_suite
     from rib.config.own_suite import rewrite_suite as rewrite_suite
     from rib.config.spelling import spell_override as spell_override
@@ -42,6 +43,7 @@ _MODULES = {
     "parse_conditions": "conditions",
     "quote_filters": "conditions",
     "changed_options": "composition",
+    "open_suite": "own_suite",
     "restore_suite": "own_suite",
     "rewrite_suite": "own_suite",
     "search_path": "unchecked",

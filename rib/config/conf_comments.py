@@ -14,12 +14,7 @@ from typing import Any
 import yaml
 
 from rib.config.command_schema import InversionConfig
-from rib.config.schema import (
-    ModelConfig,
-    PretrainingConfig,
-    RecipeConfig,
-    TransformConfig,
-)
+from rib.config.schema import ModelConfig, PretrainingConfig, RecipeConfig, TransformConfig
 from rib.config.shipped import conf_dir, options
 
 COMMANDS = ("train", "benchmark", "evaluate", "report", "search", "analyze", "data", "pretrain")
@@ -32,8 +27,7 @@ _DOCUMENTED = {
     "model": str(ModelConfig.__doc__),
     "model.transform": str(TransformConfig.__doc__),
     "model.pretraining": str(PretrainingConfig.__doc__),
-    "recipe.user": str(RecipeConfig.__doc__),
-    "recipe.mini": str(RecipeConfig.__doc__),
+    **dict.fromkeys(("recipe.user", "recipe.mini"), str(RecipeConfig.__doc__)),
     "inversion": str(InversionConfig.__doc__),
 }
 """Docstrings that explain the options of blocks whose lines in ``conf/`` have no room for comments."""
@@ -52,7 +46,6 @@ _FIRST = {
     "analysis": "cka",
 }
 """File of a config group whose comments and defaults are read first."""
-
 
 RECIPE = {"epochs": "epochs", "optimizer.lr": "lr", "optimizer.warmup_steps": "warmup_steps"}
 """Options whose default is a value of ``recipe``, by the kind of data."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rib.config.aliases import ALIASES, CHOICES, Alias
 from rib.config.conf_comments import COMMANDS, options_of
+from rib.config.group_names import is_file, names_of, short_names
 from rib.config.shipped import options, shipped_nodes
 from rib.config.spelling import for_shell, spell_text
 
@@ -20,25 +19,6 @@ FLAGS = {"": "true", "yes": "true", "no": "false", "on": "true", "off": "false"}
 _TIMM = re.compile(r"\w+\.\w+|.*(patch\d|resnet|resnext|convnext|swin|deit|vit_|eva\d|beit|regnet|mixer|mobilenet).*")
 _OPEN_CLIP = re.compile(r"(ViT|RN\d|EVA|convnext|coca|nllb)[\w]*-[\w-]+|RN\d+\w*")
 _FILE = re.compile(r".*(/|\.(pth?|bin|ckpt|safetensors|tar)$)")
-
-
-_domains: ContextVar[tuple[str, ...]] = ContextVar("_domains", default=())
-"""Domains of the user's suite that the arguments name, which are the datasets then; empty for rib's own datasets."""
-
-
-@contextmanager
-def domains(names: tuple[str, ...]) -> Iterator[None]:
-    """Correct the names of datasets to these instead of rib's own, inside a ``with`` block; () leaves rib's own."""
-    token = _domains.set(names)
-    try:
-        yield
-    finally:
-        _domains.reset(token)
-
-
-def names_of(group: str) -> Sequence[str]:
-    """Return the names that a config group can be given: its files, or the domains of a user's suite as datasets."""
-    return (group == "dataset" and _domains.get()) or options(group)
 
 
 @dataclass(frozen=True)
@@ -130,7 +110,7 @@ def choose_each(group: str, value: str) -> str | None:
 
 def is_named(group: str, value: str) -> bool:
     """Return True if a config group has a file of a name, or of what the name is short for (``R``)."""
-    return normalise(value) in (*names_of(group), *_short(group))
+    return normalise(value) in (*names_of(group), *short_names(group))
 
 
 def choose(group: str, value: str) -> Correction | None:
@@ -238,7 +218,7 @@ def _of_method(name: str, value: str, arguments: Sequence[str]) -> Correction | 
 
 def _choice(group: str, value: str) -> str | None:
     """Return the file of a config group that a name probably means."""
-    names, name, short = names_of(group), normalise(value), _short(group)
+    names, name, short = names_of(group), normalise(value), short_names(group)
     if group == "suite" and is_file(value):
         return None
     if group == "model" and _OPEN_CLIP.fullmatch(value) and of_library(value):
@@ -251,16 +231,6 @@ def _choice(group: str, value: str) -> str | None:
         return None
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return found or (close[0] if close else None)
-
-
-def _short(group: str) -> Mapping[str, str]:
-    """Return what the names of a config group are short for; a user's domains have no short names."""
-    return {} if group == "dataset" and _domains.get() else CHOICES.get(group, {})
-
-
-def is_file(text: str) -> bool:
-    """Return True if the value of ``suite=`` is a file or folder, and no name of a file in ``conf/suite``."""
-    return bool(re.search(r"\.ya?ml(?![\w.])", text, re.I)) or "/" in text or text in ("~", ".", "..")
 
 
 def of_library(value: str) -> Correction | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from rib.config.own_suite import find_suites
 from rib.config.spelling import for_shell, spell_override
+from rib.config.suite_slips import find_suites
 from rib.errors import RibError
 
 ACTIONS = ("init", "check", "look", "sheet")

@@ -12,7 +12,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from rib.config.conf_comments import options_of
-from rib.config.corrections import FLAGS, Correction, choose, correct, domains, elsewhere, is_named, selected_methods
+from rib.config.corrections import FLAGS, Correction, choose, correct, elsewhere, is_named, selected_methods
+from rib.config.group_names import domains
 from rib.config.own_suite import hinted_domains
 from rib.config.schema import Config
 from rib.config.several import explain_several

@@ -7,7 +7,6 @@ stays the choice of a file in ``conf/suite``. No file is read unless an argument
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from rib.config.corrections import is_file, normalise, split
-from rib.config.shipped import options
-from rib.config.spelling import for_shell, spell_override, spell_text
+from rib.config.corrections import split
+from rib.config.group_names import is_file
+from rib.config.spelling import for_shell, spell_override
+from rib.config.suite_slips import explain_missing, explain_unknown
 from rib.data import worlds
 from rib.errors import RibError
 
@@ -32,9 +32,6 @@ OF_RUNS = ("train", "benchmark", "search", "evaluate")
 
 NAMES = ("sources", "suite.sources", "suite.targets", "suite.reported", "head.reference", "datasets")
 """Options whose values are domains, besides ``dataset``."""
-
-SHORT = 12
-"""Largest number of names that a message lists."""
 
 
 def rewrite_suite(command: str, arguments: Sequence[str]) -> list[str]:
@@ -89,17 +86,8 @@ def open_suite(argument: str) -> Suite:
     """
     file = path_of(value_of(argument))
     if not file.is_file():
-        raise RibError(f"{argument}: {_explain_missing(file, Path(value_of(argument)))}")
+        raise RibError(f"{argument}: {explain_missing(file, Path(value_of(argument)))}")
     return worlds.open_suite(file)
-
-
-def suite_name(suite: str | Path) -> str:
-    """Return a suite's name as metrics.json records it: that in a file FILE.yaml, or the given name itself.
-
-    Raises:
-        RibError: If there is no such file, or it is invalid.
-    """
-    return open_suite(f"suite={suite}").name if is_file(str(suite)) else str(suite)
 
 
 def hinted_domains(arguments: Iterable[str]) -> tuple[str, ...]:
@@ -131,30 +119,6 @@ def value_of(argument: str) -> str:
         return str(OverridesParser.create().parse_override(f"key={value}").value())
     except HydraException:
         return value
-
-
-def find_suites(folder: Path) -> list[Path]:
-    """Return the files of suites that lie in a folder."""
-    files = [*folder.glob("*.yaml"), *folder.glob("*.yml")] if folder.is_dir() else []
-    return sorted(file for file in files if re.search(r"^domains:", file.read_text(errors="replace"), re.M))
-
-
-def explain_unknown(argument: str, names: Sequence[str], suite: Suite) -> str:
-    """Return the sentence for names that are no domains of a suite, with the whole argument that was meant.
-
-    Args:
-        argument: ``suite.targets=[fotos,sketch]``.
-        names: The names in it.
-        suite: The suite.
-    """
-    key, _, value = argument.partition("=")
-    wrong = next(name for name in names if name not in suite.domains)
-    meant = [_nearest(name, suite) for name in names]
-    known = ", ".join(suite.domains) if len(suite.domains) <= SHORT else f"{len(suite.domains)} others"
-    joined = ",".join(name or "" for name in meant)
-    spelt = f"[{joined}]" if value.startswith("[") else joined
-    hint = "" if None in meant else f"; did you mean {for_shell([f'{key}={spelt}'])}?"
-    return f"{argument}: there is no domain {wrong} in the suite {suite.name}{hint or f'; it has {known}'}"
 
 
 def _is_suite(command: str, argument: str, given: Sequence[str]) -> bool:
@@ -234,40 +198,3 @@ def _check_dataset(command: str, argument: str, names: Sequence[str], arguments:
     how = f"-m dataset={chosen} runs one after the other" if command in ("train", "search") else "give one name"
     expected = "one source" if every else "one source without -m (a sweep)"
     raise RibError(f"{argument}: expected {expected}; {how}, and rib benchmark makes a grid of all")
-
-
-def _nearest(name: str, suite: Suite) -> str | None:
-    """Return the domain that a name probably means: by its own name, or by its title."""
-    titles = {normalise(domain.title): domain.name for domain in suite.domains.values()}
-    wanted = normalise(name)
-    if wanted in suite.domains or wanted in titles:
-        return wanted if wanted in suite.domains else titles[wanted]
-    close = difflib.get_close_matches(wanted, suite.domains, n=1, cutoff=0.5)
-    return close[0] if close else None
-
-
-def _explain_missing(file: Path, given: Path) -> str:
-    """Explain that there is no file of a suite, with what was probably meant.
-
-    Args:
-        file: Its absolute path.
-        given: The path as the user wrote it.
-    """
-
-    def spelt(name: Path) -> str:
-        return for_shell([spell_text("suite", str(name))])
-
-    if file.is_dir():
-        found = [spelt(given / other.name) for other in find_suites(file)]
-        meant = f"did you mean {' or '.join(found)}?" if found else f"rib data init {given} writes one for it"
-        return f"expected the file of a suite, got a folder; {meant}"
-    if file.stem in options("suite"):
-        return f"there is no such file; did you mean suite={file.stem}, a suite of rib's?"
-    if not file.parent.is_dir():
-        return f"there is no folder {file.parent}"
-    others = {other.stem: other.name for other in find_suites(file.parent)}
-    if close := difflib.get_close_matches(file.stem, others, n=1, cutoff=0.5):
-        return f"there is no such file; did you mean {spelt(given.parent / others[close[0]])}?"
-    names = ", ".join([*others.values()][:SHORT])
-    listed = f"; the suites there are {names}" if others else "; rib data init FOLDER writes one"
-    return f"there is no such file in {file.parent}{listed}"

@@ -15,8 +15,9 @@ from pathlib import Path
 from rib.config.aliases import ALIASES
 from rib.config.conditions import quote_filters
 from rib.config.conf_comments import COMMANDS, options_of
-from rib.config.corrections import Correction, correct, domains, elsewhere, names_of, normalise, of_library
+from rib.config.corrections import Correction, correct, elsewhere, normalise, of_library
 from rib.config.data_words import ACTIONS, name_words
+from rib.config.group_names import domains, names_of
 from rib.config.own_suite import hinted_domains, rewrite_suite
 from rib.config.several import explain_list_of_numbers, join_values, warn_of_empty_method
 from rib.config.shipped import options

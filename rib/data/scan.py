@@ -56,9 +56,7 @@ def scan(
         RibError: If classes or images are missing or unknown.
     """
     if spec.domain is not None:
-        tree = scan_domain(spec, root, records, rescan, allow_incomplete, identity)
-        say_absent_classes(tree)
-        return tree
+        return say_absent_classes(scan_domain(spec, root, records, rescan, allow_incomplete, identity))
     begun = time.time_ns()  # with rescan, digests saved before this time are computed again
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)

@@ -188,7 +188,7 @@ def _caption(table: PaperTable, models: Sequence[str], beside: Sequence[str]) ->
     methods = len({own_name(row.method, row.options) for row in table.rows})
     num_settings = len({full_name(table, row) for row in table.rows})
     sources = ", ".join(title_of(name, table.kind) for name in table.sources)
-    shared = f" {table.shared}." if table.shared else ""
+    shared = (f" {table.shared}." if table.shared else "") + (f" {table.heads}" if table.heads else "")
     one_order = len(models) > 1 and not differing_sources(table.rows)
     order = " Methods are in one order in all panels, by mRI averaged over models." if one_order else ""
     over_seeds = ""

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import rib.config
+from rib.config.group_names import is_file
 from rib.errors import RibError, nearest
 from rib.reporting.reported_runs import metrics_files
 from rib.runs.command import command_of
@@ -29,15 +31,6 @@ def find_store(runs: str | Path) -> RunStore:
         stores = [folder.parent.name for folder in root.absolute().parent.glob("*/datasets")]
         raise RibError(f"runs: there is no folder {root}{nearest(root.name, stores)}; expected a run store")
     return RunStore(root)
-
-
-def suite_name(suite: str | Path | None) -> str | None:
-    """Return the name of a suite that is given by its name or its file; None for None."""
-    if suite is None:
-        return None
-    from rib.config.own_suite import suite_name
-
-    return suite_name(suite)
 
 
 def views(run: Run, suite: str | None) -> list[Metrics]:
@@ -125,3 +118,14 @@ def _with_key(digits: str, store: RunStore) -> Run:
 def _list(runs: Sequence[Run]) -> str:
     names = [f"{run.key} ({'/'.join(run.folder.parts[-4:-1])})" for run in runs]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def suite_name(suite: str | Path | None) -> str | None:
+    """Return the name of a suite that is given by its name or its file, ``pets.yaml``; None for none.
+
+    Raises:
+        RibError: If there is no such file, or it is invalid.
+    """
+    if suite is None or not is_file(str(suite)):
+        return None if suite is None else str(suite)
+    return rib.config.open_suite(f"suite={suite}").name

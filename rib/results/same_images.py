@@ -27,15 +27,15 @@ def shared_datasets(first: FinishedRun, second: FinishedRun) -> list[str]:
     """
     ours, theirs = first.metrics, second.metrics
     where = f"{first.key} and {second.key} cannot be compared"
-    kind = ours["data"]["kind"]
-    if kind != theirs["data"]["kind"]:
+    if ours["data"]["kind"] != theirs["data"]["kind"]:
         worlds = [describe_kind(m["data"]["kind"]) for m in sorted((ours, theirs), key=_is_real)]
         raise RibError(f"{where}: one was scored on {worlds[0]}, the other on {worlds[1]}")
     shared = [name for name in ours["accuracy"] if name in theirs["accuracy"]]
     if not shared:
+        word = suite_word(ours["data"]["kind"], ours["suite"])
         raise RibError(
             f"{where}: they share no dataset (suites {ours['suite']} and {theirs['suite']}); score one of them on the "
-            f"other's suite with python -m rib.evaluate runs={second.run.folder} {suite_word(kind, ours['suite'])}"
+            f"other's suite with python -m rib.evaluate runs={second.run.folder} {word}"
         )
     rules = ours["protocol"]["label_rule"], theirs["protocol"]["label_rule"]
     if rules[0] != rules[1] and "objectnet" in shared:

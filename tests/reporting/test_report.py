@@ -205,7 +205,8 @@ def test_a_batch_norm_model_without_its_control_is_said(tmp_path):
         protocol = {"batch_norm": batch_norm, "experiment": None, "precision": "32-true"}
         of = {"model": "mini_tiny", "source": "imagenet_a", "method": method, "suite": "seven", "seed": 0}
         # No config.yaml lies in its folder: what its metrics tell is said.
-        metrics = {**of, "protocol": protocol, "notes": notes, "options": {"data.limit": 60}}
+        metrics = {**of, "data": {"kind": "user"}, "protocol": protocol, "notes": notes}
+        metrics["options"] = {"data.limit": 60}
         return Run(tmp_path / "mini/mini_tiny/imagenet_a" / method / "key"), metrics
 
     (line,) = runs_table.missing_controls([run("ewc", "update"), run("finetune", "update")])

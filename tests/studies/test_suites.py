@@ -47,7 +47,7 @@ def test_the_size_of_a_suite_without_a_dataset_in_distribution_says_nothing_of_i
     row = {"curve": "vit", "a_class": 1.0, "mri": -2.0, "low": -3.0, "high": -1.5, "seeds_low": float("nan")}
     text = Size().paragraph(table("bare", **row))
     assert "vit: -2.00 [-3.00, -1.50] with 1 image per class; estimated" in text
-    assert "val" not in text
+    assert "(val" not in text
 
 
 def test_the_images_of_a_shift_are_the_suites_own():
