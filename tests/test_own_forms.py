@@ -146,7 +146,7 @@ def made(folder: Path, make: Callable[[Path], None]) -> Outcome:
         environment = {k: v for k, v in os.environ.items() if k not in ("RIB_DATA", "RIB_RUNS", "RIB_CACHE")}
         environment |= {"RIB_CACHE": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
         line = [sys.executable, "-m", "rib", *arguments]
-        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
         said[" ".join(word for word in arguments[:2] if re.fullmatch("[a-z]+", word))] = done.stdout + done.stderr
         assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
 
@@ -193,7 +193,7 @@ def test_the_table_names_the_suite_and_its_domains(outcomes, form):
     text = (outcome.store / "report" / "summary.md").read_text()
     assert outcome.suite["title"] in text
     assert outcome.suite["domains"]["photo"].get("title", "photo") in text
-    assert "ImageNet" not in text
+    assert "imagenet" not in text.lower()
 
 
 def test_the_same_images_give_the_same_numbers_in_every_form(outcomes):
