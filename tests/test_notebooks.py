@@ -22,8 +22,8 @@ def pictures(notebook) -> int:
     return sum("image/png" in out.get("data", {}) for out in outputs(notebook))
 
 
-def test_there_are_four():
-    assert NAMES == ["first_run", "inside_the_model", "the_paper_on_mini", "your_own_trainer"]
+def test_there_are_five():
+    assert NAMES == ["first_run", "inside_the_model", "the_paper_on_mini", "your_own_domains", "your_own_trainer"]
     assert sorted(file.stem for file in HERE.glob("*.ipynb")) == NAMES
 
 

@@ -37,6 +37,11 @@ INGREDIENTS = (
     "finished runs that it is made from, each [given relative to this run](../../howto/choose.md#stack-methods)"
 )
 
+CHOOSE = (
+    "For your own model and data, [choose on held-out images of the source](../../howto/choose.md#choose-a-strength)."
+)
+"""What follows the sentence on where a method's default strength is from."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -169,6 +174,7 @@ def page(source: Path, name: str, note: dict[str, str]) -> str:
         "```bash\n" + "\n".join(header.commands) + "\n```",
         f"## When to take it\n\n{note['when']}",
         f"## Options\n\n{options_table(name, node, text, docstring)}",
+        f"{note['defaults']} {CHOOSE}" if "defaults" in note else "",
         f"## Cost\n\n{cost}",
         f"## Measured on the built-in data\n\n{numbers}\n\n{limits}" if numbers else "",
         "## Combining methods\n\n"

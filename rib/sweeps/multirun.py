@@ -277,7 +277,8 @@ def _describe_job(cfg: DictConfig) -> Job:
 
 def _describe_result(run: Run, cfg: DictConfig, begun: float) -> Job:
     """Return the record of a job that has finished its run, after it began at a time of this machine's clock."""
-    targets, reported = sorted(cfg.suite.targets), sorted(cfg.suite.reported)
+    # A reference trains the probe alone: `rib.runs.heads` has taken it out of the run's suite.
+    targets, reported = (sorted({*names} - {cfg.head.reference}) for names in (cfg.suite.targets, cfg.suite.reported))
     metrics = run.metrics(MetricsKey(suite_label(cfg.suite), targets, reported, cfg.experiment, scores=None))
     assert metrics is not None, "a job that succeeded has scored its suite"
     return {

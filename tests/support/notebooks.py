@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -52,14 +53,16 @@ def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
 
 
 def shown(kind: str, content: Any, runs: Path) -> Any:
-    """Return an output as committed: no folder of this machine, pictures of at most 800 pixels and 128 colours."""
+    """Return an output as committed: no folder of this machine or colour of a terminal, and small pictures."""
     if kind == "image/png":
         picture = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")
         picture.thumbnail((800, 1200), Image.Resampling.LANCZOS)
         small = io.BytesIO()
         picture.quantize(128).save(small, "PNG", optimize=True)
         return base64.b64encode(small.getvalue()).decode()
-    return content.replace(str(runs.resolve()), "runs") if isinstance(content, str) else content
+    if not isinstance(content, str):
+        return content
+    return re.sub(r"\x1b\[[\d;]*m", "", content).replace(str(runs.resolve()), "runs")
 
 
 def main() -> None:
@@ -68,6 +71,8 @@ def main() -> None:
     # A kernel shows pictures only where nobody has chosen another backend, as the Makefile has.
     os.environ.pop("MPLBACKEND", None)
     os.environ.pop("RIB_DATA", None)  # they are about the built-in data
+    # Where the environment is active, as Jupyter usually finds it, `rib` is a command.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("RIB_RUNS", folder)
         for name in sys.argv[2:] or NAMES:
