@@ -208,6 +208,8 @@ def test_an_ingredient_may_be_on_another_domain(here):
     ],
 )
 def test_what_cannot_be_meant_is_answered(here, command, arguments, told):
+    (here / "folder.yaml").mkdir()
+    (here / "gone.yaml").symlink_to("nowhere")
     assert told in refusal(command, *shlex.split(arguments))
 
 
