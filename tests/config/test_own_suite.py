@@ -22,6 +22,7 @@ from rib.config.command_schema import (
 )
 from rib.config.composition import compose_command
 from rib.config.composition import override as changed
+from rib.config.defaults import flat_changes
 from rib.config.keywords import overrides_of
 from rib.config.own_suite import restore_suite
 from rib.config.slips import tidy
@@ -156,6 +157,10 @@ def test_commands_without_runs_take_it(here):
     assert (analysis.data.suite, analysis.data.root) == (str(here / "pets.yaml"), str(here))
     assert compose_command("report", ReportConfig, ["suite=pets.yaml"]).suites == ["pets"]
     assert compose_command("report", ReportConfig, ["suite=pets"]).suites == "pets"
+
+
+def test_the_place_of_the_file_is_no_option_of_a_result(here):
+    assert flat_changes(compose("suite=pets.yaml")) == {}
 
 
 def test_python_takes_it(here):
