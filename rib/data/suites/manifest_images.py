@@ -206,8 +206,8 @@ def _relative(path: str, base: Path, root: Path, where: str) -> str:
     if "./" in path or "//" in path:
         path = posixpath.normpath(path)
     if path.startswith("../"):
-        inside = posixpath.normpath(base / path).startswith(f"{root}/")
-        how = f"write paths relative to {root}" if inside else "set root to a folder above all images"
+        below = posixpath.normpath(base / path).startswith(f"{root}/")
+        how = f"write paths relative to {root}" if below else "set root to a folder above all images"
         raise RibError(f"{where}: expected a path below {base}, got {path}; {how}")
     return path
 
