@@ -218,7 +218,7 @@ def _compare_outputs(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
     found = [m["data"].get("suite", {}).get("outputs") for m in (*members, metrics)]
     known = [outputs for outputs in found if outputs is not None]
     same = found[-1] is None or known[0] == known[-1]
-    return [] if same else ["other outputs of ImageNet for the classes (imagenet: in the suite's file)"]
+    return [] if same else ["other outputs for the classes (imagenet: in the suite's file)"]
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
