@@ -126,9 +126,7 @@ def test_other_outputs_of_imagenet_for_the_classes_are_another_table(tmp_path):
         metrics["data"]["suite"]["outputs"] = [[first + i] for i in range(7)]
     groups = group_comparable(results)
     assert [len(group.results) for group in groups] == [2, 1]
-    assert explain_groups(groups)[0].endswith(
-        "other outputs for the classes (imagenet: in the suite's file)"
-    )
+    assert explain_groups(groups)[0].endswith("other outputs for the classes (imagenet: in the suite's file)")
     results[2][1]["data"]["suite"]["outputs"] = results[1][1]["data"]["suite"]["outputs"]
     assert len(group_comparable(results)) == 1
 
