@@ -31,6 +31,7 @@ ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
 
 NOT_OPTIONS = {
     "data.root",
+    "data.suite",
     "data.workers",
     "data.rescan",
     "data.damaged",
