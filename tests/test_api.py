@@ -72,6 +72,7 @@ def test_a_second_call_returns_the_stored_run_and_prints_nothing_to_stdout(toy, 
     assert rib.finetune(method="ewc", **toy.options) == toy.ewc
 
 
+@pytest.mark.slow
 def test_a_suite_that_is_asked_for_is_the_one_that_is_returned(toy):
     of_r = rib.finetune("ewc", **toy.options, suite={"targets": ["imagenet_r"], "reported": []})
     assert of_r.folder == toy.ewc.folder and of_r != toy.ewc

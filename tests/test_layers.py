@@ -161,6 +161,7 @@ LIGHT = {
 """Modules that have to be light, by an expression for the libraries that they must not bring along."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("brought", LIGHT, ids=["no torch and no hydra", "no lightning"])
 def test_importing_these_brings(brought):
     lines = [f"import rib.{name}; {brought} and sys.exit('{name}: %s' % ({brought}))" for name in LIGHT[brought]]

@@ -22,7 +22,14 @@ SHORT = 12
 def find_suites(folder: Path) -> list[Path]:
     """Return the files of suites that lie in a folder."""
     files = [*folder.glob("*.yaml"), *folder.glob("*.yml")] if folder.is_dir() else []
-    return sorted(file for file in files if re.search(r"^domains:", file.read_text(errors="replace"), re.M))
+    return sorted(file for file in files if _is_suite(file))
+
+
+def _is_suite(file: Path) -> bool:
+    try:
+        return re.search(r"^domains:", file.read_text(errors="replace"), re.M) is not None
+    except OSError:  # a folder, a broken link or a file of somebody else's
+        return False
 
 
 def explain_unknown(argument: str, names: Sequence[str], suite: Suite) -> str:

@@ -80,7 +80,7 @@ def status_table(title: str, statuses: Sequence[DatasetStatus]) -> FittedTable:
 
 
 def look(config: DataCommandConfig) -> None:
-    """Print the path of every damaged JPEG file of the datasets under the data root, and what is wrong with it.
+    """Print the path of every damaged file of the datasets under the data root, and what is wrong with it.
 
     Raises:
         RibError: After the list, if a file is damaged; or if no dataset is found.

@@ -1,4 +1,4 @@
-"""Find JPEG files that are damaged although they can be decoded.
+"""Find files that are no images, and JPEG files that are damaged although they can be decoded.
 
 libjpeg fills in the parts that it cannot decode and prints a warning to standard error that does not name the file
 (PIL suppresses even that). To know which file a warning is about, every file is decoded once on its own, in loader
@@ -7,8 +7,8 @@ under the digest of the images, so no image is checked twice.
 
 Damage that leaves the Huffman codes in step causes no warning. Measured on photographs: one flipped bit is detected in
 1 of 9 files, 16 zeroed bytes in a third, 512 in 9 of 10, 4096 or a piece cut out in all; in progressive files 6 of 10.
-The digest of the content (`rib.data.identity`) changes in all these cases. PNG needs no check: its checksums make a
-damaged file unreadable.
+The digest of the content (`rib.data.identity`) changes in all these cases. PNG has checksums, so that a damaged file
+cannot be read at all; such files, empty ones and those of other kinds are found here before they stop a run.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from rib.runtime.progress import progress
 
 JPEG_START = b"\xff\xd8"
 STANDARD_ERROR = 2
+UNREADABLE = "unreadable"
 BATCH = 32
 """Images that a loader process checks between two updates of the progress bar."""
 
@@ -76,14 +77,17 @@ def report_damage(trees: Iterable[ImageTree], records: Path | None, damaged: str
     sentence = f"{plural(len(damage), 'damaged image')}: {named}{more}; replace from the archive"
     if damaged == "refuse":
         raise RibError(f"data.damaged=refuse: {sentence}, or continue with data.damaged=warn")
-    _say_once(
-        f"{sentence}, or stop at damaged images with data.damaged=refuse (libjpeg fills in the parts that it cannot "
-        "decode)"
+    unreadable = any(what.startswith(UNREADABLE) for what in damage.values())
+    then = (
+        "a run stops where it reads an unreadable one"
+        if unreadable
+        else ("libjpeg fills in the parts that it cannot decode")
     )
+    _say_once(f"{sentence}, or stop at damaged images with data.damaged=refuse ({then})")
 
 
 def find_damage(trees: Iterable[ImageTree], records: Path | None = None, again: bool = False) -> Damage:
-    """Return all damaged JPEG files of some datasets, in path order.
+    """Return all damaged files of some datasets, in path order.
 
     Args:
         trees: Datasets or subsets of them; an image that is in several is checked once.
@@ -176,19 +180,18 @@ def _capture_standard_error(worker: int) -> None:
 
 
 def _warning(file: Path) -> str:
-    """Describe the damage of a JPEG file; empty if there is none, or if it is not a JPEG file."""
+    """Describe the damage of a file; empty if there is none."""
     try:
-        with file.open("rb") as stream:
-            if stream.read(len(JPEG_START)) != JPEG_START:
-                return ""
-            content = JPEG_START + stream.read()
+        content = file.read_bytes()
     except OSError:
         return ""
+    if not content.startswith(JPEG_START):
+        return _describe_unreadable(content)
     start = os.fstat(STANDARD_ERROR).st_size
     try:
         decode_jpeg(content)  # torchvision's, since PIL suppresses libjpeg's warnings
     except RuntimeError:
-        return _describe_unreadable(content)
+        return _describe_unreadable(content) or "torchvision cannot read it, PIL fills in a part"
     size = os.fstat(STANDARD_ERROR).st_size - start
     printed = os.pread(STANDARD_ERROR, size, start).decode(errors="replace")
     return " ".join(printed.removeprefix("Corrupt JPEG data: ").split())
@@ -198,5 +201,5 @@ def _describe_unreadable(content: bytes) -> str:
     try:
         decode(content)
     except Exception as error:
-        return f"unreadable: {error}"
-    return "torchvision cannot read it, PIL fills in a part"
+        return f"{UNREADABLE}: {' '.join(str(error).split())}"
+    return ""

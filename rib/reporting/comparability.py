@@ -102,7 +102,8 @@ class Group:
         if metrics["protocol"]["precision"] is None:
             # External weights: their scores do not depend on the precision that they were trained in, which is unknown.
             fields[1]["protocol.precision"] = fields[0]["protocol.precision"]
-        if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *_compare_others(first, metrics)]:
+        of_others = [*_compare_others(first, metrics), *_compare_outputs([m for _, m in self.results], metrics)]
+        if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *of_others]:
             return _shorten([*reasons, *_compare_images(first, metrics)])
         for seed, member in self._cell(metrics).items():
             name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
@@ -165,6 +166,7 @@ def _table_fields(metrics: Metrics) -> dict[str, Any]:
         **{key: leaves.get(key) for key in (*SHARED, *OF_A_SUITE)},
         # A switch that is left out of the file is off.
         "paper.resize_imagenet_c": metrics["protocol"]["switches"].get("paper.resize_imagenet_c", False),
+        "number of classes": len(metrics["data"]["suite"]["classes"]) if "suite" in metrics["data"] else None,
         "head": "one for each source" if is_per_source(metrics) else "one for all sources",
         "scored and not in RI": ", ".join(name for name in metrics["accuracy"] if name not in in_ri) or "none",
     }
@@ -206,6 +208,17 @@ def _compare_others(first: Metrics, second: Metrics) -> list[str]:
     names = (images[0].keys() | images[1].keys()) - {first["source"], second["source"]}
     other = [name for name in sorted(names) if images[0].get(name) != images[1].get(name)]
     return [f"different images of {', '.join(other)}"] if other else []
+
+
+def _compare_outputs(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
+    """Return a reason if a run's classes are other outputs of an ImageNet classifier than those of a group's members.
+
+    The file of a suite may have changed between the runs; members with heads of their own have no such outputs.
+    """
+    found = [m["data"].get("suite", {}).get("outputs") for m in (*members, metrics)]
+    known = [outputs for outputs in found if outputs is not None]
+    same = found[-1] is None or known[0] == known[-1]
+    return [] if same else ["other outputs for the classes (imagenet: in the suite's file)"]
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

@@ -138,7 +138,7 @@ def _images_of(config: Config, catalog: Catalog, root: Path, records: Path, reso
     """Return the images of one dataset, at most ``data.limit`` of them."""
     dataset = errata.read_dataset(config, catalogs.with_label_rule(catalog[name], str(config.data.label_rule)))
     data = config.data
-    key_fields = ["images", name, asdict(data), asdict(config.paper)]
+    key_fields = ["images", name, asdict(data), asdict(config.paper), config.head.kind]
     whole = resolver.once(
         key_fields, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
     )

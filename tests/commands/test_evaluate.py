@@ -116,6 +116,7 @@ def test_one_pass_decodes_each_image_once_and_gives_every_run_what_it_would_have
     assert len(list(old.root.glob("*/*/*/*/*/metrics.later.json"))) == 6
 
 
+@pytest.mark.slow
 def test_a_pass_that_does_not_fit_is_two_with_the_same_bits(old, ask_evaluate, made, tmp_path, capfd):
     evaluate(ask_evaluate(f"runs={old.root}/**/finetune/*", *NEW))
     assert "5 models of 5 runs on suite later, 5 models at a time" in capfd.readouterr().err
@@ -362,6 +363,7 @@ def test_a_folder_that_is_there_is_meant_as_it_is_spelt(old, ask_evaluate, tmp_p
     assert matching_paths("nothing/*") == []
 
 
+@pytest.mark.slow
 def test_what_is_no_finished_run_is_named(old, ask_evaluate):
     run = old.finished(method="wise_ft")[0]
     left = run.folder.with_name(f"{run.key}.token")

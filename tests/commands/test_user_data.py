@@ -95,6 +95,7 @@ def test_a_damaged_image_of_the_source_is_named_before_anything_trains(spec, dam
     assert f"1 damaged image: {damaged} (premature end of data segment)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_refused_before_anything_is_made(spec, damaged, tmp_path):
     asked = spec("dataset=imagenet_train", "data.damaged=refuse")
     with pytest.raises(RibError, match=rf"^data\.damaged=refuse: 1 damaged image: {damaged} "):

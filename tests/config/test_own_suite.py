@@ -22,6 +22,7 @@ from rib.config.command_schema import (
 )
 from rib.config.composition import compose_command
 from rib.config.composition import override as changed
+from rib.config.defaults import flat_changes
 from rib.config.keywords import overrides_of
 from rib.config.own_suite import restore_suite
 from rib.config.slips import tidy
@@ -158,6 +159,10 @@ def test_commands_without_runs_take_it(here):
     assert compose_command("report", ReportConfig, ["suite=pets"]).suites == "pets"
 
 
+def test_the_place_of_the_file_is_no_option_of_a_result(here):
+    assert flat_changes(compose("suite=pets.yaml")) == {}
+
+
 def test_python_takes_it(here):
     words = overrides_of("ewc", (), {"suite": Path("pets.yaml"), "dataset": "sketch", "head": {"reference": "photo"}})
     config = compose(*words)
@@ -208,6 +213,8 @@ def test_an_ingredient_may_be_on_another_domain(here):
     ],
 )
 def test_what_cannot_be_meant_is_answered(here, command, arguments, told):
+    (here / "folder.yaml").mkdir()
+    (here / "gone.yaml").symlink_to("nowhere")
     assert told in refusal(command, *shlex.split(arguments))
 
 

@@ -70,6 +70,7 @@ def test_sheet_draws_what_is_there(tmp_path):
         assert len(image.getcolors(2**20)) > 1000
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_one_sentence(tmp_path):
     (tmp_path / "data").mkdir()
     for arguments, said in (

@@ -116,6 +116,20 @@ def test_what_cannot_be_read_at_all_is_named_too(tree):
     assert find_damage([tree]) == {file: "unreadable: it is truncated"}
 
 
+def test_empty_files_others_and_half_a_png_are_named_before_a_run_reads_them(tree, capsys):
+    whole = io.BytesIO()
+    picture(3).save(whole, "PNG")
+    contents = (b"", b"a page of text", whole.getvalue()[:-200])
+    files = [tree.folder / path for path in tree.paths[:3]]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    found = find_damage([tree])
+    assert [*found] == files
+    assert found[files[0]] == "unreadable: it is empty" and found[files[1]] == "unreadable: unknown image format"
+    report_damage([tree], None)
+    assert "(a run stops where it reads an unreadable one)" in capsys.readouterr().err
+
+
 def test_noise_in_a_file_never_passes_unseen(tree):
     """A marker among the noise ends the scan: torchvision gives up, PIL may go on."""
     dice = random.Random(0)

@@ -392,6 +392,7 @@ def test_the_command_that_is_told_sends_an_offline_run(ask_for, store, cache, tm
     check_what_was_sent(run, store, cache)
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_the_run(ask_for, machine):
     reason = "the optional package tensorboard is not installed"
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason=reason)

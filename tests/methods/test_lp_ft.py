@@ -64,6 +64,7 @@ def half_way():
     return [WiseFT(0.5), EWC(3.0, samples=16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_in_two_processes_a_merge_at_the_end_of_a_fit_is_that_of_one(net, gloo_pool):
     one = fit(NETS[net](), *half_way()).state_dict()

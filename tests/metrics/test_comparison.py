@@ -121,6 +121,7 @@ def rejected(cases: int) -> float:
     return rejections / cases
 
 
+@pytest.mark.slow
 def test_calibration_quickly() -> None:
     """5 % of 300 cases are 15, with a standard deviation of 3.8."""
     assert 0.015 < rejected(300) < 0.09

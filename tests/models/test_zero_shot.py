@@ -91,6 +91,7 @@ def test_logits_are_those_of_the_two_towers(clip, clip_file, tmp_path, few_sente
         assert torch.allclose(model(images)[:, 7], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_zero_shot_model_comes_from_the_hub_and_is_fine_tuned(clip, hub, ask_for, tmp_path, few_sentences):
     hub.files["someone/clip/open_clip_model.safetensors"] = file = tmp_path / "served"
     save_file({n: t.half() for n, t in clip.state_dict().items()}, file)

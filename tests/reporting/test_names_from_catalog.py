@@ -41,7 +41,7 @@ MAY_SAY = {
     "runs/heads.py": "which models have a head of those classes",
     "runs/ingredients.py": "a permission",
     "runs/keys.py": "options of that name",
-    "runs/resolve.py": "a permission",
+    "runs/sources.py": "a permission",
     "runs/spec.py": "switches of the errata, a permission",
     "sweeps/executors.py": "a limit of jobs",
     "terminal/model_list.py": "published accuracies",

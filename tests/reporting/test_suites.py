@@ -103,6 +103,36 @@ def test_the_accuracy_in_distribution_has_the_suites_name_or_no_column(store):
     assert not {"val %", "Web %"} & {*comparison_table(runs["art"]).columns}
 
 
+def test_a_suite_with_other_classes_than_before_is_another_table(tmp_path):
+    domains = {"photo": "Photos", "paint": "Paintings", "draw": "Drawings"}
+
+    def runs(catalog, source, **more):
+        add_run(tmp_path / source, catalog, source, **more)
+        return [(run, m) for run in RunStore(tmp_path / source).finished() for m in run.all_metrics() if m["before"]]
+
+    seven, eight = (suite("art", "Art", domains, classes) for classes in (7, 8))
+    groups = group_comparable([*runs(seven, "photo"), *runs(eight, "paint")])
+    assert [line.partition(": ")[2] for line in explain_groups(groups)] == ["number of classes 8, not 7"]
+
+
+def test_other_outputs_of_imagenet_for_the_classes_are_another_table(tmp_path):
+    art = suite("art", "Art", {"photo": "Photos", "paint": "Paintings", "draw": "Drawings"})
+    sources = ("photo", "paint", "draw")
+    results = [
+        add_run(tmp_path, art, s, model=f"vit_{s}", head=h)
+        for s, h in zip(sources, ("zero_shot", "subset", "subset"), strict=True)
+    ]
+    for (_, metrics), first in zip(results[1:], (0, 1), strict=True):
+        metrics["data"]["suite"]["outputs"] = [[first + i] for i in range(7)]
+    groups = group_comparable(results)
+    assert [len(group.results) for group in groups] == [2, 1]
+    assert explain_groups(groups)[0].endswith(
+        "other outputs for the classes (imagenet: in the suite's file)"
+    )
+    results[2][1]["data"]["suite"]["outputs"] = results[1][1]["data"]["suite"]["outputs"]
+    assert len(group_comparable(results)) == 1
+
+
 def test_one_probe_per_source_never_shares_a_table_with_one_start_for_all(tmp_path):
     art = suite("art", "Art", {"photo": "Photos", "paint": "Paintings", "draw": "Drawings"})
     probes = [add_run(tmp_path, art, s, m, head=f"probe:{s}") for s in ("photo", "paint") for m in ("finetune", "ewc")]

@@ -109,6 +109,7 @@ def test_runs_of_merging_methods(toy, tmp_path):
         curve.figure("loss")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_built_is_said(toy, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(toy.root, store)

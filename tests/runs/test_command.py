@@ -58,6 +58,7 @@ def words_of(command: str) -> list[str]:
     return words[3:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID.keys())
 def test_a_command_composes_to_the_config_that_it_stands_for(said):
     config = compose(*said)
@@ -84,6 +85,7 @@ def test_changes_of_a_config_are_said():
     ]
 
 
+@pytest.mark.slow
 def test_what_a_command_cannot_say_stands_behind_it():
     mine = replace(compose("+method=wise_ft"), experiment="mine")
     mine.method["wise_ft"]["ingredients"] = ["l1sp+ewc seed=1"]

@@ -91,6 +91,7 @@ def test_on_a_gpu_the_experiment_trains_in_float16(spec, monkeypatch):
     assert spec().recipe.precision == "bf16-mixed"
 
 
+@pytest.mark.slow
 def test_it_runs_and_is_stamped(ask_for):
     metrics = finetune(ask_for("experiment=paper", "+method=ewc", *QUICK)).metrics()
     assert metrics["suite"] == "paper"

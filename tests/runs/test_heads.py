@@ -15,7 +15,7 @@ from rib.config.schema import Config
 from rib.errors import RibError
 from rib.runs import heads
 from rib.runs.command import command_for
-from rib.runs.resolve import resolve
+from rib.runs.resolve import Resolver, resolve
 from rib.runs.sources import RefusedError
 from tests.support.suites import CLASSES, make_photo_suite
 
@@ -70,6 +70,7 @@ def test_without_a_reference_a_part_of_the_source_is_the_probe_s(ask_for, photos
         images, rest = spec.head_images, spec.source
         assert set(images.paths).isdisjoint(rest.paths) and len(images) + len(rest) == len(spec.scored[source])
         assert len(images) == len(CLASSES)  # round(0.3 * 4)
+        assert spec.options == {}  # no file's path, and no head, which the protocol names
     assert specs[0].start.digest != specs[1].start.digest
     assert specs[0].of_pretrained().training_key != specs[1].of_pretrained().training_key
     # Held-out images are those of what is left.
@@ -117,6 +118,15 @@ def test_a_subset_has_imagenet_s_outputs_in_groups(photos, tmp_path, ask_for):
     assert spec.protocol["head"] == "subset" and spec.start.outputs == len(spec.catalog.outputs) == 1000
     assert spec.source.spec.groups[1] == (10, 11) and spec.head_images is None
     assert spec.start == resolve(ask_for("model=mini_tiny")).start  # the model is the one of ImageNet's suites
+
+
+def test_a_grid_of_models_with_different_heads_has_the_keys_of_its_runs(photos, tmp_path, ask_for):
+    file, resolver = with_keys(photos, tmp_path, classes=IMAGENET), Resolver()
+    for head in ("subset", "probe", "subset"):
+        config = ask_for(*of_suite(file, f"head={head}"))
+        shared, alone = resolve(config, resolver), resolve(config)
+        assert shared.source.spec.groups == alone.source.spec.groups
+        assert (shared.training_key, shared.score_keys) == (alone.training_key, alone.score_keys)
 
 
 def test_the_suite_s_reference_is_the_probe_s(photos, tmp_path, ask_for):

@@ -79,6 +79,7 @@ def mine(tmp_path, monkeypatch):
 MINE = "+method.mine._target_=my_methods.Mine"
 
 
+@pytest.mark.slow
 def test_methods_have_one_order_whatever_the_order_of_the_command(key, mine):
     assert key("+method=[spd,ftp]") == key("+method=[ftp,spd]")
     assert key("+method=[lwf,ewc,ema]") == key("+method=[ema,lwf,ewc]")
@@ -332,6 +333,7 @@ def test_what_chooses_by_scores_depends_on_their_precision(key):
         assert (key(*command) == key(*command, half)) == same
 
 
+@pytest.mark.slow
 def test_a_fisher_is_of_classes_and_cropping_as_well(spec):
     def fisher(*overrides: str) -> str:
         return fisher_key(spec("+method=ewc", *overrides), None)

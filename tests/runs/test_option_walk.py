@@ -156,7 +156,7 @@ WALK: dict[str, Row] = {
     "data.allow_incomplete": Row("", "true", ""),
     "data.objectnet_training": Row("dataset=objectnet", "i_have_permission", ""),
     # The same name of a dataset, of mini and of a suite.
-    "data.suite": Row("dataset=imagenet_v2 suite.targets=[imagenet_v2] suite.reported=[]", "SUITE", "TSF"),
+    "data.suite": Row("dataset=imagenet_v2 suite.targets=[imagenet_v2] suite.reported=[]", "SUITE", "TSFV"),
     "head.kind": Row("dataset=imagenet_v2", "probe", "TF"),
     "head.reference": Row(REFERENCE, "imagenet_val", "TFV"),
     "head.share": Row(SPLIT, "0.5", "TF"),

@@ -42,6 +42,7 @@ def words_of(command: str) -> list[str]:
     return shlex.split(command.partition("  # ")[0])[3:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID.keys())
 def test_a_command_composes_to_the_config_that_it_stands_for(said):
     config = compose(*said)

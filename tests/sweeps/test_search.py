@@ -96,6 +96,7 @@ def test_the_pretrained_run_serves_every_holdout(ask_for, store):
     assert runs[0].metrics()["held_out"]["num_images"] < runs[1].metrics()["held_out"]["num_images"]
 
 
+@pytest.mark.slow
 def test_nothing_held_out_is_nothing_said(ask_for):
     assert "held_out" not in finetune(ask_for(*SOURCE_ALONE)).metrics()
 

@@ -315,6 +315,7 @@ def drawn(batch_size: int, accumulate: int, inputs: str, two: bool) -> dict[tupl
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [False, True])
 def test_lwf_draws_the_same_other_images_in_any_batches_and_processes(folder, tmp_path, gloo_pool):
     from torchvision.io import write_png

@@ -71,6 +71,8 @@ def _called(place: str, root: Path, title: str) -> SuiteImages:
             f"{where}: {module} cannot be imported ({error}); put {module.partition('.')[0]}.py into {root} or the "
             "working folder, or install its package"
         ) from error
+    except Exception as error:  # the user's code
+        raise RibError(f"{where}: importing {module} raised {_told(error)}; correct it") from error
     function: Callable[[], SuiteImages] | None = getattr(imported, name, None)
     if not callable(function):
         raise RibError(f"{where}: expected a function {name} in {module}, found none{nearest(name, vars(imported))}")
@@ -83,6 +85,11 @@ def _called(place: str, root: Path, title: str) -> SuiteImages:
             )
     if not isinstance(found.version, str):
         raise RibError(f"{where}: expected version to be a text, got {found.version!r}")
+    for attribute in ("ids", "labels"):
+        if not hasattr(getattr(found, attribute), "__len__"):
+            raise RibError(
+                f"{where}: expected {attribute} to be a list, got {type(getattr(found, attribute)).__name__}"
+            )
     ids = [str(one) for one in found.ids]
     if len(ids) != len(found.labels):
         raise RibError(f"{where}: expected an id and a label for each image, got {len(ids)} and {len(found.labels)}")
@@ -108,7 +115,11 @@ def _attempt(function: Callable[..., Any], where: str, *arguments: object) -> An
     try:
         return function(*arguments)
     except Exception as error:  # the user's code: any error is theirs to correct
-        raise RibError(f"{where} raised {type(error).__name__}: {' '.join(str(error).split())}; correct it") from error
+        raise RibError(f"{where} raised {_told(error)}; correct it") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def entry_digest(images: SuiteImages, place: str) -> str:

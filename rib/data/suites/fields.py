@@ -136,8 +136,9 @@ def read_yaml(file: Path) -> Fields:
         found = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise RibError(f"{file}: {line}expected YAML, got something else ({error.problem})") from error
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        what = "a tab; indent with spaces" if "\\t" in str(error.problem) else f"something else ({error.problem})"
+        raise RibError(f"{file}: {line}expected YAML, got {what}") from error
+    except (yaml.YAMLError, OSError, ValueError) as error:  # ValueError: other encodings, and dates such as 2020-13-45
         raise RibError(f"{file} cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(found, dict):
         raise RibError(f"{file}: expected keys with values (name: ..., domains: ...), got {type(found).__name__}")
@@ -150,6 +151,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key.value, str):
+                raise yaml.constructor.ConstructorError(None, None, "a list or map as a key", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
             seen.add(key.value)

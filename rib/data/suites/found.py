@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rib.data.suites.suite_file import clean_name
+from rib.data.suites.suite_file import NO_DOMAIN, clean_name
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Found:
 
     def add(self, title: str, place: Mapping[str, str], counts: Mapping[str, int]) -> None:
         """Add a domain under a name that a suite's file allows."""
-        base = name = clean_name(title) or "domain"
+        base = clean_name(title) or "domain"
+        base = name = f"my_{base}" if base in NO_DOMAIN else base
         number = 2
         while name in self.domains:
             name, number = f"{base}_{number}", number + 1

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any
 
 from rib.data.suites.images import DomainImages
@@ -52,8 +53,8 @@ def read_manifest(root: Path, file: Path, select: str | None, title: str, skip_m
         Its images.
 
     Raises:
-        RibError: If the manifest is damaged, has no such column or value, or an image is missing, there twice, outside
-            the root, or in a format that rib does not read.
+        RibError: If the manifest is damaged, has no such column or value, or an image is missing, there twice, or
+            outside the root.
     """
     rows = rows_of(file, select)
     base = base_of(root, file, select)
@@ -100,8 +101,8 @@ def _read(file: Path, size: int, mtime_ns: int) -> Manifest:
         raise RibError(f"{file} cannot be read as {ending[1:]} ({error}); write it again") from error
     for column in COLUMNS[:2]:
         if column not in columns:
-            hint = nearest(column, columns)
-            raise RibError(f"{file}: expected the columns path and label, got {', '.join(columns)}{hint}")
+            got = ", ".join(columns) or "none"
+            raise RibError(f"{file}: expected the columns path and label, got {got}; name the columns so")
     index = [columns.index(column) for column in COLUMNS if column in columns]
     texts: list[list[str]] = [[_text(row, i, columns, number, file) for number, row in values] for i in index]
     return Manifest(texts[0], texts[1], texts[2] if len(texts) > 2 else None)
@@ -111,8 +112,8 @@ def _table(file: Path, delimiter: str) -> Iterator[Any]:
     """Yield a table's column names, and then (number, values) of each row; the first row below them is row 1."""
     with file.open(newline="", encoding="utf-8-sig") as stream:
         lines = csv.reader(stream, delimiter=delimiter)
-        yield [name.strip() for name in next(lines, [])]
-        yield from enumerate(filter(None, lines), 1)
+        yield [name.strip().lower() for name in next(lines, [])]
+        yield from enumerate(([text.strip() for text in row] for row in lines if row), 1)  # "a.jpg, dog"
 
 
 def _objects(file: Path, lines: bool) -> Iterator[Any]:
@@ -137,7 +138,7 @@ def _parquet(file: Path) -> Iterator[Any]:
         ) from error
     except Exception as error:  # pyarrow has exceptions of its own for each kind of damage
         raise ValueError(" ".join(str(error).split())) from error
-    yield [str(column) for column in frame.columns]
+    yield [str(column).strip().lower() for column in frame.columns]
     yield from enumerate(frame.itertuples(index=False, name=None), 1)
 
 
@@ -147,7 +148,7 @@ def _text(row: Any, index: int, columns: list[str], number: int, file: Path) -> 
         return value
     try:
         whole = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         whole = None
     if whole is None or whole != value or isinstance(value, bool):
         raise RibError(f"{file}, row {number}: expected a {columns[index]}, got {value!r}; correct or remove the row")
@@ -205,19 +206,22 @@ def _relative(path: str, base: Path, root: Path, where: str) -> str:
     if "./" in path or "//" in path:
         path = posixpath.normpath(path)
     if path.startswith("../"):
-        raise RibError(f"{where}: expected a path below {base}, got {path}; set root to a folder above all images")
+        below = posixpath.normpath(base / path).startswith(f"{root}/")
+        how = f"write paths relative to {root}" if below else "set root to a folder above all images"
+        raise RibError(f"{where}: expected a path below {base}, got {path}; {how}")
     return path
 
 
 def _sizes(base: Path, paths: list[str], title: str, skip_missing: bool) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    missing, stat = [], os.stat  # text paths take half the time of Path objects, for a million files
+    missing, size_of = [], _size_of  # text paths take half the time of Path objects, for a million files
     with progress(f"listing {title}", len(paths)) as advance:
         for path in paths:
-            try:
-                sizes[path] = stat(f"{base}/{path}").st_size
-            except OSError:
+            size = size_of(f"{base}/{path}")
+            if size is None:
                 missing.append(path)
+            else:
+                sizes[path] = size
             advance(1, "")
     if missing and not skip_missing:
         raise RibError(
@@ -225,3 +229,12 @@ def _sizes(base: Path, paths: list[str], title: str, skip_missing: bool) -> dict
             "missing); correct the paths, or continue with the images found with data.allow_incomplete=true"
         )
     return sizes
+
+
+def _size_of(path: str) -> int | None:
+    """Return the size of a file, bytes; None if there is none at this path, or only a folder."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # ValueError: no path at all
+        return None
+    return status.st_size if S_ISREG(status.st_mode) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,10 @@ from rib.runtime.files import digest_of
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 """webdataset's way to name several shards: ``shard-{000..009}.tar``."""
+
+
+LONGEST = 240
+"""Largest length of the name of an unpacked file, bytes; a longer one is replaced by its digest."""
 
 
 def shard_files(root: Path, pattern: str, title: str) -> list[Path]:
@@ -90,7 +96,15 @@ def _names(files: list[Path]) -> list[str]:
 def _images_of(file: Path, shard: str, title: str) -> Iterator[Packed]:
     for name, content, label in _pairs_of(file, title, with_images=True):
         # Keys often begin again in each shard, and may hold folders.
-        yield Packed(label, f"{shard}-{name.replace('/', '-')}", content)
+        yield Packed(label, _file_name(f"{shard}-{name.replace('/', '-')}"), content)
+
+
+def _file_name(name: str) -> str:
+    """Return a name that a file can have, of at most 255 bytes."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    stem, _, ending = name.rpartition(".")
+    return f"{digest_of(stem)}.{ending}"
 
 
 def _pairs_of(file: Path, title: str, with_images: bool) -> Iterator[tuple[str, bytes, str]]:
@@ -130,8 +144,9 @@ def _pairs_of(file: Path, title: str, with_images: bool) -> Iterator[tuple[str, 
             _check_end(archive)
             if found := pair():
                 yield found
-    except (tarfile.TarError, EOFError) as error:
-        raise RibError(f"{title}: {file} cannot be read as a tar file ({error}); write or fetch it again") from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        why = "it is no tar file" if "opened successfully" in str(error) else " ".join(str(error).split())
+        raise RibError(f"{title}: {file} cannot be read as a tar file ({why}); write or fetch it again") from error
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -141,6 +156,8 @@ def _check_end(archive: tarfile.TarFile) -> None:
     stream.seek(archive.offset)
     if len(block := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(block):
         raise tarfile.ReadError("it is cut short")
+    while stream.read(2**20):  # a compressed file has its check sum at its end
+        pass
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -30,6 +30,9 @@ RESERVED = (
 )
 """Names that a suite cannot have: kinds of data, names of conf/suite, and folders of a run store."""
 
+NO_DOMAIN = ("none", "null")
+"""Names that a domain cannot have: in commands and results they mean that there is none."""
+
 KEYS = (
     *("name", "title", "root", "classes", "templates", "head", "reference", "licence", "may_train", "domains"),
     *("sources", "targets", "reported"),
@@ -115,6 +118,8 @@ def _domains(fields: Fields, root: Path) -> dict[str, SuiteDomain]:
     for name in part.values:
         if not NAME.fullmatch(name):
             raise part.fault(name, f"expected a name of small letters, digits and _, got {name!r}{_clean(name)}")
+        if name in NO_DOMAIN:
+            raise part.fault(name, f"in commands {name} is no domain; choose another, such as my_{name}")
         own = part.part(name) if isinstance(part.values[name], dict) else _short(part, name)
         found[name] = read_domain_fields(own, name, fields.text("licence"), fields.flag("may_train", True))
     for name, one in found.items():

@@ -140,7 +140,7 @@ def _publish(folder: Path, source: Source) -> None:
 
 
 def _write(folder: Path, image: Packed, title: str) -> None:
-    if not re.fullmatch(r"[^./\0][^/\0]{0,200}", image.label):
+    if not re.fullmatch(r"[^./\0][^/\0]*", image.label) or len(image.label.encode()) > 200:
         raise RibError(f"{title}: expected a class name that a folder can have, got {image.label!r}; rename the class")
     place = folder / image.label
     place.mkdir(exist_ok=True)

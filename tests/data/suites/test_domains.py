@@ -200,6 +200,20 @@ def test_a_manifest_gives_paths_labels_and_domains(tmp_path, name):
     assert labels(images_of(tmp_path, {"manifest": name, "domain": "photo"})) == {"p/1.jpg": "dog", "p/2.jpg": "cat"}
 
 
+def test_blanks_after_commas_and_capitals_in_the_names_of_columns_do_not_count(tmp_path):
+    put(tmp_path, "p/1.jpg", "p/a b.jpg")
+    (tmp_path / "web.csv").write_text("Path, Label\np/1.jpg, dog\n\np/a b.jpg,cat \n")
+    assert labels(images_of(tmp_path, {"manifest": "web.csv"})) == {"p/1.jpg": "dog", "p/a b.jpg": "cat"}
+
+
+def test_paths_that_go_up_from_the_manifest_are_to_be_relative_to_the_root(tmp_path):
+    put(tmp_path, "p/1.jpg")
+    (tmp_path / "inner").mkdir()
+    write_rows(tmp_path / "inner/web.csv", [("../p/1.jpg", "dog")], ("path", "label"))
+    with pytest.raises(RibError, match=rf"got \.\./p/1.jpg; write paths relative to {tmp_path}$"):
+        images_of(tmp_path, {"manifest": "inner/web.csv"})
+
+
 def test_paths_may_be_relative_to_the_manifest_or_absolute_below_the_root(tmp_path):
     put(tmp_path, "inner/p/1.jpg", "inner/p/2.jpg")
     write_rows(tmp_path / "inner/web.csv", [("p/1.jpg", "dog"), ("p/2.jpg", "cat")], ("path", "label"))
@@ -217,7 +231,9 @@ def test_paths_may_be_relative_to_the_manifest_or_absolute_below_the_root(tmp_pa
         ([("/data/1.jpg", "dog")], ("path", "label"), "row 1: expected a path below"),
         ([("../1.jpg", "dog")], ("path", "label"), "set root to a folder above all images"),
         ([("p/1.jpg", "dog")], ("file", "label"), "expected the columns path and label, got file, label"),
-        ([("p/1.jpg", "dog")], ("path", "lable"), "got path, lable; did you mean lable?"),
+        ([("p/1.jpg", "dog")], ("path", "lable"), "got path, lable; name the columns so"),
+        ([("p", "dog"), ("p/1.jpg", "dog")], ("path", "label"), "found 1 (p is missing)"),
+        ([("p/\0.jpg", "dog")], ("path", "label"), "is missing"),
         (
             [("p/1.jpg", "dog"), ("p/1.jpg", "cat")],
             ("path", "label"),
@@ -247,7 +263,8 @@ def test_a_mistake_in_a_manifest_is_one_sentence(tmp_path, rows, columns, said):
         ("web.json", '{"path": "a"}', "expected objects with path and label"),
         ("web.jsonl", '{"path": "a", "label": 1}\nx', "cannot be read as jsonl"),
         ("web.jsonl", '{"path": "a", "label": true}', "row 1: expected a label, got True"),
-        ("web.csv", "", "expected the columns path and label"),
+        ("web.json", '[{"path": "a", "label": 1e999}]', "row 1: expected a label, got inf"),
+        ("web.csv", "", "expected the columns path and label, got none"),
     ],
 )
 def test_a_damaged_manifest_is_one_sentence(tmp_path, name, text, said):

@@ -228,6 +228,12 @@ def test_what_imagenet_calls_a_synset_is_no_word_for_a_sentence(tmp_path):
     assert [one.words for one in load_suite(file).classes] == ["tench", "goldfish"]
 
 
+def test_a_folder_called_none_is_a_domain_of_another_name(tmp_path):
+    put(tmp_path, *each("{0}/{1}/1.jpg", ("None", "photo"), ("dog", "cat")))
+    assert places(inspect_folder(tmp_path)) == {"my_none": {"folder": "None"}, "photo": {"folder": "photo"}}
+    assert init_suite(tmp_path)[1].is_file()
+
+
 @pytest.mark.parametrize(("name", "expected"), [("mini", "my_mini"), ("Über 9", "uber_9"), ("---", "suite")])
 def test_a_suite_is_named_after_its_folder(tmp_path, name, expected):
     put(tmp_path / name, *each("{0}/{1}/1.jpg", ("photo", "sketch"), ("dog", "cat")))

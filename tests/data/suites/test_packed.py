@@ -124,6 +124,27 @@ def test_a_damaged_shard_is_named(tmp_path):
     assert unpacked(tmp_path) == []
 
 
+def test_what_is_no_shard_and_a_damaged_compressed_one_are_one_sentence(tmp_path):
+    shard(tmp_path / "a.tar.gz", pairs(0, 60))
+    content = bytearray((tmp_path / "a.tar.gz").read_bytes())
+    content[-8:-4] = b"\0\0\0\0"  # the check sum of what is packed
+    (tmp_path / "a.tar.gz").write_bytes(bytes(content))
+    (tmp_path / "b.tar").write_bytes(b"")
+    for name, why in (("a.tar.gz", "CRC check failed.*"), ("b.tar", "it is no tar file")):
+        with pytest.raises(
+            RibError, match=rf"one: [^\n]*/{name} cannot be read as a tar file \({why}\); write or fetch"
+        ):
+            images_of(tmp_path, {"shards": name})
+
+
+def test_keys_that_are_too_long_for_a_file_are_shortened(tmp_path):
+    keys = ["ü" * 200 + number for number in "12"]
+    shard(
+        tmp_path / "a.tar", [(f"{key}.{end}", body) for key in keys for end, body in (("jpg", jpeg(1)), ("cls", b"0"))]
+    )
+    assert len(images_of(tmp_path, {"shards": "a.tar"})) == 2
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path, monkeypatch):
     shard(tmp_path / "a.tar", pairs(0, 6))
     written = []
@@ -262,6 +283,9 @@ def test_another_version_id_or_label_unpacks_anew(entry, old, new):
     ("old", "new", "said"),
     [
         ("import io", "import nowhere_to_be_found", "own_photos cannot be imported (No module named 'nowhere"),
+        ("import io", "1 / 0", "importing own_photos raised ZeroDivisionError: division by zero; correct it"),
+        ("import io", "import (", "importing own_photos raised SyntaxError: invalid syntax"),
+        ('["dog", "cat", np.int64(2), "0"]', "None", "expected labels to be a list, got NoneType"),
         ("def photos", "def fotos", "expected a function photos in own_photos, found none; did you mean Photos?"),
         ("return Photos()", "return 1 / 0", "photos() raised ZeroDivisionError: division by zero"),
         ("return Photos()", "return []", "with version, ids, labels and image(i), got list without version"),

@@ -93,6 +93,7 @@ def test_a_file_that_has_changed_is_read_again(tmp_path):
         ({"domains": {}}, "domains: expected at least one domain"),
         ({"domains": ["photo"]}, "domains: expected names with a value each"),
         ({"domains": {"Real World": {"folder": "x"}}}, "got 'Real World'; write real_world"),
+        ({"domains": {"none": "photo"}}, "domains.none: in commands none is no domain; choose another, such as my_"),
         ({"domains": {"a": {"foldr": "x"}}}, "domains.a.foldr: there is no such key; did you mean folder?"),
         (
             {"domains": {"a": {"title": "x"}}},
@@ -155,6 +156,9 @@ def test_a_mistake_is_one_sentence(tmp_path, keys, said):
     [
         ("name: [", "line 1: expected YAML, got something else"),
         ("name: a\nname: b\n", "line 2: expected YAML, got something else (the key name twice)"),
+        ("name: a\n? [b, c]\n: d\n", "line 2: expected YAML, got something else (a list or map as a key)"),
+        ("domains:\n\tphoto: photo\n", "line 2: expected YAML, got a tab; indent with spaces"),
+        ("name: 2020-13-45\n", "cannot be read as YAML (month must be in 1..12)"),
         ("- a\n", "expected keys with values"),
         ("", "expected keys with values"),
         ("\x00", "cannot be read as YAML"),
