@@ -31,7 +31,6 @@ ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
 
 NOT_OPTIONS = {
     "data.root",
-    "data.suite",
     "data.workers",
     "data.rescan",
     "data.damaged",
