@@ -147,5 +147,5 @@ for run in referred:
     print(run.metrics["source"], run.table()["before"].round(1).to_dict(), f"RI {run.ri.value:+.1f}")
 
 # %% [markdown]
-# Runs with a reference and runs without one are never in one table, since they do not start from the same model. The page
-# *Your own data* of the documentation has every key of the file, and says what is compared with what.
+# Runs with a reference and runs without one are never in one table, since they do not start from the same model. The
+# page *Your own data* of the documentation has every key of the file, and says what is compared with what.

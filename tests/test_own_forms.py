@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -184,6 +185,7 @@ def test_ri_is_recomputed_from_the_predictions(outcomes, form):
             changes[name] = 100 * (entry["after"] - entry["before"])
         assert run.ri.value == pytest.approx(np.mean([changes["sketch"], changes["paint"]]), abs=1e-9)
         assert run.metrics["protocol"]["head"] == "reference:toy"
+        assert str(outcomes[form].store.parent) not in json.dumps(run.metrics)
         assert run.metrics["data"]["kind"] == outcomes[form].suite["name"]
 
 
