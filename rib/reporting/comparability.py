@@ -105,7 +105,8 @@ class Group:
         members = [m for _, m in self.results]
         of_others = [*other_images(members, metrics), *other_outputs(members, metrics)]
         if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *of_others]:
-            return _shorten([*reasons, *_compare_images(first, metrics)])
+            named = any(reason.startswith("different images") for reason in reasons)
+            return _shorten([*reasons, *([] if named else _compare_images(first, metrics))])
         for seed, member in self._cell(metrics).items():
             name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
             if changes := _compare(_cell_fields(member), _cell_fields(metrics)):
@@ -211,7 +212,7 @@ def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
 def _shorten(reasons: Sequence[str]) -> list[str]:
     """Leave out what follows from another reason: a digest that differs, and images that data.limit has left out."""
     because = any(reason.startswith(("data.limit ", "data.kind ")) for reason in reasons)
-    words = [reason for reason in dict.fromkeys(reasons) if not (because and reason.startswith("different images"))]
+    words = [reason for reason in reasons if not (because and reason.startswith("different images"))]
     return [word for word in words if not word.startswith("data.digest ")] or words
 
 
