@@ -132,8 +132,8 @@ def register_recorded(kind: str, recorded: SuiteInfo) -> None:
     _suites[kind] = found if known is None else replace(known, specs={**found.specs, **known.specs})
 
 
-def recorded_outputs(data: DataInfo) -> int:
-    """Return K, the number of outputs of the models of a run.
+def catalog_of_run(data: DataInfo) -> Catalog:
+    """Return the catalog that a run was scored with: of a suite as recorded, whose file may have changed since.
 
     Args:
         data: ``data`` of the run's metrics.json.
@@ -141,7 +141,7 @@ def recorded_outputs(data: DataInfo) -> int:
     from rib.data.suites.recorded import recorded_catalog
 
     suite = data.get("suite")
-    return len((catalog_of(data["kind"]) if suite is None else recorded_catalog(data["kind"], suite)).outputs)
+    return catalog_of(data["kind"]) if suite is None else recorded_catalog(data["kind"], suite)
 
 
 def recipe_of(kind: str) -> Literal["mini", "user"]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rib.data.worlds import is_suite
-from rib.reporting.heads import is_per_source, start_of
+from rib.reporting.heads import is_per_source, other_images, other_outputs, start_of
 from rib.runs.metrics_file import improvement_of, is_older, numerics_of
 from rib.runs.run import Result
 from rib.schemas.metrics import Metrics
@@ -96,15 +96,17 @@ class Group:
         """List why a run is not comparable with this group, such as ``data.limit 60, not null``; empty if it is."""
         if not self.results:
             return []
-        # Every member agrees with the first on the table's fields, so comparing with the first one is enough.
+        # Every member agrees with the first on the table's fields, so comparing these with the first one is enough.
         first = self.results[0][1]
         fields = [_table_fields(first), _table_fields(metrics)]
         if metrics["protocol"]["precision"] is None:
             # External weights: their scores do not depend on the precision that they were trained in, which is unknown.
             fields[1]["protocol.precision"] = fields[0]["protocol.precision"]
-        of_others = [*_compare_others(first, metrics), *_compare_outputs([m for _, m in self.results], metrics)]
+        members = [m for _, m in self.results]
+        of_others = [*other_images(members, metrics), *other_outputs(members, metrics)]
         if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *of_others]:
-            return _shorten([*reasons, *_compare_images(first, metrics)])
+            named = any(reason.startswith("different images") for reason in reasons)
+            return _shorten([*reasons, *([] if named else _compare_images(first, metrics))])
         for seed, member in self._cell(metrics).items():
             name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
             if changes := _compare(_cell_fields(member), _cell_fields(metrics)):
@@ -157,7 +159,7 @@ def _rank(group: Group) -> tuple[bool, bool, bool, str, int]:
 def _table_fields(metrics: Metrics) -> dict[str, Any]:
     """Return the fields of a run that must be equal in all runs of a table."""
     leaves = {**_leaves(metrics), "protocol.numerics": numerics_of(metrics)}
-    if is_per_source(metrics):  # part of its source trains the probe, so images differ there; `_compare_others`
+    if is_per_source(metrics):  # part of its source trains the probe, so images differ there; `other_images`
         leaves["data.digest"] = None
     in_ri = {*improvement_of(metrics)["targets"], metrics["source"]}
     only_named = not all(key in leaves for key in OF_A_SUITE)
@@ -198,27 +200,6 @@ def _compare_images(first: Metrics, second: Metrics) -> list[str]:
     images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
     names = dict.fromkeys([*images[0], *images[1]])
     return ["different images of " + ", ".join(name for name in names if images[0].get(name) != images[1].get(name))]
-
-
-def _compare_others(first: Metrics, second: Metrics) -> list[str]:
-    """List the datasets, but the sources, with different images, of runs that start from a probe on their source."""
-    if not (is_per_source(first) and is_per_source(second)):
-        return []
-    images = [{name: score["images"] for name, score in m["scores"].items()} for m in (first, second)]
-    names = (images[0].keys() | images[1].keys()) - {first["source"], second["source"]}
-    other = [name for name in sorted(names) if images[0].get(name) != images[1].get(name)]
-    return [f"different images of {', '.join(other)}"] if other else []
-
-
-def _compare_outputs(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
-    """Return a reason if a run's classes are other outputs of an ImageNet classifier than those of a group's members.
-
-    The file of a suite may have changed between the runs; members with heads of their own have no such outputs.
-    """
-    found = [m["data"].get("suite", {}).get("outputs") for m in (*members, metrics)]
-    known = [outputs for outputs in found if outputs is not None]
-    same = found[-1] is None or known[0] == known[-1]
-    return [] if same else ["other outputs for the classes (imagenet: in the suite's file)"]
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

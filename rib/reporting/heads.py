@@ -7,7 +7,7 @@ has outputs of its own for the classes. With ``probe:SOURCE`` every source has i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rib.data.worlds import title_of
 from rib.schemas.metrics import Metrics
@@ -32,6 +32,48 @@ def start_of(metrics: Metrics) -> str:
     Starts that differ by source, as each has a probe of its own, are one.
     """
     return PER_SOURCE if is_per_source(metrics) else metrics["before"]
+
+
+def other_images(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
+    """List the datasets, but the sources, with different images, of runs that start from a probe on their source.
+
+    All members are compared: two that agree with a run on other datasets may differ in one that is its source.
+
+    Args:
+        members: Of a group of comparable runs.
+        metrics: Of a run that may join them.
+    """
+    if not is_per_source(metrics):
+        return []
+    images = _images_of_others(metrics)
+    found = {
+        name
+        for member in members
+        if is_per_source(member)
+        for name, digest in _images_of_others(member).items()
+        if name in images and digest != images[name]
+    }
+    return [f"different images of {', '.join(sorted(found))}"] if found else []
+
+
+def _images_of_others(metrics: Metrics) -> dict[str, str]:
+    """Return the digest of each scored dataset's images but the source's."""
+    return {name: score["images"] for name, score in metrics["scores"].items() if name != metrics["source"]}
+
+
+def other_outputs(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
+    """Return a reason if a run's classes are other outputs of an ImageNet classifier than those of a group's members.
+
+    The file of a suite may have changed between the runs; members with heads of their own have no such outputs.
+
+    Args:
+        members: Of a group of comparable runs.
+        metrics: Of a run that may join them.
+    """
+    found = [m["data"].get("suite", {}).get("outputs") for m in (*members, metrics)]
+    known = [outputs for outputs in found if outputs is not None]
+    same = found[-1] is None or known[0] == known[-1]
+    return [] if same else ["other outputs for the classes (imagenet: in the suite's file)"]
 
 
 def title_of_head(head: str, kind: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import Catalog, nearest_dataset
-from rib.data.worlds import catalog_of, title_of
+from rib.data.worlds import catalog_of_run, title_of
 from rib.errors import RibError
 from rib.metrics import Changes, Interval, robustness_interval
 from rib.metrics.few_images import small_sample_interval
@@ -58,7 +58,7 @@ class RunComparison:
 
     @property
     def _catalog(self) -> Catalog:
-        return catalog_of(self.first.metrics["data"]["kind"])
+        return catalog_of_run(self.first.metrics["data"])
 
     @property
     def _derived_from(self) -> dict[str, str | None]:

@@ -15,7 +15,7 @@ from rib.data import mini
 from rib.data.catalog import DatasetSpec, nearest_dataset, with_label_rule
 from rib.data.folders import find_folder
 from rib.data.scan import scan
-from rib.data.worlds import cache_dir, catalog_of, find_data, is_suite
+from rib.data.worlds import cache_dir, catalog_of_run, find_data, is_suite
 from rib.errors import RibError
 from rib.models.class_words import class_words
 from rib.runs.measure import read_paths
@@ -54,7 +54,7 @@ def check_scored(run: Run, metrics: Metrics, dataset: str) -> None:
 
 def spec_of(dataset: str, metrics: Metrics) -> DatasetSpec:
     """Return the catalog's entry of a scored dataset, with the classes that its labels number."""
-    spec = catalog_of(metrics["data"]["kind"])[dataset.removesuffix(".held_out")]
+    spec = catalog_of_run(metrics["data"])[dataset.removesuffix(".held_out")]
     return with_label_rule(spec, metrics["protocol"]["label_rule"])
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rib.config.schema import ModelConfig
-from rib.data.worlds import recorded_outputs
+from rib.data.worlds import catalog_of_run
 from rib.models.head import Head
 from rib.runs.method_stack import NO_WEIGHTS
 from rib.runs.run import Run
@@ -57,7 +57,7 @@ def load_network(run: Run, metrics: Metrics) -> Network:
     config = check_weights(run, metrics, "model", run.folder, refused)
     # The run's own weights in place of the pretrained ones, which may be gone and are not needed.
     known = replace(config.model, weights=str(run.weights_file), activation=_activation(config.model))
-    start = find_start(known, head=Head(recorded_outputs(metrics["data"])))
+    start = find_start(known, head=Head(len(catalog_of_run(metrics["data"]).outputs)))
     with torch.random.fork_rng(devices=[]):  # a network begins with random weights, which these replace
         classifier = build(start)
     network = classifier.backbone

@@ -115,6 +115,22 @@ def test_a_suite_with_other_classes_than_before_is_another_table(tmp_path):
     assert [line.partition(": ")[2] for line in explain_groups(groups)] == ["number of classes 8, not 7"]
 
 
+def test_a_changed_domain_is_another_table_whatever_run_comes_first(tmp_path):
+    art = suite("art", "Art", {"photo": "Photos", "paint": "Paintings", "draw": "Drawings"})
+    before = [add_run(tmp_path, art, source, head=f"probe:{source}") for source in ("paint", "photo", "draw")]
+    run, metrics = before[1]
+    scores = {**metrics["scores"], "paint": {"key": "new", "images": "changed"}}
+    again = (run, {**metrics, "scores": scores})
+    assert explain_groups(group_comparable([*before, again])) == [
+        "1 run cannot share the first table (of 3): different images of paint"
+    ]
+    for order in ([*before, again], [again, *before], [before[0], again, *before[1:]]):
+        sizes = [len(group.results) for group in group_comparable(order)]
+        assert sum(sizes) == 4, "none is dropped for another one"
+        for group in group_comparable(order):
+            assert len({m["scores"]["paint"]["images"] for _, m in group.results if m["source"] != "paint"}) == 1
+
+
 def test_other_outputs_of_imagenet_for_the_classes_are_another_table(tmp_path):
     art = suite("art", "Art", {"photo": "Photos", "paint": "Paintings", "draw": "Drawings"})
     sources = ("photo", "paint", "draw")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import rib
 from rib.data.suites.recorded import record_of
-from rib.data.worlds import register_recorded
+from rib.data.worlds import register, register_recorded
 from rib.errors import RibError
 from rib.metrics import originals_of
 from rib.results.finished_run import FinishedRun
@@ -47,6 +49,14 @@ def test_runs_on_two_suites_are_not_compared(store):
     art, pets = find(store, suite="art", source="photo")[0], find(store, suite="pets", source="photo")[0]
     with pytest.raises(RibError, match="one was scored on Art, the other on Pets"):
         rib.compare(art, pets)
+
+
+def test_classes_have_the_names_that_a_run_was_scored_with(tmp_path):
+    art = suite("art_before", "Art", {"photo": "Photos", "paint": "Paintings"})
+    add_run(tmp_path, art, "photo", gain=0.3)
+    register(replace(art, specs={name: replace(one, classes=one.classes[::-1]) for name, one in art.specs.items()}))
+    (run,) = find(tmp_path, source="photo")
+    assert run.images("paint")["label"]["class_1/0001.jpg"] == "class_1"
 
 
 def test_a_damaged_file_of_another_suite_is_left_out_with_a_message(tmp_path, capsys):

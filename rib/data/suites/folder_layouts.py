@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from rib.data.suites.folder_tree import FolderTree
 from rib.data.suites.found import Found
@@ -31,7 +32,7 @@ def find_folders(found: Found, tree: FolderTree) -> None:
     tree = _descend(found, tree)
     _ignore_files(found, tree)
     used = {child.name: child for child in tree.children.values() if child.images_below}
-    found.ignored += [f"{name}/ (holds no image)" for name in tree.children if name not in used]
+    _ignore_empty(found, tree)
     if used and all(name.lower() in SPLITS for name in used):
         _find_below_splits(found, tree, used)
         return
@@ -68,6 +69,8 @@ def _descend(found: Found, tree: FolderTree) -> FolderTree:
         inner = [child for child in used[0].children.values() if child.images_below]
         if any(child.images for child in inner) or all(child.name.lower() in SPLITS for child in inner):
             return tree
+        _ignore_empty(found, tree)
+        _ignore_files(found, replace(tree, children={}))
         tree = used[0]
         found.root = found.root / tree.name
 
@@ -97,6 +100,7 @@ def _add_nested(found: Found, top: FolderTree) -> None:
     while not tree.images and (only := _only(tree)) and not only.images:
         found.ignored += [f"{place}/{one.name}/ (parts of {place}/{FULL}/)" for one in tree.used if one is not only]
         tree, place = only, f"{place}/{only.name}"
+    _ignore_empty(found, tree, f"{place}/")
     direct = {child.name: child.images for child in tree.used if child.images}
     if sum(direct.values()) >= (1 - FEW) * tree.images_below:
         found.add(top.name, {"folder": place}, direct)
@@ -140,6 +144,10 @@ def _ignore_deeper(found: Found, folders: Iterable[FolderTree], where: str = "")
     for folder in folders:
         if deeper := folder.images_below - folder.images:
             found.ignored.append(f"{plural(deeper, 'image')} in folders below {where}{folder.name}/ (below a class)")
+
+
+def _ignore_empty(found: Found, tree: FolderTree, where: str = "") -> None:
+    found.ignored += [f"{where}{name}/ (holds no image)" for name, one in tree.children.items() if not one.images_below]
 
 
 def _ignore_files(found: Found, tree: FolderTree) -> None:

@@ -158,6 +158,19 @@ def test_what_was_ignored_and_what_is_lacking_is_said_in_the_file(tmp_path):
     assert [one.name for one in load_suite(file).classes] == found.classes == ["cat", "dog", "mug", "no"]
 
 
+def test_empty_folders_are_told_wherever_they_are(tmp_path):
+    put(tmp_path, "readme.txt", *each("pacs/{0}/{1}/1.jpg", ("photo", "sketch"), ("dog", "cat")))
+    for empty in ("old", "pacs/new", "pacs/photo/mug"):
+        (tmp_path / empty).mkdir()
+    told = [
+        "old/ (holds no image)",
+        "1 other file (readme.txt)",
+        "new/ (holds no image)",
+        "photo/mug/ (holds no image)",
+    ]
+    assert inspect_folder(tmp_path).ignored == told
+
+
 def test_a_file_that_exists_is_kept_unless_told(tmp_path):
     put(tmp_path / "data", *each("{0}/{1}/1.jpg", ("photo", "sketch"), ("dog", "cat")))
     _, file = init_suite(tmp_path / "data")
