@@ -20,8 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rib.errors import RibError
-
 GAP = 1e-9
 """Largest distance of the objective from its minimum at which a fit ends, nats."""
 
@@ -68,7 +66,8 @@ def fit_probe(
     """Fit a linear probe, with the strength of its penalty that is most accurate on held-out images.
 
     The strengths are tried on all images but those held out, and the best is fitted again to all; of equally accurate
-    ones the strongest is taken. With a single strength nothing has to be chosen, and nothing is held out.
+    ones the strongest is taken. With a single strength nothing has to be chosen, and nothing is held out. If every
+    class has a single image, nothing can be, and the middle one of the strengths is taken.
 
     Args:
         features: Shape (N, D), float32; the regression runs on their device.
@@ -79,16 +78,14 @@ def fit_probe(
         holdout: Fraction of each class that is held out, rounded; if that is none at all, one image of each class with
             two or more.
         advance: Called after each fit, with a note on it.
-
-    Raises:
-        RibError: If there is nothing to choose a strength by, since every class has one image.
     """
     grid = sorted(set(l2), reverse=True)
     held_out: dict[float, float] = {}
     solution = None
     labels = labels.to(features.device)
-    if len(grid) > 1:
-        held = held_out_images(labels.cpu(), holdout, seed).to(features.device)
+    best = grid[(len(grid) - 1) // 2]
+    held = held_out_images(labels.cpu(), holdout, seed).to(features.device)
+    if len(grid) > 1 and held.any():
         rows, rest = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
         regression = _Regression(features, labels, num_classes, rows)
         solutions = {}
@@ -98,8 +95,6 @@ def fit_probe(
             advance(f"l2 {strength:g}: {100 * held_out[strength]:.2f} % of the images held out")
         best = max(grid, key=lambda strength: (held_out[strength], strength))
         solution = solutions[best]
-    else:
-        best = grid[0]
     fitted = _Regression(features, labels, num_classes, None).minimise(best, solution)
     advance("")
     return Probe(fitted.weight.cpu(), fitted.bias.cpu(), best, held_out, fitted.steps, fitted.converged)
@@ -108,13 +103,12 @@ def fit_probe(
 def held_out_images(labels: Tensor, holdout: float, seed: int) -> Tensor:
     """Return which images are held out: of each class a fraction, rounded, and never all; bool (N,).
 
+    If that is none at all, it is one of each class with two or more.
+
     Args:
         labels: Classes, shape (N,), on the CPU.
         holdout: The fraction.
         seed: Seed of the choice.
-
-    Raises:
-        RibError: If every class has a single image.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = order[labels[order].argsort(stable=True)]
@@ -125,13 +119,7 @@ def held_out_images(labels: Tensor, holdout: float, seed: int) -> Tensor:
     wanted = (holdout * size.double()).round().long().minimum(size - 1)
     if not wanted.clamp(min=0).any():
         wanted = (size > 1).long()
-    held = rank < wanted[labels]
-    if not held.any():
-        raise RibError(
-            "head.holdout: every class has a single image for the probe, so that nothing can be held out to choose the "
-            "strength of its penalty by; give one strength, head.l2=[0.001], or more images"
-        )
-    return held
+    return rank < wanted[labels]
 
 
 @dataclass(frozen=True)

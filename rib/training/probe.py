@@ -73,6 +73,11 @@ def fit_head(spec: RunSpec, run: Run, model: Classifier) -> dict[str, float]:
             options.holdout,
             lambda note: advance(1, note),
         )
+    if not probe.held_out and len(set(options.l2)) > 1:
+        say(
+            "every class has a single image for the probe, so its penalty is not chosen but the middle one of head.l2, "
+            f"{probe.l2:g}; give more images, or a larger head.share"
+        )
     if not probe.converged:
         say(f"the probe's regression ended after {probe.steps:,} steps, before it had converged; try larger head.l2")
     outputs = [tree.spec.groups[label][0] for label in present.tolist()]

@@ -8,7 +8,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import rib.models.probe as probes
-from rib.errors import RibError
 from rib.models.probe import fit_probe, held_out_images
 
 GRID = (1e-4, 1e-2, 1.0)
@@ -82,9 +81,10 @@ def test_the_held_out_tenth_is_balanced_and_leaves_every_class_an_image():
     assert torch.bincount(labels[held], minlength=4).tolist() == [4, 2, 0, 0]
     assert not torch.equal(held, held_out_images(labels, 0.1, 1))
     assert held_out_images(torch.tensor([0, 0, 1, 1, 2]), 0.1, 0).sum() == 2  # a tenth of two is none: one of each
-    with pytest.raises(RibError, match=r"every class has a single image .* head\.l2=\[0\.001\]"):
-        held_out_images(torch.arange(4), 0.1, 0)
+    assert not held_out_images(torch.arange(4), 0.1, 0).any()
 
 
-def test_a_single_penalty_needs_nothing_held_out():
+def test_where_nothing_can_be_held_out_the_middle_penalty_is_taken():
     assert fit_probe(torch.eye(3), torch.arange(3), 3, [0.1]).l2 == 0.1
+    probe = fit_probe(torch.eye(3), torch.arange(3), 3, [1e-3, 0.1, 1e-2])
+    assert probe.l2 == 1e-2 and probe.held_out == {}

@@ -84,6 +84,7 @@ def test_untouched_it_has_no_change_and_a_learning_rate_of_zero_none_either(run,
     assert still.metrics()["before"] == run.metrics()["before"]
 
 
+@pytest.mark.slow
 def test_a_strength_of_zero_is_plain_fine_tuning_bit_for_bit(run, again):
     plain = run.weights()
     for method in ("ewc", "l2sp"):
