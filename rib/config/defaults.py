@@ -35,6 +35,7 @@ NOT_OPTIONS = {
     "data.rescan",
     "data.damaged",
     "data.identity",
+    "data.suite",
     "data.allow_incomplete",
     "evaluation.batch_size",
     "head.kind",

@@ -233,9 +233,12 @@ def _product(base: Config, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[
 
 
 def _sources(given: Any, base: Config) -> Any:
-    """Return the sources of a grid; a study names ImageNet's, in whose place a suite of the user's own has its own."""
+    """Return the sources of a grid; a study names ImageNet's, in whose place a suite of the user's own has its own.
+
+    The reference of a probe is none, but one that is asked for by name is refused in words.
+    """
     if given is None:
-        return base.suite.sources
+        return [name for name in base.suite.sources if name != base.head.reference]
     if base.data.suite is None or not isinstance(given, list) or not given:
         return given
     foreign = [name for name in given if name in real().specs and name not in find_data(base)[0].specs]

@@ -61,7 +61,9 @@ def fit_head(spec: RunSpec, run: Run, model: Classifier) -> dict[str, float]:
     if not features.isfinite().all():
         raise RibError(f"head=probe: {spec.start.name} gives features that are not finite; check its weights")
     present, labels = np.unique(tree.labels, return_inverse=True)
-    on = fabric.device if 2 * features.nbytes < free_memory(fabric) else torch.device("cpu")
+    # Only CUDA has float64; on a GPU the features fit if there is room for their copy in float64 as well.
+    on_gpu = fabric.device.type == "cuda" and 4 * features.nbytes < free_memory(fabric)
+    on = fabric.device if on_gpu else torch.device("cpu")
     title = f"{spec.start.name}: fitting the probe to {len(tree):,} images of {tree.spec.title}"
     with progress(title, len(set(options.l2)) + 1, "fits") as advance:
         probe = fit_probe(

@@ -70,6 +70,7 @@ def test_without_a_reference_a_part_of_the_source_is_the_probe_s(ask_for, photos
         images, rest = spec.head_images, spec.source
         assert set(images.paths).isdisjoint(rest.paths) and len(images) + len(rest) == len(spec.scored[source])
         assert len(images) == len(CLASSES)  # round(0.3 * 4)
+        assert spec.options == {}  # no file's path, and no head, which the protocol names
     assert specs[0].start.digest != specs[1].start.digest
     assert specs[0].of_pretrained().training_key != specs[1].of_pretrained().training_key
     # Held-out images are those of what is left.
