@@ -1,6 +1,6 @@
 """Types of metrics.json, the results of one run on one suite.
 
-Keys marked `NotRequired` came with a later version of rib, or some runs have them. Readers ignore keys they do not know.
+Keys marked `NotRequired` came with a later rib, or only some runs have them. Readers ignore keys they do not know.
 """
 
 from __future__ import annotations
