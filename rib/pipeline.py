@@ -121,9 +121,9 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
     else:  # a merge and a run from a probe load its weights, other training only compares with the predictions
         get = _get_intact if spec.ingredients or spec.start.headless else get_or_make
         pretrained = get(spec.of_pretrained(), store)
-        if spec.start.headless:
-            spec = replace(spec, start=spec.start.with_weights(pretrained.weights_file))
     ingredients = [_get_ingredient(spec, ingredient, store) for ingredient in spec.needs]
+    if pretrained is not None and spec.start.headless:
+        spec = replace(spec, start=spec.start.with_weights(pretrained.weights_file))
     # Seven copies of the weights (two checkpoints while one replaces the other, each with weights and the optimizer's
     # two moments, and the final weights), at twice the file's size, which may be float16; and predictions per image.
     needed = 14 * spec.start.num_bytes + 30 * sum(map(len, spec.images.values()))
@@ -190,7 +190,7 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
         spec: The run.
         run: Folder to work in, locked by the caller.
         pretrained: The finished `pretrained` run, to compare with; None if this run is the pretrained one.
-        ingredients: Finished runs that this one is made from or starts from.
+        ingredients: Finished runs that this one is made from or starts from, those of ``spec.needs``.
         store: The run store, for what runs share.
 
     Raises:
@@ -201,12 +201,12 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
     # With metrics there already (a further suite), the weights stay, and so does the record of how they were made.
     if fabric.is_global_zero and run.metrics() is None:
         begin_record(spec, run, ingredients)
-    merging = None
-    if spec.ingredients:
+    merging, merged = None, ingredients[: len(spec.ingredients)]
+    if merged:
         from rib.training.merge import Merging
 
         assert pretrained is not None, "a merge starts from pretrained weights"
-        merging = Merging(spec, pretrained, ingredients, data_of(spec), fabric)
+        merging = Merging(spec, pretrained, merged, data_of(spec), fabric)
     with log_run(spec, run) as loggers, _discard_if_inputs_changed(watch):
         fitted = fabric.broadcast(run.read_json("fit.json") is not None)
         if fitted and not fabric.broadcast(run.is_intact):
@@ -221,13 +221,13 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
                     save_merged(merging, run)
             else:
                 with activity(f"{spec.start.name}: preparing {spec.method}"):
-                    fit(spec, run, store, loggers, *ingredients)
+                    fit(spec, run, store, loggers, ingredients[0] if spec.probe else None)
         fabric.barrier()
         _score_missing(spec, run, fabric, merging)
         if watch is not None:
             watch.check()
             with activity(f"{spec.start.name}: computing RI and drawing figures of {spec.method}"):
-                publish(spec, run, pretrained or run, ingredients, store)
+                publish(spec, run, pretrained or run, merged, store)
     fabric.barrier()
 
 

@@ -118,10 +118,12 @@ def _compute_metrics(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequ
         metrics["curve"] = [{"label": label, **_measure(spec, run, pretrained, label)} for label in labels]
     metrics["cost"] = _cost(spec, fitted, len(labels))
     if spec.ingredients:
-        metrics["ingredients"] = _used_runs(spec, run)
+        metrics["ingredients"] = _used_runs(spec, run)[: len(spec.ingredients)]
         metrics["best_ingredient"] = _best_ingredients(spec, metrics, ingredients)
     if spec.probe is not None:
         metrics["probe"] = _used_runs(spec, run)[0]
+    if spec.fitted_start is not None:
+        metrics["start"] = _used_runs(spec, run)[-1]
     return metrics
 
 
@@ -158,7 +160,7 @@ def _measure(spec: RunSpec, run: Run, pretrained: Run, point: str | None = None)
 
 
 def _used_runs(spec: RunSpec, run: Run) -> list[UsedRun]:
-    """List the runs that a run was made from (merged runs or a linear probe), with a digest of each one's weights.
+    """List the runs that a run was made from (`RunSpec.needs`), with a digest of each one's weights.
 
     The key of a used run is not enough: retraining it may give other weights under the same key.
     """

@@ -161,7 +161,7 @@ def measure(
     derived_from = {name: dataset.derived_from for name, dataset in catalog.specs.items()}
     by_name = {s.dataset: s for s in scored}
     accuracy = {s.dataset: s.accuracy(derived_from) for s in scored}
-    targets = targets_of(source, [name for name in suite_targets if name in by_name], catalog.in_distribution)
+    targets = counted(source, [name for name in suite_targets if name in by_name], catalog)
 
     def improvement(names: Sequence[str]) -> Improvement | None:
         if not names:
@@ -178,6 +178,20 @@ def measure(
         return {"accuracy": accuracy, "robustness_improvement": None}
     rest = improvement(without_derived(source, targets, derived_from))
     return {"accuracy": accuracy, "robustness_improvement": {**overall, "without_derived": rest}}
+
+
+def counted(source: str, targets: Iterable[str], catalog: Catalog) -> tuple[str, ...]:
+    """Return the targets of a suite that count towards RI for a source.
+
+    ImageNet val never does. A domain of a user's suite does wherever it is asked for as a target, whatever the suite's
+    file reports beside RI.
+
+    Args:
+        source: The dataset that was fine-tuned on.
+        targets: Targets of the suite.
+        catalog: Catalog of the datasets.
+    """
+    return targets_of(source, targets, None if is_suite(catalog.kind) else catalog.in_distribution)
 
 
 def held_out_accuracy(before: Predictions, after: Predictions, paths: Sequence[str], held_out: ImageTree) -> HeldOut:

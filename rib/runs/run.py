@@ -195,8 +195,9 @@ class Run:
 
 
 def made_from(metrics: Metrics) -> list[UsedRun]:
-    """Return the records, in a run's metrics, of the runs that it was made from: ingredients and linear probe."""
-    return [*metrics.get("ingredients", ()), *([metrics["probe"]] if "probe" in metrics else ())]
+    """Return the records, in a run's metrics, of the runs that it was made from: ingredients, linear probe, start."""
+    others = [used for used in (metrics.get("probe"), metrics.get("start")) if used is not None]
+    return [*metrics.get("ingredients", ()), *others]
 
 
 def weights_digest(run: Run) -> str | None:

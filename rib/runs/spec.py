@@ -109,8 +109,16 @@ class RunSpec:
 
     @property
     def needs(self) -> tuple[Ingredient, ...]:
-        """All runs that must be finished before this one begins, besides `pretrained`."""
-        return (*self.ingredients, *((self.probe,) if self.probe else ()))
+        """All runs whose weights this one is made from: ingredients, linear probe, and a start with a probe."""
+        return (*self.ingredients, *filter(None, (self.probe, self.fitted_start)))
+
+    @cached_property
+    def fitted_start(self) -> Ingredient | None:
+        """The `pretrained` run, where it is a probe that this run starts from; None where its weights are a file's."""
+        if self.head_images is None or self.source is None:
+            return None
+        pretrained = self.of_pretrained()
+        return Ingredient("the probe that it starts from", pretrained, None, pretrained.training_key, "none")
 
     @property
     def source_name(self) -> str:
@@ -252,8 +260,13 @@ class RunSpec:
     @property
     def images_found(self) -> dict[str, int]:
         """Number of images on disk, by dataset name, for datasets whose releases differ in size (ObjectNet)."""
-        trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
-        return {name: tree.found for name, tree in trees.items() if tree.found is not None}
+        return {name: tree.found for name, tree in self._read.items() if tree.found is not None}
+
+    @property
+    def _read(self) -> dict[str, ImageTree]:
+        """Images that train or are scored, by dataset name."""
+        trained = filter(None, (self.head_images, self.source))
+        return {**{tree.spec.name: tree for tree in trained}, **self.scored}
 
     @property
     def trained_on(self) -> TrainedOn | None:
@@ -284,7 +297,8 @@ class RunSpec:
         found: dict[str, Any] = errata.switches(self.config) if self.source is not None else {}
         if self.config.paper.resize_imagenet_c:
             found["paper.resize_imagenet_c"] = True
-        if self.source is not None and not self.source.spec.may_train:
+        trained = filter(None, (self.source, self.head_images))
+        if not all(tree.spec.may_train for tree in trained):
             found["objectnet_training"] = PERMISSION
         if incomplete := self._incomplete():
             found["incomplete"] = incomplete
@@ -292,8 +306,7 @@ class RunSpec:
 
     def _incomplete(self) -> dict[str, Any]:
         """Return the numbers of images and classes found and expected, by name of each incomplete dataset."""
-        trees = dict(self.scored) if self.source is None else {self.source_name: self.source, **self.scored}
-        short = {name: dict(tree.incomplete) for name, tree in trees.items() if tree.incomplete is not None}
+        short = {name: dict(tree.incomplete) for name, tree in self._read.items() if tree.incomplete is not None}
         wanted = (*self.config.suite.targets, *self.config.suite.reported)
         absent = {name: counts(self.catalog[name]) for name in wanted if name not in self.scored}
         return short | absent

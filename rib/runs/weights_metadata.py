@@ -17,6 +17,7 @@ import rib
 import rib.config
 from rib.config.shipped import options
 from rib.models.checkpoints import licence_of
+from rib.runs.heads import splits_source
 from rib.runs.keys import LEFT_OUT
 from rib.runs.spec import EXTERNAL, RunSpec
 from rib.runtime.weights_file import VERSION
@@ -74,8 +75,8 @@ def _command(spec: RunSpec) -> Iterator[str]:
     given |= {"model.weights": model.weights, "model.activation": model.activation}
     if config.data.suite is not None:
         given["suite"] = Path(config.data.suite).name
-    if spec.source_name != "none":
-        given["dataset"] = spec.source_name
+    if spec.source_name != "none" or splits_source(config):
+        given["dataset"] = config.dataset.name
     given |= {"head": config.head.kind, "head.reference": config.head.reference}
     if spec.source is not None:
         given["seed"] = config.seed

@@ -1,7 +1,6 @@
 """Types of metrics.json, the results of one run on one suite.
 
-Keys marked `NotRequired` were added by a later version of rib, or exist for some runs only. Readers must ignore keys
-that they do not know.
+Keys marked `NotRequired` came with a later rib, or only some runs have them. Readers ignore keys they do not know.
 """
 
 from __future__ import annotations
@@ -323,6 +322,7 @@ class Metrics(Measures):
         ingredients: Runs that a merged run is made from.
         best_ingredient: The best ingredient on each dataset, chosen with hindsight.
         probe: The linear probe that training started from.
+        start: The `pretrained` run whose head, a probe, this run started from.
     """
 
     schema: int
@@ -347,3 +347,4 @@ class Metrics(Measures):
     ingredients: NotRequired[list[UsedRun]]
     best_ingredient: NotRequired[dict[str, BestIngredient]]
     probe: NotRequired[UsedRun]
+    start: NotRequired[UsedRun]

@@ -14,8 +14,8 @@ from rib.config.schema import Config
 from rib.data.damage import report_damage
 from rib.data.worlds import cache_dir
 from rib.errors import RibError
-from rib.metrics.robustness import targets_of
 from rib.models.evaluation_transform import EvaluationTransform
+from rib.runs.measure import counted
 from rib.runs.resolve import scored_images
 from rib.runs.run import Run
 from rib.runs.spec import suite_label
@@ -71,7 +71,7 @@ def score_module(
         improvement,
         suite_label(config.suite),
         source,
-        targets_of(source, config.suite.targets, catalog.in_distribution),
+        counted(source, config.suite.targets, catalog),
         "" if baseline is None else baseline.description,
         catalog.kind,
         config.data.limit,

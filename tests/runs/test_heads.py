@@ -17,6 +17,7 @@ from rib.runs import heads
 from rib.runs.command import command_for
 from rib.runs.resolve import Resolver, resolve
 from rib.runs.sources import RefusedError
+from rib.runtime.console import say_once
 from tests.support.suites import CLASSES, make_photo_suite
 
 REFERENCE = ("head=probe", "head.reference=imagenet_val")
@@ -52,6 +53,7 @@ def test_on_imagenet_s_suites_a_model_keeps_its_outputs(ask_for):
 
 
 def test_the_reference_of_a_probe_is_not_scored_and_trains_nothing_else(ask_for, capsys):
+    say_once.cache_clear()
     spec = resolve(ask_for("model=mini_tiny", *REFERENCE, "+method=ewc"))
     assert spec.protocol["head"] == "reference:imagenet_val"
     assert "imagenet_val" not in {*spec.images, *spec.config.suite.reported}
@@ -176,6 +178,17 @@ def test_what_may_not_be_trained_on_trains_no_probe_either(photos, tmp_path, ask
         with pytest.raises(RefusedError, match=f"{option}=sketch: Not for training; the suite's file says may_train"):
             resolve(ask_for(*of_suite(file, "head=probe", *more)))
     assert resolve(ask_for(*of_suite(file, "head=probe", "suite.sources=[photo]"))).source_name == "photo"
+
+
+def test_what_is_irregular_about_the_probe_s_images_is_stamped(ask_for):
+    spec = resolve(ask_for("model=mini_tiny", *REFERENCE))
+    closed = replace(spec.head_images.spec, may_train=False)
+    images = replace(spec.head_images, spec=closed, incomplete={"images": 1}, found=7)
+    for one in (spec, spec.of_pretrained()):
+        found = replace(one, head_images=images)
+        assert found.switches["incomplete"] == {"imagenet_val": {"images": 1}}
+        assert "objectnet_training" in found.switches and found.images_found["imagenet_val"] == 7
+        assert one.switches == {}
 
 
 def test_imagenet_s_outputs_that_do_not_fit_name_the_way_out(ask_for, tmp_path):

@@ -58,6 +58,8 @@ def test_what_the_weights_of_a_run_say(ask_for):
         ("+method=wise_ft", "method.wise_ft.alpha=0.25", "epochs=2"),
         ("+method=pretrained",),
         ("dataset=imagenet_a",),
+        ("dataset=imagenet_v2", "head=probe", "data.limit=null", "+method=pretrained"),
+        ("head=probe", "head.reference=imagenet_val", "head.l2=[0.1]", "data.limit=null"),
     ],
 )
 def test_the_command_makes_the_same_run(words, ask_for):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,15 @@ from sklearn.linear_model import LogisticRegression
 import rib
 from rib.models.build import build
 from rib.models.features import head_input
-from rib.pipeline import finetune
+from rib.models.weights import save_weights
+from rib.pipeline import find_finished, finetune
+from rib.runs.freshness import out_of_date_in
 from rib.runs.images import data_of
 from rib.runs.resolve import resolve
-from rib.runs.run import Run
+from rib.runs.run import Run, weights_digest
 from rib.runs.store import RunStore
 from rib.runtime.precision import exact_float32
+from rib.runtime.weights_file import weights_file_digest
 from rib.sweeps.rescore import evaluate
 from rib.training import probe as fitting
 
@@ -111,6 +115,22 @@ def test_a_killed_probe_goes_on_from_its_features_to_the_same_bits(run, again, t
     assert all(torch.equal(whole[name], tensor) for name, tensor in made.weights().items())
     assert not list((tmp_path / "runs").rglob("features.safetensors"))
     monkeypatch.setattr(fitting, "_extract", extract)
+
+
+def test_a_probe_with_other_weights_outdates_the_runs_that_start_from_it(run, tmp_path, cache, capsys):
+    shutil.copytree(run.folder.parents[4], tmp_path / "runs")
+    config, store = asked(tmp_path / "runs", cache), RunStore(tmp_path / "runs")
+    made = find_finished(config)
+    probe = pretrained_of(made)
+    assert made.metrics()["start"]["weights"] == weights_digest(probe) and not out_of_date_in(store)
+    weights = probe.weights()
+    save_weights({**weights, "head.bias": weights["head.bias"] + 1}, probe.weights_file)
+    fit = {**probe.read_json("fit.json"), "weights": weights_file_digest(probe.weights_file)}
+    probe.write_json("fit.json", fit)
+    assert find_finished(config) is None and made.key in out_of_date_in(store)
+    assert finetune(config).metrics()["start"]["weights"] == fit["weights"]
+    assert "the probe that it starts from" in capsys.readouterr().err
+    assert float(made.weights()["head.bias"].mean() - run.weights()["head.bias"].mean()) > 0.5
 
 
 def test_its_weights_are_a_plain_network_and_are_scored_and_analysed(run, again, tmp_path):
