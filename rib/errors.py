@@ -37,6 +37,13 @@ class MissingDatasetError(RibError):
     """Error for a dataset whose folder does not exist or holds no image."""
 
 
+class RefusedError(RibError):
+    """Error for a source that cannot be trained on: by its licence, its part in the suite, or a class that it lacks.
+
+    A grid leaves such a source out and says so; its other cells are made.
+    """
+
+
 class DamagedError(RibError):
     """Error for a file of the run store that is truncated or was changed after rib wrote it."""
 

@@ -41,6 +41,22 @@ def world(metrics: Metrics) -> str:
     return world_of(metrics["data"]["kind"], metrics["protocol"]["limit"])
 
 
+def data_and_suite(kind: str, limit: int | None, suite: str) -> str:
+    """Describe the data of results and the suite of datasets; once where a suite of the user's own is titled by its name.
+
+    Args:
+        kind: ``mini``, ``user`` or the name of a suite.
+        limit: ``data.limit``, the largest number of images per dataset; None for all of them.
+        suite: Name of the suite in metrics.json.
+    """
+    return world_of(kind, limit) if describe_kind(kind) == suite else f"{world_of(kind, limit)}, suite {suite}"
+
+
+def world_and_suite(metrics: Metrics) -> str:
+    """Describe the data and the suite that a run was scored on, for the title of a table."""
+    return data_and_suite(metrics["data"]["kind"], metrics["protocol"]["limit"], metrics["suite"])
+
+
 def in_distribution_heading(kind: str) -> str | None:
     """Return the heading of accuracies in distribution, ``val %``, or ``Photographs %`` in a suite; None without any.
 

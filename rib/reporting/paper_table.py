@@ -18,7 +18,7 @@ from rib.reporting.apart import explain_groups
 from rib.reporting.axes import setting_axes, value_of
 from rib.reporting.bold import best_rows
 from rib.reporting.comparability import group_comparable
-from rib.reporting.formatting import before_after, in_distribution_heading, points, with_interval, world
+from rib.reporting.formatting import before_after, in_distribution_heading, points, with_interval, world_and_suite
 from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable
 from rib.reporting.markup import escape_latex, markdown_table, tabular
@@ -328,7 +328,7 @@ def _no_seeds(row: Summary) -> str:
 def _about(metrics: Sequence[Metrics]) -> str:
     """Describe a table's data, suite and experiment, and the protocol switches that are on in any of its runs."""
     first = metrics[0]
-    items = [world(first), f"suite {first['suite']}"]
+    items = [world_and_suite(first)]
     if first["protocol"]["experiment"]:
         items.append(f"experiment {first['protocol']['experiment']}")
     switches = {k: v for m in metrics for k, v in m["protocol"]["switches"].items()}

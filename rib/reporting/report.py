@@ -16,7 +16,7 @@ from rib.data.worlds import is_suite, logged_name
 from rib.errors import RibError
 from rib.reporting.comparability import Group, group_comparable
 from rib.reporting.data_warning import warning_after
-from rib.reporting.formatting import world_of
+from rib.reporting.formatting import data_and_suite
 from rib.reporting.layout import output
 from rib.reporting.remedies import remedies
 from rib.reporting.report_files import remove_stale, write_remedies
@@ -217,7 +217,7 @@ def show_report(table: PaperTable, files: Sequence[Path], logger: Mapping[str, A
     page = DashboardPage(
         kind="report",
         group="report",
-        name=f"report: {world_of(metadata['data'], None)}, suite {metadata['suite']}",
+        name=f"report: {data_and_suite(metadata['data'], None, metadata['suite'])}",
         tags=[metadata["data"], metadata["suite"]],
         metadata=metadata,
         tables={"mRI_table": table.frame().rename(columns=columns)},

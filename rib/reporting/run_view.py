@@ -9,7 +9,15 @@ from typing import Any
 from rib.config.schema import FIGURE_FORMATS
 from rib.data.worlds import in_distribution_of, title_of
 from rib.reporting.data_warning import warning_after
-from rib.reporting.formatting import cost_line, in_distribution_heading, percent, points, with_interval, world
+from rib.reporting.formatting import (
+    cost_line,
+    in_distribution_heading,
+    percent,
+    points,
+    with_interval,
+    world,
+    world_and_suite,
+)
 from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable, output
 from rib.reporting.notes import describe_alpha, describe_notes
@@ -32,7 +40,7 @@ def run_table(metrics: Metrics) -> FittedTable:
     heading = f"{metrics['model']}, {label_with_options(metrics['method'], named)}"
     if source != "none":
         heading += f" on {title_of(source, kind)}" + ("" if metrics["seed"] is None else f", seed {metrics['seed']}")
-    title = f"{heading} ({world(metrics)}, suite {metrics['suite']})"
+    title = f"{heading} ({world_and_suite(metrics)})"
     if metrics["method"] == PRETRAINED:
         return _accuracy_table(title, metrics)
     improvements = _improvements(metrics)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rib.config.schema import BatchNorm
 from rib.data.worlds import in_distribution_of, title_of
-from rib.reporting.formatting import before_after, cost_of, in_distribution_heading, percent, with_interval, world
+from rib.reporting.formatting import (
+    before_after,
+    cost_of,
+    in_distribution_heading,
+    percent,
+    with_interval,
+    world_and_suite,
+)
 from rib.reporting.heads import note_on_heads
 from rib.reporting.layout import FittedTable
 from rib.reporting.shared_options import describe_shared, shared_options
@@ -90,7 +97,7 @@ def comparison_table(runs: Sequence[Metrics], order: Order | None = None) -> Fit
     heading = in_distribution_heading(kind)
     val = () if heading is None else (heading,)
     table = FittedTable(
-        f"Fine-tuned runs ({world(runs[0])}, suite {runs[0]['suite']})",
+        f"Fine-tuned runs ({world_and_suite(runs[0])})",
         words=("model", "source", "method"),
         numbers=("seed", "RI, points", "source %", *val, "seconds"),
         notes=tuple(filter(None, (units, note_on_heads(runs), said and f"{said}.", external))),

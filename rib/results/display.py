@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rib.data.worlds import title_of
 from rib.reporting.data_warning import warning_after
-from rib.reporting.formatting import cost_line, with_interval, world
+from rib.reporting.formatting import cost_line, with_interval, world_and_suite
 from rib.runs.spec import PRETRAINED
 from rib.runtime.counting import plural
 from rib.schemas.metrics import Metrics
@@ -48,7 +48,7 @@ def run_html(metrics: Metrics, title: str, key: str) -> str:
     improvement, kind = metrics["robustness_improvement"], metrics["data"]["kind"]
     trained = metrics["method"] != PRETRAINED
     counted = improvement["targets"] if improvement else []
-    lines = [f"{world(metrics)}, suite {metrics['suite']}, key {key}", cost_line(metrics)]
+    lines = [f"{world_and_suite(metrics)}, key {key}", cost_line(metrics)]
     lines += filter(None, [warning_after([metrics["model"]], kind)])
     if improvement and trained:
         lines.insert(

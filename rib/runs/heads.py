@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rib.config.schema import Config, HeadConfig, ModelConfig
 from rib.data.catalog import Catalog
 from rib.data.tree import ImageTree
-from rib.errors import RibError
+from rib.errors import RefusedError, RibError
 from rib.models.head import ClassTexts, Head, imagenet_head
 from rib.models.start import Start
 from rib.runs.fields import image_fields
@@ -137,7 +137,7 @@ def check_classes(images: ImageTree, used: Iterable[ImageTree], config: Config) 
         config: From `settle`.
 
     Raises:
-        RibError: If it has none of a class; the message names the class.
+        RibError: If it has none of a class; the message names the class. `RefusedError` if it is part of the source.
     """
     groups = images.spec.groups
     known = {groups[label][0] for label in set(images.labels.tolist())}
@@ -146,7 +146,8 @@ def check_classes(images: ImageTree, used: Iterable[ImageTree], config: Config) 
         if missing:
             more = "" if len(missing) == 1 else f" ({len(missing)} such classes)"
             limit = "" if config.data.limit is None else f", a larger data.limit than {config.data.limit},"
-            raise RibError(
+            error = RefusedError if splits_source(config) else RibError  # another source may have all classes
+            raise error(
                 f"head=probe: {images.spec.title} has no image of the class {_class_name(tree, missing[0])}{more}, and "
                 f"the probe needs one of every class of {tree.spec.title}; give one{limit} or another dataset as "
                 "head.reference"

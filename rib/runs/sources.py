@@ -9,14 +9,10 @@ from rib.config.schema import Config
 from rib.data.catalog import Catalog
 from rib.data.probe_split import split_for_probe
 from rib.data.tree import ImageTree
-from rib.errors import RibError
+from rib.errors import RefusedError, RibError
 from rib.runs.spec import PERMISSION
 
 Once = Callable[[object, Callable[[], tuple[ImageTree, ImageTree]]], tuple[ImageTree, ImageTree]]
-
-
-class RefusedError(RibError):
-    """The source cannot be trained on: its licence forbids it, or it trains the probe alone."""
 
 
 def whole_source(

@@ -11,7 +11,7 @@ from rib.data.tree import ImageTree
 from rib.data.worlds import title_of
 from rib.errors import RibError
 from rib.metrics.intervals import Interval
-from rib.reporting.formatting import with_interval, world_of
+from rib.reporting.formatting import data_and_suite, with_interval
 from rib.reporting.layout import FittedTable, as_text
 from rib.runs.limits import check_improvement, check_limit
 from rib.runs.predictions import Predictions
@@ -169,7 +169,7 @@ class Score:
     def title(self) -> str:
         """Heading of the table: the data, the suite, and the model compared with."""
         against = f", compared with {self.against}" if self.against else ""
-        return f"Top-1 accuracy in percent on {world_of(self.kind, self.limit)}, suite {self.suite}{against}"
+        return f"Top-1 accuracy in percent on {data_and_suite(self.kind, self.limit, self.suite)}{against}"
 
     @property
     def summary(self) -> str:
@@ -188,7 +188,7 @@ class Score:
         return as_text(table)
 
     def __repr__(self) -> str:
-        return f"<Score on {world_of(self.kind, self.limit)}, suite {self.suite}: {self.summary}>"
+        return f"<Score on {data_and_suite(self.kind, self.limit, self.suite)}: {self.summary}>"
 
     def _repr_html_(self) -> str:
         table = self.table().rename(index=lambda name: title_of(str(name), self.kind)).rename_axis(None)

@@ -18,13 +18,12 @@ from rib.config.command_schema import BenchmarkConfig
 from rib.config.schema import BatchNorm, Config
 from rib.data.catalog import real
 from rib.data.worlds import find_data, kind_of, recipe_of, title_of
-from rib.errors import RibError
+from rib.errors import RefusedError, RibError
 from rib.runs import ingredients
 from rib.runs.fields import fisher_key
 from rib.runs.freshness import metrics_if_current
 from rib.runs.resolve import Resolver, resolve
 from rib.runs.run import Run
-from rib.runs.sources import RefusedError
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import say_once
@@ -244,7 +243,8 @@ def _sources(given: Any, base: Config) -> Any:
     foreign = [name for name in given if name in real().specs and name not in find_data(base)[0].specs]
     if len(foreign) < len(given):
         return given
-    say_once(f"sources: {', '.join(foreign)} are no domains of {base.suite.name}; its own sources take their place")
+    said = f"{foreign[0]} is no domain" if len(foreign) == 1 else f"{', '.join(foreign)} are no domains"
+    say_once(f"sources: {said} of {base.suite.name}; its own sources take their place")
     return base.suite.sources
 
 

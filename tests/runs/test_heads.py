@@ -12,11 +12,10 @@ from safetensors.torch import save_file
 
 from rib.config import compose
 from rib.config.schema import Config
-from rib.errors import RibError
+from rib.errors import RefusedError, RibError
 from rib.runs import heads
 from rib.runs.command import command_for
 from rib.runs.resolve import Resolver, resolve
-from rib.runs.sources import RefusedError
 from rib.runtime.console import say_once
 from tests.support.suites import CLASSES, make_photo_suite
 
