@@ -37,6 +37,7 @@ MAY_SAY = {
     "api.py": "the default suite",
     "reporting/alignment.py": "switches of the errata",
     "reporting/comparability.py": "switches of the errata",
+    "reporting/heads.py": "the key of a suite's file for head=subset",
     "results/same_images.py": "the dataset of data.label_rule",
     "runs/heads.py": "which models have a head of those classes",
     "runs/ingredients.py": "a permission",
