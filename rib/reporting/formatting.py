@@ -42,7 +42,7 @@ def world(metrics: Metrics) -> str:
 
 
 def data_and_suite(kind: str, limit: int | None, suite: str) -> str:
-    """Describe the data of results and the suite of datasets; once where a suite of the user's own is titled by its name.
+    """Describe the data of results and the suite of datasets; once where a user's own suite is titled by its name.
 
     Args:
         kind: ``mini``, ``user`` or the name of a suite.
