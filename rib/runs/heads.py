@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from rib.config.schema import Config, HeadConfig, ModelConfig
-from rib.data.catalog import Catalog
+from rib.data.catalog import Catalog, DatasetSpec
 from rib.data.tree import ImageTree
 from rib.errors import RefusedError, RibError
 from rib.models.head import ClassTexts, Head, imagenet_head
@@ -152,6 +152,25 @@ def check_classes(images: ImageTree, used: Iterable[ImageTree], config: Config) 
                 f"the probe needs one of every class of {tree.spec.title}; give one{limit} or another dataset as "
                 "head.reference"
             )
+
+
+def say_shared_photographs(images: ImageTree, scored: Iterable[ImageTree]) -> None:
+    """Print which scored datasets have the photographs of a probe's reference, in another style or not.
+
+    Args:
+        images: The reference's images.
+        scored: The datasets to score.
+    """
+
+    def photographs(spec: DatasetSpec) -> str:
+        return spec.derived_from or spec.name
+
+    same = [tree.spec.title for tree in scored if photographs(tree.spec) == photographs(images.spec)]
+    if same:
+        say_once(
+            f"{', '.join(same)}: from the same photographs as {images.spec.title}, which trains the probe; accuracy "
+            "before fine-tuning is higher there than on other photographs"
+        )
 
 
 def _class_name(tree: ImageTree, label: int) -> str:

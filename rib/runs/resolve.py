@@ -90,6 +90,8 @@ def resolve(config: Config, resolver: Resolver | None = None) -> RunSpec:
     if head.probe:
         source, images = probe_images(config, catalog, source, find, resolver.once)
         heads.check_classes(images, [*scored.values(), *filter(None, (source,))], config)
+        if not heads.splits_source(config):
+            heads.say_shared_photographs(images, scored.values())
         start = heads.with_probe(start, images, config)
     if not trains or source is None:
         return RunSpec(config, catalog, start, None, scored, None, records=digests, head_images=images)

@@ -182,6 +182,10 @@ def _fine_tuner(
     config, recipe, source = spec.config, spec.recipe, spec.source
     assert recipe is not None and source is not None, "a run that trains has a source and a recipe"
     key_fields = {"fisher": fisher_key(spec, weights_digest(probe) if probe else None)}
+    if (
+        spec.head_images is not None
+    ):  # fitted on another machine, a probe has the same key and may differ in last digits
+        key_fields["start"] = weights_file_digest(spec.start.weights)
     optimizer = {k: v for k, v in config.optimizer.items() if k != "warmup_steps"} | {"lr": recipe.lr}
     return FineTuner(
         model,

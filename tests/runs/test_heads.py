@@ -56,7 +56,9 @@ def test_the_reference_of_a_probe_is_not_scored_and_trains_nothing_else(ask_for,
     spec = resolve(ask_for("model=mini_tiny", *REFERENCE, "+method=ewc"))
     assert spec.protocol["head"] == "reference:imagenet_val"
     assert "imagenet_val" not in {*spec.images, *spec.config.suite.reported}
-    assert capsys.readouterr().err.count("imagenet_val trains the probe (head.reference)") == 1
+    said = capsys.readouterr().err
+    assert said.count("imagenet_val trains the probe (head.reference)") == 1
+    assert said.count("mini Cartoon, mini Drawing: from the same photographs as mini val, which trains the probe") == 1
     other = resolve(ask_for("model=mini_tiny", *REFERENCE, "dataset=imagenet_a"))
     assert other.start == spec.start
     assert other.of_pretrained().training_key == spec.of_pretrained().training_key
