@@ -290,6 +290,7 @@ def name_of(run):
     return run.metrics()["options"]["method.external.name"]
 
 
+@pytest.mark.slow
 def test_weights_keep_their_name_in_the_store_until_another_one_is_given(old, ask_evaluate, elsewhere, tmp_path, capfd):
     given = ("model=mini_tiny", "dataset=imagenet_r", "data.limit=60", *OLD)
     (run,) = evaluate(ask_evaluate(f"weights={elsewhere}", *given))
@@ -337,6 +338,7 @@ def test_two_files_of_one_name_are_refused(old, ask_evaluate, elsewhere, tmp_pat
         evaluate(ask_evaluate(f"weights={tmp_path}/b/theirs.pt", *given))
 
 
+@pytest.mark.slow
 def test_what_a_null_came_to_where_the_run_was_made_holds_here(ask_for, ask_evaluate, store, monkeypatch):
     with monkeypatch.context() as there:
         there.setattr("rib.runs.recipe.has_gpu", lambda accelerator: True)

@@ -21,6 +21,7 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--cfg", "job", "seed=3"), ("lr=1",)], ids=" ".join)
 def test_output_and_exit_code_are_those_of_the_module(arguments):
     one, two = python("-m", "rib", "train", *arguments), python("-m", "rib.train", *arguments)

@@ -59,6 +59,7 @@ def test_a_learning_rate_of_zero_gives_exactly_zero(ask_for):
     assert equal(run.weights(), start_weights(ask_for))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fisher", ["diagonal", "identity"])
 def test_ewc_of_strength_zero_is_plain_fine_tuning_bit_for_bit(ask_for, fisher):
     plain = finetune(ask_for(*SHORT))
@@ -114,7 +115,10 @@ def test_evaluation_batch_sizes_score_the_same(ask_for, tmp_path):
         assert np.allclose(one.log_prob, other.log_prob, atol=1e-4)
 
 
-@pytest.mark.parametrize("source", SEVEN)
+@pytest.mark.parametrize(
+    "source",
+    [name if name in ("imagenet_r", "objectnet") else pytest.param(name, marks=pytest.mark.slow) for name in SEVEN],
+)
 def test_each_of_the_seven_is_a_source_and_a_target(ask_for, source):
     run = finetune(
         ask_for(f"dataset={source}", "epochs=1", "data.images_per_class=2", "model=mini_tiny", "data.limit=80")

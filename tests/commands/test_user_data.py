@@ -82,9 +82,10 @@ def test_permission_to_train_on_objectnet_is_stamped_where_it_is_used(spec):
 
 @pytest.fixture
 def damaged(root):
-    """An image of the source that stops in the middle as if it were at its end."""
+    """An image of the source that stops in the middle as if it were at its end; all others are whole."""
+    for number, file in enumerate(sorted(root.rglob("*.JPEG"))):
+        photograph(file, number)
     file = next((root / "imagenet/train").rglob("*.JPEG"))
-    photograph(file, 0)
     content = file.read_bytes()
     file.write_bytes(content[:-200] + content[-2:])
     return file

@@ -294,6 +294,7 @@ def test_with_the_default_timeout_too_it_takes_seconds(ask_for, monkeypatch, ans
         assert Written(run).summary["RI"] == run.metrics()["robustness_improvement"]["value"]
 
 
+@pytest.mark.slow
 def test_insisting_on_the_service_without_a_key_is_an_error(ask_for):
     with pytest.raises(RibError, match=r"logger\.offline=false, but W&B cannot be used: No API key configured"):
         finetune(ask_for(*SHORT, "+method=pretrained", "logger=wandb", "logger.offline=false"))

@@ -51,9 +51,9 @@ def test_what_cannot_be_stacked_is_in_both_docstrings(ask_for, pair):
         assert other in type(method_stack.build_method(ask_for(*QUICK, f"+method={one}"), one, probe=None)).__doc__
 
 
-# What is made from several runs takes as many seconds as these.
-COMBINED = ("fisher_merge", "lines", "lp_ft", "model_stock", "rib_soup", "soup")
-RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in COMBINED else name for name in METHODS]
+# One that penalises, one that has other weights, and one that merges.
+AT_ONCE = ("ewc", "lora", "wise_ft")
+RUNS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
 @pytest.mark.parametrize("name", RUNS)

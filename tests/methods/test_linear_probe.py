@@ -121,6 +121,7 @@ def test_tokens_and_positions_may_train_as_in_the_authors_code():
         FreezeEmbed(tokens="none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [probe, freeze])
 @pytest.mark.parametrize("net", NETS)
 def test_two_processes_are_one(net, make, gloo_pool):

@@ -238,6 +238,7 @@ POOLED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", POOLED)
 @pytest.mark.parametrize("net", NETS)
 def test_two_processes_are_one(net, make, gloo_pool):

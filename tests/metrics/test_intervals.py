@@ -58,6 +58,7 @@ def test_values_are_ri_and_mri() -> None:
     assert mean_robustness_interval(drawn).value == pytest.approx(mean_robustness_improvement(improvements))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [1.0, 0.7])
 def test_patterns_equal_resampling_images_one_by_one(present: float) -> None:
     """The half width within 5 % of the plain loop's, which at 2,000 draws is itself 2 % off."""

@@ -358,6 +358,7 @@ def test_a_pickled_module_is_not_executed_and_told_how_to_convert(pickled, tmp_p
     assert torch.equal(torch.load("weights.pt")["weight"], model.weight)
 
 
+@pytest.mark.slow
 def test_a_misfit_is_told_its_likely_reason(tmp_path, capsys):
     torch.manual_seed(0)
     for options, sentence in (

@@ -157,7 +157,8 @@ def published_by_libraries(config: ModelConfig) -> dict[str, float]:
         second = [e for e in facts["torchvision"] if e["weights"] == "IMAGENET1K_V2"]
         return next({"imagenet": e["acc1"]} for e in second if e["name"] == architecture)
     if config.library == "timm":
-        return next(e["anchors_top1"] for e in facts["timm_classifier"] if e["name"] == f"{architecture}.{config.tag}")
+        classifiers = (e for e in facts["timm_classifier"] if e["name"] == f"{architecture}.{config.tag}")
+        return next((e["anchors_top1"] for e in classifiers), {})  # without a head of ImageNet's there is no accuracy
     pair = (architecture, config.tag)
     return next(e["anchors_zeroshot_top1"] for e in facts["open_clip"] if (e["model"], e["tag"]) == pair)
 

@@ -122,6 +122,7 @@ def test_a_run_at_another_size_trains_scores_and_is_loaded_again(ask_for, vit_fi
     assert "resized by timm: pos_embed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_open_clip_s_position_embeddings_are_resampled_and_its_head_is_not(clip, clip_file, few_sentences):
     name = ("model=open_clip", "model.name=rib-test-clip", f"model.weights={clip_file}")
     own, larger = (

@@ -72,6 +72,7 @@ def test_a_caption_names_the_numbers_that_are_drawn():
     assert "At the right: the change in points, with its 95 % interval. " in change_figure(metrics(), 6.8).caption
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes(tmp_path):
     files = [
         save(change_figure(metrics()), tmp_path / name, FiguresConfig(["png", "pdf", "svg"])) for name in ("a", "b")
@@ -168,6 +169,7 @@ def test_the_command_in_a_caption_has_no_secret(monkeypatch):
     assert captions.running_command("else") == "else"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_drawn_again_only_if_something_else_is_asked_for(tmp_path):
     m = metrics("wise_ft")
     del m["curve"]

@@ -152,6 +152,7 @@ def test_a_run_that_only_needs_other_scores_is_not_trained_again(make, name):
     assert groups[1].results[0][0].folder.name in command
 
 
+@pytest.mark.slow
 def test_runs_of_an_older_version_are_made_again(make, store):
     old = make("seed=1")
     old[1]["protocol"]["numerics"] = NUMERICS - 1

@@ -68,6 +68,7 @@ def test_a_command_composes_to_the_config_that_it_stands_for(said):
     assert replace(compose(*words_of(command)), given=[]) == replace(config, given=[])
 
 
+@pytest.mark.slow
 def test_only_what_is_not_default_is_said():
     assert command_for(compose()) == "python -m rib.train"
     assert command_for(compose("model=mini_tiny", "logger=wandb")) == "python -m rib.train model=mini_tiny"

@@ -234,6 +234,7 @@ def test_a_tar_with_damaged_metrics_is_refused(tmp_path, text):
     assert RunStore(tmp_path / "runs").finished() == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_cut_short_is_named_and_trains_nothing(ask_for, store, monkeypatch):
     quick = ("model=mini_tiny", "epochs=1", "data.images_per_class=1", "data.limit=20", "suite.reported=[]")
     config = ask_for(*quick, "suite.targets=[imagenet_a]")

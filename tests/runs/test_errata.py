@@ -25,6 +25,7 @@ SWITCHES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "switch", "options"), SWITCHES, ids=[method for method, _, _ in SWITCHES])
 def test_a_switch_is_the_options_that_it_stands_for(spec, method, switch, options):
     right, theirs = spec(f"+method={method}"), spec(f"+method={method}", switch)

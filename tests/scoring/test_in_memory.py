@@ -297,6 +297,7 @@ def test_a_model_is_not_compared_with_itself(scored):
         scored(model, "optimizer.lr=1")
 
 
+@pytest.mark.slow
 def test_a_run_of_other_images_is_refused(run, nets, scored):
     with pytest.raises(RibError, match=r"was scored on other images of imagenet_a .*limit=40.* than these 30"):
         scored(nets[1], before=run, limit=30)

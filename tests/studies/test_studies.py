@@ -385,6 +385,7 @@ def test_shuffled_labels_are_the_same_images_and_labels_in_another_order(ask_for
     assert np.array_equal(plain.scored["imagenet_r"].labels, shuffled.scored["imagenet_r"].labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["head", "all"])
 def test_another_start_holds_the_same_numbers_in_other_places(ask_for, store, part):
     quick = ("data.limit=40", "suite.targets=[imagenet_a]", "suite.reported=[]", "optimizer.lr=0")

@@ -93,7 +93,9 @@ def test_a_studys_sources_are_the_suites(monkeypatch, given, expected, capsys):
     bare = suite("bare", "Bare", {"a": "A", "b": "B"})
     monkeypatch.setattr(plan, "find_data", lambda config: (bare, None))
     base: Any = SimpleNamespace(
-        data=SimpleNamespace(suite="bare.yaml"), suite=SimpleNamespace(name="bare", sources=["a", "b"])
+        data=SimpleNamespace(suite="bare.yaml"),
+        suite=SimpleNamespace(name="bare", sources=["a", "b"]),
+        head=SimpleNamespace(reference=None),
     )
     assert plan._sources(given, base) == expected
     said = capsys.readouterr().err

@@ -102,6 +102,7 @@ def test_a_command_line_without_a_grid_is_one_sentence(store, cache):
     assert done.stderr.startswith("rib: methods: expected a run folder or a method, got 'ewcc'")
 
 
+@pytest.mark.slow
 def test_a_plan_is_json_for_other_programs(store, cache):
     done = grids.run(
         store, cache, "sources=[imagenet_a,objectnet]", "methods=[wise_ft]", "plan_only=true", "format=json"

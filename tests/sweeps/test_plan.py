@@ -60,6 +60,7 @@ def test_an_axis_is_for_the_cells_that_have_its_option(plan_of):
     assert {cell.spec.options.get("method.ewc.strength") for cell in plan.wanted} == {None, 0.1, 10.0}
 
 
+@pytest.mark.slow
 def test_several_grids_are_one(plan_of):
     grids = "grids=[{methods:[finetune],seeds:[0,1,2]},{methods:[ewc],axes:{paper.ewc:[null,identity]}}]"
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", grids)

@@ -212,6 +212,7 @@ def test_at_learning_rate_zero_lp_ft_is_its_probe(made, store):
     assert not equal(run.weights(), RunStore(store).one(method="pretrained").weights())
 
 
+@pytest.mark.slow
 def test_what_an_ingredient_is_asked_decides_the_key(ask_for):
     def key(*overrides):
         return resolve(ask_for(*QUICK, "+method=wise_ft", *overrides)).training_key

@@ -117,6 +117,7 @@ def test_a_killed_probe_goes_on_from_its_features_to_the_same_bits(run, again, t
     monkeypatch.setattr(fitting, "_extract", extract)
 
 
+@pytest.mark.slow
 def test_a_probe_with_other_weights_outdates_the_runs_that_start_from_it(run, tmp_path, cache, capsys):
     shutil.copytree(run.folder.parents[4], tmp_path / "runs")
     config, store = asked(tmp_path / "runs", cache), RunStore(tmp_path / "runs")
