@@ -50,7 +50,7 @@ def test_coverage_quickly(name: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_coverage(world: World) -> None:
-    assert 0.94 <= coverage(world, 4000) <= 0.96
+    assert 0.935 <= coverage(world, 2000) <= 0.965  # three standard errors; 4000 cases gave 0.94 to 0.96
 
 
 @pytest.mark.slow

@@ -184,7 +184,7 @@ def test_a_grid_survives_kills_a_full_disk_and_damaged_files(store, cache, tmp_p
     assert "cannot write" in full.stderr
     assert "finished results are not affected" in full.stderr
     dice = random.Random(0)
-    for _ in range(6):
+    for _ in range(4):
         grid = grids.start(store, cache, *wide, "retry=1")
         time.sleep(dice.uniform(3, 9))
         grids.kill_one_of(dice, grid)
