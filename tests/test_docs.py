@@ -99,6 +99,7 @@ def write_suites(command: list[str]) -> None:
             file.write_text(shown if file == Path("pets/pets.yaml") else made)
 
 
+@pytest.mark.slow
 def test_a_wrong_command_would_be_noticed():
     with pytest.raises(RibError, match="did you mean"):
         compose_command(["rib.train", "+method=ewc", "+method.ewc.strenght=3"])

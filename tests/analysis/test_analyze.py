@@ -357,6 +357,7 @@ def test_mistakes_are_one_sentence(asked, given, sentence):
         analyze(asked(**given))
 
 
+@pytest.mark.slow
 def test_what_is_gone_says_how_to_make_it(asked, run):
     shutil.rmtree(run.folder / "epochs")
     with pytest.raises(

@@ -190,6 +190,7 @@ def test_a_pattern_that_matches_no_run_and_options_that_would_be_ignored_are_ref
             evaluate(ask_evaluate(*wrong))
 
 
+@pytest.mark.slow
 def test_a_data_root_that_runs_on_toy_data_would_ignore_is_refused(old, ask_evaluate, tmp_path, monkeypatch):
     asked = ask_evaluate(f"runs={old.root}/**/finetune/*", f"data.root={tmp_path}", *OLD)
     assert len(evaluate(asked)) == 3  # of RIB_DATA in the environment, say
@@ -202,6 +203,7 @@ def test_a_data_root_that_runs_on_toy_data_would_ignore_is_refused(old, ask_eval
     assert len(evaluate(replace(toy, given=["data.root"]))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_another_version_is_named_and_the_others_are_scored(old, ask_evaluate):
     changed = old.one(model="mini_tiny", method="finetune", seed=1)
     file = changed.folder / "config.yaml"
@@ -414,6 +416,7 @@ def test_why_a_run_is_not_what_its_config_would_make_now_is_named(old, ask_evalu
     assert f"it was made by an older version of rib (numerics {NUMERICS - 1}, now {NUMERICS})" in why(protocol=older)
 
 
+@pytest.mark.slow
 def test_a_limit_is_checked_before_the_work_and_compared_with_the_suite_that_was_scored(old, ask_evaluate):
     for wrong in (["fail_on=value"], ["fail_below=-1", "fail_on=low"]):
         with pytest.raises(RibError, match="fail_on"):

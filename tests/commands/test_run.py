@@ -236,6 +236,7 @@ def test_another_suite_scores_only_what_is_missing(ask_for, monkeypatch):
     assert run.metrics("paper")["accuracy"]["imagenet_c"]["cells"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_with_step_and_remedy(ask_for):
     with pytest.raises(RibError, match=r"became NaN or infinite at step \d+ \(lr .*try a smaller optimizer\.lr"):
         finetune(ask_for(*SHORT, "epochs=20", "optimizer.lr=1e6", "optimizer.warmup_steps=0"))
@@ -353,6 +354,7 @@ def test_no_strength_makes_ewc_diverge(ask_for, strength):
     assert all(t.isfinite().all() for t in run.weights().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

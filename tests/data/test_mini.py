@@ -176,6 +176,7 @@ def test_two_processes_at_once(tmp_path):
     assert not list(tmp_path.glob("*.partial-*"))
 
 
+@pytest.mark.slow
 def test_killed_midway(tmp_path):
     process = _process(tmp_path)
     deadline = time.monotonic() + 60

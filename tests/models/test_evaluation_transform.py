@@ -35,6 +35,7 @@ def test_of_timm(name):
     assert recorded_transform(nn.Sequential(nn.Identity(), network)) is None
 
 
+@pytest.mark.slow
 def test_of_open_clip():
     network = open_clip.create_model("ViT-B-32-256", device="meta")
     found = recorded_transform(network)

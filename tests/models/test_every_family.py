@@ -198,6 +198,7 @@ def test_every_tensor_comes_from_the_file(family, tmp_path, monkeypatch):
     check(family, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_tensor_of_two_names_is_one(tmp_path):
     """CoaT's blocks share their position encodings: one name is enough, two values are too many."""
     start = start_of(FAMILIES["coat"], tmp_path / "weights.safetensors")

@@ -312,6 +312,7 @@ def test_a_classifier_of_wise_ft_keeps_its_head(bias, clip, tmp_path, capsys):
     check_same(theirs, read(tmp_path / "run.safetensors", CLIP, "open_clip"), 32)
 
 
+@pytest.mark.slow
 def test_a_clip_encoder_of_flyp_gets_its_head_from_its_text_tower(clip, one_sentence, tmp_path):
     torch.save(Encoder(clip).state_dict(), tmp_path / "flyp.pt")
     torch.save(

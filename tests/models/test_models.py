@@ -319,6 +319,7 @@ def test_a_clip_file_for_a_classifier_is_refused_with_what_takes_it(tmp_path):
         build(start)
 
 
+@pytest.mark.slow
 def test_older_names_of_timm_s_own_networks_are_known(tmp_path):
     """DeiT III's authors wrote them so; timm converts."""
     torch.manual_seed(0)

@@ -89,6 +89,7 @@ def options(file, size):
     return "model=timm", f"model.name={VIT}", f"model.weights={file}", f"model.transform.size={size}"
 
 
+@pytest.mark.slow
 def test_position_embeddings_are_resampled_by_timm_and_nothing_else_changes(vit_file):
     own, stored = compose(*options(vit_file, 224)).model, load_file(vit_file)
     same = build(find_start(own)).backbone.state_dict()

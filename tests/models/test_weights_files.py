@@ -141,6 +141,7 @@ def test_of_several_models_none_is_guessed(tmp_path):
         load(file)
 
 
+@pytest.mark.slow
 def test_matching_by_order_is_for_known_files_alone(tmp_path, monkeypatch):
     """The same shapes in the same order under foreign names are another network's, unless the file is listed."""
     state = random_state("tf_efficientnet_lite0")

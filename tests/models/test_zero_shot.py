@@ -127,6 +127,7 @@ def test_the_digest_covers_the_sentences(clip, clip_file, monkeypatch):
     assert find_start(model).digest != before.digest
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_clip_or_another_one_are_refused(clip, tmp_path, few_sentences):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     other = zero_shot.build_clip("ViT-B-32").state_dict()

@@ -56,6 +56,7 @@ def test_a_root_that_is_not_there_names_the_toy_data(ask_for, tmp_path):
         find_data(ask_for(f"data.root={tmp_path / 'nothing'}"))
 
 
+@pytest.mark.slow
 def test_a_real_model_on_toy_data_is_warned_of_before_and_after(ask_for, capsys):
     short = ("+method=pretrained", "data.limit=20", "suite.targets=[imagenet_a]")
     finetune(ask_for(*FAKE_REAL, *short))

@@ -233,6 +233,7 @@ def test_of_a_run_that_is_there_twice_the_earlier_one_may_be_removed(make, store
     assert [run for run, _ in left] == [second[0]]
 
 
+@pytest.mark.slow
 def test_a_toy_model_has_no_counterpart_on_real_data_and_a_real_model_has_one(make):
     def on(kind: str, model: str, *words: str) -> Result:
         run, metrics = make(*words)

@@ -26,6 +26,7 @@ def test_a_run_is_found_however_it_is_given(toy, monkeypatch):
     assert rib.load(key, runs="~/runs") == rib.load(key, runs=toy.root) == toy.ewc
 
 
+@pytest.mark.slow
 def test_what_is_no_finished_run_is_one_sentence(toy, tmp_path, monkeypatch):
     store = tmp_path / "store"
     shutil.copytree(toy.root, store)

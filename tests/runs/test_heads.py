@@ -51,6 +51,7 @@ def test_on_imagenet_s_suites_a_model_keeps_its_outputs(ask_for):
         assert resolve(ask_for("model=mini_tiny", f"head={kind}")).training_key == plain.training_key
 
 
+@pytest.mark.slow
 def test_the_reference_of_a_probe_is_not_scored_and_trains_nothing_else(ask_for, capsys):
     say_once.cache_clear()
     spec = resolve(ask_for("model=mini_tiny", *REFERENCE, "+method=ewc"))
@@ -100,6 +101,7 @@ def test_the_start_s_digest_covers_all_that_decides_the_probe(ask_for, photos, t
     assert digest(file=copy) != first
 
 
+@pytest.mark.slow
 def test_where_it_is_left_open_the_model_decides(photos, tmp_path, ask_for):
     def kind(file: Path, *more: str) -> str | None:
         return heads.settle(ask_for(*of_suite(file, *more))).head.kind

@@ -201,6 +201,7 @@ def test_weights_replaced_while_a_run_is_made_leave_no_result(ask_for, store, tm
     assert finetune(config).metrics()
 
 
+@pytest.mark.slow
 def test_weights_replaced_between_key_and_training_are_noticed(ask_for, store, tmp_path, monkeypatch):
     file = tmp_path / "cur.safetensors"
     shutil.copy(MINI, file)

@@ -325,6 +325,7 @@ def test_a_users_method_on_two_processes_is_another_run(key, mine):
     assert key(MINE) != key(MINE, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
+@pytest.mark.slow
 def test_what_chooses_by_scores_depends_on_their_precision(key):
     half = "evaluation.precision=bf16-mixed"
     choose = ("+method=wise_ft", "method.wise_ft.choose=true", "data.holdout=0.3", "data.limit=120")
@@ -354,6 +355,7 @@ def test_the_environment_is_told_by_what_it_leads_to(spec, tmp_path, monkeypatch
     assert spec().training_key == before
 
 
+@pytest.mark.slow
 def test_a_copied_touched_or_moved_data_set_is_the_same_run(spec, tmp_path, monkeypatch):
     data = real_data(monkeypatch, tmp_path)
     common = ("model=timm", "model.name=vit_tiny_patch16_224", *data)

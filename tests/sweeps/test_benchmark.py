@@ -96,6 +96,7 @@ def test_what_is_not_trained_is_a_cell_and_no_row(made, cache):
     assert alone.returncode == 0, alone.stderr
 
 
+@pytest.mark.slow
 def test_a_command_line_without_a_grid_is_one_sentence(store, cache):
     done = grids.run(store, cache, "methods=[ewcc]")
     assert (done.returncode, done.stdout) == (1, "")

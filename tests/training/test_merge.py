@@ -339,6 +339,7 @@ def test_a_folder_that_is_no_run_or_of_another_model_is_refused(made, store, tmp
         made("+method=wise_ft", f"method.wise_ft.ingredients=[{other.folder}]")
 
 
+@pytest.mark.slow
 def test_an_ingredient_that_fails_is_named(made):
     with pytest.raises(RibError, match="wise_ft needs finetune, which failed: training diverged: the loss became NaN"):
         made("+method=wise_ft", "optimizer.lr=1e30", "epochs=3")

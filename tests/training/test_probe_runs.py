@@ -80,6 +80,7 @@ def test_the_pretrained_run_is_scikit_learn_s_probe(run, again):
     assert not list(probe.folder.glob("features*"))
 
 
+@pytest.mark.slow
 def test_untouched_it_has_no_change_and_a_learning_rate_of_zero_none_either(run, again):
     still = finetune(again("optimizer.lr=0.0"))
     assert still.metrics()["robustness_improvement"]["value"] == 0
