@@ -121,7 +121,10 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
     else:  # a merge and a run from a probe load its weights, other training only compares with the predictions
         get = _get_intact if spec.ingredients or spec.start.headless else get_or_make
         pretrained = get(spec.of_pretrained(), store)
-    ingredients = [_get_ingredient(spec, ingredient, store) for ingredient in spec.needs]
+    ingredients = [
+        pretrained if pretrained is not None and need is spec.fitted_start else _get_ingredient(spec, need, store)
+        for need in spec.needs
+    ]
     if pretrained is not None and spec.start.headless:
         spec = replace(spec, start=spec.start.with_weights(pretrained.weights_file))
     # Seven copies of the weights (two checkpoints while one replaces the other, each with weights and the optimizer's

@@ -1,4 +1,4 @@
-"""What to say where the file of a user's suite, or one of its domains, cannot be meant."""
+"""Messages for a suite's file that does not exist and for names that are none of its domains."""
 
 from __future__ import annotations
 

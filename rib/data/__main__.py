@@ -47,12 +47,12 @@ def check(config: DataCommandConfig) -> None:
     """
     from rib.data.check import survey
     from rib.data.suites.duplicates import shared_images
-    from rib.data.worlds import find_data, suffix_of
+    from rib.data.worlds import find_data, is_suite, suffix_of
     from rib.reporting.layout import output
 
     catalog, root = find_data(config)
     statuses = survey(catalog, root, Path(config.paths.runs) / "datasets", config.data.rescan)
-    what = "Domains" if catalog.title else "Datasets"
+    what = "Domains" if is_suite(catalog.kind) else "Datasets"
     output().print(status_table(f"{what} under {root}{suffix_of(catalog.kind)}", statuses))
     for sentence in shared_images([status.tree for status in statuses if status.tree is not None]):
         print(sentence)
@@ -148,8 +148,9 @@ def found_table(found: Found, file: Path) -> FittedTable:
 
 def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]:
     """Return the images of each dataset under the data root (complete or not) by its name, and the catalog."""
+    from rib.data.catalog import HOLDS
     from rib.data.scan import scan
-    from rib.data.worlds import find_data
+    from rib.data.worlds import find_data, is_suite
     from rib.errors import MissingDatasetError
 
     catalog, root = find_data(config)
@@ -160,7 +161,7 @@ def _scan_all(config: DataCommandConfig) -> tuple[dict[str, ImageTree], Catalog]
         except MissingDatasetError:
             continue
     if not trees:
-        expected = "the domains of its file" if catalog.title else "imagenet-r, imagenet/val, ..."
+        expected = "the domains of its file" if is_suite(catalog.kind) else HOLDS
         raise RibError(f"data.root: expected {expected} in {root}, found none of them")
     return trees, catalog
 

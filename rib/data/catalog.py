@@ -102,7 +102,7 @@ class Catalog:
 
     @property
     def outputs_in_words(self) -> str:
-        """What a model's outputs stand for: ``the 3 classes of Pets (cat, dog, bird), in this order``."""
+        """Phrase for a model's outputs: ``the 3 classes of Pets (cat, dog, bird), in this order``."""
         if self.outputs == _wnids():
             return f"the {len(self.outputs)} classes of ImageNet-1K, in the order of their WordNet ids"
         named = ", ".join(self.outputs[:5]) + (", ..." if len(self.outputs) > 5 else "")

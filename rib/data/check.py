@@ -9,7 +9,7 @@ import numpy as np
 
 from rib.data.catalog import Catalog, DatasetSpec
 from rib.data.scan import scan
-from rib.data.suites.scan_domain import absent_classes, scan_domain
+from rib.data.suites.scan_domain import absent_classes
 from rib.data.tree import ImageTree
 from rib.errors import RibError
 
@@ -56,7 +56,7 @@ def survey(catalog: Catalog, root: Path, records: Path | None = None, rescan: bo
 def _check_dataset(spec: DatasetSpec, root: Path, records: Path | None, rescan: bool) -> DatasetStatus:
     fault = None
     try:
-        tree = scan(spec, root, records, rescan) if spec.domain is None else scan_domain(spec, root, records, rescan)
+        tree = scan(spec, root, records, rescan)
     except RibError as error:
         fault = str(error)
         try:

@@ -21,7 +21,7 @@ from rib.data.folders import (
 from rib.data.identity import CONTENTS, DIGESTS, RECORDS, FileIdentity, contents_digest, drawn_digests
 from rib.data.layout import expected_images, layout_fault, wrong_images_fault
 from rib.data.listing import FLAT, Listing, list_folder
-from rib.data.suites.scan_domain import say_absent_classes, scan_domain
+from rib.data.suites.scan_domain import scan_domain
 from rib.data.tree import ImageTree
 from rib.errors import MissingDatasetError, RibError
 from rib.runtime.console import say
@@ -56,7 +56,7 @@ def scan(
         RibError: If classes or images are missing or unknown.
     """
     if spec.domain is not None:
-        return say_absent_classes(scan_domain(spec, root, records, rescan, allow_incomplete, identity))
+        return scan_domain(spec, root, records, rescan, allow_incomplete, identity)
     begun = time.time_ns()  # with rescan, digests saved before this time are computed again
     folder = find_folder(spec, root)
     listing = list_folder(spec, folder, records, rescan)

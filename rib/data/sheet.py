@@ -12,6 +12,7 @@ from rib.data.catalog import Catalog
 from rib.data.decode import open_image, to_rgb
 from rib.data.transform import file_errors
 from rib.data.tree import ImageTree
+from rib.data.worlds import is_suite
 
 THUMB, GAP, MARGIN, HEAD = 72, 4, 132, 20
 """Side of a thumbnail, distance between two, width of the column of titles, and height of the row of names, pixels."""
@@ -36,7 +37,7 @@ def contact_sheet(trees: Mapping[str, ImageTree], catalog: Catalog, columns: int
     ids = {name: [set(group) for group in tree.spec.groups] for name, tree in trees.items()}
     there = [{i for label in np.unique(tree.labels) for i in tree.spec.groups[label]} for tree in trees.values()]
     shared = sorted(sorted(set().union(*there)), key=lambda i: -sum(i in outputs for outputs in there))[:columns]
-    head = HEAD if catalog.title else 0
+    head = HEAD if is_suite(catalog.kind) else 0
     size = (MARGIN + len(shared) * (THUMB + GAP), head + len(trees) * (THUMB + GAP))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rib.data.worlds import catalog_of, is_suite, title_of
+from rib.data.worlds import catalog_of, title_of
 from rib.reporting.formatting import world
 from rib.reporting.layout import FittedTable, output
 from rib.schemas.metrics import Metrics
@@ -55,7 +55,7 @@ def compare(metrics: Metrics, published: Mapping[str, float]) -> list[PublishedC
         datasets.
     """
     kind = metrics["data"]["kind"]
-    if kind == "mini" or is_suite(kind):
+    if kind != "user":
         return []
     comparisons = []
     for name, value in published.items():

@@ -12,6 +12,7 @@ from rib.config.schema import Config
 from rib.data import catalog as catalogs
 from rib.data.catalog import Catalog
 from rib.data.scan import scan
+from rib.data.suites.scan_domain import say_absent_classes
 from rib.data.tree import ImageTree
 from rib.data.worlds import cache_dir, find_data
 from rib.errors import MissingDatasetError, RibError
@@ -144,6 +145,7 @@ def _images_of(config: Config, catalog: Catalog, root: Path, records: Path, reso
     whole = resolver.once(
         key_fields, lambda: scan(dataset, root, records, data.rescan, data.allow_incomplete, data.identity)
     )
+    say_absent_classes(whole)
     return whole if data.limit is None else whole.limit(data.limit)
 
 

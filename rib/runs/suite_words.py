@@ -18,7 +18,7 @@ OPTIONS = ("data.suite", "data.root", "suite.", "dataset.")
 
 @dataclass(frozen=True)
 class SuiteWords:
-    """How a command names the suite of a config.
+    """Arguments by which a command names the suite of a config.
 
     Attributes:
         words: ``suite=FILE.yaml`` and ``dataset=DOMAIN``; empty for a suite of rib's.

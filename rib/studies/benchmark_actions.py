@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from rib.config.command_schema import BenchmarkConfig
 from rib.errors import RibError, nearest
@@ -125,14 +126,14 @@ def prune(config: BenchmarkConfig, launcher: Launcher) -> None:
         print(path)
     done = "would be removed" if config.plan_only else "removed"
     found = plural(len(paths), "unfinished run or temporary file", "unfinished runs and temporary files")
-    say(f"{found} {done}, {size / 1e6:.1f} MB")
+    say(f"{found} {done}, {decimal(size)}")
 
 
 def export(config: BenchmarkConfig, launcher: Launcher) -> None:
     """Pack the results in the store, without weights, into the tar archive ``file=``."""
     file = _file(config)
     count = archive.export_runs(RunStore(config.paths.runs), file)
-    say(f"{plural(count, 'run')}, {file.stat().st_size / 1e6:.1f} MB")
+    say(f"{plural(count, 'run')}, {decimal(file.stat().st_size)}")
     print(file.resolve())
 
 

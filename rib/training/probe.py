@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from rich.filesize import decimal
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from rib.models.classifier import Classifier
+
+LARGE = 10**9
+"""Size of features above which it is said how much memory and disk they take, bytes."""
 
 ABSENT = -100.0
 """Bias of an output without an image, where the model has outputs of no class: it never wins, and takes no share."""
@@ -116,8 +120,8 @@ def _extract(spec: RunSpec, model: Classifier, fabric: Fabric) -> Tensor:
     tree = spec.head_images
     assert tree is not None, "a start without a head has images for its probe"
     head, width = linear_head(model.backbone), linear_head(model.backbone).in_features
-    if (size := 4 * len(tree) * width) > 1e9:
-        say(f"the features of {len(tree):,} images take {size / 1e9:.1f} GB of memory, and of the disk for a while")
+    if (size := 4 * len(tree) * width) > LARGE:
+        say(f"the features of {len(tree):,} images take {decimal(size)} of memory, and of the disk for a while")
     model.to(fabric.device)
     features = torch.empty(len(tree), width)
     with torch.no_grad():  # any head that is not zero, by which `_check_last` sees whether anything comes after it

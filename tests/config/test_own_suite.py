@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from rib.api import find_runs
 from rib.config import compose
@@ -28,29 +27,12 @@ from rib.config.own_suite import restore_suite
 from rib.config.slips import tidy
 from rib.errors import RibError
 from rib.runtime.command_line import command_line, rewrite_arguments
-from tests.support.suites import suite_document
-
-DOMAINS = ["photo", "sketch", "paint", "toy"]
-
-
-def write_suite(folder: Path, name: str = "pets", **keys: object) -> Path:
-    """Write the file of a suite without any image."""
-    for domain in DOMAINS:
-        (folder / domain).mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.yaml"
-    document = {**suite_document(DOMAINS), "name": name, "sources": DOMAINS, "reported": ["toy"], **keys}
-    file.write_text(yaml.safe_dump(document, sort_keys=False))
-    return file
+from tests.support.suites import DOMAINS, work_among_suites
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with pets.yaml, more pets/own.yaml, and no data root in the environment."""
-    write_suite(tmp_path)
-    write_suite(tmp_path / "my dätä", "own")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RIB_DATA", raising=False)
-    return tmp_path
+    return work_among_suites(tmp_path, monkeypatch)
 
 
 def refusal(command: str, *arguments: str) -> str:
@@ -65,7 +47,7 @@ def test_a_file_stands_for_root_roles_and_first_source(here):
     config = compose("suite=pets.yaml", "+method=ewc")
     assert (config.data.suite, config.data.root) == (str(here / "pets.yaml"), str(here))
     assert config.suite.name == "pets"
-    assert (config.suite.sources, config.suite.targets, config.suite.reported) == (DOMAINS, DOMAINS[:3], ["toy"])
+    assert (config.suite.sources, config.suite.targets, config.suite.reported) == ([*DOMAINS], [*DOMAINS[:3]], ["toy"])
     assert config.dataset.name == "photo"
     assert "ewc" in config.method
 
@@ -146,7 +128,7 @@ def test_a_sweep_over_sources_is_one(here):
 )
 def test_every_command_with_runs_takes_it(here, command, schema, arguments, source):
     config = compose_command(command, schema, [*arguments, "suite=pets.yaml"])
-    assert (config.suite.sources, config.dataset.name) == (DOMAINS, source)
+    assert (config.suite.sources, config.dataset.name) == ([*DOMAINS], source)
     assert config.data.suite == str(here / "pets.yaml")
 
 

@@ -14,7 +14,7 @@ from rib.errors import RibError
 from rib.runs.command import command_for
 from rib.runs.recorded import recorded_command, suite_word
 from rib.sweeps.own_suites import suite_of
-from tests.config.test_own_suite import DOMAINS, write_suite
+from tests.support.suites import DOMAINS, work_among_suites
 
 SAID = {
     "the first source": ["suite=pets.yaml"],
@@ -31,11 +31,7 @@ SAID = {
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    write_suite(tmp_path)
-    write_suite(tmp_path / "my dätä", "own")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RIB_DATA", raising=False)
-    return tmp_path
+    return work_among_suites(tmp_path, monkeypatch)
 
 
 def words_of(command: str) -> list[str]:
@@ -72,7 +68,7 @@ METRICS = {
     "seed": 2,
     "suite": "pets",
     "data": {"kind": "pets"},
-    "protocol": {"targets": DOMAINS[:3], "reported": ["toy"], "head": "reference:toy", "precision": "32-true"},
+    "protocol": {"targets": [*DOMAINS[:3]], "reported": ["toy"], "head": "reference:toy", "precision": "32-true"},
     "options": {"method.ewc.strength": 3.0},
 }
 PRINTED = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image, ImageFilter, ImageOps
 
@@ -82,6 +83,25 @@ def suite_document(domains: Sequence[str] = DOMAINS, classes: Sequence[str] = CL
         "classes": list(classes),
         "domains": {name: {"title": name.title(), "folder": name} for name in domains},
     }
+
+
+def write_suite(folder: Path, name: str = "pets", **keys: object) -> Path:
+    """Write the file of a suite, and the folders of its domains without any image."""
+    for domain in DOMAINS:
+        (folder / domain).mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.yaml"
+    document = {**suite_document(DOMAINS), "name": name, "sources": [*DOMAINS], "reported": ["toy"], **keys}
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
+
+
+def work_among_suites(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with pets.yaml and "my dätä/own.yaml", without a data root in the environment."""
+    write_suite(folder)
+    write_suite(folder / "my dätä", "own")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("RIB_DATA", raising=False)
+    return folder
 
 
 def photo(label: int, domain: int, number: int, size: int = 56, seed: int = 0) -> Image.Image:

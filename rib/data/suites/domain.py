@@ -12,7 +12,7 @@ Form = Literal["folder", "glob", "manifest", "shards", "python"]
 
 @dataclass(frozen=True)
 class Domain:
-    """Where the images of a domain are, and how their classes are read.
+    """Location of a domain's images, and the rule that reads their classes.
 
     Attributes:
         form: ``folder`` (of class folders), ``glob`` (pattern of image files), ``manifest`` (table of paths and

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from rib.data.suites.unpack import in_words
+from rich.filesize import decimal
+
 from rib.data.tree import ImageTree
 from rib.runtime.counting import plural
 
@@ -22,7 +23,7 @@ def shared_images(trees: Sequence[ImageTree]) -> list[str]:
     trees = [tree for tree in trees if tree.spec.domain is not None]
     size = sum(int(tree.sizes.sum()) for tree in trees if tree.sizes is not None)
     if size > MOST:
-        return [f"not looked for images that two domains share: {in_words(size)} would have to be read"]
+        return [f"not looked for images that two domains share: {decimal(size)} would have to be read"]
     path_of = []
     for tree in trees:
         contents = tree.file_identity.contents(tree.folder, tree.paths, tree.spec.title)

@@ -1,4 +1,4 @@
-"""What was recognised in a folder of images: domains, classes, and what was left out."""
+"""Domains and classes recognised in a folder of images, and the files left out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FoundDomain:
 
 @dataclass
 class Found:
-    """What was recognised in a folder.
+    """Domains and classes recognised in a folder of images.
 
     Attributes:
         root: Folder that the places are relative to: the given one, or the only one in it.

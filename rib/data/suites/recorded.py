@@ -1,4 +1,4 @@
-"""What metrics.json records of a suite, so that its results are read without the suite's file."""
+"""Record of a suite in metrics.json, by which its results are read without the suite's file."""
 
 from __future__ import annotations
 

@@ -55,12 +55,11 @@ def scan_domain(
     return ImageTree(spec, images.folder, paths, labels, None, None, sizes, file_identity, len(labels))
 
 
-def say_absent_classes(tree: ImageTree) -> ImageTree:
-    """Print which of the suite's classes a domain has no image of, if there are some; return the images as they are."""
-    if absent := absent_classes(tree.spec, tree.labels):
+def say_absent_classes(tree: ImageTree) -> None:
+    """Print which of a user's suite's classes a domain has no image of, if there are some."""
+    if tree.spec.domain is not None and (absent := absent_classes(tree.spec, tree.labels)):
         lacks = named(absent, "class", "classes")
         say_once(f"{tree.spec.title} has no image of {lacks}; accuracy is over the images it has")
-    return tree
 
 
 def absent_classes(spec: DatasetSpec, labels: Ints) -> list[str]:

@@ -9,8 +9,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from rib.data.suites.images import is_image
-from rib.data.suites.unpack import VERSION, Packed, Source, in_words
+from rib.data.suites.unpack import VERSION, Packed, Source
 from rib.errors import RibError
 from rib.runtime.content import file_digest_of
 from rib.runtime.counting import plural
@@ -66,7 +68,7 @@ def shards_digest(files: list[Path], records: Path | None) -> str:
 def shards_source(files: list[Path], title: str) -> Source:
     """Return what there is to unpack in some shards."""
     size = sum(file.stat().st_size for file in files)
-    words = f"{plural(len(files), 'shard')}, {in_words(size)}"
+    words = f"{plural(len(files), 'shard')}, {decimal(size)}"
 
     def images(advance: Callable[[int], object]) -> Iterator[Packed]:
         for file, name in zip(files, _names(files), strict=True):

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from rib.data.suites.class_fields import read_classes
+from rib.data.suites.class_fields import read_classes, words_of
 from rib.data.suites.discover import discovered_classes
 from rib.data.suites.domain_fields import read_domain_fields
 from rib.data.suites.fields import Fields, read_yaml
@@ -66,7 +66,7 @@ def _load(file: Path, size: int, mtime_ns: int) -> Suite:
     domains = _domains(fields, root)
     classes = read_classes(fields)
     if classes is None:
-        classes = tuple(SuiteClass(one, one.replace("_", " ")) for one in discovered_classes(fields, domains, root))
+        classes = tuple(SuiteClass(one, words_of(one)) for one in discovered_classes(fields, domains, root))
     if len(classes) < 2:
         raise fields.fault("classes", f"expected at least two classes, got {len(classes)}")
     _check_class_names(fields, domains, classes)

@@ -149,11 +149,3 @@ def _write(folder: Path, image: Packed, title: str) -> None:
             stream.write(image.content)
     except FileExistsError as error:
         raise RibError(f"{title}: expected each image once, got {image.label}/{image.name} twice") from error
-
-
-def in_words(size: int) -> str:
-    """Format a number of bytes: ``1.2 GB``, ``340 MB``, ``12 kB``."""
-    for unit, bytes_ in (("GB", 10**9), ("MB", 10**6)):
-        if size >= bytes_:
-            return f"{size / bytes_:.3g} {unit}"
-    return f"{max(1, round(size / 1000))} kB"
