@@ -58,6 +58,8 @@ class FineTuner(L.LightningModule):
         memo: Cache for what methods compute from the pretrained model and the data; None caches nothing.
 
     Attributes:
+        step_terms: Means of the loss and of its terms over the last optimizer step, in nats, on the device; empty amid
+            accumulated batches.
         gathered: After a fit under FSDP, the backbone's whole weights on rank zero; None under any other strategy.
     """
 
@@ -90,6 +92,7 @@ class FineTuner(L.LightningModule):
         self._diverged_at = torch.tensor(-1)
         self._checked_batch_size = False
         self._terms: list[tuple[int, dict[str, Tensor]]] = []
+        self.step_terms: dict[str, Tensor] = {}
         self.gathered: dict[str, Tensor] | None = None
 
     @property
@@ -195,7 +198,7 @@ class FineTuner(L.LightningModule):
         if self.is_users:
             check_logits(outputs, images)
             # Reading labels makes the CPU wait for the GPU; the first epoch sees all of them.
-            if labels.device.type == "cpu" or self.current_epoch == 0:
+            if reads_freely(labels.device) or self.current_epoch == 0:
                 check_labels(labels, outputs.shape[1], places, "train" if self.trainer.training else "val")
         return outputs
 
@@ -267,6 +270,7 @@ class FineTuner(L.LightningModule):
 
     def _log_means(self, terms: dict[str, Tensor], images: int, batch_idx: int) -> None:
         """Log the mean of each loss term once per optimizer step, over this process's images of that step."""
+        self.step_terms = {}
         self._terms.append((images, {name: term.detach() for name, term in terms.items()}))
         last = batch_idx + 1 >= self.trainer.num_training_batches
         if not last and (batch_idx + 1) % self.trainer.accumulate_grad_batches:
@@ -275,16 +279,18 @@ class FineTuner(L.LightningModule):
         self._terms = []
         if len(batches) > 1:
             shares = [count / max(1, sum(counts)) for count in counts]
-            terms = {n: torch.stack([s * t[n] for s, t in zip(shares, batches, strict=True)]).sum() for n in terms}
-        self.log_dict(dict(terms))
+            means = {n: torch.stack([s * t[n] for s, t in zip(shares, batches, strict=True)]).sum() for n in terms}
+        else:
+            means = batches[0]
+        self.step_terms = means
+        self.log_dict(dict(means))
 
     def _check_finite(self, loss: Tensor) -> None:
         """Record the first step with a NaN or infinite loss; raise DivergedError, on a GPU every 20 steps only."""
         step = torch.where(loss.isfinite(), -1, self.global_step)
         earlier = self._diverged_at.to(loss.device)
         self._diverged_at = torch.where(earlier >= 0, earlier, step)
-        # Reading the value makes the CPU wait for the GPU, so it is read every 20 steps only.
-        if loss.device.type == "cpu" or self.global_step % 20 == 0:
+        if reads_freely(loss.device) or self.global_step % 20 == 0:
             self._raise_if_diverged()
 
     def _raise_if_diverged(self) -> None:
@@ -294,6 +300,11 @@ class FineTuner(L.LightningModule):
                 f"training diverged: the loss became NaN or infinite at step {step} (lr {lr:.3g} now, {self.lr:.3g} at "
                 "its peak); try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
+
+
+def reads_freely(device: torch.device) -> bool:
+    """Return True if reading a tensor's value does not make the CPU wait for work that a device has still to do."""
+    return device.type == "cpu"
 
 
 def one_image_message(order: EpochBatches) -> str:
