@@ -41,6 +41,7 @@ from rib.training.contract import (
     split_batch,
 )
 from rib.training.frozen_features import FrozenFeatures, frozen_features
+from rib.training.log import reads_freely
 from rib.training.schedule import warmup_cosine
 
 
@@ -341,11 +342,6 @@ class FineTuner(L.LightningModule):
                 f"training diverged: the loss became NaN or infinite at step {step} (lr {lr:.3g} now, {self.lr:.3g} at "
                 "its peak); try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
-
-
-def reads_freely(device: torch.device) -> bool:
-    """Return True if reading a tensor's value does not make the CPU wait for work that a device has still to do."""
-    return device.type == "cpu"
 
 
 def _is_ours(part: object) -> bool:
