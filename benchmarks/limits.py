@@ -10,12 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from rib.runs.spec import RunSpec
 
 TRAINING = 3
 """Operations and bytes of a training step over those of a forward pass."""
@@ -77,3 +80,18 @@ def limit_of(operations: float, moved: float, took: float) -> str:
         f"{bandwidth / 1e9:.1f} GB/s = {second:.2f} s; rib is at {took / max(first, second):.2f} times the limit by "
         f"{bound}"
     )
+
+
+def limit_of_passes(spec: RunSpec, passes: float, took: float) -> str:
+    """Say the limit of work that consists of forward passes of one image through a run's network.
+
+    Args:
+        spec: The run, whose network is built.
+        passes: Images times passes; a training step counts as `TRAINING` of them.
+        took: Seconds that it took.
+    """
+    from rib.models.build import build
+
+    size = spec.start.transform.size
+    operations, moved = forward_work(build(spec.start), torch.zeros(8, 3, size, size, dtype=torch.uint8))
+    return limit_of(passes * operations, passes * moved, took)

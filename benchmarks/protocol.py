@@ -50,6 +50,15 @@ def differences(rows: Sequence[dict[str, Any]], runs: Path, images: int) -> str:
     )
 
 
+def passes(sources: int, methods: int) -> int:
+    """Return the forward passes that the protocol needs at least for each image of a set.
+
+    Four methods train; the Fisher is one training step an image, features, teacher and two re-estimations one pass; and
+    every model, the pretrained one included, scores eight sets.
+    """
+    return sources * (4 * 3 * EPOCHS + 3 + 4) + (1 + sources * methods) * len(photographs.SETS)
+
+
 def main(images: int) -> None:
     """Print the table, and how far the results of both ways are from each other."""
     sources = photographs.SOURCES[:2] if SMALL else photographs.SOURCES
@@ -76,6 +85,11 @@ def main(images: int) -> None:
             shutil.rmtree(folder / "cache", ignore_errors=True)
             shutil.rmtree(folder / "runs", ignore_errors=True)
 
+        def limit(taken: Taken) -> str:
+            from benchmarks.limits import limit_of_passes
+
+            return limit_of_passes(spec, images * passes(len(sources), len(methods)), taken.wall)
+
         def check(naive: Taken, rib: Taken) -> None:
             said.append(differences(naive.found["rows"], folder / "runs", images))
 
@@ -85,6 +99,7 @@ def main(images: int) -> None:
             ("rib", command(*grid, *options, before=empty)),
             at_least=1.8,
             usual_rounds=1,
+            limit=limit,
             check=check,
         )
         print("\n" + "\n".join(said))

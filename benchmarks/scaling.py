@@ -80,7 +80,7 @@ def measure() -> list[dict[str, Any]]:
                         way = command(*grid_command(value, folder / f"runs-{value}-{number}"))
                     else:
                         given = (at["images"], at["models"], at["workers"])
-                        way = command("-m", "benchmarks.scaling", "score", *given, *options, OMP_WAIT_POLICY="PASSIVE")
+                        way = command("-m", "benchmarks.scaling", "score", *given, *options)
                     tries.append(way())
                 best = min(tries, key=lambda taken: taken.wall)
                 assert best.peak is not None

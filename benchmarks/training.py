@@ -70,20 +70,14 @@ def compare_fits(method: str, network: str, at_least: float, folder: Path, root:
         shutil.rmtree(folder / "runs", ignore_errors=True)
 
     def limit(taken: Taken) -> str:
-        import torch
+        from benchmarks.limits import limit_of_passes
 
-        from benchmarks.limits import forward_work, limit_of
-        from rib.models.build import build
-
-        size = spec.start.transform.size
-        operations, moved = forward_work(build(spec.start), torch.zeros(8, 3, size, size, dtype=torch.uint8))
-        passes = FORWARDS[method] * images
-        return limit_of(passes * operations, passes * moved, taken.wall)
+        return limit_of_passes(spec, FORWARDS[method] * images, taken.wall)
 
     compare(
         f"{method}, {network}, {images} photographs",
         ("without rib", command("-m", "benchmarks.problem", "naive", problem)),
-        ("rib", command("-m", "benchmarks.training", "fit", *options, before=empty, OMP_WAIT_POLICY="PASSIVE")),
+        ("rib", command("-m", "benchmarks.training", "fit", *options, before=empty)),
         at_least=at_least,
         usual_rounds=2,
         limit=limit,
