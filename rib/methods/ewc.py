@@ -170,6 +170,10 @@ class EWC(Method):
         """True with ``form=penalty``; False with ``form=proximal``, which acts after each step instead."""
         return self.form == "penalty"
 
+    def reads_images(self) -> bool:
+        """False: the penalty is a function of the weights."""
+        return False
+
     def penalty(self, module: Tuned, step: Step) -> Tensor | None:
         """Return strength/2 * sum_i F_i (theta_i - theta0_i)^2, float32, in nats; None with ``form=proximal``."""
         if self.form != "penalty":

@@ -59,6 +59,10 @@ class L2SP(Method):
         """Return strength/2 * ||theta - theta0||^2, a scalar in nats, in float32."""
         return quadratic(trained_parameters(module), self._anchor, self.strength)
 
+    def reads_images(self) -> bool:
+        """False: the penalty is a function of the weights."""
+        return False
+
 
 def check_strength(method: str, strength: float) -> float:
     """Return a method's strength unchanged if it is a finite number of 0 or more.
