@@ -1,9 +1,8 @@
 """The protocol as one writes it in an afternoon: fine-tune on each source, score on every target, print the change.
 
-Plain PyTorch, timm's PIL transform, a DataLoader with workers, no caches, one evaluation for each run and dataset.
-Runs that build on others (LP-FT, WiSE-FT, soup) take the weights that are there already. The other benchmarks compare
-rib with this file. It imports nothing of rib. Only the order of training images, and the choice of images and labels
-for EWC's Fisher, are made as rib's documentation describes them, so that accuracies can be equal.
+Plain PyTorch, timm's PIL transform, a DataLoader with workers, no caches, one evaluation a run and dataset. LP-FT,
+WiSE-FT and soup take the weights that are there already. It imports nothing of rib; only the order of images, and the
+choice of images and labels for EWC's Fisher, are made as rib documents them, so that accuracies can be equal.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 METHODS = ("finetune", "linear_probe", "lp_ft", "ewc", "lwf", "wise_ft", "soup")
-
 Weights = Mapping[str, Tensor]
 
 
@@ -80,19 +78,21 @@ class Naive:
     warmup: int = 0
     batch: int = 64
     workers: int = 2
-    fisher_images: int = 1000
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def model(self, weights: Weights) -> nn.Module:
+        """The network with the given weights."""
         model = self.make()
         model.load_state_dict(dict(weights))
         return model.to(self.device)
 
-    def schedule(self, step: int, steps: int) -> float:
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate at a step: warm-up, then a cosine."""
         cosine = 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, steps - self.warmup)))
-        return (step + 1) / self.warmup if step < self.warmup else cosine
+        return self.lr * ((step + 1) / self.warmup if step < self.warmup else cosine)
 
     def loader(self, images: Dataset[Any], **options: Any) -> DataLoader[Any]:
+        """A DataLoader with workers."""
         return DataLoader(images, num_workers=self.workers, persistent_workers=self.workers > 0, **options)
 
     def selected(self, source: Domain, count: int) -> Subset[Any]:
@@ -106,21 +106,18 @@ class Naive:
         if method == "linear_probe":
             model.requires_grad_(False)
             model.get_classifier().requires_grad_(True)
-        penalty = {"ewc": self.ewc, "lwf": self.lwf}.get(method, lambda *_: None)(model, source)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=self.lr, momentum=0.9)
+        penalty = {"ewc": self.ewc, "lwf": self.lwf}.get(method, lambda *_: lambda *_: 0)(model, source)
+        optimizer = torch.optim.SGD(filter(lambda p: p.requires_grad, model.parameters()), lr=self.lr, momentum=0.9)
         loader = self.loader(source, batch_sampler=Order(len(source), self.batch))
         step, steps = 0, self.epochs * len(loader)
         model.train(method != "linear_probe")
         for _ in range(self.epochs):
             for images, labels in loader:
-                optimizer.param_groups[0]["lr"] = self.lr * self.schedule(step, steps)
+                optimizer.param_groups[0]["lr"] = self.rate(step, steps)
                 images, labels = images.to(self.device), labels.to(self.device)
                 outputs = model(images)
-                loss = F.cross_entropy(source.classes(outputs), labels)
-                if penalty is not None:
-                    loss = loss + penalty(images, outputs)
                 optimizer.zero_grad()
-                loss.backward()
+                (F.cross_entropy(source.classes(outputs), labels) + penalty(images, outputs)).backward()
                 optimizer.step()
                 step += 1
         return model.state_dict()
@@ -130,7 +127,7 @@ class Naive:
         model.eval()
         anchor = [p.detach().clone() for p in model.parameters()]
         fisher = [torch.zeros_like(p) for p in anchor]
-        images = self.selected(source, self.fisher_images)
+        images = self.selected(source, 1000)
         uniforms = torch.rand(len(images), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         for number, (image, _) in enumerate(self.loader(images)):
             outputs = model(image.to(self.device))
@@ -187,17 +184,17 @@ class Naive:
         return right / len(domain)
 
     def score(self, weights: Weights) -> dict[str, float]:
+        """Accuracy on every domain."""
         return {name: self.accuracy(self.model(weights), domain) for name, domain in self.domains.items()}
 
     def run(self, sources: Sequence[str], methods: Sequence[str] = METHODS, val: str = "imagenet_val") -> list[Any]:
         """Every source with every method: rows with source, method, accuracy by target, and RI in points."""
         before, rows = self.score(self.weights), []
         for source in sources:
-            made: dict[str, Weights] = {}
+            made, targets = {}, [name for name in self.domains if name not in (source, val)]
             for method in methods:
                 made[method] = self.train(self.domains[source], method, made)
                 after = self.score(made[method])
-                targets = [name for name in self.domains if name not in (source, val)]
                 change = 100 * sum(after[name] - before[name] for name in targets) / len(targets)
                 rows.append({"source": source, "method": method, "accuracy": after, "before": before, "ri": change})
         return rows

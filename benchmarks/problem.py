@@ -37,7 +37,7 @@ def model_options(model: str, folder: Path) -> list[str]:
     if not file.exists():
         torch.manual_seed(0)
         save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
-    return ["model=timm", "model.architecture=vit_tiny_patch16_224", f"model.weights={file}"]
+    return ["model=timm", "model.name=vit_tiny", "model.architecture=vit_tiny_patch16_224", f"model.weights={file}"]
 
 
 def resolved(*options: str) -> RunSpec:
@@ -119,7 +119,9 @@ def read_problem(file: Path) -> tuple[Naive, dict[str, Any]]:
     transform = timm.data.create_transform(**given["transform"], is_training=False)
     domains = {name: Domain(transform=transform, **domain) for name, domain in given["domains"].items()}
     return (
-        Naive(lambda: timm.create_model(given["architecture"]), load_file(given["weights"]), domains, **given["recipe"]),
+        Naive(
+            lambda: timm.create_model(given["architecture"]), load_file(given["weights"]), domains, **given["recipe"]
+        ),
         given,
     )
 
@@ -134,6 +136,8 @@ def solve(naive: Naive, given: Mapping[str, Any]) -> Sequence[Any]:
 
 def main() -> None:
     """Solve a problem without rib, and print how long it took."""
+    import torchvision.transforms.v2  # noqa: F401 - imports are not timed
+
     naive, given = read_problem(Path(sys.argv[2]))
     begun = clocks()
     rows = solve(naive, given)

@@ -29,6 +29,9 @@ class Images(Dataset[Batch]):
         crops: Decoded images from `crops_of`, uint8 (N, 3, S, S), or None to read files.
         augment: ``none``, or a name that `augmentation` accepts.
         seed: Seed of the augmentation.
+
+    Attributes:
+        pixels: False to return labels and positions alone, with images of shape (B, 0).
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Images(Dataset[Batch]):
         self.crops = crops if augment == "none" else None  # augmented images differ every epoch: no fixed crop fits
         self.augment = None if augment == "none" else augmentation(augment, transform, backend)
         self.seed = seed
+        self.pixels = True
         self._labels = torch.from_numpy(tree.labels)
 
     def __len__(self) -> int:
@@ -57,7 +61,9 @@ class Images(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the batch of images at some indices; torch's DataLoader calls this instead of `__getitem__`."""
         position = torch.tensor([index % len(self) for index in indices])
-        if self.crops is not None:
+        if not self.pixels:
+            images = torch.empty(len(indices), 0, dtype=torch.uint8)
+        elif self.crops is not None:
             images = self.crops[position]
         else:
             images = torch.stack([self._read(*divmod(index, len(self))) for index in indices])
