@@ -341,5 +341,7 @@ class Config:
     seed: int
     force: bool
     keep_memory: bool
+    compile: bool
+    gradient_checkpointing: bool
     given: list[str]
     head: HeadConfig

@@ -351,6 +351,6 @@ def hook_steps(optimizer: Optimizer, methods: Iterable[Method], module: Tuned) -
         optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(module))
 
 
-def trained_parameters(module: Tuned) -> list[nn.Parameter]:
+def trained_parameters(module: Tuned) -> list[Tensor]:
     """Return the model's trainable parameters (``requires_grad``)."""
     return [p for p in module.model.parameters() if p.requires_grad]
