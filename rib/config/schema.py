@@ -342,5 +342,7 @@ class Config:
     seed: int
     force: bool
     keep_memory: bool
+    compile: bool
+    gradient_checkpointing: bool
     given: list[str]
     head: HeadConfig

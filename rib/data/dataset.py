@@ -32,6 +32,9 @@ class Images(Dataset[Batch]):
             the file each time).
         seed: Seed of the augmentation.
 
+    Attributes:
+        pixels: False to return labels and positions alone, with images of shape (B, 0).
+
     Raises:
         RibError: If images were changed after this command began, or ``augment`` is none of these.
     """
@@ -47,6 +50,7 @@ class Images(Dataset[Batch]):
     ) -> None:
         self.tree = tree
         self.seed = seed
+        self.pixels = True
         self._flips = augment == "flip"
         self._augment = None if self._flips or augment == "none" else augmentation(augment, transform, backend)
         self._crops = Crops(tree, transform, backend, None if self._augment else cache)
@@ -55,12 +59,12 @@ class Images(Dataset[Batch]):
 
     @property
     def in_memory(self) -> bool:
-        """True if all images are in memory."""
-        return self._memory is not None
+        """True if all images are in memory, or nobody looks at them."""
+        return self._memory is not None or not self.pixels
 
     def kept(self) -> bool:
-        """Return True if no image has to be decoded, now that others may have been kept."""
-        return self.in_memory or self._crops.kept()
+        """Return True if all images are in the cache now."""
+        return self._crops.kept()
 
     def say_trouble(self) -> None:
         """Say once if images could not be kept for the next time, and why."""
@@ -76,6 +80,8 @@ class Images(Dataset[Batch]):
         """Return the batch of images at some indices; torch's DataLoader calls this instead of `__getitem__`."""
         positions = [index % len(self) for index in indices]
         position = torch.tensor(positions)
+        if not self.pixels:
+            return torch.empty(len(indices), 0, dtype=torch.uint8), self._labels[position], position
         if self._augment is not None:
             images = torch.stack([self._read(index) for index in indices])
         elif self._memory is not None:

@@ -106,7 +106,9 @@ class _Loader(DataLoader[Batch]):
         raise RibError(message)
 
     def _batches(self) -> Iterator[Batch]:
-        if isinstance(self.dataset, Images) and not self.dataset.in_memory and self.dataset.kept():
+        if isinstance(self.dataset, Images) and self.dataset.in_memory:
+            return iter(self._processes(self.batch_sampler, 0))
+        if isinstance(self.dataset, Images) and self.dataset.kept():
             return self._read_ahead()
         if self.workers is None:
             return self._decode()
