@@ -343,5 +343,6 @@ class Config:
     keep_memory: bool
     compile: bool
     gradient_checkpointing: bool
+    profile: bool
     given: list[str]
     head: HeadConfig
