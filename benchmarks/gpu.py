@@ -44,7 +44,8 @@ from rib.training.acceleration import accelerate, fused
 from rib.training.module import FineTuner
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-FUSED = fused({"_target_": "torch.optim.SGD"}, "bf16-mixed")
+PRECISION = "bf16-mixed" if DEVICE.type == "cuda" else "32-true"
+FUSED = fused({"_target_": "torch.optim.SGD"}, PRECISION)
 METHODS = {"ewc": 1.08, "l2sp": 1.08, "spd": 1.15, "ftp": 1.15, "ema": 1.05}
 """By method, the largest time of a step over plain fine-tuning's that is asked for."""
 
@@ -188,7 +189,7 @@ def train(data: Any, size: Size, method: str | None = None, *, compiled: bool = 
     trainer = L.Trainer(
         accelerator="gpu" if DEVICE.type == "cuda" else "cpu",
         devices=1,
-        precision="bf16-mixed",
+        precision=PRECISION,
         max_steps=size.warm_up + size.steps if steps < 0 else steps,
         callbacks=[*([build_object(node)] if node else []), timer],
         logger=False,
@@ -211,7 +212,7 @@ def bare_step(size: Size) -> float:
     for step in range(size.warm_up + size.steps):
         if step == size.warm_up:
             begun = now()
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
             loss = nn.functional.cross_entropy(model(images).float(), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -233,7 +234,7 @@ def scored(model: nn.Module, batches: Iterable[Any], size: Size, precision: str,
 def forward_alone(model: nn.Module, size: Size) -> float:
     """Return images per second of the forward pass in bf16, on a batch that is on the device."""
     images, *_ = batch_of(size.scoring_batch, size.side, 200)
-    with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+    with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
         model(images)
         begun = now()
         for _ in range(count := max(1, size.scored // size.scoring_batch)):
@@ -292,7 +293,7 @@ def method_rows(size: Size) -> list[Row]:
 def scoring_row(root: Path, size: Size) -> list[Row]:
     """Measure bf16 scoring from the cache against the forward pass alone."""
     model = classifier(size).to(DEVICE).eval()
-    rate = max(scored(model, loaded(root, size), size, "bf16-mixed")[0] for _ in range(2))
+    rate = max(scored(model, loaded(root, size), size, PRECISION)[0] for _ in range(2))
     alone = forward_alone(model, size)
     said = f"{rate:.0f} img/s of {alone:.0f}: {rate / alone:.2f}"
     return [("scoring in bf16 from the cache", said, "0.9 of it", rate / alone >= 0.9)]
