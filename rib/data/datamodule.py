@@ -181,6 +181,13 @@ class RIBDataModule(L.LightningDataModule):
         return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
 
     @property
+    def batches_an_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        images = self.source if self.train_images is None else self.train_images
+        assert images is not None, "asked for in a fit"
+        return -(-len(images) // self.batch_size)
+
+    @property
     def repeats_pixels(self) -> bool:
         """True if every epoch shows the same pixels: images of rib's own, without augmentation."""
         return self.source is not None and self.augment == "none"
@@ -225,11 +232,8 @@ class RIBDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a checkpoint's position: the next `train_dataloader` continues with the batch after it."""
         epoch, done = state_dict["epoch"], state_dict["batches_done"]
-        images = self.source if self.train_images is None else self.train_images
-        assert images is not None, "only a fit has checkpoints"
-        batches = -(-len(images) // self.batch_size)
         # A checkpoint after an epoch's last batch belongs to that epoch; training goes on with the next.
-        self._resume = (epoch, done) if done < batches else (epoch + 1, 0)
+        self._resume = (epoch, done) if done < self.batches_an_epoch else (epoch + 1, 0)
 
     def _training_images(self, augment: str = "none") -> Images | CheckedImages:
         """Return the images to train on as a torch dataset.
