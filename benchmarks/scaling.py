@@ -3,8 +3,9 @@
     python -m benchmarks.scaling            # -> docs/measured/scaling.csv and scaling.png; 5 minutes on two cores
 
 Every point is a process of its own, which scores EfficientNet-lite0 on photographs with an empty cache (or trains, for
-processes, a grid of the built-in data); its imports are not timed. What is claimed: time is a straight line in images and models, with a
-slope below one model's own for each further model, since images are read once; memory is flat in images.
+processes, a grid of the built-in data); its imports are not timed. What is claimed: time is a straight line in images
+and models, with a slope below one model's own for each further model, since images are read once; memory is flat in
+images.
 """
 
 from __future__ import annotations
