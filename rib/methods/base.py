@@ -153,15 +153,11 @@ class Tuned(Protocol):
         """
 
     def fixed_images(self, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int] | None:
-        """Return all source images in a fixed order, where training shows the same pixels more than once.
-
-        Args:
-            rank: Index of this process, which gets every ``world``-th batch from this index on.
-            world: Number of processes; for any number the batches are the same.
+        """Return all source images in path order, where training shows the same pixels more than once.
 
         Returns:
-            Batches of images, labels and positions as in `Step.places`, and the number of images. None if images are
-            augmented, are each seen once, or may be changed by code of the user's; always None in your own Trainer.
+            Every ``world``-th batch from ``rank`` on (images, labels, `Step.places`), and the number of images. None if
+            images are augmented, are seen once, or may be changed by code of the user's, as in your own Trainer.
         """
 
     def read_image(self, file: Path) -> Tensor:
@@ -251,10 +247,7 @@ class Method(L.Callback):
         return type(self).penalty is not Method.penalty
 
     def reads_images(self) -> bool:
-        """Return True if `penalty` looks at images or inside the network, and not at outputs and weights alone.
-
-        Images need not be loaded for the methods of rib that do not, where the head alone trains.
-        """
+        """Return True if `penalty` needs more than weights and outputs; else images may be left out (linear probe)."""
         return self.has_penalty()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -28,8 +28,8 @@ class LinearProbe(Method):
     held-out images stays. Here it is the pretrained head, trained by the run's optimizer for the run's epochs; it does
     not reach a minimum.
 
-    Cost: one forward pass over the source, since the features of an image stay the same
-    (`rib.training.frozen_features`); one per step where images differ from epoch to epoch. Does not stack with methods that train or freeze other parts: lora,
+    Cost: one forward pass over the source, since the features of an image stay the same; one a step where images
+    differ from epoch to epoch (``data.augment``). Does not stack with methods that train or freeze other parts: lora,
     visual_prompt, freeze_embed, lp_ft.
 
     Args:

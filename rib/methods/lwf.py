@@ -45,7 +45,7 @@ class LwF(Method):
     a mean, both tasks use the same K outputs, and the whole network trains from the first step.
 
     Costs one forward pass of the pretrained model over the source, whose outputs (N, K) are kept. Where images differ
-    from epoch to epoch (``data.augment``), and with other inputs, it costs one per step and a copy of the weights; other
+    from epoch to epoch (``data.augment``), and with other inputs, it costs one a step and a copy of the weights; other
     inputs cost another forward and backward pass of the trained model as well. It stacks with every method that trains.
 
     In your own Trainer ``inputs`` may be source or augmented (tensors (3, H, W), cropped and flipped); BatchNorm's

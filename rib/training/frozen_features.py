@@ -6,16 +6,19 @@ source (`rib.methods.constants`) a step is the head alone, and images are not ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 
+from rib.data.datamodule import RIBDataModule
+from rib.data.dataset import Batch
 from rib.methods.constants import outputs_of_source
 from rib.models.features import head_input
 from rib.models.layers import head_names
+from rib.training.callbacks import total_batches
 
 if TYPE_CHECKING:
     from rib.training.module import FineTuner
@@ -28,16 +31,19 @@ class FrozenFeatures:
         model: The network, from images to logits.
         head: Its head, from features (B, D) to logits (B, K).
         table: Features of all source images by position, (N, D).
+        data: The data module, which serves no pixels from now on.
     """
 
-    def __init__(self, model: nn.Module, head: nn.Module, table: Tensor) -> None:
+    def __init__(self, model: nn.Module, head: nn.Module, table: Tensor, data: RIBDataModule) -> None:
         self.head = head
         self.table = table
+        self._data = data
         self._model = model
         self._epoch = -1
         self._layers = [layer for layer in model.modules() if layer is not head]
         self._tensors = list(_before(model, head))
         self._versions = [tensor._version for tensor in self._tensors]
+        data.serve_pixels(False)
 
     def outputs(self, places: Tensor, epoch: int) -> Tensor | None:
         """Return the logits (B, K) of the images at some positions (B,); None if the features are no longer theirs.
@@ -50,6 +56,11 @@ class FrozenFeatures:
             return None
         logits: Tensor = self.head(self.table[places])
         return logits
+
+    def images(self, places: Tensor) -> Tensor:
+        """Return the images at some positions (B,), and serve images again, since the features no longer hold."""
+        self._data.serve_pixels(True)
+        return self._data.images_at(places).to(places.device)
 
     def _hold(self, epoch: int) -> bool:
         """Return True if nothing before the head has changed, trains, or is in train mode."""
@@ -95,7 +106,25 @@ def frozen_features(module: FineTuner) -> FrozenFeatures | None:
         return taken[0]
 
     table = outputs_of_source(module, model, features, "features before the head")
-    return None if table is None else FrozenFeatures(model, head, table)
+    if table is None:
+        return None
+    return FrozenFeatures(model, head, table, module.trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def fixed_images(module: FineTuner, rank: int, world: int) -> tuple[Iterable[Batch], int] | None:
+    """Return all source images in path order, where training shows the same pixels more than once; else None."""
+    trainer: Any = module.trainer
+    data = trainer.datamodule
+    # Code of the user's may change a batch before it comes to the network.
+    ours = isinstance(data, RIBDataModule) and all(map(_is_ours, (module, data, *trainer.callbacks)))
+    if not ours or not data.repeats_pixels or total_batches(trainer) <= data.batches_an_epoch:
+        return None
+    return data.every_source_image(rank, world)
+
+
+def _is_ours(part: object) -> bool:
+    """Return True for an object of a class of rib's or Lightning's."""
+    return type(part).__module__.partition(".")[0] in ("rib", "lightning")
 
 
 def _before(model: nn.Module, head: nn.Module) -> Iterator[Tensor]:

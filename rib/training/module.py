@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from rib.data.datamodule import RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.data.sampler import EpochBatches
 from rib.data.transform import read_image
@@ -31,7 +30,7 @@ from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
 from rib.runtime.stopwatch import timed
-from rib.training.callbacks import total_batches, total_steps
+from rib.training.callbacks import total_steps
 from rib.training.contract import (
     check_labels,
     check_logits,
@@ -41,7 +40,8 @@ from rib.training.contract import (
     one_image_message,
     split_batch,
 )
-from rib.training.frozen_features import FrozenFeatures, frozen_features
+from rib.training.frozen_features import FrozenFeatures, fixed_images, frozen_features
+from rib.training.log import reads_freely
 from rib.training.schedule import warmup_cosine
 
 
@@ -139,14 +139,7 @@ class FineTuner(L.LightningModule):
 
     def fixed_images(self, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int] | None:
         """Return all source images in a fixed order, where training shows the same pixels more than once; else None."""
-        trainer: Any = self.trainer
-        data = trainer.datamodule
-        # Code of the user's may change a batch before it comes here.
-        ours = isinstance(data, RIBDataModule) and all(map(_is_ours, (self, data, *trainer.callbacks)))
-        if not ours or not data.repeats_pixels or total_batches(trainer) * data.batch_size <= len(data.source):
-            return None
-        images: tuple[Iterable[Batch], int] = data.every_source_image(rank, world)
-        return images
+        return fixed_images(self, rank, world)
 
     def read_image(self, file: Path) -> Tensor:
         """Read an image file and transform it like the images of the source, uint8 (3, H, W)."""
@@ -174,8 +167,6 @@ class FineTuner(L.LightningModule):
     def on_train_start(self) -> None:
         """Compute the features of all images once, if the head alone trains; the loader then reads no images."""
         self.features = frozen_features(self)
-        if self.features is not None:
-            self.trainer.datamodule.serve_pixels(False)  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Check before the first step that BatchNorm can handle the smallest batch of an epoch.
@@ -228,7 +219,7 @@ class FineTuner(L.LightningModule):
             known = self.features.outputs(places, self.current_epoch)
             if known is not None:
                 return known
-            images = self._without_features(places).to(images.device)
+            images, self.features = self.features.images(places), None
         outputs: Tensor = logits_of(self.model, images) if self.is_users else self.model(images)
         if self.is_users:
             check_logits(outputs, images)
@@ -236,14 +227,6 @@ class FineTuner(L.LightningModule):
             if reads_freely(labels.device) or self.current_epoch == 0:
                 check_labels(labels, outputs.shape[1], places, "train" if self.trainer.training else "val")
         return outputs
-
-    def _without_features(self, places: Tensor) -> Tensor:
-        """Forget the features, since the network has changed, and return the images at some positions of the source."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.features = None
-        data.serve_pixels(True)
-        images: Tensor = data.images_at(places)
-        return images
 
     @property
     def validation_step(self) -> Callable[..., Any]:
@@ -343,13 +326,3 @@ class FineTuner(L.LightningModule):
                 f"training diverged: the loss became NaN or infinite at step {step} (lr {lr:.3g} now, {self.lr:.3g} at "
                 "its peak); try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
-
-
-def reads_freely(device: torch.device) -> bool:
-    """Return True if reading a tensor's value does not make the CPU wait for work that a device has still to do."""
-    return device.type == "cpu"
-
-
-def _is_ours(part: object) -> bool:
-    """Return True for an object of a class of rib's or Lightning's."""
-    return type(part).__module__.partition(".")[0] in ("rib", "lightning")

@@ -169,7 +169,7 @@ class Darkens(L.Callback):
 def test_a_network_that_changes_is_looked_at_again(data, plainly, monkeypatch, fool, trusted):
     """Code of the user's switches the features off; were it trusted, they would be dropped when the network changes."""
     if trusted:
-        monkeypatch.setattr("rib.training.module._is_ours", lambda _: True)
+        monkeypatch.setattr("rib.training.frozen_features._is_ours", lambda _: True)
     options = {"freeze_batch_norm": False}
     found = trained("convnet", LinearProbe(), fool(), data=data(), **options)
     plainly()
