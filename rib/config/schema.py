@@ -195,6 +195,7 @@ class DataConfig:
     allow_incomplete: bool
     objectnet_training: str | None
     suite: str | None = None
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)

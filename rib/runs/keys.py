@@ -57,6 +57,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "keep_memory": "how memory is given back to the system",
     "gradient_checkpointing": "the same activations, computed again",
     "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
+    "data.cache": "decoded images are kept bit for bit (tests/data/test_crops.py)",
     "data.rescan": "whether to trust the records of digests",
     "data.damaged": "the messages about files that are read in any case",
     "data.objectnet_training": "a permission",

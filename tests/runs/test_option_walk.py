@@ -152,6 +152,7 @@ WALK: dict[str, Row] = {
     "data.image_backend": Row("", "pil", "TSF"),
     "data.label_rule": Row("dataset=objectnet", "authors", "TSF"),
     "data.workers": Row("", "1", ""),
+    "data.cache": Row("", "off", ""),
     "data.identity": Row(ROOT, "listing", "TSF"),
     "data.damaged": Row(ROOT, "ignore", "", trains=False),
     "data.rescan": Row("", "true", ""),
