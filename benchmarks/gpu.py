@@ -95,7 +95,7 @@ class OneBatch(L.LightningDataModule):
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Any], int]:
         """One batch, for a Fisher."""
         images, labels, places = self.batches[0]
-        return [(images, labels, places)], len(labels)
+        return [(images, labels, places.cpu())], len(labels)
 
 
 class Timer(L.Callback):
