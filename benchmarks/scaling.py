@@ -3,8 +3,9 @@
     python -m benchmarks.scaling            # -> docs/measured/scaling.csv and scaling.png; 5 minutes on two cores
 
 Every point is a process of its own, which scores EfficientNet-lite0 on photographs with an empty cache (or trains, for
-processes, a grid of the built-in data); its imports are not timed. What is claimed: time is a straight line in images and models, with a
-slope below one model's own for each further model, since images are read once; memory is flat in images.
+processes, a grid of the built-in data); its imports are not timed. What is claimed: time is a straight line in images
+and models, with a slope below one model's own for each further model, since images are read once; memory is flat in
+images.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ POINTS: Mapping[str, Sequence[int]] = {
 }
 """By what is varied, its values; the others stay at `USUAL`."""
 
-USUAL = {"images": 8 if SMALL else 32, "models": 1, "workers": 0, "processes": 1}
+USUAL = {"images": 8 if SMALL else 16, "models": 1, "workers": 0, "processes": 1}
 
 
 def score(images: int, models: int, workers: int, options: Sequence[str]) -> None:
@@ -69,7 +70,7 @@ def measure() -> list[dict[str, Any]]:
         root = photographs.build(folder / "data", max(POINTS["images"]), ("imagenet_val", "imagenet_v2"))
         options = [
             *("model=efficientnet_lite0", "dataset=imagenet_v2", "suite.targets=[imagenet_v2]", f"data.root={root}"),
-            *("data.allow_incomplete=true", "trainer=cpu", "evaluation.batch_size=16"),
+            *("data.allow_incomplete=true", "trainer=cpu", "evaluation.batch_size=8"),
         ]
         for varied, values in POINTS.items():
             for value in values:
