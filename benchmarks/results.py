@@ -30,12 +30,12 @@ SCRIPTS: Mapping[str, str] = {
     "training": "Training",
     "allocator": "The allocator",
     "scoring": "Scoring",
-    "protocol": "The whole protocol",
     "mini_grid": "The grid of the built-in data, against the commit before",
     "listing": "A second start",
     "store": "A large store",
     "plan": "The plan's estimate",
     "start_up": "Start-up",
+    "protocol": "The whole protocol",
 }
 """By module of ``benchmarks``, the heading of what it prints, in the order in which they run."""
 
@@ -100,16 +100,9 @@ def gpu() -> str:
     return f"## One GPU\n\n{done.stdout}{done.stderr[-1500:] if done.returncode else ''}\n"
 
 
-def main(names: Sequence[str]) -> None:
-    """Run the scripts and write the file."""
-    if unknown := set(names) - set(SCRIPTS):
-        raise SystemExit(f"expected some of {', '.join(SCRIPTS)}, got {', '.join(sorted(unknown))}")
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.jsonl"
-        rows.touch()
-        parts = [run(name, rows) for name in names or SCRIPTS if (HERE / f"{name}.py").exists()]
-        found = [json.loads(line) for line in rows.read_text().splitlines()]
+def write(parts: Sequence[str], rows: Path, begun: float) -> None:
+    """Write the file, with what there is so far."""
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
     trial = "A trial: everything is small, and the numbers mean nothing.\n\n" if SMALL else ""
     photos = "photographs" if os.environ.get("PHOTOS") else "images drawn like photographs"
     made = f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}; {photos}"
@@ -117,8 +110,23 @@ def main(names: Sequence[str]) -> None:
         f"# What `make bench` measured\n\n{trial}{made}; {(time.monotonic() - begun) / 60:.0f} minutes in all.\n\n"
         "A ratio is the first way's time over that of rib, the median over rounds in which both take turns, with the "
         f"lowest and highest. CPU seconds are hardly affected by other load on the machine.\n\n{half_precision()}\n\n"
-        f"{summary(found)}\n" + "\n".join([*parts, gpu()])
+        f"{summary(found)}\n" + "\n".join(parts)
     )
+
+
+def main(names: Sequence[str]) -> None:
+    """Run the scripts, and write the file after each, so that an interrupted run leaves what it measured."""
+    if unknown := set(names) - set(SCRIPTS):
+        raise SystemExit(f"expected some of {', '.join(SCRIPTS)}, got {', '.join(sorted(unknown))}")
+    begun, parts = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        rows.touch()
+        for name in names or SCRIPTS:
+            if (HERE / f"{name}.py").exists():
+                parts.append(run(name, rows))
+                write(parts, rows, begun)
+        write([*parts, gpu()], rows, begun)
     print(f"wrote {RESULTS.relative_to(HERE.parent)}")
 
 

@@ -22,7 +22,7 @@ from benchmarks.problem import read_problem, resolved, write_problem
 from benchmarks.side_by_side import SMALL, Taken, clocks, command, compare, heading, say_taken
 
 MODELS = 2 if SMALL else 8
-IMAGES = 8 if SMALL else 32
+IMAGES = 4 if SMALL else 12
 """Photographs of each of the eight sets."""
 
 

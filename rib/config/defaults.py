@@ -33,6 +33,7 @@ ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
 NOT_OPTIONS = {
     "data.root",
     "data.workers",
+    "data.cache",
     "data.rescan",
     "data.damaged",
     "data.identity",

@@ -195,6 +195,7 @@ class DataConfig:
     allow_incomplete: bool
     objectnet_training: str | None
     suite: str | None = None
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)
@@ -343,5 +344,6 @@ class Config:
     keep_memory: bool
     compile: bool
     gradient_checkpointing: bool
+    profile: bool
     given: list[str]
     head: HeadConfig

@@ -13,15 +13,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rib.data.crop_cache import crops_of
+from rib.data.crop_cache import CropCache
 from rib.data.dataset import Batch, Images
 from rib.data.labelled_images import CheckedImages, LabelledImages
-from rib.data.loader import batch_loader, chunks
+from rib.data.loader import Demand, batch_loader, chunks
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
 from rib.errors import RibError
-from rib.runtime.memory import cores
 
 SOURCE_BATCH = 64
 """Batch size of the source images that a method uses before training (for a Fisher, say)."""
@@ -41,12 +40,13 @@ class RIBDataModule(L.LightningDataModule):
         val: Your own dataset to validate on after each epoch, or None.
         batch_size: Training images per batch over all processes.
         evaluation_batch_size: Images per batch and process in scoring.
-        workers: Number of loader processes; None: 0 if the crops are cached or the dataset is your own, else one per
-            core up to 8.
+        workers: Number of processes that decode images; None: 0 if they are held in memory or the dataset is your own,
+            else as many as training or scoring keeps busy (`rib.data.loader.Demand`). What is cached needs none.
         seed: Seed of the order of training images and of augmentation.
         augment: ``none``, ``flip`` or ``random_resized_crop``.
         image_backend: ``torchvision`` or ``pil``.
-        cache: Folder for decoded crops, or None to save none.
+        cache: Folder for decoded images, or None to keep none, not in memory either.
+        cache_limit: Bytes that the folder may take: ``auto``, ``off``, or a number such as ``60GB``.
 
     Raises:
         RibError: If there are no images to train on, your own dataset is none, or a batch has no images.
@@ -67,6 +67,7 @@ class RIBDataModule(L.LightningDataModule):
         augment: str = "none",
         image_backend: str = "torchvision",
         cache: Path | None = None,
+        cache_limit: str | int = "auto",
     ) -> None:
         super().__init__()
         if source is not None and not isinstance(source, ImageTree):
@@ -89,7 +90,8 @@ class RIBDataModule(L.LightningDataModule):
         self.seed = seed
         self.augment = augment
         self.image_backend = image_backend
-        self.cache = cache
+        self.cache = CropCache.of(cache, cache_limit)
+        self._demand: dict[bool, Demand] = {}  # of training, and of scoring
         self._order: EpochBatches | None = None
         self._training: DataLoader[Batch] | None = None
         self._resume: tuple[int, int] | None = None
@@ -211,8 +213,6 @@ class RIBDataModule(L.LightningDataModule):
         assert self._training is not None, "asked for in a fit"
         images: Images = self._training.dataset  # type: ignore[assignment]
         images.pixels = wanted
-        if not wanted:
-            self._training.num_workers = 0  # nothing is left for them to do
 
     def images_at(self, places: Tensor) -> Tensor:
         """Return the source images at some positions (B,), uint8 (B, 3, S, S)."""
@@ -249,16 +249,14 @@ class RIBDataModule(L.LightningDataModule):
 
     def _images(self, tree: ImageTree, augment: str = "none") -> Images:
         assert self.transform is not None, "rib's images are read with a checkpoint's transform"
-        crops = crops_of(tree, self.transform, self.image_backend, self.cache) if augment == "none" else None
-        return Images(tree, self.transform, self.image_backend, crops, augment, self.seed)
+        return Images(tree, self.transform, self.image_backend, self.cache, augment, self.seed)
 
     def _loader(self, images: Images | CheckedImages, batches: Any) -> DataLoader[Batch]:
         workers = self.workers
-        # Cached crops need no decoding, so no processes for it either.
-        if workers is None:
-            cached = isinstance(images, CheckedImages) or images.crops is not None
-            workers = 0 if cached else min(8, cores())
-        return batch_loader(images, batches, workers)
+        if workers is None and isinstance(images, CheckedImages):
+            workers = 0
+        demand = self._demand.setdefault(isinstance(batches, EpochBatches), Demand())
+        return batch_loader(images, batches, workers, demand)
 
 
 def _process() -> tuple[int, int]:

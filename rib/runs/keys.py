@@ -57,6 +57,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "keep_memory": "how memory is given back to the system",
     "gradient_checkpointing": "the same activations, computed again",
     "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
+    "data.cache": "decoded images are kept bit for bit (tests/data/test_crops.py)",
     "data.rescan": "whether to trust the records of digests",
     "data.damaged": "the messages about files that are read in any case",
     "data.objectnet_training": "a permission",
@@ -66,6 +67,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "trainer.num_nodes": "as trainer.devices",
     "trainer.benchmark": "which of several equal kernels",
     "trainer.deterministic": "which of several equal kernels",
+    "profile": "measures time",
     "trainer.profiler": "measures time",
     "trainer.detect_anomaly": "raises, or does nothing",
 }

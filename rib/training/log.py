@@ -80,3 +80,8 @@ class TrainingLog(L.Callback):
                 logger.log_metrics({**row, "epoch": epoch}, step)
         for logger in trainer.loggers:
             logger.save()
+
+
+def reads_freely(device: torch.device) -> bool:
+    """Return True if reading a tensor's value does not make the CPU wait for work that a device has still to do."""
+    return device.type == "cpu"

@@ -29,6 +29,7 @@ from rib.models.classifier import Classifier
 from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
+from rib.runtime.stopwatch import timed
 from rib.training.callbacks import total_steps
 from rib.training.contract import (
     check_labels,
@@ -40,6 +41,7 @@ from rib.training.contract import (
     split_batch,
 )
 from rib.training.frozen_features import FrozenFeatures, fixed_images, frozen_features
+from rib.training.log import reads_freely
 from rib.training.schedule import warmup_cosine
 
 
@@ -202,7 +204,8 @@ class FineTuner(L.LightningModule):
         self.accuracy.update(outputs[:own].detach(), labels[:own])
         step = Step(images, labels, outputs, logits, numbered(self.trainer, images) if places is None else places)
         for method in self.methods:
-            penalty = method.penalty(self, step)
+            with timed("training: penalty"):
+                penalty = method.penalty(self, step)
             if penalty is not None:
                 terms[f"penalty/{method.name}"] = penalty
                 loss = loss + penalty
@@ -323,8 +326,3 @@ class FineTuner(L.LightningModule):
                 f"training diverged: the loss became NaN or infinite at step {step} (lr {lr:.3g} now, {self.lr:.3g} at "
                 "its peak); try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
-
-
-def reads_freely(device: torch.device) -> bool:
-    """Return True if reading a tensor's value does not make the CPU wait for work that a device has still to do."""
-    return device.type == "cpu"
