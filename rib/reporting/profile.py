@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rib.config.schema import Config
 from rib.reporting.formatting import duration
@@ -18,6 +19,9 @@ from rib.reporting.layout import FittedTable
 from rib.runtime.console import rank, say
 from rib.runtime.files import write_atomically
 from rib.runtime.stopwatch import measured
+
+if TYPE_CHECKING:
+    from rib.reporting.sized_figure import SizedFigure
 
 FILE = "profile.csv"
 
@@ -48,8 +52,7 @@ def profiled(config: Config, folder: Path) -> Iterator[None]:
         folder: The run's folder.
     """
     if not config.profile or rank() > 0:
-        with nullcontext():
-            yield
+        yield
         return
     with measured(REST) as watch:
         yield
@@ -116,7 +119,7 @@ def _sorted(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:
     return [(p, s, 100 * s / total) for p, s in sorted(seconds.items(), key=lambda entry: -entry[1])]
 
 
-def _figure(seconds: Mapping[str, float], width: float | None) -> object:
+def _figure(seconds: Mapping[str, float], width: float | None) -> SizedFigure:
     """Return a figure with a bar a phase, in seconds."""
     from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, name_rows, tidy
     from rib.reporting.style import GAIN
