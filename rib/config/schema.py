@@ -344,5 +344,6 @@ class Config:
     keep_memory: bool
     compile: bool
     gradient_checkpointing: bool
+    profile: bool
     given: list[str]
     head: HeadConfig

@@ -67,6 +67,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "trainer.num_nodes": "as trainer.devices",
     "trainer.benchmark": "which of several equal kernels",
     "trainer.deterministic": "which of several equal kernels",
+    "profile": "measures time",
     "trainer.profiler": "measures time",
     "trainer.detect_anomaly": "raises, or does nothing",
 }

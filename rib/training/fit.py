@@ -136,6 +136,7 @@ def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequen
 
     from rib.training.callbacks import StopAfter, TrainingProgress
     from rib.training.log import TrainingLog
+    from rib.training.profiler import PhaseProfiler
     from rib.training.resume import KeepEpochs, Resume
 
     config, recipe, source = spec.config, spec.recipe, spec.source
@@ -170,6 +171,10 @@ def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequen
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+    if config.profile:
+        if config.trainer.get("profiler") is not None:
+            raise RibError("profile=true measures with a profiler of its own; leave trainer.profiler out")
+        arguments["profiler"] = PhaseProfiler()
     try:
         return L.Trainer(**arguments)
     except Exception as error:

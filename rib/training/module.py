@@ -29,6 +29,7 @@ from rib.models.classifier import Classifier
 from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
+from rib.runtime.stopwatch import timed
 from rib.training.callbacks import total_steps
 from rib.training.contract import (
     check_labels,
@@ -203,7 +204,8 @@ class FineTuner(L.LightningModule):
         self.accuracy.update(outputs[:own].detach(), labels[:own])
         step = Step(images, labels, outputs, logits, numbered(self.trainer, images) if places is None else places)
         for method in self.methods:
-            penalty = method.penalty(self, step)
+            with timed("training: penalty"):
+                penalty = method.penalty(self, step)
             if penalty is not None:
                 terms[f"penalty/{method.name}"] = penalty
                 loss = loss + penalty

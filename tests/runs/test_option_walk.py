@@ -68,6 +68,7 @@ WALK: dict[str, Row] = {
     "keep_memory": Row("", "false", ""),
     "compile": Row("", "true", "T"),
     "gradient_checkpointing": Row("", "true", ""),
+    "profile": Row("", "true", ""),
     "recipe.user.epochs": Row(f"{ROOT} epochs=null", "3", "T"),
     "recipe.user.lr": Row(ROOT, "0.1", "T"),
     "recipe.user.warmup_steps": Row(f"{ROOT} epochs=1000", "3", "T"),
