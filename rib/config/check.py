@@ -25,8 +25,8 @@ C = TypeVar("C")
 OPEN_NODES = ("method", "optimizer", "trainer", "logger", "draw")
 """Nodes whose keys are the options of the class that they name, and not in the schema."""
 
-SCORING_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""Precisions of scoring, `rib.scoring.score.AUTOCAST`."""
+SCORING_PRECISIONS = ("32-true", "tf32", "bf16-mixed", "16-mixed", "verified")
+"""Precisions of scoring, `rib.scoring.score.PRECISIONS`."""
 
 PRECISIONS = (
     *("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", "32", "bf16", "16", "64"),

@@ -8,7 +8,8 @@ from typing import Literal
 
 from rib.data.worlds import describe_kind, in_distribution_of, is_suite, short_title
 from rib.runs.spec import EXTERNAL
-from rib.schemas.metrics import Cost, DatasetAccuracy, IntervalInPoints, Metrics
+from rib.schemas.cost import Cost
+from rib.schemas.metrics import DatasetAccuracy, IntervalInPoints, Metrics
 
 
 def points(value: float) -> str:

@@ -20,8 +20,9 @@ from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore, fit_of
 from rib.runtime.progress import track
 from rib.runtime.stopwatch import timed
+from rib.schemas.cost import Cost
 from rib.schemas.files import Fit
-from rib.schemas.metrics import BestIngredient, Cost, DataInfo, Measures, Metrics, UsedRun
+from rib.schemas.metrics import BestIngredient, DataInfo, Measures, Metrics, UsedRun
 
 
 def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run], store: RunStore) -> None:

@@ -121,6 +121,12 @@ class PairedPredictions:
             Accuracies as fractions, the change and its interval in percentage points. For a dataset with cells the
             accuracies are means over cells.
         """
+        entry = self._accuracy(derived_from)
+        if self.after.verified is not None:
+            entry["verified"] = self.after.verified
+        return entry
+
+    def _accuracy(self, derived_from: Mapping[str, str | None]) -> DatasetAccuracy:
         change = interval_dict(dataset_change_interval(self.changes(derived_from)))
         if self.cells is None:
             before, after = self.before.accuracy, self.after.accuracy

@@ -9,6 +9,7 @@ nats); with ``predictions.logits=true`` also the logits (float32, C per image). 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from rib.errors import DamagedError
 from rib.runs.metrics_file import AGAIN
 from rib.runtime.files import write_atomically
+from rib.schemas.verified import Verified
 
 COLUMNS: Mapping[str, tuple[type[np.generic], tuple[int, ...] | None]] = {
     "label": (np.int16, ()),
@@ -29,6 +31,9 @@ COLUMNS: Mapping[str, tuple[type[np.generic], tuple[int, ...] | None]] = {
     "logits": (np.float32, None),
 }
 """Type of each column, and the shape of its entry for one image; None stands for one number per class."""
+
+VERIFIED = "verified"
+"""Name in the file of how top-1 was verified, as JSON; absent where it was not."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Predictions:
         confidence: Probability of the most likely class, float32, shape (N,).
         log_prob: Log-probability of the label in nats, float32, shape (N,).
         logits: Logits, float32, shape (N, C), or None.
+        verified: How top-1 was verified (``evaluation.precision=verified``), or None.
     """
 
     label: NDArray[np.int16]
@@ -50,6 +56,7 @@ class Predictions:
     confidence: NDArray[np.float32]
     log_prob: NDArray[np.float32]
     logits: NDArray[np.float32] | None = None
+    verified: Verified | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -72,13 +79,14 @@ class Predictions:
         """
         self._check()
         buffer = io.BytesIO()
-        np.savez(buffer, **cast("dict[str, Any]", self.columns))
+        about = {} if self.verified is None else {VERIFIED: np.array(json.dumps(self.verified))}
+        np.savez(buffer, **cast("dict[str, Any]", self.columns | about))
         write_atomically(file, buffer.getvalue())
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Arrays of these predictions by name (``label``, ``top5``, ...); ``logits`` only if they were kept."""
-        return {name: column for name, column in vars(self).items() if column is not None}
+        return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
 
     def _check(self) -> None:
         """Check shapes and types of all columns against `COLUMNS`.
@@ -103,7 +111,9 @@ class Predictions:
         """
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as columns:
-                predictions = cls(**{name: columns[name] for name in columns.files})
+                verified = json.loads(str(columns[VERIFIED])) if VERIFIED in columns else None
+                named = {name: columns[name] for name in columns.files if name != VERIFIED}
+                predictions = cls(**named, verified=verified)
             predictions._check()
             return predictions
         except Exception as error:  # zipfile, zlib and numpy each raise their own on damaged bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from rib.schemas.metrics import Cost, RobustnessImprovement
+from rib.schemas.cost import Cost
+from rib.schemas.metrics import RobustnessImprovement
 
 
 class Fit(TypedDict):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from rib.schemas.cost import Cost, Times
+from rib.schemas.verified import Verified
+
 
 class IntervalInPoints(TypedDict):
     """A number with its 95 % interval, in percentage points.
@@ -72,6 +75,7 @@ class DatasetAccuracy(TypedDict):
         after: Top-1 of the run's model, likewise.
         cells: Accuracy by "corruption/severity", for ImageNet-C.
         change: Accuracy after minus accuracy before, in percentage points.
+        verified: How the top-1 of the run's model was verified, with evaluation.precision=verified.
     """
 
     num_images: int
@@ -79,6 +83,7 @@ class DatasetAccuracy(TypedDict):
     after: float
     cells: NotRequired[dict[str, CellAccuracy]]
     change: IntervalInPoints
+    verified: NotRequired[Verified]
 
 
 class Measures(TypedDict):
@@ -266,32 +271,6 @@ class BestIngredient(TypedDict):
     label: str
     accuracy: float
     gain: float
-
-
-class Times(TypedDict):
-    """Wall time of a run, in seconds.
-
-    Attributes:
-        fit: Training or merging.
-        evaluate: Scoring.
-    """
-
-    fit: float
-    evaluate: float
-
-
-class Cost(TypedDict):
-    """Work behind a run's numbers, and the device that did it.
-
-    Attributes:
-        images_trained: Training images times epochs, or fewer with steps=; 0 for a run that trains nothing itself.
-        images_scored: Images that were predicted for the accuracies, once for each model of a curve or an ensemble.
-        device: Name of the GPU, or "CPU (2 threads)"; with a number in front if there were several processes.
-    """
-
-    images_trained: int
-    images_scored: int
-    device: NotRequired[str]
 
 
 class Metrics(Measures):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from rib.data.datamodule import RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.models.build import build
 from rib.models.classifier import Classifier
+from rib.models.memory_format import prefer_channels_last
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runtime.progress import Advance, progress
@@ -79,7 +81,7 @@ class LoadedRun:
         """
         if merging is not None and merging.combine:
             return cls(spec, run, datasets, data, merging.models(), combine=merging.combine)
-        own = [build(spec.start.with_weights(run.weights_file)).to(fabric.device)]
+        own = [prefer_channels_last(build(spec.start.with_weights(run.weights_file))).to(fabric.device)]
         if merging is None:
             return cls(spec, run, datasets, data, own)
         return cls(spec, run, datasets, data, own, merging.curve(), model_for=merging.model_for)
@@ -149,6 +151,7 @@ def _score(
         precision=config.evaluation.precision,
         keep_logits=config.predictions.logits,
         combine=first.combine,
+        read=partial(first.data.batches_of, tree),
         advance=advance,
     )
     if predictions is None or not fabric.is_global_zero:

@@ -18,6 +18,7 @@ from rib.runs.predictions import Predictions
 from rib.runtime.arguments import explained
 from rib.runtime.counting import plural
 from rib.schemas.metrics import IntervalInPoints, RobustnessImprovement
+from rib.schemas.verified import Verified
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,7 @@ class ScoredAccuracy(TypedDict):
         change: Accuracy after minus before with its 95 % interval over images, in percentage points; None without a
             model to compare with.
         cells: Accuracy by "corruption/severity", for ImageNet-C.
+        verified: How top-1 was verified, with precision="verified".
     """
 
     num_images: int
@@ -54,6 +56,7 @@ class ScoredAccuracy(TypedDict):
     after: float
     change: IntervalInPoints | None
     cells: NotRequired[dict[str, ScoredCell]]
+    verified: NotRequired[Verified]
 
 
 @dataclass(frozen=True, eq=False)

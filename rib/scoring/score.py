@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from rib.data.labels import LabelSpace
 from rib.errors import RibError
 from rib.runs.predictions import Predictions
-from rib.runtime.precision import exact_float32
+from rib.runtime.precision import COMPUTED, computing_in
 from rib.runtime.progress import Advance
+from rib.scoring.columns import Columns, columns_of, concatenate, gather_columns, in_order
+from rib.scoring.slices import Slices
+from rib.scoring.verified import VERIFIED, Batches, Read, Scorer, Verifying, stamp
 
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Evaluation precisions with the dtype of autocast; ``32-true`` is float32 without TF32."""
+PRECISIONS = (*COMPUTED, VERIFIED)
+"""Names of evaluation.precision."""
 
 
 def score(model: nn.Module, *arguments: Any, **options: Any) -> Predictions | None:
@@ -29,7 +30,7 @@ def score(model: nn.Module, *arguments: Any, **options: Any) -> Predictions | No
 
 def score_all(
     models: Sequence[nn.Module],
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    batches: Batches,
     space: LabelSpace,
     num_images: int,
     *,
@@ -38,6 +39,7 @@ def score_all(
     keep_logits: bool = False,
     combine: Callable[[Sequence[Tensor]], Tensor] | None = None,
     gather: bool = True,
+    read: Read | None = None,
     advance: Advance = lambda done, note: None,
 ) -> list[Predictions] | None:
     """Return the predictions of models for all images of a dataset, in one pass over the images.
@@ -48,11 +50,12 @@ def score_all(
         space: The dataset's C classes in terms of the K outputs.
         num_images: Number N of images in the whole dataset.
         device: Device of the models.
-        precision: One of `AUTOCAST`.
+        precision: One of `PRECISIONS`.
         keep_logits: Keep the logits (N, C) as well.
         combine: Combines the models' logits, (B, C) each, to those of one ensemble, (B, C); None to score each model
             on its own.
         gather: Join the predictions of all processes; False where each process has all images itself.
+        read: Returns batches of the images at given positions, which ``verified`` reads again.
         advance: Progress callback, called with the number of images in each finished batch.
 
     Returns:
@@ -63,73 +66,61 @@ def score_all(
         RibError: If the precision is unknown.
         RuntimeError: If an image came twice or not at all.
     """
-    if precision not in AUTOCAST:
-        raise RibError(f"evaluation.precision: expected one of {', '.join(AUTOCAST)}, got {precision!r}")
+    if precision not in PRECISIONS:
+        raise RibError(f"evaluation.precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     for model in models:
         model.eval()
     device = torch.device(device)
-    batch_columns: list[list[dict[str, Tensor]]] = []
+    slices = Slices(device)
+    scorers = _scorers(models, space, combine, slices)
     # Not inference_mode, which is no faster here: tensors that a user's network keeps (position embeddings, say) could
     # not be trained with afterwards.
-    with torch.no_grad(), exact_float32(), _autocast(device, precision):
-        for images, labels, index in batches:
-            images, labels = images.to(device, non_blocking=True), labels.to(device)
-            # float32 before the softmax: under autocast logits come in half precision.
-            outputs = [space.project(model(images)).float() for model in models]
-            combined = outputs if combine is None else [combine(outputs)]
-            batch_columns.append([{"index": index, **_columns(logits, labels, keep_logits)} for logits in combined])
-            advance(len(index), "")
-    mine = [_concatenate(columns) for columns in zip(*batch_columns, strict=True)]
-    shares = _gather(mine) if gather else [mine]
+    with torch.no_grad():
+        if precision == VERIFIED:
+            assert read is not None, "verified reads some images again"
+            mine, bands = Verifying(scorers, slices, read, num_images, device, keep_logits, gather).run(
+                batches, advance
+            )
+        else:
+            mine, bands = _one_pass(scorers, batches, device, precision, keep_logits, advance), []
+    shares = gather_columns(mine) if gather else [mine]
     if shares is None:
         return None
     # A rank without images (more processes than images) has an empty share.
-    return [_merge_shares(of_model, num_images) for of_model in zip(*(s for s in shares if s), strict=True)]
+    joined = [in_order(of_model, num_images) for of_model in zip(*(s for s in shares if s), strict=True)]
+    stamps = [stamp(columns, band, num_images) for columns, band in zip(joined, bands, strict=True)] if bands else []
+    return [Predictions(**columns, verified=found) for columns, found in zip_longest(joined, stamps)]
 
 
-def _concatenate(batches: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-    """Return one model's prediction arrays by name, concatenated over all batches of this process."""
-    return {name: torch.cat([batch[name].cpu() for batch in batches]).numpy() for name in batches[0]}
+def _scorers(
+    models: Sequence[nn.Module],
+    space: LabelSpace,
+    combine: Callable[[Sequence[Tensor]], Tensor] | None,
+    slices: Slices,
+) -> list[Scorer]:
+    """Return functions from images (B, 3, H, W) to logits (B, C): one a model, or one for the ensemble."""
+
+    # float32 before the softmax: under autocast logits come in half precision.
+    def alone(model: nn.Module) -> Scorer:
+        return lambda images: torch.cat([space.project(model(part)).float() for part in slices.of(images)])
+
+    each = [alone(model) for model in models]
+    return each if combine is None else [lambda images: combine([scorer(images) for scorer in each])]
 
 
-def _merge_shares(shares: Sequence[dict[str, Any]], num_images: int) -> Predictions:
-    """Return one model's predictions in the dataset's order, joined from the arrays of all processes.
-
-    Raises:
-        RuntimeError: If an image came twice or not at all.
-    """
-    columns = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
-    order = np.argsort(columns["index"], kind="stable")
-    if not np.array_equal(columns.pop("index")[order], np.arange(num_images)):
-        raise RuntimeError(f"expected each of {num_images} images exactly once, got {len(order)}")
-    return Predictions(**{name: column[order] for name, column in columns.items()})
-
-
-def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Tensor]:
-    """Return the arrays of `Predictions` by name for one batch, from logits (B, C) and labels (B,)."""
-    log_probs = logits.log_softmax(dim=1)
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    # int16 is enough for class numbers, and predictions of a million images stay at 20 MB.
-    top5 = torch.full((len(labels), 5), -1, dtype=torch.int16, device=logits.device)
-    top5[:, : best.shape[1]] = best.to(torch.int16)
-    columns = {
-        "label": labels.to(torch.int16),
-        "top5": top5,
-        "confidence": log_probs.gather(1, best[:, :1])[:, 0].exp(),
-        "log_prob": log_probs.gather(1, labels[:, None])[:, 0],
-    }
-    return {**columns, "logits": logits} if keep_logits else columns
-
-
-def _gather(mine: list[dict[str, Any]]) -> list[list[dict[str, Any]]] | None:
-    """Gather the prediction arrays of all processes: one entry per rank on rank zero, None on other ranks."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return [mine]
-    shares: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(mine, shares, dst=0)
-    return shares
-
-
-def _autocast(device: torch.device, precision: str) -> Any:
-    dtype = AUTOCAST[precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+def _one_pass(
+    scorers: Sequence[Scorer],
+    batches: Batches,
+    device: torch.device,
+    precision: str,
+    keep_logits: bool,
+    advance: Advance,
+) -> list[Columns]:
+    """Return the columns of each scorer for this process's images, all computed in one precision."""
+    found: list[list[dict[str, Tensor]]] = []
+    with computing_in(precision, device.type):
+        for images, labels, index in batches:
+            images, labels = images.to(device, non_blocking=True), labels.to(device)
+            found.append([{"index": index, **columns_of(scorer(images), labels, keep_logits)} for scorer in scorers])
+            advance(len(index), "")
+    return [concatenate(columns) for columns in zip(*found, strict=True)]

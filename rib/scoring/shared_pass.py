@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,8 +89,9 @@ def _score_dataset(
     """Return the predictions of models with the same transform for one dataset."""
     tree, data, size = images[dataset], config.data, config.evaluation.batch_size
     loader: Any
+    read: Any
     if isinstance(transform, Transform):
-        loader = RIBDataModule(
+        served = RIBDataModule(
             None,
             images,
             transform,
@@ -98,11 +100,13 @@ def _score_dataset(
             image_backend=str(data.image_backend),
             cache=cache_dir(config.paths.cache) / "crops",
             cache_limit=data.cache,
-        ).evaluation_loader(dataset)
+        )
+        loader, read = served.evaluation_loader(dataset), partial(served.batches_of, tree)
     else:
         # The toy images are small, and starting processes takes longer than reading them.
         workers = 0 if data.workers is None and tree.identity == "pixels" else data.workers
-        loader = batch_loader(TransformedImages(tree, transform), chunks(range(len(tree)), size), workers)
+        read = partial(batch_loader, TransformedImages(tree, transform), workers=workers)
+        loader = read(chunks(range(len(tree)), size))
     found = score_all(
         models,
         loader,
@@ -111,6 +115,7 @@ def _score_dataset(
         device=device,
         precision=config.evaluation.precision,
         gather=False,
+        read=read,
         advance=advance,
     )
     assert found is not None, "without gathering every process has its predictions"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,7 @@ from rib.metrics import family_of
 from rib.models.build import build
 from rib.models.classifier import Classifier
 from rib.models.layers import depths, head_names
+from rib.models.memory_format import prefer_channels_last
 from rib.models.weights import StateDict, StoredWeights, equal, save_weights
 from rib.runs import method_stack
 from rib.runs.run import Run
@@ -120,7 +121,7 @@ class Merging:
         return build(self.spec.start.with_weights(self._pretrained.weights_file))
 
     def _build(self, weights: StateDict) -> Classifier:
-        model = build(self.spec.start.with_weights(self._pretrained.weights_file))
+        model = prefer_channels_last(build(self.spec.start.with_weights(self._pretrained.weights_file)))
         model.load_stored(dict(weights))
         return model.to(self.fabric.device)
 
@@ -161,6 +162,7 @@ class Merging:
             len(tree),
             device=self.fabric.device,
             precision=self.spec.config.evaluation.precision,
+            read=partial(self.data.batches_of, tree),
         )
         return float(self.fabric.broadcast(0.0 if predictions is None else predictions.accuracy))
 
