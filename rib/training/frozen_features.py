@@ -114,10 +114,11 @@ def frozen_features(module: FineTuner) -> FrozenFeatures | None:
 def fixed_images(module: FineTuner, rank: int, world: int) -> tuple[Iterable[Batch], int] | None:
     """Return all source images in path order, where training shows the same pixels more than once; else None."""
     trainer: Any = module.trainer
-    data = trainer.datamodule
+    data: object = trainer.datamodule
     # Code of the user's may change a batch before it comes to the network.
-    ours = isinstance(data, RIBDataModule) and all(map(_is_ours, (module, data, *trainer.callbacks)))
-    if not ours or not data.repeats_pixels or total_batches(trainer) <= data.batches_an_epoch:
+    if not isinstance(data, RIBDataModule) or not all(map(_is_ours, (module, data, *trainer.callbacks))):
+        return None
+    if not data.repeats_pixels or total_batches(trainer) <= data.batches_an_epoch:
         return None
     return data.every_source_image(rank, world)
 
