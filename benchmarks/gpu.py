@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --tiny              # a small ViT and few images: a trial, also on a CPU
 
 Weights are random, which costs the same time as trained ones. Images are JPEG files of about 115 kB, drawn here (or
-those of the folder PHOTOS) and hard-linked into ImageNet-R's layout. Training is rib's own: `FineTuner`,
+those of the folder PHOTOS) and copied into ImageNet-R's layout. Training is rib's own: `FineTuner`,
 `RIBDataModule` and Lightning's Trainer, batch size 64, bf16-mixed. The first steps are not counted, and the device is
 synchronised at both ends.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import itertools
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -95,7 +95,7 @@ class OneBatch(L.LightningDataModule):
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Any], int]:
         """One batch, for a Fisher."""
         images, labels, places = self.batches[0]
-        return [(images, labels, places)], len(labels)
+        return [(images, labels, places.cpu())], len(labels)
 
 
 class Timer(L.Callback):
@@ -141,16 +141,18 @@ def classifier(size: Size) -> Classifier:
 
 
 def link(root: Path, size: Size) -> None:
-    """Draw a few images, and link them into ImageNet-R's layout until there are enough files."""
+    """Draw a few images, and write them into ImageNet-R's layout until there are enough files."""
     wnids = catalog.real()["imagenet_r"].classes
-    files = []
-    for number, (_, image) in enumerate(itertools.islice(photographs.photographs(), size.drawn)):
-        files.append(root / f"{number}.jpg")
-        image.save(files[-1], quality=95)
-    for number, file in enumerate(itertools.islice(itertools.cycle(files), size.files)):
+    contents = []
+    for _, image in itertools.islice(photographs.photographs(), size.drawn):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=95)
+        contents.append(buffer.getvalue())
+    for number, content in enumerate(itertools.islice(itertools.cycle(contents), size.files)):
         folder = root / "imagenet-r" / wnids[number % len(wnids)]
         folder.mkdir(parents=True, exist_ok=True)
-        os.link(file, folder / f"art_{number}.jpg")
+        # Decoders stop at a JPEG's end; with a number behind it each file is another image to the cache.
+        (folder / f"art_{number}.jpg").write_bytes(content + number.to_bytes(4, "little"))
 
 
 def from_files(root: Path, size: Size, cached: bool) -> RIBDataModule:

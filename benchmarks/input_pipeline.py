@@ -58,7 +58,7 @@ def main() -> None:
             assert count == IMAGES
 
         def first() -> None:
-            shutil.rmtree(folder / "cache" / "crops", ignore_errors=True)
+            shutil.rmtree(folder / "cache", ignore_errors=True)
             epoch(data_of(spec).train_dataloader())
 
         def cached(normalise: bool) -> Callable[[], Taken]:

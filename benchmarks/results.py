@@ -36,6 +36,7 @@ SCRIPTS: Mapping[str, str] = {
     "plan": "The plan's estimate",
     "start_up": "Start-up",
     "protocol": "The whole protocol",
+    "scaling": "How time and memory grow",
 }
 """By module of ``benchmarks``, the heading of what it prints, in the order in which they run."""
 

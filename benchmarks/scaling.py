@@ -1,6 +1,6 @@
 """How time and memory grow: with images, models in one pass, loader workers, and processes. Table and figure.
 
-    python -m benchmarks.scaling            # -> docs/measured/scaling.csv and scaling.png; 5 minutes on two cores
+    python -m benchmarks.scaling            # -> docs/howto/speed.md and docs/measured/; 5 minutes on two cores
 
 Every point is a process of its own, which scores EfficientNet-lite0 on photographs with an empty cache (or trains, for
 processes, a grid of the built-in data); its imports are not timed. What is claimed: time is a straight line in images
@@ -19,9 +19,11 @@ from typing import Any
 
 from benchmarks import photographs
 from benchmarks.problem import resolved
-from benchmarks.side_by_side import SMALL, clocks, command, rounds, say_taken
+from benchmarks.side_by_side import SMALL, clocks, command, machine, rounds, say_taken
 
-MEASURED = Path(__file__).parents[1] / "docs" / "measured" / "scaling.csv"
+DOCS = Path(__file__).parents[1] / "docs"
+MEASURED, PAGE = DOCS / "measured" / "scaling.csv", DOCS / "howto" / "speed.md"
+BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- end of what benchmarks/scaling.py writes -->"
 
 POINTS: Mapping[str, Sequence[int]] = {
     "images": (8, 16) if SMALL else (16, 32, 64, 128),
@@ -31,7 +33,7 @@ POINTS: Mapping[str, Sequence[int]] = {
 }
 """By what is varied, its values; the others stay at `USUAL`."""
 
-USUAL = {"images": 8 if SMALL else 32, "models": 1, "workers": 0, "processes": 1}
+USUAL = {"images": 8 if SMALL else 16, "models": 1, "workers": 0, "processes": 1}
 
 
 def score(images: int, models: int, workers: int, options: Sequence[str]) -> None:
@@ -70,7 +72,7 @@ def measure() -> list[dict[str, Any]]:
         root = photographs.build(folder / "data", max(POINTS["images"]), ("imagenet_val", "imagenet_v2"))
         options = [
             *("model=efficientnet_lite0", "dataset=imagenet_v2", "suite.targets=[imagenet_v2]", f"data.root={root}"),
-            *("data.allow_incomplete=true", "trainer=cpu", "evaluation.batch_size=16"),
+            *("data.allow_incomplete=true", "trainer=cpu", "evaluation.batch_size=8"),
         ]
         for varied, values in POINTS.items():
             for value in values:
@@ -108,8 +110,16 @@ def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=150)
 
 
+def document(rows: Sequence[Mapping[str, Any]], machine_in_words: str) -> str:
+    """Return what stands in the documentation: the table and the figure."""
+    lines = ["| varied | value | time, s | CPU seconds | peak memory, GB |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
+    figure = "![Time over images, models, workers and processes; peak memory](../measured/scaling.png)"
+    return "\n".join([f"Measured on {machine_in_words}:", "", *lines, "", figure, ""])
+
+
 def main() -> None:
-    """Measure, print the table, and write it and its figure beside the documentation."""
+    """Measure, print the table, and put it and its figure into the documentation."""
     print("| varied | value | seconds | CPU seconds | peak GB |\n|---|---|---|---|---|", flush=True)
     rows = measure()
     if SMALL:
@@ -119,6 +129,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     draw(rows, MEASURED.with_suffix(".png"))
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{document(rows, machine())}{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

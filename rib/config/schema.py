@@ -277,7 +277,7 @@ class PathsConfig:
 
     Attributes:
         runs: The run store.
-        cache: Files that rib can make again (drawn images, decoded crops); null: ``RIB_CACHE`` or ~/.cache/rib.
+        cache: Files that rib can make again (drawn images, decoded images); null: ``RIB_CACHE`` or ~/.cache/rib.
     """
 
     runs: str

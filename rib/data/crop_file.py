@@ -140,7 +140,7 @@ class CropFile:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             for slot, (key, row) in zip(slots, new.items(), strict=True):
                 checksum = _check(key, row)
-                _write_at(descriptor, row, self._offset(slot))
+                _write_at(descriptor, row.data, self._offset(slot))
                 _write_at(descriptor, key + checksum.to_bytes(4, "little"), self._record(slot))
                 self._places[key] = (slot, checksum)
 
@@ -205,19 +205,19 @@ class _Stream(FileIO):
 
 def _check(key: bytes, pixels: Pixels) -> int:
     """Return the checksum of an image under a key, never 0."""
-    return zlib.crc32(pixels, zlib.crc32(key)) or 1
+    return zlib.crc32(pixels.data, zlib.crc32(key)) or 1
 
 
 def _read_at(descriptor: int, buffer: Pixels, position: int) -> int:
     """Read bytes from a position of a file into a buffer; return how many there were."""
-    view, done = memoryview(buffer), 0
+    view, done = buffer.data, 0
     with suppress(OSError):
         while done < len(view) and (count := os.preadv(descriptor, [view[done:]], position + done)):
             done += count
     return done
 
 
-def _write_at(descriptor: int, content: bytes | Pixels, position: int) -> None:
+def _write_at(descriptor: int, content: bytes | memoryview, position: int) -> None:
     """Write all bytes of a buffer to a position of a file; raise OSError if they do not fit on the disk."""
     view = memoryview(content)
     while len(view):

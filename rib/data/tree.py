@@ -71,11 +71,13 @@ class ImageTree:
         Raises:
             RibError: If the images have changed since `digest` was computed.
         """
-        self.check_unchanged()
         if self.identity == "listing":
+            self.check_unchanged()
             states = file_states(self.folder, self.paths)
             return [_state_key(path, state) for path, state in zip(self.paths, states, strict=True)]
         contents = self.file_identity.contents(self.folder, self.paths, self.spec.title)
+        if self.identity == "content" and self._files_digest(contents.tobytes()) != self.digest:
+            raise self.changed()
         keys: list[bytes] = contents.view(f"V{WIDTH}").ravel().tolist()
         return keys
 
@@ -118,8 +120,9 @@ class ImageTree:
             return self._files_digest()
         return columns_digest(file_states(self.folder, self.paths).tobytes())
 
-    def _files_digest(self) -> str:
-        column = self.file_identity.column(self.folder, self.paths, self.sizes, self.spec.title)
+    def _files_digest(self, column: bytes | None = None) -> str:
+        if column is None:
+            column = self.file_identity.column(self.folder, self.paths, self.sizes, self.spec.title)
         columns = columns_digest(join_names(self.paths), column, self.labels.astype("<i8").tobytes())
         return digest_of([self.spec.name, self.identity, columns])
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ImageOps
+from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from rib.data import crop_cache, crop_file
 from rib.data.crop_cache import CropCache, Crops
@@ -24,6 +25,7 @@ from rib.data.identity import FileIdentity
 from rib.data.transform import Transform, read_image
 from rib.errors import RibError
 from rib.runtime.console import say_once
+from rib.runtime.files import digest_of
 from tests.data.trees import few, photograph, picture, pictures
 
 T = Transform(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -389,6 +391,15 @@ def test_flipped_images_come_from_the_cache_and_cropped_ones_do_not(tree, cache,
     assert len(decoded) == 14 + (7 if way == "in memory" else 14)
     free = [Images(tree, T, cache=cache, augment="random_resized_crop").__getitems__([i])[0] for i in (0, 7)]
     assert not torch.equal(*free)
+
+
+@pytest.mark.parametrize("backend", ["torchvision", "pil"])
+def test_a_flip_is_the_one_that_torchvision_draws(tree, backend):
+    images = Images(tree, T, backend, augment="flip", seed=3).__getitems__(range(14))[0]
+    for index, image in enumerate(images):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(digest_of(["augment", 3, *divmod(index, 7)])[:15], 16))
+            assert torch.equal(image, RandomHorizontalFlip()(plain(tree, backend=backend)[index % 7]))
 
 
 @pytest.mark.parametrize("source", ["cached", "streamed", "augmented"])

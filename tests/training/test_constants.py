@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as L
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from rib.data.datamodule import RIBDataModule
@@ -23,6 +24,8 @@ from tests.support.fitting import fit, furthest, same
 from tests.support.nets import HALF, NETS, OUTPUTS, SIDE, small_convnet
 
 CLASSES, EACH = 3, 7
+LARGE = 45
+"""Images a class with which the pass has three batches, so that two processes have different numbers of them."""
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +68,8 @@ def passes(monkeypatch):
     return seen
 
 
-def trained(net, *methods, data, epochs=2, **options):
-    return fit(NETS[net](), *methods, data=data, epochs=epochs, lr=0.5, **options).state_dict()
+def trained(net, *methods, data, epochs=2, lr=0.5, **options):
+    return fit(NETS[net](), *methods, data=data, epochs=epochs, lr=lr, **options).state_dict()
 
 
 STACKS = {
@@ -251,3 +254,19 @@ def test_batches_of_the_pass_are_the_same_for_any_number_of_processes(data):
     assert count == CLASSES * EACH
     assert torch.cat([places for *_, places in batches]).tolist() == list(range(count))
     assert len(list(data().every_source_image(1, 2)[0])) == 0
+
+
+def fit_a_share(folder, stack):
+    """Train in one process of the pool, on its share of the images."""
+    spec = few("imagenet_sketch", CLASSES, LARGE)
+    source = RIBDataModule(scan(spec, folder), {}, Transform(SIDE, 1.0, "bicubic", HALF, HALF), batch_size=8, workers=0)
+    return trained("vit", *STACKS[stack](), data=source, lr=0.05, two=dist.is_initialized())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stack", ["probe", "lwf"])
+def test_two_processes_are_one(tmp_path, gloo_pool, stack):
+    fill(tmp_path / "sketch", few("imagenet_sketch", CLASSES, LARGE).classes, LARGE, ".png", photograph)
+    first, second = gloo_pool.run(fit_a_share, tmp_path, stack)
+    assert same(first, second)
+    assert furthest(fit_a_share(tmp_path, stack), first) < 1e-5
