@@ -43,14 +43,8 @@ BASE = {"trainer": "auto", "head": "default"}
 """Config groups whose files build on one of them."""
 
 IRRELEVANT = (
-    "logger.",
-    "figures.",
-    "keep_memory",
-    "data.workers",
-    "data.cache",
-    "data.rescan",
-    "data.damaged",
-    "given",
+    *("logger.", "figures.", "keep_memory", "profile", "given"),
+    *("data.workers", "data.cache", "data.rescan", "data.damaged"),
 )
 """Prefixes of options that have no influence on a run's results."""
 

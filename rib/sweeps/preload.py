@@ -12,7 +12,6 @@ import gc
 from contextlib import suppress
 from importlib import import_module
 
-from rib.config.defaults import default_options
 from rib.config.shipped import shipped_nodes
 from rib.config.user_code import distributions
 
@@ -37,7 +36,7 @@ def preload() -> None:
         with suppress(ImportError):
             import_module(name)
     with suppress(Exception):
-        default_options()
+        import_module("rib.config.defaults").default_options()
         for group in GROUPS:
             shipped_nodes(group)
         distributions()
