@@ -154,14 +154,17 @@ def find_runs(
         RibError: If there is no such store, or a name is unknown, with the nearest one that exists.
     """
     store, name = find_store(runs), suite_name(suite)
-    # A run that was scored on several suites is found once for each that is asked for.
-    results = [(run, m) for run in store.finished() for m in views(run, name)]
+    # What a condition or a suite asks for is in the files only. A run that was scored on several suites is found once
+    # for each that is asked for.
+    listed = name is None and where is None
+    results = store.briefs() if listed else [(run, m) for run in store.finished() for m in views(run, name)]
     found, reason = [], ""
     try:
         found = select_runs(results, model, method, source, seed, where, name, f"runs in {store.root}", singular=True)
     except NoMatchError as none:
         reason = str(none)
-    return FoundRuns((FinishedRun(run, m) for run, m in sorted(found, key=order)), store, reason)
+    made = FinishedRun.listed if listed else FinishedRun
+    return FoundRuns((made(run, m) for run, m in sorted(found, key=order)), store, reason)
 
 
 @explained

@@ -47,12 +47,31 @@ class FinishedRun:
 
     Attributes:
         run: The run's folder as an object of `rib.runs.run`, for what this class does not offer.
-        metrics: Content of metrics.json: accuracies as fractions, RI in percentage points, options, protocol.
+        brief: What a table shows of the metrics (`rib.runs.index.brief`), or all of them; not to be changed.
     """
 
     def __init__(self, run: Run, metrics: Metrics) -> None:
         self.run = run
-        self.metrics = metrics
+        self.brief = self.metrics = metrics
+
+    @classmethod
+    def listed(cls, run: Run, brief: Metrics) -> FinishedRun:
+        """Return a run whose metrics.json is read when something needs more than its `rib.runs.index.brief`."""
+        found = cls.__new__(cls)
+        found.run, found.brief = run, brief
+        return found
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Content of metrics.json: accuracies as fractions, RI in percentage points, options, protocol.
+
+        Raises:
+            RibError: If the run was removed after it was found, or its file is damaged.
+        """
+        metrics = self.run.metrics()
+        if metrics is None:
+            raise RibError(f"{self.run.folder} has no metrics.json any more; list the runs of its store again")
+        return metrics
 
     @classmethod
     def open(cls, run: Run, suite: str | None = None) -> FinishedRun:
@@ -92,8 +111,8 @@ class FinishedRun:
 
         None for a pretrained model, which has nothing to be compared with, and for a suite without a target.
         """
-        improvement = self.metrics["robustness_improvement"]
-        if improvement is None or why_no_improvement(self.metrics):
+        improvement = self.brief["robustness_improvement"]
+        if improvement is None or why_no_improvement(self.brief):
             return None
         return Interval(improvement["value"], improvement["low"], improvement["high"], "images only")
 
@@ -281,7 +300,7 @@ class FinishedRun:
     @property
     def method(self) -> str:
         """Name of the method, ``ewc`` or ``lwf+wise_ft``; for external weights the name that they were given."""
-        return str(self.metrics["options"].get(EXTERNAL_NAME) or self.metrics["method"])
+        return str(self.brief["options"].get(EXTERNAL_NAME) or self.brief["method"])
 
     @property
     def title(self) -> str:

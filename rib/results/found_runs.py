@@ -86,8 +86,8 @@ class FoundRuns(Sequence[FinishedRun]):
         if len(suites) > 1:  # results of two suites never share a table
             parts = [FoundRuns([run for run in self._runs if _suite_of(run) == one], self._store) for one in suites]
             return "".join(part._repr_html_() for part in parts)
-        kinds = dict.fromkeys(world(run.metrics) for run in self._runs)
-        models = [run.metrics["model"] for run in self._runs if run.metrics["data"]["kind"] == "mini"]
+        kinds = dict.fromkeys(world(run.brief) for run in self._runs)
+        models = [run.brief["model"] for run in self._runs if run.brief["data"]["kind"] == "mini"]
         lines = [*(["; ".join(kinds)] if kinds else []), *filter(None, [warning_after(models, "mini")])]
         lines += [self._reason] if self._reason else []
         rows = [_cells(run) for run in self._runs[:SHOWN]]
@@ -116,7 +116,7 @@ def order(result: Result) -> list[str]:
 
 def _suite_of(run: FinishedRun) -> str:
     """Return the suite of a user's own that a run was scored on; empty for ImageNet and toy data."""
-    kind = run.metrics["data"]["kind"]
+    kind = run.brief["data"]["kind"]
     return kind if is_suite(kind) else ""
 
 
@@ -129,7 +129,7 @@ def _heading_of_val(runs: Sequence[FinishedRun]) -> str | None:
 
 
 def _row(run: FinishedRun) -> dict[str, object]:
-    m, improvement = run.metrics, run.ri
+    m, improvement = run.brief, run.ri
     source, val = m["accuracy"].get(m["source"]), m["accuracy"].get(in_distribution_of(m["data"]["kind"]) or "")
     nothing, cost = float("nan"), cost_of(m)
     values = (
@@ -160,7 +160,7 @@ def _cells(run: FinishedRun) -> tuple[object, ...]:
 
 
 def _options(run: FinishedRun) -> str:
-    return ", ".join(f"{name}={value}" for name, value in run.metrics["options"].items() if name != EXTERNAL_NAME)
+    return ", ".join(f"{name}={value}" for name, value in run.brief["options"].items() if name != EXTERNAL_NAME)
 
 
 def _count(runs: Sequence[FinishedRun]) -> str:

@@ -66,18 +66,18 @@ def out_of_date(metrics: Metrics, spec: RunSpec, run: Run) -> str | None:
 
 def out_of_date_in(store: RunStore) -> set[str]:
     """Return the training keys of finished runs made, directly or not, from runs whose weights have changed since."""
-    runs = store.finished()
-    weights = {run.key: weights_digest(run) for run in runs}
-    used = {run.key: made_from(metrics) for run in runs if (metrics := run.metrics()) is not None}
+    runs = store.briefs()
+    used = {run.key: made for run, metrics in runs if (made := made_from(metrics))}
+    ingredients = {i["fingerprint"] for made in used.values() for i in made}
+    weights = {run.key: weights_digest(run) for run, _ in runs if run.key in ingredients}
     old: set[str] = set()
     # Repeated, since a merge of an outdated merge is outdated too, whatever the order of folders.
     while more := {
         key
-        for key, ingredients in used.items()
+        for key, made in used.items()
         if key not in old
         and any(
-            i["fingerprint"] in old or weights.get(i["fingerprint"], i.get("weights")) != i.get("weights")
-            for i in ingredients
+            i["fingerprint"] in old or weights.get(i["fingerprint"], i.get("weights")) != i.get("weights") for i in made
         )
     }:
         old |= more

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rib.errors import DamagedError, RibError
-from rib.runs.metrics_file import AGAIN, read_metrics
+from rib.runs import index
+from rib.runs.metrics_file import AGAIN
 from rib.runs.metrics_file import read as _read_json
-from rib.runs.run import Run
+from rib.runs.run import Result, Run
 from rib.runtime.console import rank, say
 from rib.runtime.locks import Lock, Locks
 from rib.schemas.files import Fit
@@ -56,17 +57,26 @@ class RunStore:
         """Return the finished runs whose metrics.json has all given values; damaged ones are left out with a message.
 
         Args:
-            **where: Top-level keys of metrics.json with their values, ``method="ewc", seed=0``.
+            **where: Keys of metrics.json (`rib.runs.index.FIELDS`) with their values, ``method="ewc", seed=0``.
+        """
+        assert where.keys() <= set(index.FIELDS), "only these are in the index"
+        return [run for run, metrics in self.briefs() if all(metrics.get(k) == v for k, v in where.items())]
+
+    def briefs(self) -> list[Result]:
+        """Return the finished runs with what tables say of them; damaged ones are left out with a message.
+
+        Much faster than to read each metrics.json: a second for 10,000 runs.
+
+        Returns:
+            Runs in the order of their folders, each with the `rib.runs.index.brief` of its metrics.json. The briefs may
+            share their parts, so nobody may change them.
         """
         found = []
-        for file in sorted(self.root.glob("*/*/*/*/*/metrics.json")):
-            try:
-                metrics = read_metrics(file) if _is_run(file) else None
-            except RibError as error:
-                say(f"run left out: {error}")
-                continue
-            if metrics is not None and all(metrics.get(k) == v for k, v in where.items()):
-                found.append(Run(file.parent))
+        for folder, metrics in index.briefs(self.root):
+            if isinstance(metrics, RibError):
+                say(f"run left out: {metrics}")
+            else:
+                found.append((Run(folder), metrics))
         return found
 
     def one(self, **where: object) -> Run:
@@ -82,7 +92,7 @@ class RunStore:
 
     def seconds(self, model: str, method: str) -> float | None:
         """Return the seconds that a finished run of a model took, if possible of the same method; None without one."""
-        trained = [m for run in self.finished(model=model) if (m := run.metrics()) and m["source"] != "none"]
+        trained = [m for _, m in self.briefs() if m["model"] == model and m["source"] != "none"]
         same = [m for m in trained if m["method"] == method] or trained
         return same[-1]["seconds"]["fit"] + same[-1]["seconds"]["evaluate"] if same else None
 
@@ -228,11 +238,6 @@ def _taken_over(run: Run) -> TakenOverError:
         f"another process has taken over {run.folder}, since this one did not respond for too long; run the same "
         "command again to wait for its result"
     )
-
-
-def _is_run(metrics: Path) -> bool:
-    """Return True if a metrics file is in the folder of a finished run, ``<key>``, and not in ``<key>.<token>``."""
-    return "." not in metrics.parent.name
 
 
 def ingredient_run(ingredient: Ingredient, store: RunStore) -> Run:

@@ -78,12 +78,11 @@ class Costs:
     def __init__(self, store: RunStore) -> None:
         self.store = store
         self._known: defaultdict[tuple[Any, ...], list[RunCost]] = defaultdict(list)
-        for run in store.finished():
-            if (m := run.metrics()) is not None:
-                seen = cost_of(m)["images_trained"] or None
-                cost = RunCost(m["seconds"]["fit"], m["seconds"]["evaluate"], seen)
-                for key in _keys(m["model"], m["method"], m["source"], seen):
-                    self._known[key].append(cost)
+        for _, m in store.briefs():
+            seen = cost_of(m)["images_trained"] or None
+            cost = RunCost(m["seconds"]["fit"], m["seconds"]["evaluate"], seen)
+            for key in _keys(m["model"], m["method"], m["source"], seen):
+                self._known[key].append(cost)
 
     def seconds(self, spec: RunSpec) -> float | None:
         """Return the expected seconds of one cell.

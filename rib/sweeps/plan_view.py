@@ -131,7 +131,7 @@ def _missing(plan: Plan, outcome: Outcome) -> list[Cell]:
 
 def say_older(store: RunStore) -> None:
     """Print how many runs in a store were made by an older version of rib, which grids do not use; nothing if none."""
-    older = [metrics for run in store.finished() if (metrics := run.metrics()) is not None and is_older(metrics)]
+    older = [metrics for _, metrics in store.briefs() if is_older(metrics)]
     if older:
         say(f"ignored in {store.root}: {plural(len(older), 'run')}: each {older_words(older[0])}")
 
