@@ -68,8 +68,6 @@ def score_all(
     """
     if precision not in PRECISIONS:
         raise RibError(f"evaluation.precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    for model in models:
-        model.eval()
     device = torch.device(device)
     slices = Slices(device)
     scorers = _scorers(models, space, combine, slices)
@@ -104,7 +102,7 @@ def _scorers(
     def alone(model: nn.Module) -> Scorer:
         return lambda images: torch.cat([space.project(model(part)).float() for part in slices.of(images)])
 
-    each = [alone(model) for model in models]
+    each = [alone(model.eval()) for model in models]
     return each if combine is None else [lambda images: combine([scorer(images) for scorer in each])]
 
 
