@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 # Two processes, a file of tests in one of them.
 TWO := -n 2 --dist loadfile
 
-.PHONY: help demo test slow benchmark notebooks docs lint format clean
+.PHONY: help demo test slow benchmark bench notebooks docs lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,6 +40,9 @@ slow: $(INSTALLED)  ## the tests that take longer
 benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 7 sources, 7 methods, 3 seeds (20 minutes)
 	$(BIN)/python -m rib.benchmark 'models=[mini_small,mini_large]' 'seeds=[0,1,2]' paths.runs=runs \
 	  'methods=[finetune,linear_probe,lp_ft,ewc,lwf,wise_ft,soup]'
+
+bench: $(INSTALLED)  ## how fast rib is, side by side with plain PyTorch, into benchmarks/RESULTS.md (half an hour)
+	$(BIN)/python -m benchmarks.results
 
 notebooks: $(INSTALLED)  ## execute the notebooks again, in place (3 minutes)
 	$(BIN)/python -m tests.support.notebooks notebooks

@@ -19,6 +19,9 @@ from rib.errors import RibError
 from rib.loggers.base import log_run
 from rib.reporting import run_view
 from rib.reporting.data_warning import warn_before
+from rib.reporting.layout import output
+from rib.reporting.profile import FILE as PROFILE
+from rib.reporting.profile import profile_table, profiled, read_profile
 from rib.reporting.publish import publish, redraw
 from rib.reporting.published_accuracies import show_published
 from rib.runs.command import command_of
@@ -61,7 +64,18 @@ def finetune(config: Config) -> Run:
         if metrics["source"] == "none":
             show_published(metrics, config.model.published)
         run_view.show_run(metrics, run.folder)
+        if config.profile:
+            _show_profile(run, begun)
     return run
+
+
+def _show_profile(run: Run, begun: float) -> None:
+    """Print where a run's time went, or that there is nothing to measure in a run that was found in the store."""
+    seconds = read_profile(run.folder)
+    if seconds is None or (run.folder / PROFILE).stat().st_mtime < begun:
+        say("profile=true: the run was in the store, so there is nothing to measure; force=true makes it again")
+    if seconds is not None:
+        output().print(profile_table(seconds))
 
 
 def finish(config: Config) -> Result:
@@ -138,7 +152,8 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
         if agree(spec.config, lambda: metrics_if_current(run, spec) is not None) and not force:
             return run
         work = agree(spec.config, lambda: store.begin(run, lock, force) if lock is not None else run)
-        make(spec, work, pretrained, ingredients, store)
+        with profiled(spec.config, work.folder):
+            make(spec, work, pretrained, ingredients, store)
         if lock is not None:
             store.publish(work, run, lock, force)
             say_detail(f"saved {run.folder.resolve()}")

@@ -16,7 +16,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from latex2mathml.converter import convert
 
-from benchmarks import gpu, which_method
+from benchmarks import gpu_networks, which_method
 from rib.config import check_config, compose_node
 from rib.config.command_schema import (
     AnalyzeConfig,
@@ -193,8 +193,8 @@ def test_numbers_of_the_comparison_are_those_of_its_script():
 def test_gpu_hours_are_computed_from_the_measured_rates():
     text = (DOCS / "howto" / "cost.md").read_text()
     hours, methods = re.findall(r"<!-- gpu .*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert hours == gpu.hours_table()
-    assert methods == gpu.methods_table()
+    assert hours == gpu_networks.hours_table()
+    assert methods == gpu_networks.methods_table()
     train, score, _, before, *_, drawing, _ = re.search(r"^\| ViT-L/14 \| (.*) \|$", hours, re.MULTILINE)[1].split(
         " | "
     )
@@ -208,7 +208,8 @@ def test_gpu_hours_cover_every_network_of_timm_in_conf():
     # a CLIP network of timm, and MIIL's, have the layers of the plain one
     plain = {name.replace("patch16_clip", "patch16").replace("patch32_clip", "patch32") for name in networks - {None}}
     plain = {name.replace("patch16_siglip", "patch16").removesuffix("_miil") for name in plain}
-    assert plain - {"vit_small_patch14_dinov2", "vit_base_patch14_dinov2"} == set(gpu.NETWORKS.values())  # not measured
+    not_measured = {"vit_small_patch14_dinov2", "vit_base_patch14_dinov2"}
+    assert plain - not_measured == set(gpu_networks.NETWORKS.values())
 
 
 def test_best_compromises_are_those_that_nothing_beats():

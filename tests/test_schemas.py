@@ -16,7 +16,7 @@ from rib.runs.run import Run
 from rib.runtime import progress
 from rib.schemas import TYPES, kind_of, load
 from rib.schemas.__main__ import write_schemas
-from rib.schemas.check import faults
+from rib.schemas.check import checker, faults
 from rib.schemas.metrics import Metrics
 from rib.sweeps.cell import record_failure
 from tests.support import whole
@@ -111,6 +111,26 @@ def test_reader_writer_and_schema_allow_the_same(tmp_path, name, value):
     assert Run(tmp_path).metrics() == metrics
 
 
+def test_the_fast_check_says_what_the_slow_one_does():
+    """The same verdict on metrics with any value anywhere replaced by another."""
+
+    def places(value):
+        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            yield value, key
+            yield from places(value[key])
+
+    verdicts = set()
+    for number in range(len(list(places(whole.metrics())))):
+        for wrong in (None, True, 1, 1.5, "x", [], {}, [1], {"a": 1}):
+            metrics = copy.deepcopy(whole.metrics())
+            holder, key = list(places(metrics))[number]
+            holder[key] = wrong
+            expected = not list(faults(metrics, Metrics))
+            assert checker(Metrics)(metrics) is expected, (key, wrong)
+            verdicts.add(expected)
+    assert verdicts == {True, False}
+
+
 @pytest.mark.parametrize("name", sorted(whole.metrics()))
 def test_a_key_of_every_version_is_required(tmp_path, name):
     metrics = whole.metrics()
@@ -153,7 +173,7 @@ def test_the_files_of_a_cell_are_as_their_schemas_say(tmp_path, monkeypatch):
 def test_a_file_that_is_not_as_its_schema_says_fails_the_tests_that_left_it(tmp_path, monkeypatch):
     (tmp_path / "fit.json").write_text('{"seconds": 1.0}')
     assert check_files([tmp_path]) == {}  # rib does not read it: a test has damaged it
-    monkeypatch.setattr("rib.runs.metrics_file.faults", lambda *_: [])
+    monkeypatch.setattr("rib.runs.metrics_file.checker", lambda kind: lambda content: True)
     with pytest.raises(AssertionError, match=r"fit.json is not as rib/schemas/fit.json says: .*'notes' is a required"):
         check_files([tmp_path])
     (tmp_path / "fit.json").unlink()

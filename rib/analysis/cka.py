@@ -313,6 +313,7 @@ class Pair:
             workers=self.config.data.workers,
             image_backend=str(self.one.config.data.image_backend),
             cache=subject.crops,
+            cache_limit=self.config.data.cache,
         )
         return (images for images, _, _ in data.batches_of(tree, [batch.tolist() for batch in indices]))
 

@@ -137,11 +137,13 @@ class ShownConfig:
         root: Folder with the datasets; null: the one that the run used.
         workers: Processes that load images; null: chosen by rib.
         suite: File of a user's suite; null: the one that the run used.
+        cache: Bytes that decoded images may take on disk, as in `rib.train`.
     """
 
     root: str | None = None
     workers: int | None = None
     suite: str | None = None
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)

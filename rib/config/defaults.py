@@ -20,6 +20,7 @@ OPTIONS = (
     "batch_size",
     "accumulate",
     "clip",
+    "compile",
     "precision",
     "batch_norm",
     "evaluation",
@@ -32,6 +33,7 @@ ALSO_OPTIONS = ("model.transform.", "trainer.sync_batchnorm")
 NOT_OPTIONS = {
     "data.root",
     "data.workers",
+    "data.cache",
     "data.rescan",
     "data.damaged",
     "data.identity",
@@ -40,8 +42,10 @@ NOT_OPTIONS = {
     "evaluation.batch_size",
     "head.kind",
     "head.reference",
+    "method.ewc.keep_on",
+    "method.l2sp.keep_on",
 }
-"""Options in `OPTIONS` that are not listed: they change no number, or ``protocol.head`` names them."""
+"""Options in `OPTIONS` and of methods that are not listed: they change no number, or ``protocol.head`` names them."""
 
 
 def flat_changes(config: Config) -> dict[str, Any]:
@@ -49,7 +53,8 @@ def flat_changes(config: Config) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, options_ in config.method.items():
         default = shipped_nodes("method").get(name, {})  # of a user's own method every option is listed
-        changes |= {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
+        changed = {f"method.{name}.{k}": v for k, v in options_.items() if k not in default or v != default[k]}
+        changes |= {k: v for k, v in changed.items() if k not in NOT_OPTIONS}
     default = {k: v for k, v in flat(default_options()).items() if not k.startswith("model.")}
     default |= flat(shipped_nodes("model").get(config.model.name, {}).get("transform") or {}, "model.transform.")
     for key, value in flat(config).items():

@@ -195,6 +195,7 @@ class DataConfig:
     allow_incomplete: bool
     objectnet_training: str | None
     suite: str | None = None
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
         self.root = data_root(self.root)
@@ -276,7 +277,7 @@ class PathsConfig:
 
     Attributes:
         runs: The run store.
-        cache: Files that rib can make again (drawn images, decoded crops); null: ``RIB_CACHE`` or ~/.cache/rib.
+        cache: Files that rib can make again (drawn images, decoded images); null: ``RIB_CACHE`` or ~/.cache/rib.
     """
 
     runs: str
@@ -341,5 +342,8 @@ class Config:
     seed: int
     force: bool
     keep_memory: bool
+    compile: bool
+    gradient_checkpointing: bool
+    profile: bool
     given: list[str]
     head: HeadConfig

@@ -22,6 +22,9 @@ READ_BY_RIB = {
 WITHOUT_TARGET = ("finetune", "pretrained")
 """Methods without a class: plain fine-tuning, and no training at all."""
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""PyYAML's loader: in C where it was built so, 8 times as fast."""
+
 UNSET = "???"
 """Value, in a file, of an option that has no default."""
 
@@ -58,7 +61,7 @@ def shipped_nodes(group: str) -> dict[str, dict[str, Any]]:
     """
     nodes = {}
     for name in options(group):
-        node = yaml.safe_load(Path(conf_dir(), group, f"{name}.yaml").read_text()) or {}
+        node = yaml.load(Path(conf_dir(), group, f"{name}.yaml").read_text(), LOADER) or {}
         node.pop("defaults", None)
         nodes[name] = (node.get(name) or {}) if group == "method" else node
     return nodes

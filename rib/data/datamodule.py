@@ -10,17 +10,17 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rib.data.crop_cache import crops_of
+from rib.data.crop_cache import CropCache
 from rib.data.dataset import Batch, Images
 from rib.data.labelled_images import CheckedImages, LabelledImages
-from rib.data.loader import batch_loader, chunks
+from rib.data.loader import Demand, batch_loader, chunks
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
 from rib.errors import RibError
-from rib.runtime.memory import cores
 
 SOURCE_BATCH = 64
 """Batch size of the source images that a method uses before training (for a Fisher, say)."""
@@ -40,12 +40,13 @@ class RIBDataModule(L.LightningDataModule):
         val: Your own dataset to validate on after each epoch, or None.
         batch_size: Training images per batch over all processes.
         evaluation_batch_size: Images per batch and process in scoring.
-        workers: Number of loader processes; None: 0 if the crops are cached or the dataset is your own, else one per
-            core up to 8.
+        workers: Number of processes that decode images; None: 0 if they are held in memory or the dataset is your own,
+            else as many as training or scoring keeps busy (`rib.data.loader.Demand`). What is cached needs none.
         seed: Seed of the order of training images and of augmentation.
         augment: ``none``, ``flip`` or ``random_resized_crop``.
         image_backend: ``torchvision`` or ``pil``.
-        cache: Folder for decoded crops, or None to save none.
+        cache: Folder for decoded images, or None to keep none, not in memory either.
+        cache_limit: Bytes that the folder may take: ``auto``, ``off``, or a number such as ``60GB``.
 
     Raises:
         RibError: If there are no images to train on, your own dataset is none, or a batch has no images.
@@ -66,6 +67,7 @@ class RIBDataModule(L.LightningDataModule):
         augment: str = "none",
         image_backend: str = "torchvision",
         cache: Path | None = None,
+        cache_limit: str | int = "auto",
     ) -> None:
         super().__init__()
         if source is not None and not isinstance(source, ImageTree):
@@ -88,8 +90,10 @@ class RIBDataModule(L.LightningDataModule):
         self.seed = seed
         self.augment = augment
         self.image_backend = image_backend
-        self.cache = cache
+        self.cache = CropCache.of(cache, cache_limit)
+        self._demand: dict[bool, Demand] = {}  # of training, and of scoring
         self._order: EpochBatches | None = None
+        self._training: DataLoader[Batch] | None = None
         self._resume: tuple[int, int] | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -108,7 +112,8 @@ class RIBDataModule(L.LightningDataModule):
             self._order.start_at(*self._resume)
             self._resume = None
         # A batch sampler of our own: Lightning's distributed sampler pads epochs and cannot start in mid-epoch.
-        return self._loader(images, self._order)
+        self._training = self._loader(images, self._order)
+        return self._training
 
     @property
     def val_dataloader(self) -> Callable[[], Any]:
@@ -177,6 +182,43 @@ class RIBDataModule(L.LightningDataModule):
         position_of[chosen] = torch.arange(len(chosen))
         return ((batch, labels, position_of[positions]) for batch, labels, positions in loader), len(chosen)
 
+    @property
+    def batches_an_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        images = self.source if self.train_images is None else self.train_images
+        assert images is not None, "asked for in a fit"
+        return -(-len(images) // self.batch_size)
+
+    @property
+    def repeats_pixels(self) -> bool:
+        """True if every epoch shows the same pixels: images of rib's own, without augmentation."""
+        return self.source is not None and self.augment == "none"
+
+    def every_source_image(self, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
+        """Return batches of all source images in path order, and the number of images.
+
+        Args:
+            rank: Index of this process, which gets every ``world``-th batch from this index on.
+            world: Number of processes; for any number the batches are the same.
+        """
+        assert self.source is not None, "asked for where `repeats_pixels`"
+        batches = chunks(range(len(self.source)), SOURCE_BATCH)
+        return self.batches_of(self.source, batches[rank::world]), len(self.source)
+
+    def serve_pixels(self, wanted: bool) -> None:
+        """Serve training batches with images, or without them, as uint8 (B, 0), where nobody looks at them.
+
+        Call it before an epoch begins, or read the images of the batches that are on their way by `images_at`.
+        """
+        assert self._training is not None, "asked for in a fit"
+        images: Images = self._training.dataset  # type: ignore[assignment]
+        images.pixels = wanted
+
+    def images_at(self, places: Tensor) -> Tensor:
+        """Return the source images at some positions (B,), uint8 (B, 3, S, S)."""
+        images, _, _ = self._training_images(self.augment).__getitems__(places.tolist())
+        return images
+
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and how many of its batches are done, to be saved in a checkpoint for resuming."""
         assert self.trainer is not None
@@ -190,11 +232,8 @@ class RIBDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a checkpoint's position: the next `train_dataloader` continues with the batch after it."""
         epoch, done = state_dict["epoch"], state_dict["batches_done"]
-        images = self.source if self.train_images is None else self.train_images
-        assert images is not None, "only a fit has checkpoints"
-        batches = -(-len(images) // self.batch_size)
         # A checkpoint after an epoch's last batch belongs to that epoch; training goes on with the next.
-        self._resume = (epoch, done) if done < batches else (epoch + 1, 0)
+        self._resume = (epoch, done) if done < self.batches_an_epoch else (epoch + 1, 0)
 
     def _training_images(self, augment: str = "none") -> Images | CheckedImages:
         """Return the images to train on as a torch dataset.
@@ -210,16 +249,14 @@ class RIBDataModule(L.LightningDataModule):
 
     def _images(self, tree: ImageTree, augment: str = "none") -> Images:
         assert self.transform is not None, "rib's images are read with a checkpoint's transform"
-        crops = crops_of(tree, self.transform, self.image_backend, self.cache) if augment == "none" else None
-        return Images(tree, self.transform, self.image_backend, crops, augment, self.seed)
+        return Images(tree, self.transform, self.image_backend, self.cache, augment, self.seed)
 
     def _loader(self, images: Images | CheckedImages, batches: Any) -> DataLoader[Batch]:
         workers = self.workers
-        # Cached crops need no decoding, so no processes for it either.
-        if workers is None:
-            cached = isinstance(images, CheckedImages) or images.crops is not None
-            workers = 0 if cached else min(8, cores())
-        return batch_loader(images, batches, workers)
+        if workers is None and isinstance(images, CheckedImages):
+            workers = 0
+        demand = self._demand.setdefault(isinstance(batches, EpochBatches), Demand())
+        return batch_loader(images, batches, workers, demand)
 
 
 def _process() -> tuple[int, int]:

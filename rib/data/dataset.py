@@ -1,4 +1,4 @@
-"""A torch dataset over the images of one dataset, decoded on the fly or read from the crop cache."""
+"""A torch dataset over the images of one dataset, held in memory, read from the cache of crops, or decoded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rib.data.transform import Transform, augmentation, read_image
+from rib.data.crop_cache import CropCache, Crops
+from rib.data.transform import Transform, augmentation
 from rib.data.tree import ImageTree
 from rib.runtime.files import digest_of
 
@@ -26,9 +27,16 @@ class Images(Dataset[Batch]):
         tree: Paths and labels of the images.
         transform: The checkpoint's evaluation transform.
         backend: ``torchvision`` or ``pil``.
-        crops: Decoded images from `crops_of`, uint8 (N, 3, S, S), or None to read files.
-        augment: ``none``, or a name that `augmentation` accepts.
+        cache: Where crops are kept; None: nowhere, and every image is decoded every time.
+        augment: ``none``, ``flip`` (of crops, which may come from the cache) or ``random_resized_crop`` (which needs
+            the file each time).
         seed: Seed of the augmentation.
+
+    Attributes:
+        pixels: False to return labels and positions alone, with images of shape (B, 0).
+
+    Raises:
+        RibError: If images were changed after this command began, or ``augment`` is none of these.
     """
 
     def __init__(
@@ -36,17 +44,31 @@ class Images(Dataset[Batch]):
         tree: ImageTree,
         transform: Transform,
         backend: str = "torchvision",
-        crops: Tensor | None = None,
+        cache: CropCache | None = None,
         augment: str = "none",
         seed: int = 0,
     ) -> None:
         self.tree = tree
-        self.transform = transform
-        self.backend = backend
-        self.crops = crops if augment == "none" else None  # augmented images differ every epoch: no fixed crop fits
-        self.augment = None if augment == "none" else augmentation(augment, transform, backend)
         self.seed = seed
+        self.pixels = True
+        self._flips = augment == "flip"
+        self._augment = None if self._flips or augment == "none" else augmentation(augment, transform, backend)
+        self._crops = Crops(tree, transform, backend, None if self._augment else cache)
+        self._memory = self._crops.in_memory()
         self._labels = torch.from_numpy(tree.labels)
+
+    @property
+    def in_memory(self) -> bool:
+        """True if all images are in memory, or nobody looks at them."""
+        return self._memory is not None or not self.pixels
+
+    def kept(self) -> bool:
+        """Return True if all images are in the cache now."""
+        return self._crops.kept()
+
+    def say_trouble(self) -> None:
+        """Say once if images could not be kept for the next time, and why."""
+        self._crops.say_trouble()
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -56,18 +78,31 @@ class Images(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the batch of images at some indices; torch's DataLoader calls this instead of `__getitem__`."""
-        position = torch.tensor([index % len(self) for index in indices])
-        if self.crops is not None:
-            images = self.crops[position]
+        positions = [index % len(self) for index in indices]
+        position = torch.tensor(positions)
+        if not self.pixels:
+            return torch.empty(len(indices), 0, dtype=torch.uint8), self._labels[position], position
+        if self._augment is not None:
+            images = torch.stack([self._read(index) for index in indices])
+        elif self._memory is not None:
+            images = self._memory.index_select(0, position)
         else:
-            images = torch.stack([self._read(*divmod(index, len(self))) for index in indices])
+            images = self._crops.read(positions)
+        if self._flips:
+            for image, index in zip(images, indices, strict=True):
+                # As torchvision's RandomHorizontalFlip draws; the global generator belongs to the main thread.
+                if torch.rand(1, generator=torch.Generator().manual_seed(self._seed_of(index))) < 0.5:
+                    image.copy_(image.flip(2))
         return images, self._labels[position], position
 
-    def _read(self, epoch: int, position: int) -> Tensor:
-        file, spec = self.tree.folder / self.tree.paths[position], self.tree.spec
-        if self.augment is None:
-            return read_image(file, self.transform, self.backend, spec.border, spec.precropped)
+    def _read(self, index: int) -> Tensor:
+        """Read an image from its file with augmentation."""
+        assert self._augment is not None, "only an augmented image has no crop"
+        file, spec = self.tree.folder / self.tree.paths[index % len(self)], self.tree.spec
         with torch.random.fork_rng(devices=[]):
             # Seed the CPU generator only: torch.manual_seed also seeds the GPU's, which fork_rng does not restore here.
-            torch.default_generator.manual_seed(int(digest_of(["augment", self.seed, epoch, position])[:15], 16))
-            return self.augment(file, spec.border, spec.precropped)
+            torch.default_generator.manual_seed(self._seed_of(index))
+            return self._augment(file, spec.border, spec.precropped)
+
+    def _seed_of(self, index: int) -> int:
+        return int(digest_of(["augment", self.seed, *divmod(index, len(self))])[:15], 16)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,28 @@ class LabelSpace:
         width = max(len(group) for group in self.groups)
         return torch.tensor([group + (group[0],) * (width - len(group)) for group in self.groups])
 
+    @cached_property
+    def _largest(self) -> int:
+        return int(self._index.max())
+
+    @cached_property
+    def _is_every_output(self) -> bool:
+        """True if the classes are the outputs from 0 on, one each and in order; a model may have more outputs."""
+        return self._index.tolist() == [[i] for i in range(len(self))]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def _index_on(self, device: torch.device) -> Tensor:
+        """Return `_index` on a device, copied there once: a copy makes the CPU wait for all that a GPU has to do."""
+        if device not in self._copies:
+            self._copies[device] = self._index.to(device)
+        return self._copies[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"groups": self.groups}  # other processes have other devices
+
     def project(self, logits: Tensor) -> Tensor:
         """Return the logits of the dataset's classes, the maximum over each class's outputs.
 
@@ -61,12 +84,12 @@ class LabelSpace:
         Raises:
             ValueError: If K does not exceed the largest output id of the space.
         """
-        index = self._index
-        if logits.ndim != 2 or logits.shape[1] <= int(index.max()):
-            raise ValueError(f"expected logits (B, K) with K > {int(index.max())}, got shape {tuple(logits.shape)}")
-        if index.shape[1] == 1 and index.shape[0] == logits.shape[1] and bool((index[:, 0].diff() == 1).all()):
-            return logits  # all K outputs in order: no copy needed
-        picked = logits[:, index.flatten().to(logits.device)]
+        if logits.ndim != 2 or logits.shape[1] <= self._largest:
+            raise ValueError(f"expected logits (B, K) with K > {self._largest}, got shape {tuple(logits.shape)}")
+        if self._is_every_output and len(self) == logits.shape[1]:
+            return logits  # no copy needed
+        index = self._index_on(logits.device)
+        picked = logits[:, index.flatten()]
         return picked.view(-1, *index.shape).amax(dim=2)
 
     def likeliest_outputs(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rib.data.catalog import DatasetSpec
-from rib.data.identity import FileIdentity, contents_digest
+from rib.data.identity import FileIdentity
 from rib.errors import RibError
-from rib.runtime.content import Ints, columns_digest, file_states, join_names
+from rib.runtime.content import WIDTH, Ints, columns_digest, file_states, join_names
 from rib.runtime.files import digest_of
 
 
@@ -62,20 +62,54 @@ class ImageTree:
         """
         return self._files_digest() if self.drawn is None else self.drawn
 
-    def on_disk(self) -> str:
-        """Return a digest of the files as they are now, by which caches of decoded images detect changes.
+    def image_keys(self) -> list[bytes]:
+        """Return a key of each image's present file, by which decoded images are found again: N texts of 16 bytes.
+
+        The key is the digest of the file's content or, where files are identified by their listing, of its path, size,
+        times and inode.
 
         Raises:
             RibError: If the images have changed since `digest` was computed.
         """
-        if self.identity == "pixels":
-            return contents_digest(self.file_identity.contents(self.folder, self.paths, self.spec.title))
+        if self.identity == "listing":
+            self.check_unchanged()
+            states = file_states(self.folder, self.paths)
+            return [_state_key(path, state) for path, state in zip(self.paths, states, strict=True)]
+        contents = self.file_identity.contents(self.folder, self.paths, self.spec.title)
+        if self.identity == "content" and self._files_digest(contents.tobytes()) != self.digest:
+            raise self.changed()
+        keys: list[bytes] = contents.view(f"V{WIDTH}").ravel().tolist()
+        return keys
+
+    def image_key(self, position: int, content: bytes) -> bytes:
+        """Return the key, as in `image_keys`, of an image whose file has just been read.
+
+        Args:
+            position: Of the image in ``paths``.
+            content: The bytes that were read.
+
+        Raises:
+            RibError: If the file is gone.
+        """
+        if self.identity != "listing":
+            return hashlib.sha256(content).digest()[:WIDTH]
+        path = self.paths[position]
+        return _state_key(path, file_states(self.folder, [path])[0])
+
+    def check_unchanged(self) -> None:
+        """Check that the images are still those of `digest`, if they are identified by their files.
+
+        Raises:
+            RibError: If one was changed.
+        """
         # `digest` is cached and already part of the run's key; files that differ now would be scored under a wrong key.
-        if self._files_digest() != self.digest:
-            raise RibError(
-                f"{self.spec.title}: images in {self.folder} were changed after this command began; run it again"
-            )
-        return self.digest if self.identity == "content" else self.states()
+        if self.identity != "pixels" and self._files_digest() != self.digest:
+            raise self.changed()
+
+    def changed(self) -> RibError:
+        """Return the error that images are no longer those that this command began with."""
+        again = "run it again with data.rescan=true" if self.file_identity.network else "run it again"
+        return RibError(f"{self.spec.title}: images in {self.folder} were changed after this command began; {again}")
 
     def states(self) -> str:
         """Return one digest of the sizes, times and inodes of all files, used to detect changes.
@@ -86,8 +120,9 @@ class ImageTree:
             return self._files_digest()
         return columns_digest(file_states(self.folder, self.paths).tobytes())
 
-    def _files_digest(self) -> str:
-        column = self.file_identity.column(self.folder, self.paths, self.sizes, self.spec.title)
+    def _files_digest(self, column: bytes | None = None) -> str:
+        if column is None:
+            column = self.file_identity.column(self.folder, self.paths, self.sizes, self.spec.title)
         columns = columns_digest(join_names(self.paths), column, self.labels.astype("<i8").tobytes())
         return digest_of([self.spec.name, self.identity, columns])
 
@@ -170,6 +205,11 @@ class ImageTree:
 
     def _derived_digest(self, rule: str) -> str | None:
         return None if self.drawn is None else digest_of([self.drawn, rule])
+
+
+def _state_key(path: str, state: Ints) -> bytes:
+    """Return a digest of a file's path, size, times and inode, 16 bytes."""
+    return hashlib.blake2b(state.tobytes() + path.encode(errors="surrogateescape"), digest_size=WIDTH).digest()
 
 
 def path_hashes(paths: Iterable[str], salt: str) -> NDArray[np.uint64]:

@@ -152,6 +152,14 @@ class Tuned(Protocol):
             Batches of images, labels and positions in the selection; and the number of images in the selection.
         """
 
+    def fixed_images(self, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int] | None:
+        """Return all source images in path order, where training shows the same pixels more than once.
+
+        Returns:
+            Every ``world``-th batch from ``rank`` on (images, labels, `Step.places`), and the number of images. None if
+            images are augmented, are seen once, or may be changed by code of the user's, as in your own Trainer.
+        """
+
     def read_image(self, file: Path) -> Tensor:
         """Read an image file with the same decoding and transform as the source's images, shape (3, H, W)."""
 
@@ -237,6 +245,10 @@ class Method(L.Callback):
     def has_penalty(self) -> bool:
         """Return True if the class overrides `penalty` and so adds a term to the loss."""
         return type(self).penalty is not Method.penalty
+
+    def reads_images(self) -> bool:
+        """Return True if `penalty` needs more than weights and outputs; else images may be left out (linear probe)."""
+        return self.has_penalty()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Check that the method can run in this Trainer, and call `prepare`, when a fit begins.
@@ -332,6 +344,6 @@ def hook_steps(optimizer: Optimizer, methods: Iterable[Method], module: Tuned) -
         optimizer.register_step_post_hook(lambda *_, method=method: method.after_step(module))
 
 
-def trained_parameters(module: Tuned) -> list[nn.Parameter]:
+def trained_parameters(module: Tuned) -> list[Tensor]:
     """Return the model's trainable parameters (``requires_grad``)."""
     return [p for p in module.model.parameters() if p.requires_grad]

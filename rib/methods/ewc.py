@@ -36,16 +36,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal, get_args
 
+import lightning.pytorch as L
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from rib.errors import RibError
+from rib.methods.anchor import KeepOn, check_keep_on, groups, kept
 from rib.methods.base import Batch, Method, Step, Tuned, trained_parameters
+from rib.methods.chunks import Chunks
 from rib.methods.fisher import (
     Labels,
+    Way,
     dataset_labels,
     fisher_diagonal,
     moments,
@@ -79,6 +84,7 @@ class EWC(Method):
           form: penalty
           samples: 1000
           seed: 0
+          keep_on: device
 
     In your own Trainer the Fisher is of ``images``, estimated before the first step; lr is the optimizer's peak rate.
 
@@ -100,6 +106,8 @@ class EWC(Method):
         images: In your own Trainer: a loader of the Fisher's images, with batches (images, labels, ...). Of a
             DataLoader over a dataset with a length a seeded selection is taken, of anything else the first `samples`
             images. None: the Trainer's own training loader, whose order this does not change.
+        keep_on: Where the start weights and the Fisher are kept: on the ``device`` that trains, or in the ``host``'s
+            memory, from where they are copied at every step. Numbers are the same.
 
     Raises:
         RibError: For a negative strength, no samples, or an unknown value of another option.
@@ -115,6 +123,7 @@ class EWC(Method):
         normalise: Literal["all", "tensor"] = "all",
         form: Literal["penalty", "proximal"] = "penalty",
         images: Iterable[Any] | None = None,
+        keep_on: KeepOn = "device",
     ) -> None:
         if not 0 <= strength < float("inf"):
             raise RibError(f"method.ewc.strength: expected a finite number of 0 or more, got {strength}")
@@ -136,17 +145,18 @@ class EWC(Method):
         self.normalise = normalise
         self.form = form
         self.images = images
+        self.keep_on: KeepOn = check_keep_on("ewc", keep_on)
         self.capped_share = 0.0
         self.fisher_error = math.nan
         self.fisher_mean = math.nan
         self._anchor: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
-        self._importance: list[Tensor] = []
+        # The square root of strength times F, as `quadratic` takes it.
+        self._root: list[Tensor] = []
 
     def prepare(self, module: Tuned) -> None:
         """Store a copy of the start weights."""
-        device = module.trainer.strategy.root_device
-        self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
+        self._anchor = kept(trained_parameters(module), module.trainer.strategy.root_device, self.keep_on)
         self._buffers = {name: tensor.detach().clone() for name, tensor in module.model.named_buffers()}
 
     def begin(self, module: Tuned) -> None:
@@ -156,25 +166,30 @@ class EWC(Method):
         self._buffers = {}
         cap = 1 / module.lr if module.lr > 0 and self.form == "penalty" else float("inf")
         capped = 0
-        self._importance = []
+        self._root = []
         trained = [(name, p) for name, p in module.model.named_parameters() if p.requires_grad]
         for name, p in trained:
             f = torch.ones_like(p, device=device) if fisher is None else fisher[name].to(device)
             # In float64, where no strength that a float can hold overflows.
             pull = self.strength * f.double()
             capped += int((pull > cap).sum())
-            self._importance.append(pull.clamp(max=cap).to(p.dtype))
+            root = torch.empty_like(p, device=device).copy_(pull.clamp_(max=cap).sqrt_())  # in the order of p's numbers
+            self._root += kept([root], device, self.keep_on)
         self.capped_share = capped / sum(p.numel() for _, p in trained)
 
     def has_penalty(self) -> bool:
         """True with ``form=penalty``; False with ``form=proximal``, which acts after each step instead."""
         return self.form == "penalty"
 
+    def reads_images(self) -> bool:
+        """False: the penalty is a function of the weights."""
+        return False
+
     def penalty(self, module: Tuned, step: Step) -> Tensor | None:
         """Return strength/2 * sum_i F_i (theta_i - theta0_i)^2, float32, in nats; None with ``form=proximal``."""
         if self.form != "penalty":
             return None
-        return quadratic(trained_parameters(module), self._anchor, self._importance)
+        return quadratic(trained_parameters(module), self._anchor, self._root)
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
@@ -184,14 +199,21 @@ class EWC(Method):
         """
         if self.form != "proximal":
             return
-        steps = {
+        rates = {
             p: group["lr"] / (1 - group.get("momentum", 0.0))
             for group in module.trainer.optimizers[0].param_groups
             for p in group["params"]
         }
-        for p, anchor, importance in zip(trained_parameters(module), self._anchor, self._importance, strict=True):
+        trained = trained_parameters(module)
+        factors = iter([rates.get(p, 0.0) for p in trained])
+        for some, anchors, roots in groups(trained, self._anchor, self._root):
             # A share x / (1 + x) of the way back to the anchor, in a form that is exact at 0 and at infinity.
-            p.lerp_(anchor, 1 / (1 + 1 / (steps.get(p, 0.0) * importance)))
+            share = torch._foreach_mul(roots, roots)
+            torch._foreach_mul_(share, list(islice(factors, len(some))))
+            torch._foreach_reciprocal_(share)
+            torch._foreach_add_(share, 1)
+            torch._foreach_reciprocal_(share)
+            torch._foreach_lerp_(some, anchors, share)
 
     def report(self) -> dict[str, float]:
         """Return the share of capped weights, and the mean of a diagonal Fisher before normalisation with its error.
@@ -250,8 +272,10 @@ class EWC(Method):
                 else:
                     yield there, uniforms[place].to(device)
 
+        way: Way = "loop" if device.type == "cpu" else "vmap"
+        chunks = _chunks(module.trainer, device) if device.type == "cuda" else None
         with exact_float32():
-            total, each = fisher_diagonal(model, batches(), "loop" if device.type == "cpu" else "vmap", self.labels)
+            total, each = fisher_diagonal(model, batches(), way, self.labels, chunks)
         seen = moments(each).to(device)
         if world > 1:
             for tensor in (*total.values(), seen):
@@ -284,3 +308,12 @@ class EWC(Method):
         if isinstance(module, Foreign):
             return ((*module.transfer(batch), places) for batch, places in batches), number
         return ((batch[0], batch[1], places) for batch, places in batches), number
+
+
+def _chunks(trainer: L.Trainer, device: torch.device) -> Chunks:
+    """Return chunks within the memory of this Trainer's own steps; of steps of one image where that is not known."""
+    sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
+    # rib's sampler counts the images of all processes, others those of one.
+    images = getattr(sampler, "batch_size", None) or 1
+    share = -(-images // getattr(sampler, "world", 1))
+    return Chunks(device, share, trainer.precision_plugin.forward_context)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rib.methods.base import Space
+from rib.methods.chunks import Chunks
 
 Way = Literal["loop", "vmap"]
 Labels = Literal["sampled", "dataset", "expected"]
@@ -108,8 +109,8 @@ def squared_gradients(
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
         gradients_of = vmap(grad(loss_of), in_dims=(None, 0, 0))(detached, images, labels)
     total = {}
-    for name, value in gradients_of.items():
-        square = value.square()
+    for name in detached:
+        square = gradients_of.pop(name).square()  # not in place: gradients may share their memory
         if weights is not None:
             square *= weights.view(-1, *[1] * (square.ndim - 1))
         total[name] = square.sum(dim=0)
@@ -118,7 +119,11 @@ def squared_gradients(
 
 
 def fisher_diagonal(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], way: Way = "loop", labels: Labels = "sampled"
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    way: Way = "loop",
+    labels: Labels = "sampled",
+    chunks: Chunks | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Accumulate squared per-sample gradients over batches: the unnormalised diagonal of the Fisher information.
 
@@ -128,6 +133,7 @@ def fisher_diagonal(
             (``dataset``), shape (B,); for ``expected`` with anything.
         way: See `squared_gradients`.
         labels: The source of the labels; see the module's docstring.
+        chunks: How to split batches so that ``vmap`` has the memory; None: not at all.
 
     Returns:
         The sum over images by parameter name; divided by their number it is the Fisher's diagonal. And the sum over
@@ -138,10 +144,12 @@ def fisher_diagonal(
     for images, given in batches:
         of_images = torch.zeros(len(images), dtype=torch.float64, device=images.device)
         for ids, weights in _label_draws(model, images, given, labels):
-            over_images, over_weights = squared_gradients(model, images, ids, way, weights)
-            of_images += over_weights
-            for name, value in over_images.items():
-                total[name] += value
+            for part in [slice(None)] if chunks is None else chunks.parts(model, images):
+                own = None if weights is None else weights[part]
+                over_images, over_weights = squared_gradients(model, images[part], ids[part], way, own)
+                of_images[part] += over_weights
+                for name in total:
+                    total[name] += over_images.pop(name)
         each.append(of_images.cpu())
     return total, torch.cat(each)
 

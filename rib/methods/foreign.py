@@ -117,6 +117,9 @@ class Foreign:
         batches, number = select_images(self.trainer.train_dataloader, count, seed, rank, world)
         return ((*self.transfer(batch), places) for batch, places in batches), number
 
+    def fixed_images(self, rank: int = 0, world: int = 1) -> None:
+        """Return None: whether the user's images are augmented is not known."""
+
     def transfer(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Move a batch to the device as the Trainer does, with the module's transfer hooks; return images and labels.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rib.errors import RibError
+from rib.methods.anchor import displacement, kept
 from rib.methods.base import Method, Tuned
 
 LEAST = 1e-8
@@ -66,6 +67,7 @@ class FTP(Method):
         # One row per tensor: radius, Adam's first and second moment; and the number of steps.
         self._state = torch.zeros(0, 3)
         self._steps = 0
+        self._tensor_of_row = torch.zeros(0, dtype=torch.long)
         # d theta / d gamma. Not read off the projected weights: 1 + 1e-8 is 1 in float32, and a radius would be stuck.
         self._directions: list[Tensor] = []
 
@@ -75,7 +77,9 @@ class FTP(Method):
         free = module.head if self.exclude_head else set()
         held = {n: p for n, p in module.backbone.named_parameters() if p.requires_grad and n not in free}
         self._names = list(held)
-        self._start = [p.detach().clone().to(device) for p in held.values()]
+        self._start = kept(held.values(), device)
+        counts = torch.tensor([_count(p) for p in self._start], dtype=torch.long)
+        self._tensor_of_row = torch.arange(len(counts)).repeat_interleave(counts).to(device)
         first = LEAST if self.radius is None else self.radius
         self._state = torch.tensor([[first, 0.0, 0.0]] * len(held), device=device)
         self._steps, self._directions = 0, []
@@ -90,16 +94,19 @@ class FTP(Method):
             return
         parameters = dict(module.backbone.named_parameters())
         held: list[Tensor] = [parameters[name] for name in self._names]
-        moved = [_rows(p - start) for p, start in zip(held, self._start, strict=True)]
-        norms = [d.abs().sum(dim=1, keepdim=True) + LEAST for d in moved]
+        moved = displacement(held, self._start)
+        # The R rows of all tensors in one vector, so that what is computed for rows takes one kernel each.
+        norms = torch.cat([d.sum(dim=_within(d)).view(-1) for d in torch._foreach_abs(moved)]) + LEAST
         self._steps += 1
         if self._directions:
-            self._move_radii(held, torch.stack([norm.max() for norm in norms]))
-        for p, start, d, norm, (radius, *_) in zip(held, self._start, moved, norms, self._state, strict=True):
-            inside = (radius / norm).clamp(max=1.0)
-            # A row inside the radius keeps its bits: start + d would round.
-            p.copy_(torch.where(inside < 1, _rows(start) + inside * d, _rows(p)).view_as(p))
-        self._directions = [d.div_(norm) for d, norm in zip(moved, norms, strict=True)] if self.radius is None else []
+            largest = torch.zeros_like(self._state[:, 0]).scatter_reduce_(0, self._tensor_of_row, norms, "amax")
+            self._move_radii(held, largest)
+        inside = (self._state[:, 0][self._tensor_of_row] / norms).clamp_(max=1.0)
+        # lerp at 1 gives its end: a row inside the radius keeps its bits, which start + d would round.
+        torch._foreach_copy_(held, torch._foreach_lerp(self._start, held, _by_tensor(inside, held)))
+        if self.radius is None:
+            torch._foreach_div_(moved, _by_tensor(norms, held))
+            self._directions = moved
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed fit needs: the radii, Adam's state for them, and each tensor's last direction."""
@@ -120,11 +127,8 @@ class FTP(Method):
 
     def _move_radii(self, held: list[Tensor], largest: Tensor) -> None:
         """Update the radii of T tensors by one step of Adam, at most to ``largest``, their largest row norms (T,)."""
-        along = [
-            torch.zeros_like(direction[0, 0]) if p.grad is None else (_rows(p.grad) * direction).sum()
-            for p, direction in zip(held, self._directions, strict=True)
-        ]
-        slope = torch.stack(along)
+        torch._foreach_mul_(self._directions, [torch.zeros_like(p) if p.grad is None else p.grad for p in held])
+        slope = torch.stack([along.sum() for along in self._directions])
         slope = torch.where(slope > 0, self.anneal * slope, slope)
         first, second = BETAS
         self._state[:, 1] = first * self._state[:, 1] + (1 - first) * slope
@@ -135,6 +139,17 @@ class FTP(Method):
         self._state[:, 0] = torch.minimum(moved, largest).clamp(min=LEAST)
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """View a tensor as a matrix with one row per index of its first dimension; a vector or scalar is one row."""
-    return tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(1, -1)
+def _count(tensor: Tensor) -> int:
+    """Return the number of a tensor's rows, one per index of its first dimension; a vector or scalar is one row."""
+    return len(tensor) if tensor.ndim > 1 else 1
+
+
+def _within(tensor: Tensor) -> tuple[int, ...] | None:
+    """Return the dimensions within a row; None for all."""
+    return tuple(range(1, tensor.ndim)) if tensor.ndim > 1 else None
+
+
+def _by_tensor(values: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """Split values of all rows, shape (R,), into one tensor for each, which broadcasts over its rows."""
+    parts = torch.split_with_sizes(values, [_count(t) for t in tensors])
+    return [part.view(-1, *[1] * (t.ndim - 1)) if t.ndim else part[0] for part, t in zip(parts, tensors, strict=True)]

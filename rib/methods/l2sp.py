@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from rib.errors import DivergedError, RibError
+from rib.methods.anchor import KeepOn, check_keep_on, kept
 from rib.methods.base import Method, Step, Tuned, trained_parameters
 from rib.methods.quadratic_penalty import quadratic, stability_bound
 
@@ -18,6 +21,7 @@ class L2SP(Method):
         l2sp:
           _target_: rib.methods.l2sp.L2SP
           strength: 1.0
+          keep_on: device
 
     Differs from the official code (holyseven/TransferLearningClassification, ``model/network_base.py``): there the
     penalty leaves out biases and the parameters of norms (except in its mode 101), and a new head decays to zero at a
@@ -30,20 +34,22 @@ class L2SP(Method):
         strength: 0 or more; 0 is plain fine-tuning bit for bit. SGD with momentum m is unstable from 2 (1 + m) / lr on,
             at the peak rate (from 2 (1 + m) / (1 + 2 m) / lr on with Nesterov's momentum), and a little below because
             of the loss's own curvature. `ewc` caps such a pull, this method refuses it.
+        keep_on: Where the start weights are kept: on the ``device`` that trains, or in the ``host``'s memory, from
+            where they are copied at every step. Numbers are the same.
 
     Raises:
-        RibError: If it is negative or not finite.
+        RibError: If the strength is negative or not finite, or ``keep_on`` is unknown.
         DivergedError: Before the first step, if SGD cannot be stable at it.
     """
 
-    def __init__(self, strength: float = 1.0) -> None:
+    def __init__(self, strength: float = 1.0, keep_on: KeepOn = "device") -> None:
         self.strength = check_strength("l2sp", strength)
+        self.keep_on: KeepOn = check_keep_on("l2sp", keep_on)
         self._anchor: list[Tensor] = []
 
     def prepare(self, module: Tuned) -> None:
         """Store a copy of the start weights."""
-        device = module.trainer.strategy.root_device
-        self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
+        self._anchor = kept(trained_parameters(module), module.trainer.strategy.root_device, self.keep_on)
 
     def begin(self, module: Tuned) -> None:
         """Check that SGD with this learning rate is stable with a penalty of this strength."""
@@ -57,7 +63,11 @@ class L2SP(Method):
 
     def penalty(self, module: Tuned, step: Step) -> Tensor:
         """Return strength/2 * ||theta - theta0||^2, a scalar in nats, in float32."""
-        return quadratic(trained_parameters(module), self._anchor, self.strength)
+        return quadratic(trained_parameters(module), self._anchor, math.sqrt(self.strength))
+
+    def reads_images(self) -> bool:
+        """False: the penalty is a function of the weights."""
+        return False
 
 
 def check_strength(method: str, strength: float) -> float:

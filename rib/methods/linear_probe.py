@@ -28,7 +28,8 @@ class LinearProbe(Method):
     held-out images stays. Here it is the pretrained head, trained by the run's optimizer for the run's epochs; it does
     not reach a minimum.
 
-    Cost: a forward pass and the head's gradient. Does not stack with methods that train or freeze other parts: lora,
+    Cost: one forward pass over the source, since the features of an image stay the same; one a step where images
+    differ from epoch to epoch (``data.augment``). Does not stack with methods that train or freeze other parts: lora,
     visual_prompt, freeze_embed, lp_ft.
 
     Args:
@@ -56,6 +57,10 @@ class LinearProbe(Method):
             trained |= token_names(backbone) | outer_norm_names(backbone)
         for name, p in backbone.named_parameters():
             p.requires_grad_(name in trained)
+
+    def begin(self, module: Tuned) -> None:
+        """Switch to eval mode before the first batch, in which the features of all images can be computed."""
+        self.before_batch(module)
 
     def before_batch(self, module: Tuned) -> None:
         """Switch to eval mode at each batch, since Lightning puts the module back into train mode at several points."""

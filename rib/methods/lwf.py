@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rib.data.listing import SUFFIXES
 from rib.errors import RibError
 from rib.methods.base import Method, Step, Tuned
+from rib.methods.constants import outputs_of_source
 from rib.methods.foreign import Foreign
 from rib.methods.l2sp import check_strength
 from rib.runtime.files import digest_of
@@ -43,8 +44,9 @@ class LwF(Method):
     summed over a batch, old and new task have separate heads, and the new head is first trained alone; here the loss is
     a mean, both tasks use the same K outputs, and the whole network trains from the first step.
 
-    Costs one forward pass of the pretrained model per step and a copy of its weights; with other inputs another forward
-    and backward pass of the trained model. It stacks with every method that trains.
+    Costs one forward pass of the pretrained model over the source, whose outputs (N, K) are kept. Where images differ
+    from epoch to epoch (``data.augment``), and with other inputs, it costs one a step and a copy of the weights; other
+    inputs cost another forward and backward pass of the trained model as well. It stacks with every method that trains.
 
     In your own Trainer ``inputs`` may be source or augmented (tensors (3, H, W), cropped and flipped); BatchNorm's
     statistics do not move with the augmented images. A user's ``forward`` is called for them a second time.
@@ -80,6 +82,7 @@ class LwF(Method):
         self.inputs = inputs
         self._files = [] if inputs in INPUTS else _images_of(inputs)
         self._teacher: nn.Module | None = None
+        self._known: Tensor | None = None
 
     def prepare(self, module: Tuned) -> None:
         """Make a frozen copy of the start model, the teacher; checkpoints do not contain it."""
@@ -93,17 +96,27 @@ class LwF(Method):
             self._augment = v2.RandomHorizontalFlip()
             self._crop = v2.RandomResizedCrop
 
+    def begin(self, module: Tuned) -> None:
+        """Compute the start model's outputs for all source images, if training shows the same pixels in every epoch."""
+        assert self._teacher is not None, "prepare keeps the start model"
+        if self.inputs == "source":
+            self._known = outputs_of_source(module, self._teacher, self._teacher, "outputs of the start model")
+        if self._known is not None:
+            self._teacher = None
+
+    def reads_images(self) -> bool:
+        """False where the start model's outputs for all images are known."""
+        return self._known is None
+
     def penalty(self, module: Tuned, step: Step) -> Tensor:
         """Return the distillation loss, a scalar in nats, in float32."""
-        assert self._teacher is not None, "setup keeps the start model"
         if self.inputs == "source":
             images, outputs = step.images, step.outputs
         else:
             images = self._other_images(module, step)
             with _still_batch_norm(module.model), torch.random.fork_rng(devices=_gpus(images)):
                 outputs = module.model(images)
-        with torch.no_grad():
-            before = self._teacher(images)
+        before = self._before(images) if self._known is None else self._known[step.places.to(self._known.device)]
         if self.logits == "restricted":
             before, outputs = module.space.project(before), module.space.project(outputs)
         target = (before.float() / self.temperature).log_softmax(dim=1)
@@ -113,8 +126,15 @@ class LwF(Method):
         return self.strength * factor * divergence
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Drop the start model."""
-        self._teacher = None
+        """Drop the start model and its outputs."""
+        self._teacher = self._known = None
+
+    @torch.no_grad()
+    def _before(self, images: Tensor) -> Tensor:
+        """Return the start model's outputs for a batch, shape (B, K)."""
+        assert self._teacher is not None, "prepare keeps the start model"
+        outputs: Tensor = self._teacher(images)
+        return outputs
 
     def _other_images(self, module: Tuned, step: Step) -> Tensor:
         """Return the images to distil on if ``inputs`` is not source: the batch augmented, or some of the folder.

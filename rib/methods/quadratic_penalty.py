@@ -9,33 +9,41 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
+from rib.methods.anchor import displacement, multiply
+
 
 class _Pull(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchors: list[Tensor], importance: Any, *parameters: Tensor) -> Tensor:
-        moved = torch._foreach_sub(list(parameters), anchors)
-        ctx.pull = torch._foreach_mul(moved, importance)
-        products = [torch.dot(d.flatten(), g.flatten()) for d, g in zip(moved, ctx.pull, strict=True)]
-        return torch.stack(products).sum() / 2
+    def forward(ctx: Any, anchors: list[Tensor], root: Any, *parameters: Tensor) -> Tensor:
+        scaled = displacement(list(parameters), anchors)
+        multiply(scaled, root)
+        ctx.scaled, ctx.root = scaled, root
+        return torch.stack(torch._foreach_norm(scaled)).square().sum() / 2
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:
-        return (None, None, *torch._foreach_mul(ctx.pull, scale))
+        # In place: the one copy of the weights that the forward pass made becomes the gradient.
+        pull, ctx.scaled = ctx.scaled, None
+        if pull is None:
+            raise RuntimeError("the penalty's gradient is computed once; call the penalty again for a second backward")
+        multiply(pull, ctx.root)
+        multiply(pull, scale)
+        return (None, None, *pull)
 
 
-def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], importance: list[Tensor] | float) -> Tensor:
+def quadratic(parameters: Sequence[Tensor], anchors: list[Tensor], root: list[Tensor] | float) -> Tensor:
     """Compute the penalty 1/2 sum_i F_i (theta_i - theta0_i)^2, a scalar in nats, in float32 also under autocast.
 
-    The forward pass keeps the gradient F_i (theta_i - theta0_i), since autograd would take twice the passes over the
-    weights for the same bits.
+    It takes F's root, so that a sum of squares and a product with it are all there is to do: multi-tensor kernels, a
+    few of them for all tensors, and one copy of the weights. The value stays on the device.
 
     Args:
         parameters: theta, tensor by tensor.
-        anchors: theta0, of the same shapes.
-        importance: F, of the same shapes, or one number for all.
+        anchors: theta0, of the same shapes; these and the root may be in the host's memory.
+        root: The square root of F, of the same shapes, or one number for all.
     """
     with torch.autocast(parameters[0].device.type, enabled=False):
-        value: Tensor = _Pull.apply(anchors, importance, *parameters)
+        value: Tensor = _Pull.apply(anchors, root, *parameters)
     return value
 
 

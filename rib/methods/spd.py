@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rib.methods.anchor import displacement, kept
 from rib.methods.base import Method, Tuned, trained_parameters
 from rib.methods.l2sp import check_strength
 
@@ -38,29 +39,31 @@ class SPD(Method):
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = check_strength("spd", strength)
         self._anchor: list[Tensor] = []
-        self._before: list[tuple[Tensor, Tensor]] = []
+        # Of T tensors before the step: whether descent leads back to the start, and the distance from it, shape (T,).
+        self._inward = torch.zeros(0, dtype=torch.bool)
+        self._distance = torch.zeros(0)
 
     def prepare(self, module: Tuned) -> None:
         """Store a copy of the start weights."""
-        device = module.trainer.strategy.root_device
-        self._anchor = [p.detach().clone().to(device) for p in trained_parameters(module)]
+        self._anchor = kept(trained_parameters(module), module.trainer.strategy.root_device)
 
     @torch.no_grad()
     def before_step(self, module: Tuned) -> None:
         """Measure each tensor's distance from the start, and its gradient along that displacement, before the step."""
-        self._before = []
-        for p, p0 in zip(trained_parameters(module), self._anchor, strict=True):
-            moved = p - p0
-            gradient = p.grad if p.grad is not None else torch.zeros_like(p)
-            self._before.append(((gradient * moved).sum(), moved.norm()))
+        trained = trained_parameters(module)
+        moved = displacement(trained, self._anchor)
+        self._distance = torch.stack(torch._foreach_norm(moved))
+        torch._foreach_mul_(moved, [torch.zeros_like(p) if p.grad is None else p.grad for p in trained])
+        self._inward = torch.stack([along.sum() for along in moved]) > 0
 
     @torch.no_grad()
     def after_step(self, module: Tuned) -> None:
         """Pull back the tensors whose negative gradient pointed to the start, without GPU-to-CPU synchronisation."""
         if self.strength == 0:
             return
-        for p, p0, (along, distance) in zip(trained_parameters(module), self._anchor, self._before, strict=True):
-            moved = p - p0
-            now = moved.norm()
-            ratio = ((now - distance) / now.clamp(min=torch.finfo(now.dtype).tiny)).clamp(0, 1)
-            p.sub_(self.strength * torch.where(along > 0, ratio, 0.0) * moved)
+        trained = trained_parameters(module)
+        moved = displacement(trained, self._anchor)
+        now = torch.stack(torch._foreach_norm(moved))
+        ratio = ((now - self._distance) / now.clamp(min=torch.finfo(now.dtype).tiny)).clamp(0, 1)
+        pull = self.strength * torch.where(self._inward, ratio, 0.0)
+        torch._foreach_addcmul_(trained, moved, pull.unbind(), value=-1)

@@ -18,10 +18,10 @@ def depends_on_processes(model: nn.Module, batch_norm_moves: bool) -> bool:
         model: The network, in any mode; on the meta device, too, since no weight is read.
         batch_norm_moves: True if BatchNorm trains with the batch's statistics (``batch_norm=update``).
     """
-    return any(_uses_batch_statistics(layer, batch_norm_moves) or _has_dropout(layer) for layer in model.modules())
+    return any(uses_batch_statistics(layer, batch_norm_moves) or _has_dropout(layer) for layer in model.modules())
 
 
-def _uses_batch_statistics(layer: nn.Module, batch_norm_moves: bool) -> bool:
+def uses_batch_statistics(layer: nn.Module, batch_norm_moves: bool) -> bool:
     """Return True if a layer's output or its running statistics depend on which images share a batch."""
     if isinstance(layer, SyncBatchNorm) or "frozen" in type(layer).__name__.lower():
         return False

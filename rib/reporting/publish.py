@@ -19,6 +19,7 @@ from rib.runs.run import Result, Run
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore, fit_of
 from rib.runtime.progress import track
+from rib.runtime.stopwatch import timed
 from rib.schemas.cost import Cost
 from rib.schemas.files import Fit
 from rib.schemas.metrics import BestIngredient, DataInfo, Measures, Metrics, UsedRun
@@ -37,14 +38,17 @@ def publish(spec: RunSpec, run: Run, pretrained: Run, ingredients: Sequence[Run]
     Raises:
         DamagedError: If a predictions file does not hold what was written to it.
     """
-    from rib.reporting import run_figures
+    with timed("figures"):  # matplotlib's import
+        from rib.reporting import run_figures
 
     for tree in (*spec.images.values(), *filter(None, (spec.held_out,))):
         keep_paths(store.root, tree.digest, tree.paths)
-    metrics = _compute_metrics(spec, run, pretrained, ingredients)
+    with timed("accuracies and confidence intervals"):
+        metrics = _compute_metrics(spec, run, pretrained, ingredients)
     if "curve" in metrics:
         run_view.write_curve(metrics, run.folder / "curve.csv")
-    run_figures.draw_run(metrics, run.folder, spec.config.figures)
+    with timed("figures"):
+        run_figures.draw_run(metrics, run.folder, spec.config.figures)
     # Last: a process that dies before this line leaves an unfinished run, never one with numbers and no figures.
     write(run.metrics_file_for(metrics), metrics)
 

@@ -42,7 +42,10 @@ GROUPS = ("model", "dataset", "suite", "head", "optimizer", "trainer")
 BASE = {"trainer": "auto", "head": "default"}
 """Config groups whose files build on one of them."""
 
-IRRELEVANT = ("logger.", "figures.", "keep_memory", "data.workers", "data.rescan", "data.damaged", "given")
+IRRELEVANT = (
+    *("logger.", "figures.", "keep_memory", "profile", "given"),
+    *("data.workers", "data.cache", "data.rescan", "data.damaged"),
+)
 """Prefixes of options that have no influence on a run's results."""
 
 PRETRAINED_OPTIONS = (

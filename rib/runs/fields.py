@@ -21,7 +21,7 @@ from rib.config.shipped import shipped_nodes
 from rib.config.user_code import targets, user_code
 from rib.data.tree import ImageTree
 from rib.runs import errata, method_stack
-from rib.runs.keys import METHOD_RESOLVED, NUMERICS, RESOLVED, find_entry, is_neutral, key_of
+from rib.runs.keys import METHOD_LEFT_OUT, METHOD_RESOLVED, NUMERICS, RESOLVED, find_entry, is_neutral, key_of
 from rib.runtime.content import file_digest_of, folder_digest_of
 from rib.runtime.processes import num_processes
 
@@ -113,11 +113,14 @@ def method_fields(spec: RunSpec, surgery: bool = False) -> list[list[Any]]:
             resolved = METHOD_RESOLVED.keys() - ({"lr"} - method_stack.read_by_rib(node))
             options = {key: value for key, value in {**defaults, **node}.items() if key not in resolved}
             content = {key: _by_content(registered, key, value, spec.records) for key, value in options.items()}
-            written = {
-                k: v for k, v in content.items() if not (registered and is_neutral(f"method.{registered}.{k}", v))
-            }
+            written = {k: v for k, v in content.items() if not (registered and _is_in_no_key(registered, k, v))}
             found.append([registered or node["_target_"], written, code_digests(node)])
     return found
+
+
+def _is_in_no_key(method: str, option: str, value: object) -> bool:
+    name = f"method.{method}.{option}"
+    return name in METHOD_LEFT_OUT or is_neutral(name, value)
 
 
 def content_options(spec: RunSpec) -> dict[str, Any]:

@@ -44,4 +44,5 @@ def data_of(spec: RunSpec) -> RIBDataModule:
         augment=str(config.data.augment),
         image_backend=str(config.data.image_backend),
         cache=cache_dir(config.paths.cache) / "crops",
+        cache_limit=config.data.cache,
     )

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from rib.runtime.files import digest_of
 
-NUMERICS = 2
+NUMERICS = 3
 """Version of the numbers, raised when a change of the code changes results; part of every key."""
 
 Kind = Literal["trained", "pretrained", "merged", "external", "score", "fisher"]
@@ -55,7 +55,9 @@ _NO_NUMBER: Mapping[str, str] = {
     "force": "whether a finished run is made again",
     "checkpoint.": "an interrupted fit resumes bit for bit (tests/training/test_resume.py)",
     "keep_memory": "how memory is given back to the system",
+    "gradient_checkpointing": "the same activations, computed again",
     "data.workers": "images and augmentation belong to (seed, epoch, image), not to a process",
+    "data.cache": "decoded images are kept bit for bit (tests/data/test_crops.py)",
     "data.rescan": "whether to trust the records of digests",
     "data.damaged": "the messages about files that are read in any case",
     "data.objectnet_training": "a permission",
@@ -65,6 +67,7 @@ _NO_NUMBER: Mapping[str, str] = {
     "trainer.num_nodes": "as trainer.devices",
     "trainer.benchmark": "which of several equal kernels",
     "trainer.deterministic": "which of several equal kernels",
+    "profile": "measures time",
     "trainer.profiler": "measures time",
     "trainer.detect_anomaly": "raises, or does nothing",
 }
@@ -82,6 +85,7 @@ _TRAINING: Mapping[str, str] = {
     "batch_size": "trains",
     "accumulate": "trains",
     "clip": "trains",
+    "compile": "trains; fused operations round elsewhere",
     "precision": "trains",
     "seed": "trains",
     "trainer.": "trains",
@@ -151,6 +155,7 @@ NEUTRAL: Mapping[str, Any] = {
     "batch_norm": "update",
     "chosen_at": None,
     "clip": None,
+    "compile": False,
     "data.augment": "none",
     "data.limit": None,
     "data.subset_seed": None,
@@ -214,6 +219,13 @@ METHOD_RESOLVED: Mapping[str, str] = {
     "probe": "probe: its own training key",
 }
 """Options of a method that are in the key as other fields."""
+
+
+METHOD_LEFT_OUT: Mapping[str, str] = {
+    "method.ewc.keep_on": "where tensors lie; the numbers are the same",
+    "method.l2sp.keep_on": "where tensors lie; the numbers are the same",
+}
+"""Options of rib's own methods that change no number, each with the reason."""
 
 
 def key_of(fields: Mapping[str, Any], kind: Kind) -> str:

@@ -14,7 +14,7 @@ from rib.data.worlds import register_recorded
 from rib.errors import DamagedError, OtherVersionError, RibError
 from rib.runtime.files import write_atomically
 from rib.schemas import TYPES, kind_of
-from rib.schemas.check import faults, shorten
+from rib.schemas.check import checker, faults, shorten
 from rib.schemas.metrics import Metrics, RobustnessImprovement, ScoreInfo
 
 SCHEMA = 1
@@ -121,9 +121,9 @@ def check(file: Path, content: Mapping[str, Any]) -> None:
             f"{file} has schema {content['schema']}, this version of rib reads {SCHEMA}; read it with the version "
             "that wrote it"
         )
-    found = [] if kind is None else list(faults(content, TYPES[kind]))
-    if not found:
+    if kind is None or checker(TYPES[kind])(content):
         return
+    found = list(faults(content, TYPES[kind]))
     summary = found[0] + (f" ({len(found)} faults)" if len(found) > 1 else "")
     metrics = cast("Metrics", content)
     if is_metrics and isinstance(content.get("protocol"), dict) and is_older(metrics):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from rib.config.schema import Config
 from rib.data import catalog as catalogs
 from rib.data.catalog import Catalog
+from rib.data.crop_room import parse_limit
 from rib.data.scan import scan
 from rib.data.suites.scan_domain import say_absent_classes
 from rib.data.tree import ImageTree
@@ -215,6 +216,7 @@ def _check_numbers(config: Config) -> None:
     for name, value, least in numbers:
         if value is not None and not value >= least:
             raise RibError(f"{name}: expected {least:g} or more, got {value}")
+    parse_limit(config.data.cache)
     if config.clip is not None and not config.clip > 0:
         raise RibError(f"clip: expected a gradient norm above 0, or null for no clipping, got {config.clip}")
 

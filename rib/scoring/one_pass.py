@@ -23,6 +23,7 @@ from rib.models.memory_format import prefer_channels_last
 from rib.runs.run import Run
 from rib.runs.spec import RunSpec
 from rib.runtime.progress import Advance, progress
+from rib.runtime.stopwatch import TimedItems, timed
 from rib.scoring.score import score_all
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> 
     with progress(title, total) as advance:
         for (name, key, _), group in sharing.items():
             size = len(group[0].spec.images[name])
-            _score(name, key, group, fabric, _scale_progress(advance, size, fabric.world_size))
+            with timed("scoring: forward"):
+                _score(name, key, group, fabric, _scale_progress(advance, size, fabric.world_size))
     if fabric.is_global_zero:
         _add_seconds(time.perf_counter() - start, entries)
     fabric.barrier()
@@ -139,9 +141,10 @@ def _score(
     first = entries[0]
     tree, config = first.spec.images[name], first.spec.config
     models = [entry.models(tree.spec.name) for entry in entries]
+    batches = first.data.evaluation_loader(name, rank=fabric.global_rank, world=fabric.world_size)
     predictions = score_all(
         [model for of_entry in models for model in of_entry],
-        first.data.evaluation_loader(name, rank=fabric.global_rank, world=fabric.world_size),
+        TimedItems(batches, "scoring: waiting for images"),
         LabelSpace(tree.spec.groups),
         len(tree),
         device=fabric.device,

@@ -22,7 +22,6 @@ from rib.errors import RibError
 from rib.models.evaluation_transform import EvaluationTransform, marked, recorded_transform
 from rib.runs.predictions import Predictions
 from rib.runtime.counting import plural
-from rib.runtime.memory import cores
 from rib.runtime.progress import Advance, progress
 from rib.scoring.logits import CheckedLogits
 from rib.scoring.score import score_all
@@ -100,11 +99,12 @@ def _score_dataset(
             workers=data.workers,
             image_backend=str(data.image_backend),
             cache=cache_dir(config.paths.cache) / "crops",
+            cache_limit=data.cache,
         )
         loader, read = served.evaluation_loader(dataset), partial(served.batches_of, tree)
     else:
         # The toy images are small, and starting processes takes longer than reading them.
-        workers = data.workers if data.workers is not None else 0 if tree.identity == "pixels" else min(8, cores())
+        workers = 0 if data.workers is None and tree.identity == "pixels" else data.workers
         read = partial(batch_loader, TransformedImages(tree, transform), workers=workers)
         loader = read(chunks(range(len(tree)), size))
     found = score_all(

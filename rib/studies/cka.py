@@ -170,7 +170,7 @@ class Shift(Study):
             run=str(one.run.folder),
             datasets=None if self.dataset is None else [self.dataset],
             images=self.images,
-            data=ShownConfig(c.data.root, c.data.workers),
+            data=ShownConfig(c.data.root, c.data.workers, cache=c.data.cache),
             paths=PathsConfig(c.paths.runs, c.paths.cache),
         )
         metrics = pretrained.metrics()

@@ -18,14 +18,7 @@ from rib.runtime.memory import cores
 from rib.runtime.processes import has_gpu
 from rib.sweeps import cell
 
-IMPORTED_ONCE = [
-    "rib.pipeline",
-    "rib.training.merge",
-    "rib.data.datamodule",
-    "rib.training.callbacks",
-    "lightning.fabric",
-    "timm",
-]
+IMPORTED_ONCE = ["rib.sweeps.preload"]
 """Modules that the server imports before it forks cells; on two cores their import costs more than a mini cell."""
 
 SECONDS_TO_END = 30.0

@@ -58,6 +58,7 @@ MACHINE_OPTIONS = (
     "data.root",
     "data.suite",
     "data.workers",
+    "data.cache",
     "data.rescan",
     "data.damaged",
     "data.allow_incomplete",
@@ -191,6 +192,7 @@ def _with_scoring_of(config: EvaluateConfig, saved: Config, metrics: Metrics, st
         suite=file,
         root=None if metrics["data"]["kind"] == "mini" else root or saved.data.root,
         workers=config.data.workers,
+        cache=config.data.cache,
         rescan=config.data.rescan,
         allow_incomplete=config.data.allow_incomplete or saved.data.allow_incomplete,
         damaged=config.data.damaged,
@@ -331,9 +333,7 @@ def _publish(job: ScoringJob, failed: dict[Path, str]) -> None:
         return
     try:
         for tree in job.spec.images.values():
-            if tree.identity != "pixels":
-                # Raises if an image was changed during the scoring: the digest would then name other images.
-                tree.on_disk()
+            tree.check_unchanged()  # during the scoring: the digest would name other images
         publish(job.spec, job.run, job.pretrained, job.ingredients, job.store)
     except RibError as error:
         failed[folder] = str(error)

@@ -12,6 +12,7 @@ import lightning.pytorch as L
 
 from rib.runtime.console import say
 from rib.runtime.progress import Advance, progress
+from rib.training.log import TrainingLog
 
 
 class StopAfter(L.Callback):
@@ -50,10 +51,12 @@ class TrainingProgress(L.Callback):
 
     Args:
         title: Title of the bar: model, method and source.
+        log: Where the loss was last read; to read it here would make the CPU wait for a GPU at every step.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, log: TrainingLog) -> None:
         self.title = title
+        self.written = log
         self._stack = ExitStack()
         self._advance: Advance | None = None
 
@@ -81,7 +84,7 @@ class TrainingProgress(L.Callback):
     ) -> None:
         """Advance the bar by one batch, and show the epoch and the loss."""
         assert self._advance is not None
-        loss = trainer.callback_metrics.get("loss")
+        loss = self.written.loss
         self._advance(1, f"epoch {trainer.current_epoch + 1}, loss {loss:.3f}" if loss is not None else "")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from rib.data.sampler import EpochBatches
 from rib.errors import RibError
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -133,6 +134,20 @@ def check_labels(labels: Tensor, classes: int, positions: Tensor | None, name: s
             f"{where}: label {int(labels[first])}: expected labels from 0 to {classes - 1}, since the model has "
             f"{classes} outputs; give the model's last layer an output for every class"
         )
+
+
+def one_image_message(order: EpochBatches) -> str:
+    """Return the message for a batch of one image, which BatchNorm cannot normalize, with a batch size that works."""
+    reach = 16 * order.world
+    sizes = range(max(order.world, order.batch_size - reach), order.batch_size + reach + 1, order.world)
+    possible = [s for s in sizes if EpochBatches(order.num_images, s, 0, 0, order.world).smallest_share() > 1]
+    nearest = min(possible, key=lambda size: abs(size - order.batch_size), default=None)
+    suggestion = "" if nearest is None else f"batch_size={nearest}, or "
+    return (
+        f"batch_size: expected at least two images in every batch of every process, since BatchNorm in this network "
+        f"normalizes one value per channel and image; {order.num_images} images in batches of {order.batch_size} on "
+        f"{order.world} process{'es' * (order.world > 1)} leave a batch of one; set {suggestion}batch_norm=frozen"
+    )
 
 
 def _name(model: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
@@ -97,6 +98,8 @@ def _train(
     spec: RunSpec, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
 ) -> tuple[dict[str, float], dict[str, Tensor] | None]:
     """Train with Lightning; return what the methods report, and under FSDP the gathered weights (else None)."""
+    from rib.training.acceleration import accelerate, compile_errors
+
     config = spec.config
     # By class attribute, then by name: the order on the command line has no influence, as it is in no key.
     probe_weights = probe and str(probe.weights_file)
@@ -110,8 +113,15 @@ def _train(
     resumed = str(run.checkpoint) if run.checkpoint.is_file() else None
     if resumed and not _is_whole(run.checkpoint):
         raise RibError(f"{resumed} is damaged; delete it and run the same command again to train from the start")
+    accelerate(
+        model,
+        compiled=config.compile,
+        checkpointed=config.gradient_checkpointing,
+        frozen_batch_norm=config.batch_norm == BatchNorm.frozen,
+    )
     module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
-    trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
+    with compile_errors() if config.compile else nullcontext():
+        trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 
 
@@ -125,6 +135,8 @@ def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequen
     from lightning.pytorch.loggers import CSVLogger
 
     from rib.training.callbacks import StopAfter, TrainingProgress
+    from rib.training.log import TrainingLog
+    from rib.training.profiler import PhaseProfiler
     from rib.training.resume import KeepEpochs, Resume
 
     config, recipe, source = spec.config, spec.recipe, spec.source
@@ -133,6 +145,7 @@ def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequen
     attempt = len(list((run.folder / "log").glob("*"))) if run.checkpoint.is_file() else 0
     keep_epochs = [KeepEpochs(run.folder / "epochs")] if config.checkpoint.keep_epochs else []
     title = f"{spec.start.name}: {spec.method} on {source.spec.title}"
+    log = TrainingLog()
     arguments: dict[str, Any] = {
         **config.trainer,
         "max_epochs": recipe.epochs,
@@ -143,13 +156,14 @@ def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequen
             *methods,
             *keep_epochs,
             *([] if recipe.max_steps is None else [StopAfter(recipe.max_steps)]),
+            log,
             Resume(run.checkpoint, config.checkpoint.every_minutes),
-            TrainingProgress(title),
+            TrainingProgress(title, log),
         ],
         "plugins": trainer_plugins(),
         "logger": [CSVLogger(run.folder, name="log", version=attempt), *loggers],
         "default_root_dir": run.folder,
-        "log_every_n_steps": 1,  # Lightning's default of 50 would log nothing on mini
+        "log_every_n_steps": 0,  # `TrainingLog` logs every step, without waiting for the device at each
         # rib's own samplers share batches among processes; Lightning's would shuffle again and repeat images.
         "use_distributed_sampler": False,
         "enable_checkpointing": False,  # `Resume` does it
@@ -157,6 +171,10 @@ def _trainer(spec: RunSpec, run: Run, methods: Sequence[Method], loggers: Sequen
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+    if config.profile:
+        if config.trainer.get("profiler") is not None:
+            raise RibError("profile=true measures with a profiler of its own; leave trainer.profiler out")
+        arguments["profiler"] = PhaseProfiler()
     try:
         return L.Trainer(**arguments)
     except Exception as error:
@@ -177,6 +195,7 @@ def _fine_tuner(
 ) -> FineTuner:
     """Return the LightningModule that fine-tunes a model with a run's classes, methods, optimizer and schedule."""
     from rib.data.labels import LabelSpace
+    from rib.training.acceleration import fused
     from rib.training.module import FineTuner
 
     config, recipe, source = spec.config, spec.recipe, spec.source
@@ -190,7 +209,7 @@ def _fine_tuner(
     return FineTuner(
         model,
         LabelSpace(errata.loss_groups(config, source.spec, len(spec.catalog.outputs))),
-        build_object({**optimizer, "_partial_": True}),
+        build_object({**optimizer, **fused(optimizer, recipe.precision), "_partial_": True}),
         lr=recipe.lr,
         warmup_steps=recipe.warmup_steps,
         seed=config.seed,

@@ -16,7 +16,8 @@ from rib.config.schema import BatchNorm
 from rib.data.datamodule import SOURCE_BATCH, RIBDataModule
 from rib.data.labels import LabelSpace
 from rib.errors import RibError
-from rib.methods.fisher import fisher_diagonal
+from rib.methods.chunks import Chunks
+from rib.methods.fisher import Way, fisher_diagonal
 from rib.methods.merge import Ingredients, Merge
 from rib.methods.output_ensemble import OutputEnsemble
 from rib.metrics import family_of
@@ -178,8 +179,10 @@ class Merging:
         device = self.fabric.device
         shown = track(loader, "estimating the Fisher information", count, lambda batch: len(batch[0]))
         batches = ((images.to(device), uniforms[places].to(device)) for images, _, places in shown)
+        way: Way = "loop" if device.type == "cpu" else "vmap"
+        chunks = Chunks(device, SOURCE_BATCH) if device.type == "cuda" else None
         with exact_float32():
-            total, _ = fisher_diagonal(model, batches, "loop" if device.type == "cpu" else "vmap")
+            total, _ = fisher_diagonal(model, batches, way, chunks=chunks)
         return {name.removeprefix("backbone."): value.cpu() / count for name, value in total.items()}
 
 

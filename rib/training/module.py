@@ -29,8 +29,19 @@ from rib.models.classifier import Classifier
 from rib.models.layers import head_names
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.files import digest_of
+from rib.runtime.stopwatch import timed
 from rib.training.callbacks import total_steps
-from rib.training.contract import check_labels, check_logits, check_network, check_optimizer, logits_of, split_batch
+from rib.training.contract import (
+    check_labels,
+    check_logits,
+    check_network,
+    check_optimizer,
+    logits_of,
+    one_image_message,
+    split_batch,
+)
+from rib.training.frozen_features import FrozenFeatures, fixed_images, frozen_features
+from rib.training.log import reads_freely
 from rib.training.schedule import warmup_cosine
 
 
@@ -58,6 +69,8 @@ class FineTuner(L.LightningModule):
         memo: Cache for what methods compute from the pretrained model and the data; None caches nothing.
 
     Attributes:
+        step_terms: Means of the loss and of its terms over the last optimizer step, in nats, on the device; empty amid
+            accumulated batches.
         gathered: After a fit under FSDP, the backbone's whole weights on rank zero; None under any other strategy.
     """
 
@@ -90,7 +103,9 @@ class FineTuner(L.LightningModule):
         self._diverged_at = torch.tensor(-1)
         self._checked_batch_size = False
         self._terms: list[tuple[int, dict[str, Tensor]]] = []
+        self.step_terms: dict[str, Tensor] = {}
         self.gathered: dict[str, Tensor] | None = None
+        self.features: FrozenFeatures | None = None
 
     @property
     def methods(self) -> list[Method]:
@@ -122,6 +137,10 @@ class FineTuner(L.LightningModule):
         selection: tuple[Iterable[Batch], int] = data.source_images(count, seed, rank, world)
         return selection
 
+    def fixed_images(self, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int] | None:
+        """Return all source images in a fixed order, where training shows the same pixels more than once; else None."""
+        return fixed_images(self, rank, world)
+
     def read_image(self, file: Path) -> Tensor:
         """Read an image file and transform it like the images of the source, uint8 (3, H, W)."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -145,6 +164,10 @@ class FineTuner(L.LightningModule):
         if self.is_users:
             self.train()
 
+    def on_train_start(self) -> None:
+        """Compute the features of all images once, if the head alone trains; the loader then reads no images."""
+        self.features = frozen_features(self)
+
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Check before the first step that BatchNorm can handle the smallest batch of an epoch.
 
@@ -153,7 +176,7 @@ class FineTuner(L.LightningModule):
         """
         # Otherwise torch would raise in the last batch of the first epoch, after hours.
         sharded = isinstance(self.trainer.strategy, FSDPStrategy)  # a shard cannot be run alone
-        if not self._checked_batch_size and not sharded and self.order is not None:
+        if not (self._checked_batch_size or sharded or self.order is None or self.features is not None):
             self._checked_batch_size = True
             if self.order.smallest_share() == 1 and not takes_one_image(self.model, batch[0]):
                 raise RibError(one_image_message(self.order))
@@ -181,7 +204,8 @@ class FineTuner(L.LightningModule):
         self.accuracy.update(outputs[:own].detach(), labels[:own])
         step = Step(images, labels, outputs, logits, numbered(self.trainer, images) if places is None else places)
         for method in self.methods:
-            penalty = method.penalty(self, step)
+            with timed("training: penalty"):
+                penalty = method.penalty(self, step)
             if penalty is not None:
                 terms[f"penalty/{method.name}"] = penalty
                 loss = loss + penalty
@@ -191,11 +215,16 @@ class FineTuner(L.LightningModule):
 
     def _outputs(self, images: Tensor, labels: Tensor, places: Tensor | None) -> Tensor:
         """Return the logits (B, K) of a batch; those of a user's network are checked, and the labels against them."""
+        if self.features is not None and self.trainer.training and places is not None:
+            known = self.features.outputs(places, self.current_epoch)
+            if known is not None:
+                return known
+            images, self.features = self.features.images(places), None
         outputs: Tensor = logits_of(self.model, images) if self.is_users else self.model(images)
         if self.is_users:
             check_logits(outputs, images)
             # Reading labels makes the CPU wait for the GPU; the first epoch sees all of them.
-            if labels.device.type == "cpu" or self.current_epoch == 0:
+            if reads_freely(labels.device) or self.current_epoch == 0:
                 check_labels(labels, outputs.shape[1], places, "train" if self.trainer.training else "val")
         return outputs
 
@@ -267,6 +296,7 @@ class FineTuner(L.LightningModule):
 
     def _log_means(self, terms: dict[str, Tensor], images: int, batch_idx: int) -> None:
         """Log the mean of each loss term once per optimizer step, over this process's images of that step."""
+        self.step_terms = {}
         self._terms.append((images, {name: term.detach() for name, term in terms.items()}))
         last = batch_idx + 1 >= self.trainer.num_training_batches
         if not last and (batch_idx + 1) % self.trainer.accumulate_grad_batches:
@@ -275,16 +305,18 @@ class FineTuner(L.LightningModule):
         self._terms = []
         if len(batches) > 1:
             shares = [count / max(1, sum(counts)) for count in counts]
-            terms = {n: torch.stack([s * t[n] for s, t in zip(shares, batches, strict=True)]).sum() for n in terms}
-        self.log_dict(dict(terms))
+            means = {n: torch.stack([s * t[n] for s, t in zip(shares, batches, strict=True)]).sum() for n in terms}
+        else:
+            means = batches[0]
+        self.step_terms = means
+        self.log_dict(dict(means))
 
     def _check_finite(self, loss: Tensor) -> None:
         """Record the first step with a NaN or infinite loss; raise DivergedError, on a GPU every 20 steps only."""
         step = torch.where(loss.isfinite(), -1, self.global_step)
         earlier = self._diverged_at.to(loss.device)
         self._diverged_at = torch.where(earlier >= 0, earlier, step)
-        # Reading the value makes the CPU wait for the GPU, so it is read every 20 steps only.
-        if loss.device.type == "cpu" or self.global_step % 20 == 0:
+        if reads_freely(loss.device) or self.global_step % 20 == 0:
             self._raise_if_diverged()
 
     def _raise_if_diverged(self) -> None:
@@ -294,17 +326,3 @@ class FineTuner(L.LightningModule):
                 f"training diverged: the loss became NaN or infinite at step {step} (lr {lr:.3g} now, {self.lr:.3g} at "
                 "its peak); try a smaller optimizer.lr, a longer optimizer.warmup_steps, clip=1, or precision=32-true"
             )
-
-
-def one_image_message(order: EpochBatches) -> str:
-    """Return the message for a batch of one image, which BatchNorm cannot normalize, with a batch size that works."""
-    reach = 16 * order.world
-    sizes = range(max(order.world, order.batch_size - reach), order.batch_size + reach + 1, order.world)
-    possible = [s for s in sizes if EpochBatches(order.num_images, s, 0, 0, order.world).smallest_share() > 1]
-    nearest = min(possible, key=lambda size: abs(size - order.batch_size), default=None)
-    suggestion = "" if nearest is None else f"batch_size={nearest}, or "
-    return (
-        f"batch_size: expected at least two images in every batch of every process, since BatchNorm in this network "
-        f"normalizes one value per channel and image; {order.num_images} images in batches of {order.batch_size} on "
-        f"{order.world} process{'es' * (order.world > 1)} leave a batch of one; set {suggestion}batch_norm=frozen"
-    )

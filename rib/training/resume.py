@@ -12,6 +12,9 @@ import lightning.pytorch as L
 from rib.models.adapters import plain_weights
 from rib.models.weights import save_weights
 
+BATCHES_BETWEEN_QUESTIONS = 20
+"""Batches after which several processes agree again on whether to save a checkpoint."""
+
 
 class Resume(L.Callback):
     """Write one checkpoint at the end of each epoch and at intervals of some minutes, atomically.
@@ -39,7 +42,9 @@ class Resume(L.Callback):
         done = batch_idx + 1
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
-        # All ranks have to save together, and their clocks differ: rank zero's decides.
+        # All ranks have to save together, and their clocks differ: rank zero's decides. Asking it makes all wait.
+        if trainer.world_size > 1 and self.every_minutes > 0 and done % BATCHES_BETWEEN_QUESTIONS:
+            return
         if trainer.strategy.broadcast(time.monotonic() - self._saved >= 60 * self.every_minutes):
             self._save(trainer)
 

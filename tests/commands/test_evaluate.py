@@ -19,7 +19,7 @@ from rib.config.command_schema import EvaluateConfig, ReportConfig
 from rib.config.schema import PathsConfig
 from rib.config.spelling import spell_override
 from rib.config.unchecked import compose_node
-from rib.data import crop_cache, dataset
+from rib.data import crop_cache
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.reporting.report import report
@@ -100,10 +100,9 @@ def test_one_pass_decodes_each_image_once_and_gives_every_run_what_it_would_have
     old, ask_evaluate, ask_for, made, tmp_path, monkeypatch, capfd
 ):
     read = []
-    original = dataset.read_image
-    monkeypatch.setattr(crop_cache, "BUDGET", 0)  # as for real data: nothing decoded is kept
-    monkeypatch.setattr(dataset, "read_image", lambda file, *a: read.append(file) or original(file, *a))
-    runs = evaluate(ask_evaluate(f"runs={old.root}/**/imagenet_r/*/*", *NEW))
+    original = crop_cache.crop
+    monkeypatch.setattr(crop_cache, "crop", lambda content, *a: read.append(content) or original(content, *a))
+    runs = evaluate(ask_evaluate(f"runs={old.root}/**/imagenet_r/*/*", *NEW, "data.cache=off"))
     assert len(runs) == 4
     # mini_tiny and mini_small see images alike: 2 starts, 3 fine-tunes, and WiSE-FT with its curve of 0, 0.5 and 1.
     assert "9 models of 6 runs on suite later, 9 models at a time" in capfd.readouterr().err

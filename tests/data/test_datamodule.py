@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import lightning.pytorch as L
 import pytest
 import torch
 
-from rib.data import crop_cache
+from rib.data import crop_cache, crop_file, loader
 from rib.data.datamodule import RIBDataModule
 from rib.data.transform import Transform
 from rib.errors import RibError
+from rib.runtime.console import say_once
 from tests.data.trees import pictures
 
 T = Transform(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -47,11 +51,14 @@ def test_evaluation_is_in_path_order(tree, reference):
 
 
 @pytest.mark.parametrize("options", [{"evaluation_batch_size": 3}, {"evaluation_batch_size": 100}, {"workers": 2}])
-@pytest.mark.parametrize("cached", [False, True])
-def test_evaluation_depends_on_no_batch_size_worker_or_cache(tree, reference, tmp_path, options, cached):
-    data = module(tree, cache=tmp_path / "cache" if cached else None, **options)
-    found = everything([data.evaluation_loader("target")])
-    assert all(torch.equal(one, other) for one, other in zip(found, reference, strict=True))
+@pytest.mark.parametrize("cached", ["no", "in memory", "on disk"])
+def test_evaluation_depends_on_no_batch_size_worker_or_cache(tree, reference, tmp_path, monkeypatch, options, cached):
+    if cached == "on disk":
+        monkeypatch.setattr(crop_cache, "IN_MEMORY", 0)
+    data = module(tree, cache=None if cached == "no" else tmp_path / "cache", **options)
+    for _ in range(2):
+        found = everything([data.evaluation_loader("target")])
+        assert all(torch.equal(one, other) for one, other in zip(found, reference, strict=True))
 
 
 @pytest.mark.parametrize("world", [2, 3, 13])
@@ -155,12 +162,100 @@ def test_a_fit_that_meets_a_corrupt_image_ends_with_its_sentence(tree, workers):
         trainer.fit(Toy(), datamodule=module(tree, workers=workers))
 
 
-def test_no_loader_processes_for_what_is_cached(tree, tmp_path, monkeypatch):
-    assert module(tree, workers=None, cache=tmp_path).train_dataloader().num_workers == 0
-    monkeypatch.setattr("rib.data.datamodule.cores", lambda: 1)
-    assert module(tree, workers=None).train_dataloader().num_workers == 1
-    monkeypatch.setattr(crop_cache, "BUDGET", 0)
-    assert module(tree, workers=None, cache=tmp_path).train_dataloader().num_workers == 1
+@pytest.fixture
+def started(monkeypatch):
+    """Numbers of processes of the loaders that were made since."""
+    found, make = [], loader._Loader._processes
+    monkeypatch.setattr(
+        loader._Loader, "_processes", lambda self, b, count: found.append(count) or make(self, b, count)
+    )
+    return found
+
+
+def test_no_processes_for_what_is_in_memory_or_cached(tree, reference, tmp_path, monkeypatch, started):
+    data = module(tree, workers=None, cache=tmp_path)
+    assert torch.equal(everything([data.evaluation_loader("target")])[0], reference[0])
+    monkeypatch.setattr(crop_cache, "IN_MEMORY", 0)
+    monkeypatch.setattr(loader, "cores", lambda: 1)
+    data = module(tree, workers=None, cache=tmp_path / "other")
+    training = data.train_dataloader()
+    for epoch in range(3):
+        training.batch_sampler.set_epoch(epoch)
+        assert torch.equal(everything([training])[0], reference[0])
+    assert torch.equal(everything([data.evaluation_loader("target")])[0], reference[0])
+    assert started == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2, None])
+def test_training_draws_the_same_from_the_cache(tree, tmp_path, monkeypatch, workers):
+    """Nor does it matter to what is drawn beside it, such as dropout."""
+    monkeypatch.setattr(crop_cache, "IN_MEMORY", 0)
+
+    def epochs(**options):
+        torch.manual_seed(0)
+        training = module(tree, augment="flip", **options).train_dataloader()
+        for epoch in range(3):
+            training.batch_sampler.set_epoch(epoch)
+            yield from training
+            yield (torch.rand(1),)
+
+    for one, other in zip([*epochs()], [*epochs(workers=workers, cache=tmp_path)], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_processes_are_added_while_the_consumer_waits(tree, reference, monkeypatch, started):
+    monkeypatch.setattr(loader, "cores", lambda: 2)
+    times = itertools.cycle([0.0, 1.0, 1.0, 1.0])  # a second for each batch, and none to use it
+    monkeypatch.setattr(loader, "perf_counter", lambda: next(times))
+    data = module(tree, workers=None, evaluation_batch_size=1)
+    for _ in range(2):
+        assert torch.equal(everything([data.evaluation_loader("target")])[0], reference[0])
+    assert started == [1, 2, 2]
+
+
+def test_how_many_processes_a_consumer_keeps_busy(monkeypatch):
+    monkeypatch.setattr(loader, "cores", lambda: 16)
+    for wait, work, expected in (
+        (0.0, 1.0, 1),
+        (0.04, 1.0, 1),
+        (0.2, 1.0, 2),
+        (5.0, 1.0, 6),
+        (99.0, 1.0, 16),
+        (1.0, 0.0, 16),
+    ):
+        demand = loader.Demand()
+        assert demand.raised([wait] * 3, [work] * 3) == (expected > 1)
+        assert demand.workers == expected
+
+
+def test_a_reader_of_cached_images_may_stop_early(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(crop_cache, "IN_MEMORY", 0)
+    data = module(tree, cache=tmp_path, evaluation_batch_size=1)
+    list(data.evaluation_loader("target"))
+
+    def readers():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+
+    batches = iter(data.evaluation_loader("target"))
+    assert next(batches)[2].tolist() == [0]
+    assert readers()
+    del batches
+    assert not readers()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_is_told_by_the_process_that_trains(tree, reference, tmp_path, monkeypatch, capfd, workers):
+    say_once.cache_clear()
+    monkeypatch.setattr(crop_cache, "IN_MEMORY", 0)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(crop_file, "_write_at", full)
+    data = module(tree, workers=workers, cache=tmp_path)
+    assert torch.equal(everything([data.evaluation_loader("target")])[0], reference[0])
+    said = f"no more decoded images are kept in {tmp_path} (No space left on device); the run goes on\n"
+    assert capfd.readouterr().err.count(said) == 1
 
 
 def test_nothing_to_train_on():

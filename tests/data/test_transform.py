@@ -159,27 +159,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, kind, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_flip_is_the_evaluation_crop_or_its_mirror_image(tmp_path, backend):
-    file = write(tmp_path / "a.jpg", picture(5, 60, 80))
-    plain = read_image(file, transform(), backend)
-    read = augmentation("flip", transform(), backend)
-    seen = set()
-    for seed in range(8):
-        torch.manual_seed(seed)
-        image = read(file, 0, False)
-        seen.add("same" if torch.equal(image, plain) else "mirror")
-        assert torch.equal(image, plain) or torch.equal(image, plain.flip(2))
-    assert seen == {"same", "mirror"}
-
-
-def test_flip_leaves_precropped_images_at_their_scale(tmp_path):
-    file = write(tmp_path / "c.png", picture(3, 32, 32), "PNG")
-    image = augmentation("flip", transform())(file, 0, True)
-    own = pixels(picture(3, 32, 32))
-    assert torch.equal(image, own) or torch.equal(image, own.flip(2))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_random_resized_crop(tmp_path, backend):
     file = write(tmp_path / "a.jpg", picture(5, 60, 80))
     read = pickle.loads(pickle.dumps(augmentation("random_resized_crop", transform(), backend)))  # for loader processes

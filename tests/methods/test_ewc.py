@@ -71,7 +71,7 @@ def test_on_a_quadratic_both_forms_rest_at_the_closed_form(form):
     p = nn.Parameter(torch.tensor([t0]))
     optimizer = torch.optim.SGD([p], lr=lr, momentum=0.9)
     method = EWC(s, fisher="identity", form=form)
-    method._anchor, method._importance = [torch.tensor([t0])], [torch.tensor([s * f])]
+    method._anchor, method._root = [torch.tensor([t0])], [torch.tensor([s * f]).sqrt()]
 
     class Module:
         model = nn.ParameterList([p])
@@ -112,12 +112,12 @@ def fitted(**options):
 def test_each_choice_of_labels_is_another_fisher():
     sampled, dataset, expected = (fitted(labels=labels) for labels in ("sampled", "dataset", "expected"))
     for one, other in ((sampled, dataset), (sampled, expected), (dataset, expected)):
-        assert any(not torch.allclose(a, b) for a, b in zip(one._importance, other._importance, strict=True))
+        assert any(not torch.allclose(a, b) for a, b in zip(one._root, other._root, strict=True))
 
 
 def test_normalised_within_each_tensor_every_mean_is_one():
-    for f in fitted(normalise="tensor", form="proximal")._importance:
-        mean = float(f.mean())
+    for root in fitted(normalise="tensor", form="proximal")._root:
+        mean = float((root**2).mean())
         assert mean == pytest.approx(1, rel=1e-4) or mean == 0
 
 
@@ -156,8 +156,8 @@ def test_lambda_is_what_multiplies_the_fisher_as_it_was():
     uniforms = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     total, _ = squared_gradients(model, images, sample_labels(model, images, uniforms))
     told = method.report()["ewc.lambda"]
-    for mine, (name, square) in zip(method._importance, total.items(), strict=True):
-        assert torch.allclose(mine, told * square / 16, rtol=1e-3, atol=1e-9), name
+    for root, (name, square) in zip(method._root, total.items(), strict=True):
+        assert torch.allclose(root**2, told * square / 16, rtol=1e-3, atol=1e-9), name
     assert "ewc.lambda" not in fitted(normalise="tensor").report()
     assert "ewc.lambda" not in fitted(fisher="identity").report()
 
@@ -182,7 +182,7 @@ def swing(optimizer, curvature, steps):
     stepper, places = optimizer([p]), []
     for _ in range(steps):
         stepper.zero_grad()
-        quadratic([p], [torch.zeros(1, dtype=torch.float64)], [torch.full((1,), curvature).double()]).backward()
+        quadratic([p], [torch.zeros(1, dtype=torch.float64)], [torch.full((1,), curvature).double().sqrt()]).backward()
         stepper.step()
         places.append(abs(p.item()))
     return places

@@ -160,7 +160,7 @@ def test_the_default_fisher_of_a_resumed_fit_is_that_of_the_start(tmp_path):
     first, second = EWC(5.0, samples=20), EWC(5.0, samples=20)
     whole = fit(Own("convnet"), first, epochs=2, data=data, folder=tmp_path)
     resumed = fit(Own("convnet"), second, epochs=2, data=data, folder=tmp_path, resume=str(tmp_path / "epoch=0.ckpt"))
-    assert all(torch.equal(a, b) for a, b in zip(first._importance, second._importance, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first._root, second._root, strict=True))
     assert same(whole, resumed)
 
 
@@ -226,8 +226,8 @@ def test_the_default_fisher_is_of_a_seeded_selection_of_the_trainers_own_images(
     uniforms = torch.rand(10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     total, _ = squared_gradients(model, IMAGES[chosen], sample_labels(model, IMAGES[chosen], uniforms))
     mean = sum(float(t.sum()) for t in total.values()) / sum(t.numel() for t in total.values())
-    for found, square in zip(method._importance, total.values(), strict=True):
-        assert torch.allclose(found, 0.5 * square / mean, rtol=1e-4, atol=1e-9)
+    for root, square in zip(method._root, total.values(), strict=True):
+        assert torch.allclose(root**2, 0.5 * square / mean, rtol=1e-4, atol=1e-9)
 
 
 def test_the_default_fisher_does_not_depend_on_the_random_state():
@@ -236,7 +236,7 @@ def test_the_default_fisher_does_not_depend_on_the_random_state():
         method, module = EWC(5.0, samples=20), Own("vit")
         L.seed_everything(seed, verbose=False)
         fit(module, method, data=shuffled())
-        found.append(method._importance)
+        found.append(method._root)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
@@ -253,15 +253,15 @@ def test_the_fishers_images_come_as_the_training_steps_do():
     inverted = DataLoader(list(zip(255 - IMAGES, LABELS, strict=True)), batch_size=8)
     one, other, plain = EWC(5.0, samples=20), EWC(5.0, samples=20), EWC(5.0, samples=20)
     assert same(fit(Hooked("vit"), one, data=data), fit(Own("vit"), other, data=inverted))
-    assert all(torch.equal(a, b) for a, b in zip(one._importance, other._importance, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one._root, other._root, strict=True))
     fit(Own("vit"), plain, data=data)
-    assert not all(torch.equal(a, b) for a, b in zip(one._importance, plain._importance, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one._root, plain._root, strict=True))
 
 
 def test_the_cap_goes_by_the_optimizers_peak_rate():
     method = EWC(1e6, fisher="identity")
     fit(Own("vit"), method)
-    assert all(torch.equal(t, torch.full_like(t, 1 / 0.05)) for t in method._importance)
+    assert all(torch.allclose(t**2, torch.full_like(t, 1 / 0.05)) for t in method._root)
     assert method.report()["ewc.capped_share"] == 1
 
 

@@ -150,10 +150,13 @@ def test_spd_at_strength_1_takes_back_exactly_the_distance_that_was_added():
     p = nn.Parameter(torch.tensor([1.5]))
     fake = type("M", (), {"model": type("B", (), {"parameters": lambda self: iter([p])})()})()
     method._anchor = [torch.tensor([0.0])]
-    method._before = [(torch.tensor(0.1), torch.tensor(1.0))]
+    method._inward, method._distance = torch.tensor([True]), torch.tensor([1.0])
     method.after_step(fake)
     assert p.item() == pytest.approx(1.0)
-    method._before = [(torch.tensor(-0.1), torch.tensor(0.5))]  # the gradient wants it out: nothing is taken back
+    method._inward, method._distance = (
+        torch.tensor([False]),
+        torch.tensor([0.5]),
+    )  # the gradient wants it out: nothing is taken back
     method.after_step(fake)
     assert p.item() == pytest.approx(1.0)
     del module

@@ -21,7 +21,7 @@ from rib.config.unchecked import compose_node
 from rib.data.catalog import Catalog, real
 from rib.pipeline import finetune
 from rib.runs.fields import fisher_key
-from rib.runs.keys import ALWAYS, LEFT_OUT, METHOD_RESOLVED, NEUTRAL, RESOLVED, find_entry
+from rib.runs.keys import ALWAYS, LEFT_OUT, METHOD_LEFT_OUT, METHOD_RESOLVED, NEUTRAL, RESOLVED, find_entry
 from rib.runs.resolve import resolve
 from rib.runs.spec import RunSpec
 from rib.runs.store import RunStore
@@ -66,6 +66,9 @@ WALK: dict[str, Row] = {
     "force": Row("", "true", ""),
     "given": Row("+method=ewc paper.ewc=identity", "[method.ewc.fisher]", "T"),
     "keep_memory": Row("", "false", ""),
+    "compile": Row("", "true", "T"),
+    "gradient_checkpointing": Row("", "true", ""),
+    "profile": Row("", "true", ""),
     "recipe.user.epochs": Row(f"{ROOT} epochs=null", "3", "T"),
     "recipe.user.lr": Row(ROOT, "0.1", "T"),
     "recipe.user.warmup_steps": Row(f"{ROOT} epochs=1000", "3", "T"),
@@ -150,6 +153,7 @@ WALK: dict[str, Row] = {
     "data.image_backend": Row("", "pil", "TSF"),
     "data.label_rule": Row("dataset=objectnet", "authors", "TSF"),
     "data.workers": Row("", "1", ""),
+    "data.cache": Row("", "off", ""),
     "data.identity": Row(ROOT, "listing", "TSF"),
     "data.damaged": Row(ROOT, "ignore", "", trains=False),
     "data.rescan": Row("", "true", ""),
@@ -171,6 +175,7 @@ WALK: dict[str, Row] = {
     "method.ewc.form": Row("+method=ewc", "proximal", "T"),
     "method.ewc.samples": Row("+method=ewc", "5", "T"),
     "method.ewc.seed": Row("+method=ewc", "1", "T"),
+    "method.ewc.keep_on": Row("+method=ewc", "host", ""),
     "method.fisher_merge.ingredients": Row("+method=fisher_merge", "[ewc]", "T"),
     "method.fisher_merge.alpha": Row("+method=fisher_merge", "0.2", "T"),
     "method.fisher_merge.samples": Row("+method=fisher_merge", "5", "T"),
@@ -183,6 +188,7 @@ WALK: dict[str, Row] = {
     "method.ftp.anneal": Row("+method=ftp", "0.5", "T"),
     "method.ftp.exclude_head": Row("+method=ftp", "false", "T"),
     "method.l2sp.strength": Row("+method=l2sp", "2.0", "T"),
+    "method.l2sp.keep_on": Row("+method=l2sp", "host", ""),
     "method.layer_decay.decay": Row("+method=layer_decay", "0.5", "T"),
     "method.ldifs.strength": Row("+method=ldifs", "2.0", "T"),
     "method.ldifs.scaling": Row("+method=ldifs", "flattened", "T"),
@@ -279,6 +285,7 @@ def test_every_option_is_declared_once():
         places = [
             find_entry([entry for entry in RESOLVED if entry != "method."], name) is not None,
             method in METHOD_RESOLVED,
+            name in METHOD_LEFT_OUT,
             all(find_entry(LEFT_OUT[kind], name) is not None for kind in ("trained", "score")) and name not in NEUTRAL,
             name in NEUTRAL,
             name in ALWAYS,
@@ -287,7 +294,7 @@ def test_every_option_is_declared_once():
 
 
 def test_every_reason_is_one():
-    for table in (RESOLVED, METHOD_RESOLVED, *LEFT_OUT.values()):
+    for table in (RESOLVED, METHOD_RESOLVED, METHOD_LEFT_OUT, *LEFT_OUT.values()):
         assert all(len(reason) > 5 for reason in table.values())
 
 

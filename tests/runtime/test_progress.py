@@ -12,6 +12,7 @@ from rib.runtime import console, progress, tasks
 from rib.scoring import one_pass
 from rib.training import callbacks
 from rib.training.callbacks import TrainingProgress
+from rib.training.log import TrainingLog
 from tests.training.test_resume import BATCHES, ENDS, EPOCHS, LASTS, STARTS, fit, tree
 
 __all__ = ["tree"]
@@ -40,7 +41,7 @@ def test_a_resumed_fit_counts_every_batch_once(tree, tmp_path, bars, accumulate,
         bars.clear()
         file = tmp_path / f"{number}.ckpt"
         for attempt in (death, None) if death else (None,):
-            fit(tree, file, attempt, accumulate, stop_after=stop_after, shown=[TrainingProgress("toy")])
+            fit(tree, file, attempt, accumulate, stop_after=stop_after, shown=[TrainingProgress("toy", TrainingLog())])
         assert {bar["total"] for bar in bars} == {total}
         assert all(set(bar["advances"]) <= {1} for bar in bars)
         places = [bar["begun_at"] + len(bar["advances"]) for bar in bars]
