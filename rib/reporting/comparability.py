@@ -7,7 +7,7 @@ everything but the seed. Settings that may differ between rows (a learning rate,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,18 +102,26 @@ class Group:
         if metrics["protocol"]["precision"] is None:
             # External weights: their scores do not depend on the precision that they were trained in, which is unknown.
             fields[1]["protocol.precision"] = fields[0]["protocol.precision"]
-        members = [m for _, m in self.results]
-        of_others = [*other_images(members, metrics), *other_outputs(members, metrics)]
-        if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *of_others]:
+        others = [test(self._members(), metrics) for test in (other_images, other_outputs)]
+        if reasons := [*_compare_targets(first, metrics), *_compare(*fields), *others[0], *others[1]]:
             named = any(reason.startswith("different images") for reason in reasons)
             return _shorten([*reasons, *([] if named else _compare_images(first, metrics))])
-        for seed, member in self._cell(metrics).items():
-            name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
-            if changes := _compare(_cell_fields(member), _cell_fields(metrics)):
-                return [f"{name}: {line}" for line in changes]
-            if seed == metrics["seed"] and member["fingerprint"] != metrics["fingerprint"]:
-                keys = f"{member['fingerprint']} and {metrics['fingerprint']}"
-                return [f"{name} seed {seed} appears twice (fingerprints {keys})"]
+        return self._differences_in_cell(metrics)
+
+    def _members(self) -> Iterator[Metrics]:
+        return (metrics for _, metrics in self.results)
+
+    def _differences_in_cell(self, metrics: Metrics) -> list[str]:
+        cell, seed = self._cell(metrics), metrics["seed"]
+        if not cell:
+            return []
+        name = f"{metrics['model']} {metrics['method']} on {metrics['source']}"
+        # The runs of a cell agree in these fields, so comparing them with the first one is enough.
+        if changes := _compare(_cell_fields(next(iter(cell.values()))), _cell_fields(metrics)):
+            return [f"{name}: {line}" for line in changes]
+        if seed in cell and cell[seed]["fingerprint"] != metrics["fingerprint"]:
+            keys = f"{cell[seed]['fingerprint']} and {metrics['fingerprint']}"
+            return [f"{name} seed {seed} appears twice (fingerprints {keys})"]
         return []
 
     def add(self, result: Result) -> None:
@@ -186,7 +194,7 @@ def _compare_targets(first: Metrics, second: Metrics) -> list[str]:
     Two suites of one name may have different targets. Older results show theirs only as the targets of RI, which never
     include the run's own source.
     """
-    if all(key in _leaves(m) for key in OF_A_SUITE for m in (first, second)):
+    if all(key.removeprefix("protocol.") in m["protocol"] for key in OF_A_SUITE for m in (first, second)):
         return []
     targets = [{*improvement_of(m)["targets"]} - {first["source"], second["source"]} for m in (first, second)]
     changes = (("without", targets[0] - targets[1]), ("also with", targets[1] - targets[0]))

@@ -7,7 +7,7 @@ has outputs of its own for the classes. With ``probe:SOURCE`` every source has i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rib.data.worlds import title_of
 from rib.schemas.metrics import Metrics
@@ -34,7 +34,7 @@ def start_of(metrics: Metrics) -> str:
     return PER_SOURCE if is_per_source(metrics) else metrics["before"]
 
 
-def other_images(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
+def other_images(members: Iterable[Metrics], metrics: Metrics) -> list[str]:
     """List the datasets, but the sources, with different images, of runs that start from a probe on their source.
 
     All members are compared: two that agree with a run on other datasets may differ in one that is its source.
@@ -61,7 +61,7 @@ def _images_of_others(metrics: Metrics) -> dict[str, str]:
     return {name: score["images"] for name, score in metrics["scores"].items() if name != metrics["source"]}
 
 
-def other_outputs(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
+def other_outputs(members: Iterable[Metrics], metrics: Metrics) -> list[str]:
     """Return a reason if a run's classes are other outputs of an ImageNet classifier than those of a group's members.
 
     The file of a suite may have changed between the runs; members with heads of their own have no such outputs.
@@ -70,10 +70,14 @@ def other_outputs(members: Sequence[Metrics], metrics: Metrics) -> list[str]:
         members: Of a group of comparable runs.
         metrics: Of a run that may join them.
     """
-    found = [m["data"].get("suite", {}).get("outputs") for m in (*members, metrics)]
-    known = [outputs for outputs in found if outputs is not None]
-    same = found[-1] is None or known[0] == known[-1]
-    return [] if same else ["other outputs for the classes (imagenet: in the suite's file)"]
+    own = _outputs(metrics)
+    # The members agree, so that the first with outputs stands for all.
+    first = next((outputs for m in members if (outputs := _outputs(m)) is not None), own) if own is not None else None
+    return [] if first == own else ["other outputs for the classes (imagenet: in the suite's file)"]
+
+
+def _outputs(metrics: Metrics) -> object:
+    return metrics["data"].get("suite", {}).get("outputs")
 
 
 def title_of_head(head: str, kind: str) -> str:

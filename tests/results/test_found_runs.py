@@ -10,6 +10,7 @@ import pytest
 import rib
 from rib.results.finished_run import EXTERNAL_NAME, FinishedRun
 from rib.results.found_runs import FoundRuns
+from rib.runs.run import Run
 from tests.results.test_finished_run import Cells
 
 
@@ -98,6 +99,17 @@ def test_it_shows_as_a_table(toy, find):
     many = FoundRuns([toy.ewc] * 30, found._store)
     assert "and 10 more" in many._repr_html_() and many._repr_html_().count("<tr>") == 22
     assert repr(many).splitlines()[-1].strip() == "and 10 more" and len(repr(many).splitlines()) == 22
+
+
+def test_a_table_reads_no_metrics_and_a_run_reads_its_own_when_asked(toy, find, monkeypatch):
+    whole = FoundRuns([FinishedRun(run.run, run.metrics) for run in find()], find()._store)
+    found = find()
+    monkeypatch.setattr(Run, "metrics", lambda *_: None)
+    pd.testing.assert_frame_equal(found.table(), whole.table(), check_exact=True)
+    with pytest.raises(rib.RibError, match=r"has no metrics.json any more; list the runs of its store again"):
+        found[0].title  # noqa: B018
+    monkeypatch.undo()
+    assert found[0] == whole[0] and found[0].metrics == whole[0].metrics
 
 
 def test_nothing_found_is_an_empty_table(toy, find, tmp_path):
