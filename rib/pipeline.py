@@ -26,7 +26,7 @@ from rib.reporting.publish import publish, redraw
 from rib.reporting.published_accuracies import show_published
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
-from rib.runs.images import check_images, data_of
+from rib.runs.images import check_images, data_of, scored_images_of
 from rib.runs.inputs import Watch
 from rib.runs.provenance import begin_record
 from rib.runs.resolve import resolve
@@ -34,14 +34,20 @@ from rib.runs.run import Result, Run, unscored
 from rib.runs.spec import Ingredient, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say, say_detail
-from rib.runtime.processes import agree, agree_if_finished, check_batch, launch_processes, processes_exist
+from rib.runtime.processes import (
+    agree,
+    agree_if_finished,
+    check_batch,
+    launch_processes,
+    load_lightning,
+    processes_exist,
+)
 from rib.runtime.progress import activity
 from rib.schemas.metrics import Metrics
 from rib.training.fit import fit
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
+    from rib.runtime.one_process import Processes
     from rib.training.merge import Merging
 
 
@@ -125,6 +131,7 @@ def get_or_make(spec: RunSpec, store: RunStore) -> Run:
     if agree_if_finished(spec.config, is_finished):
         return run
     if spec.source is not None:
+        load_lightning()  # methods are its callbacks
         from rib.training.merge import check_methods
 
         check_methods(spec)  # a misspelt option must not surface after hours of training
@@ -214,20 +221,20 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
     Raises:
         RibError: For every error that the user can fix.
     """
-    fabric = launch_processes(spec.config)
-    watch = Watch(spec, run) if fabric.is_global_zero else None
+    processes = launch_processes(spec.config)
+    watch = Watch(spec, run) if processes.is_global_zero else None
     # With metrics there already (a further suite), the weights stay, and so does the record of how they were made.
-    if fabric.is_global_zero and run.metrics() is None:
+    if processes.is_global_zero and run.metrics() is None:
         begin_record(spec, run, ingredients)
     merging, merged = None, ingredients[: len(spec.ingredients)]
     if merged:
         from rib.training.merge import Merging
 
         assert pretrained is not None, "a merge starts from pretrained weights"
-        merging = Merging(spec, pretrained, merged, data_of(spec), fabric)
+        merging = Merging(spec, pretrained, merged, data_of(spec), processes)
     with log_run(spec, run) as loggers, _discard_if_inputs_changed(watch):
-        fitted = fabric.broadcast(run.read_json("fit.json") is not None)
-        if fitted and not fabric.broadcast(run.is_intact):
+        fitted = processes.broadcast(run.read_json("fit.json") is not None)
+        if fitted and not processes.broadcast(run.is_intact):
             raise RibError(
                 f"{run.weights_file} is damaged: its checksum does not match; add force=true to make the run again"
             )
@@ -240,13 +247,13 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
             else:
                 with activity(f"{spec.start.name}: preparing {spec.method}"):
                     fit(spec, run, store, loggers, ingredients[0] if spec.probe else None)
-        fabric.barrier()
-        _score_missing(spec, run, fabric, merging)
+        processes.barrier()
+        _score_missing(spec, run, processes, merging)
         if watch is not None:
             watch.check()
             with activity(f"{spec.start.name}: computing RI and drawing figures of {spec.method}"):
                 publish(spec, run, pretrained or run, merged, store)
-    fabric.barrier()
+    processes.barrier()
 
 
 @contextmanager
@@ -261,11 +268,11 @@ def _discard_if_inputs_changed(watch: Watch | None) -> Iterator[None]:
         raise
 
 
-def _score_missing(spec: RunSpec, run: Run, fabric: Fabric, merging: Merging | None) -> None:
+def _score_missing(spec: RunSpec, run: Run, processes: Processes, merging: Merging | None) -> None:
     """Score a run's model, and the models on its interpolation curve, on every dataset that has no predictions yet."""
-    missing = fabric.broadcast(unscored(spec, run))  # ranks must not look for themselves: rank zero is writing
+    missing = processes.broadcast(unscored(spec, run))  # ranks must not look for themselves: rank zero is writing
     if missing:
         from rib.scoring.one_pass import LoadedRun, score_together
 
-        loaded = LoadedRun.load(spec, run, missing, data_of(spec), fabric, merging)
-        score_together([loaded], fabric, f"{spec.start.name}: scoring {spec.method}")
+        loaded = LoadedRun.load(spec, run, missing, scored_images_of(spec), processes, merging)
+        score_together([loaded], processes, f"{spec.start.name}: scoring {spec.method}")

@@ -154,8 +154,9 @@ LIGHT = {
     "{'torch', 'hydra', 'omegaconf'} & sys.modules.keys()": (
         *("errors", "runtime.console", "config", "runs.resolve", "reporting.report", "pipeline", "api"),
     ),
-    "[m for m in sys.modules if m.startswith('lightning.pytorch')]": (
+    "{'lightning', 'torchmetrics'} & sys.modules.keys()": (
         *("models.weights", "data.labels", "models.classifier", "models.start", "metrics.robustness", "metrics.cka"),
+        *("runtime.processes", "sweeps.rescore", "scoring.one_pass", "scoring.in_memory", "models.build"),
     ),
 }
 """Modules that have to be light, by an expression for the libraries that they must not bring along."""

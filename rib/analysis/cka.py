@@ -304,10 +304,9 @@ class Pair:
 
     def loader(self, subject: Subject, tree: ImageTree, indices: list[NDArray[np.int64]]) -> Iterator[Any]:
         """Yield batches of images, transformed as a run's model needs them: uint8 tensors of shape (B, 3, H, W)."""
-        from rib.data.datamodule import RIBDataModule
+        from rib.data.evaluation import EvaluationImages
 
-        data = RIBDataModule(
-            None,
+        data = EvaluationImages(
             {},
             subject.start.transform,
             workers=self.config.data.workers,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rib.data.crop_cache import CropCache
 from rib.data.dataset import Batch, Images
+from rib.data.evaluation import EvaluationImages, check_batch_size
 from rib.data.labelled_images import CheckedImages, LabelledImages
-from rib.data.loader import Demand, batch_loader, chunks
+from rib.data.loader import chunks
 from rib.data.sampler import EpochBatches
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
@@ -26,7 +25,7 @@ SOURCE_BATCH = 64
 """Batch size of the source images that a method uses before training (for a Fisher, say)."""
 
 
-class RIBDataModule(L.LightningDataModule):
+class RIBDataModule(EvaluationImages, L.LightningDataModule):
     """LightningDataModule with loaders over the images to train on (source) and the datasets to score (targets).
 
     For a dataset of your own: ``RIBDataModule(train=dataset, val=other, batch_size=64)``. `LabelledImages` describes
@@ -69,29 +68,30 @@ class RIBDataModule(L.LightningDataModule):
         cache: Path | None = None,
         cache_limit: str | int = "auto",
     ) -> None:
-        super().__init__()
+        L.LightningDataModule.__init__(self)
         if source is not None and not isinstance(source, ImageTree):
             raise RibError(f"source: expected rib's images, got a {type(source).__name__}; give train=DATASET")
         if source is not None and not len(source):
             raise RibError(f"{source.spec.title}: expected at least one image to fine-tune on, got none")
         if train is not None and (source is not None or augment != "none"):
             raise RibError("train: expected no source and no augment beside it; augment in the dataset's transform")
-        for name, size in {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size}.items():
-            if not isinstance(size, Integral) or size < 1:
-                raise RibError(f"{name}: expected a whole number of images, 1 or more, got {size!r}")
+        check_batch_size("batch_size", batch_size)
+        EvaluationImages.__init__(
+            self,
+            targets,
+            transform,
+            evaluation_batch_size=evaluation_batch_size,
+            workers=workers,
+            image_backend=image_backend,
+            cache=cache,
+            cache_limit=cache_limit,
+        )
         self.source = source
         self.train_images = None if train is None else CheckedImages(train, "train", seed)
         self.val_images = None if val is None else CheckedImages(val, "val", seed)
-        self.targets = {} if targets is None else targets
-        self.transform = transform
         self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size
-        self.workers = workers
         self.seed = seed
         self.augment = augment
-        self.image_backend = image_backend
-        self.cache = CropCache.of(cache, cache_limit)
-        self._demand: dict[bool, Demand] = {}  # of training, and of scoring
         self._order: EpochBatches | None = None
         self._training: DataLoader[Batch] | None = None
         self._resume: tuple[int, int] | None = None
@@ -139,28 +139,6 @@ class RIBDataModule(L.LightningDataModule):
                 raise RibError(
                     "Trainer: expected use_distributed_sampler=False, since RIBDataModule shares images among processes"
                 )
-
-    def evaluation_loader(self, name: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Return a loader of batches (images, labels, positions) over this process's share of a dataset to score.
-
-        The share is every ``world``-th image from ``rank`` on, in path order. Over all processes each image comes
-        exactly once: a padded sampler would count some twice.
-
-        Args:
-            name: Name of the dataset, a key of ``targets``.
-            rank: Index of this process.
-            world: Number of processes.
-        """
-        return self.loader_of(self.targets[name], rank, world)
-
-    def loader_of(self, tree: ImageTree, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Return a loader like that of `evaluation_loader` for any images, such as those held out of the source."""
-        size = self.evaluation_batch_size
-        return self._loader(self._images(tree), chunks(range(rank, len(tree), world), size))
-
-    def batches_of(self, tree: ImageTree, batches: Sequence[Sequence[int]]) -> DataLoader[Batch]:
-        """Return a loader of the given batches, each a list of positions of images in ``tree``."""
-        return self._loader(self._images(tree), batches)
 
     def source_images(self, count: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Iterable[Batch], int]:
         """Return batches of randomly selected source images, without augmentation, such as for Fisher information.
@@ -245,18 +223,7 @@ class RIBDataModule(L.LightningDataModule):
             return self.train_images
         if self.source is None:
             raise RibError("expected a source to fine-tune on, got none; give train=DATASET for a dataset of your own")
-        return self._images(self.source, augment)
-
-    def _images(self, tree: ImageTree, augment: str = "none") -> Images:
-        assert self.transform is not None, "rib's images are read with a checkpoint's transform"
-        return Images(tree, self.transform, self.image_backend, self.cache, augment, self.seed)
-
-    def _loader(self, images: Images | CheckedImages, batches: Any) -> DataLoader[Batch]:
-        workers = self.workers
-        if workers is None and isinstance(images, CheckedImages):
-            workers = 0
-        demand = self._demand.setdefault(isinstance(batches, EpochBatches), Demand())
-        return batch_loader(images, batches, workers, demand)
+        return self._images(self.source, augment, self.seed)
 
 
 def _process() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The data module of a run, and a check for damaged image files before it begins."""
+"""Loaders of the images of a run, for training and for scoring, and a check for damaged files before it begins."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rib.runs.spec import RunSpec
 
 if TYPE_CHECKING:
     from rib.data.datamodule import RIBDataModule
+    from rib.data.evaluation import EvaluationImages
 
 
 def check_images(spec: RunSpec) -> None:
@@ -26,6 +27,22 @@ def check_images(spec: RunSpec) -> None:
     config, trained = spec.config, [tree for tree in (spec.source, spec.head_images) if tree is not None]
     records = Path(config.paths.runs) / "datasets"
     report_damage([*spec.images.values(), *trained], records, str(config.data.damaged), config.data.rescan)
+
+
+def scored_images_of(spec: RunSpec) -> EvaluationImages:
+    """Return what serves the images that a run is scored on, as `data_of` does, but without importing Lightning."""
+    from rib.data.evaluation import EvaluationImages
+
+    config = spec.config
+    return EvaluationImages(
+        spec.images,
+        spec.start.transform,
+        evaluation_batch_size=config.evaluation.batch_size,
+        workers=config.data.workers,
+        image_backend=str(config.data.image_backend),
+        cache=cache_dir(config.paths.cache) / "crops",
+        cache_limit=config.data.cache,
+    )
 
 
 def data_of(spec: RunSpec) -> RIBDataModule:

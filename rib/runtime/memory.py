@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from rib.runtime.one_process import Processes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameter numbers of mallopt(3), from glibc's malloc.h."""
@@ -39,13 +39,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def free_memory(fabric: Fabric) -> int:
+def free_memory(processes: Processes) -> int:
     """Return the bytes of free memory on this process's GPU; on a CPU, its share of the machine's free memory."""
     import torch
 
-    if fabric.device.type == "cuda":
-        return torch.cuda.mem_get_info(fabric.device)[0]
-    return available_memory() // fabric.world_size
+    if processes.device.type == "cuda":
+        return torch.cuda.mem_get_info(processes.device)[0]
+    return available_memory() // processes.world_size
 
 
 def available_memory() -> int:

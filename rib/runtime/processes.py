@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rib.errors import RibError
 from rib.runtime.counting import plural
 from rib.runtime.memory import keep_memory
+from rib.runtime.one_process import Processes, one_process
 from rib.runtime.progress import activity
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
     from rib.config.schema import Config
 
 T = TypeVar("T")
@@ -40,8 +39,8 @@ NO_GPU = (
 """End of the message where a GPU was asked for."""
 
 
-def launch_processes(config: Config) -> Fabric:
-    """Start the processes that the options ``trainer`` ask for, and return this process's Lightning Fabric.
+def launch_processes(config: Config) -> Processes:
+    """Start the processes that the options ``trainer`` ask for, and return them as this process sees them.
 
     Lightning's Trainer, built later, joins the same processes.
 
@@ -51,14 +50,31 @@ def launch_processes(config: Config) -> Fabric:
     Raises:
         RibError: If Lightning refuses these values, or the launcher has started another number of processes.
     """
-    with activity("loading PyTorch and Lightning"):
-        import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
-        from lightning.fabric import Fabric
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
+    with activity("loading PyTorch"):
+        alone = one_process(config.trainer)
+    processes = alone or _launch(config)
+    started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) if processes_exist() else 1
+    if processes.world_size < started:
+        raise RibError(
+            f"trainer: expected {processes.world_size} processes (trainer.devices x trainer.num_nodes), got {started}; "
+            "use trainer=ddp with trainer.devices=N (processes per node), or start a single process"
+        )
+    if config.keep_memory and processes.device.type == "cpu":
+        keep_memory()
+    return processes
+
+
+def _launch(config: Config) -> Processes:
+    """Start processes with Lightning's Fabric.
+
+    Raises:
+        RibError: If Lightning refuses the options.
+    """
+    load_lightning()
+    from lightning.fabric import Fabric
+
     names = ("accelerator", "devices", "num_nodes", "strategy")
     try:
         fabric = Fabric(**{name: config.trainer[name] for name in names if name in config.trainer})
@@ -67,15 +83,16 @@ def launch_processes(config: Config) -> Fabric:
         wants_gpu = config.trainer.get("accelerator") in ("gpu", "cuda")
         hint = NO_GPU if wants_gpu and not has_gpu("gpu") else ""
         raise RibError(f"trainer: {' '.join(str(error).split()).rstrip('.!')}{hint}") from error
-    started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) if processes_exist() else 1
-    if fabric.world_size < started:
-        raise RibError(
-            f"trainer: expected {fabric.world_size} processes (trainer.devices x trainer.num_nodes), got {started}; "
-            "use trainer=ddp with trainer.devices=N (processes per node), or start a single process"
-        )
-    if config.keep_memory and fabric.device.type == "cpu":
-        keep_memory()
     return fabric
+
+
+def load_lightning() -> None:
+    """Import Lightning, which takes seconds, and let it log warnings only."""
+    with activity("loading PyTorch and Lightning"):
+        import lightning.pytorch  # noqa: F401 - importing it later would reset the levels of its loggers
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def several_processes(config: Config) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from rib.data.datamodule import RIBDataModule
+from rib.data.evaluation import EvaluationImages
 from rib.data.labels import LabelSpace
 from rib.models.build import build
 from rib.models.classifier import Classifier
@@ -27,8 +27,7 @@ from rib.runtime.stopwatch import TimedItems, timed
 from rib.scoring.score import score_all
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
+    from rib.runtime.one_process import Processes
     from rib.training.merge import Merging
 
 
@@ -40,7 +39,7 @@ class LoadedRun:
         spec: The run's configuration, with all options filled in.
         run: The folder that its predictions are written to.
         datasets: Names of the datasets, out of ``spec.images``.
-        data: The data module that serves them.
+        data: Serves their images.
         own: The run's model; for an output ensemble all of its models.
         curve: Models of the points on the run's curve by label, each with predictions of its own.
         combine: Combines the logits of ``own`` to those of the ensemble; None where ``own`` is a single model.
@@ -50,7 +49,7 @@ class LoadedRun:
     spec: RunSpec
     run: Run
     datasets: Sequence[str]
-    data: RIBDataModule
+    data: EvaluationImages
     own: Sequence[Classifier]
     curve: Mapping[str, Classifier] = field(default_factory=dict)
     combine: Callable[[Sequence[Tensor]], Tensor] | None = None
@@ -62,8 +61,8 @@ class LoadedRun:
         spec: RunSpec,
         run: Run,
         datasets: Sequence[str],
-        data: RIBDataModule,
-        fabric: Fabric,
+        data: EvaluationImages,
+        processes: Processes,
         merging: Merging | None = None,
     ) -> LoadedRun:
         """Load a run's models onto the device.
@@ -72,8 +71,8 @@ class LoadedRun:
             spec: The run's configuration, with all options filled in.
             run: Its folder.
             datasets: Names of the datasets to score.
-            data: The data module that serves them.
-            fabric: The device.
+            data: Serves their images.
+            processes: This process and its device.
             merging: For a merged run, which may have more models than its stored weights.
 
         Raises:
@@ -81,7 +80,7 @@ class LoadedRun:
         """
         if merging is not None and merging.combine:
             return cls(spec, run, datasets, data, merging.models(), combine=merging.combine)
-        own = [prefer_channels_last(build(spec.start.with_weights(run.weights_file))).to(fabric.device)]
+        own = [prefer_channels_last(build(spec.start.with_weights(run.weights_file))).to(processes.device)]
         if merging is None:
             return cls(spec, run, datasets, data, own)
         return cls(spec, run, datasets, data, own, merging.curve(), model_for=merging.model_for)
@@ -92,7 +91,7 @@ class LoadedRun:
         return [*(self.own if special is None else [special]), *self.curve.values()]
 
 
-def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> None:
+def score_together(entries: Sequence[LoadedRun], processes: Processes, title: str) -> None:
     """Score runs and write their predictions; runs that process a dataset's images alike share one pass over it.
 
     Alike means with the same score key (see the module's docstring).
@@ -101,7 +100,7 @@ def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> 
 
     Args:
         entries: The loaded runs, at least one.
-        fabric: The devices; with several processes each scores its share of the images, and rank zero writes.
+        processes: The processes; with several, each scores its share of the images, and rank zero writes.
         title: Title of the progress bar.
     """
     start = time.perf_counter()
@@ -115,10 +114,10 @@ def score_together(entries: Sequence[LoadedRun], fabric: Fabric, title: str) -> 
         for (name, key, _), group in sharing.items():
             size = len(group[0].spec.images[name])
             with timed("scoring: forward"):
-                _score(name, key, group, fabric, _scale_progress(advance, size, fabric.world_size))
-    if fabric.is_global_zero:
+                _score(name, key, group, processes, _scale_progress(advance, size, processes.world_size))
+    if processes.is_global_zero:
         _add_seconds(time.perf_counter() - start, entries)
-    fabric.barrier()
+    processes.barrier()
 
 
 def _scale_progress(advance: Advance, images: int, world: int) -> Advance:
@@ -135,26 +134,26 @@ def _scale_progress(advance: Advance, images: int, world: int) -> Advance:
 
 
 def _score(
-    name: str, key: str, entries: Sequence[LoadedRun], fabric: Fabric, advance: Callable[[int, str], object]
+    name: str, key: str, entries: Sequence[LoadedRun], processes: Processes, advance: Callable[[int, str], object]
 ) -> None:
     """Score the models of several runs on one dataset in one pass, and save the predictions of each."""
     first = entries[0]
     tree, config = first.spec.images[name], first.spec.config
     models = [entry.models(tree.spec.name) for entry in entries]
-    batches = first.data.evaluation_loader(name, rank=fabric.global_rank, world=fabric.world_size)
+    batches = first.data.evaluation_loader(name, rank=processes.global_rank, world=processes.world_size)
     predictions = score_all(
         [model for of_entry in models for model in of_entry],
         TimedItems(batches, "scoring: waiting for images"),
         LabelSpace(tree.spec.groups),
         len(tree),
-        device=fabric.device,
+        device=processes.device,
         precision=config.evaluation.precision,
         keep_logits=config.predictions.logits,
         combine=first.combine,
         read=partial(first.data.batches_of, tree),
         advance=advance,
     )
-    if predictions is None or not fabric.is_global_zero:
+    if predictions is None or not processes.is_global_zero:
         return
     remaining = iter(predictions)
     for entry in entries:

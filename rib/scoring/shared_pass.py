@@ -11,7 +11,7 @@ from torch import nn
 
 from rib.config.schema import Config
 from rib.data.catalog import Catalog
-from rib.data.datamodule import RIBDataModule
+from rib.data.evaluation import EvaluationImages
 from rib.data.labels import LabelSpace
 from rib.data.loader import batch_loader, chunks
 from rib.data.own_transform import TransformedImages
@@ -91,8 +91,7 @@ def _score_dataset(
     loader: Any
     read: Any
     if isinstance(transform, Transform):
-        served = RIBDataModule(
-            None,
+        served = EvaluationImages(
             images,
             transform,
             evaluation_batch_size=size,

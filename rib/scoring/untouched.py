@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from rib.errors import RibError
@@ -46,7 +47,7 @@ def untouched(models: Sequence[nn.Module], device: torch.device) -> Iterator[Non
     homes = [device_of(model) for model in models]
     modes = [(module, module.training) for model in models for module in model.modules()]
     with ExitStack() as stack:
-        stack.enter_context(isolate_rng(include_cuda=torch.cuda.is_available()))
+        stack.enter_context(_random_states())
         for kind in {"cpu", device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         try:
@@ -60,3 +61,16 @@ def untouched(models: Sequence[nn.Module], device: torch.device) -> Iterator[Non
                     module.train(training)
             for model, home in zip(models, homes, strict=True):
                 model.to(home)
+
+
+@contextmanager
+def _random_states() -> Iterator[None]:
+    """Restore the random states of Python, NumPy, and torch on the CPU and all CUDA GPUs after a block."""
+    # NumPy's global generator: a model of the user's may draw from it.
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002

@@ -24,7 +24,7 @@ from rib.reporting.data_warning import warn_before
 from rib.reporting.publish import publish, redraw_all
 from rib.runs.command import command_of
 from rib.runs.freshness import metrics_if_current, out_of_date
-from rib.runs.images import check_images, data_of
+from rib.runs.images import check_images, data_of, scored_images_of
 from rib.runs.limits import check_limit
 from rib.runs.metrics_file import AGAIN, is_older, older_words
 from rib.runs.resolve import resolve
@@ -44,8 +44,7 @@ from rib.sweeps.scoring_job import ScoringJob, Trees, in_order, scoring_job_of
 from rib.training.fit import fit
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
+    from rib.runtime.one_process import Processes
     from rib.scoring.one_pass import LoadedRun
 
 SCORING_OPTIONS = (
@@ -231,7 +230,7 @@ def _explain_new_key(metrics: Metrics, spec: RunSpec) -> str:
 
 def _score(config: EvaluateConfig, jobs: dict[Path, ScoringJob], failed: dict[Path, str]) -> None:
     """Score all jobs on the datasets they lack, as many models at a time as fit into memory, and write the metrics."""
-    fabric = launch_processes(config)
+    processes = launch_processes(config)
     with ExitStack() as locks:
         # Locks are taken in one order by all commands, so that two never wait for each other. A key is locked once,
         # even if several folders belong to it.
@@ -241,43 +240,43 @@ def _score(config: EvaluateConfig, jobs: dict[Path, ScoringJob], failed: dict[Pa
             images = sum(map(len, job.spec.images.values()))
             locks.enter_context(job.store.lock(job.run, 30 * images))
         # Another process may have scored some while this one waited. Rank zero decides, so that all ranks agree.
-        todo = [jobs[folder] for folder in fabric.broadcast([f for f, job in jobs.items() if job.is_open])]
+        todo = [jobs[folder] for folder in processes.broadcast([f for f, job in jobs.items() if job.is_open])]
         for job in todo:
-            _write_weights(job, fabric)
-        missing: dict[Path, list[str]] = fabric.broadcast({job.run.folder: job.unscored for job in todo})
-        for batch in _batches([job for job in todo if missing[job.run.folder]], config, fabric):
-            _score_batch(batch, missing, fabric, failed)
+            _write_weights(job, processes)
+        missing: dict[Path, list[str]] = processes.broadcast({job.run.folder: job.unscored for job in todo})
+        for batch in _batches([job for job in todo if missing[job.run.folder]], config, processes):
+            _score_batch(batch, missing, processes, failed)
         for job in todo:
-            if fabric.is_global_zero:
+            if processes.is_global_zero:
                 _publish(job, failed)
-    fabric.barrier()
+    processes.barrier()
 
 
-def _write_weights(job: ScoringJob, fabric: Fabric) -> None:
+def _write_weights(job: ScoringJob, processes: Processes) -> None:
     """Write the weights of a run that has none yet: those of the pretrained model, or external ones."""
     spec = job.spec
-    if fabric.broadcast(job.run.read_json("fit.json") is not None):
-        if spec.external is not None and fabric.is_global_zero:  # its name and precision may be given anew
+    if processes.broadcast(job.run.read_json("fit.json") is not None):
+        if spec.external is not None and processes.is_global_zero:  # its name and precision may be given anew
             (job.run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
         return
-    if fabric.is_global_zero:
+    if processes.is_global_zero:
         job.run.folder.mkdir(parents=True, exist_ok=True)
         (job.run.folder / "config.yaml").write_text(rib.config.to_yaml(spec.config))
         job.run.write_json("env.json", environment())
     if job.weights is not None:
         spec = replace(spec, start=spec.start.with_weights(job.weights))
     fit(spec, job.run, job.store)
-    fabric.barrier()
+    processes.barrier()
 
 
-def _batches(jobs: Sequence[ScoringJob], config: EvaluateConfig, fabric: Fabric) -> list[list[ScoringJob]]:
+def _batches(jobs: Sequence[ScoringJob], config: EvaluateConfig, processes: Processes) -> list[list[ScoringJob]]:
     """Split jobs into batches that share a transform and whose models fit into memory."""
 
     def transform_key(job: ScoringJob) -> str:
         return repr((asdict(job.spec.start.transform), job.spec.config.data.image_backend))
 
     # Half of the free memory is for weights; images and activations need the rest.
-    free = int(fabric.broadcast(free_memory(fabric))) // 2
+    free = int(processes.broadcast(free_memory(processes))) // 2
     batches: list[list[ScoringJob]] = []
     for _, group in groupby(sorted(jobs, key=transform_key), transform_key):
         members = list(group)
@@ -298,7 +297,7 @@ def _batches(jobs: Sequence[ScoringJob], config: EvaluateConfig, fabric: Fabric)
 
 
 def _score_batch(
-    batch: Sequence[ScoringJob], missing: dict[Path, list[str]], fabric: Fabric, failed: dict[Path, str]
+    batch: Sequence[ScoringJob], missing: dict[Path, list[str]], processes: Processes, failed: dict[Path, str]
 ) -> None:
     """Score the runs of several jobs on the datasets that they have no predictions for, reading images once."""
     from rib.scoring.one_pass import score_together
@@ -306,21 +305,23 @@ def _score_batch(
     loaded = []
     for job in batch:
         try:
-            loaded.append(_load(job, missing[job.run.folder], fabric))
+            loaded.append(_load(job, missing[job.run.folder], processes))
         except RibError as error:
             failed[job.run.folder] = str(error)
     if loaded:
         models = sum(len(run.own) + len(run.curve) for run in loaded)
-        score_together(loaded, fabric, f"scoring {plural(models, 'model')}")
+        score_together(loaded, processes, f"scoring {plural(models, 'model')}")
 
 
-def _load(job: ScoringJob, datasets: Sequence[str], fabric: Fabric) -> LoadedRun:
+def _load(job: ScoringJob, datasets: Sequence[str], processes: Processes) -> LoadedRun:
     from rib.scoring.one_pass import LoadedRun
-    from rib.training.merge import Merging
 
-    spec, data = job.spec, data_of(job.spec)
-    merging = Merging(spec, job.pretrained, job.ingredients, data, fabric) if job.ingredients else None
-    return LoadedRun.load(spec, job.run, datasets, data, fabric, merging)
+    spec, merging = job.spec, None
+    if job.ingredients:
+        from rib.training.merge import Merging
+
+        merging = Merging(spec, job.pretrained, job.ingredients, data_of(spec), processes)
+    return LoadedRun.load(spec, job.run, datasets, scored_images_of(spec), processes, merging)
 
 
 def _publish(job: ScoringJob, failed: dict[Path, str]) -> None:

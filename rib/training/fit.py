@@ -22,7 +22,7 @@ from rib.runs.store import RunStore
 from rib.runs.weights_metadata import weights_metadata
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.console import rank
-from rib.runtime.processes import device_name, trainer_plugins
+from rib.runtime.processes import device_name, load_lightning, trainer_plugins
 from rib.runtime.weights_file import weights_file_digest
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _train(
     spec: RunSpec, run: Run, store: RunStore, model: Classifier, loggers: Sequence[Logger], probe: Run | None
 ) -> tuple[dict[str, float], dict[str, Tensor] | None]:
     """Train with Lightning; return what the methods report, and under FSDP the gathered weights (else None)."""
+    load_lightning()
     from rib.training.acceleration import accelerate, compile_errors
 
     config = spec.config

@@ -39,7 +39,7 @@ from rib.runtime.weights_file import weights_file_digest
 from rib.scoring.score import score
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from rib.runtime.one_process import Processes
 
 STATISTICS_IMAGES = 1024
 """Number of source images on which BatchNorm statistics are estimated after averaging; all if there are fewer."""
@@ -53,17 +53,17 @@ class Merging:
         pretrained: The finished `pretrained` run.
         runs: The finished ingredients, in the order of ``spec.ingredients``.
         data: Serves the source and its held-out part.
-        fabric: The devices.
+        processes: The processes.
     """
 
     def __init__(
-        self, spec: RunSpec, pretrained: Run, runs: Sequence[Run], data: RIBDataModule, fabric: Fabric
+        self, spec: RunSpec, pretrained: Run, runs: Sequence[Run], data: RIBDataModule, processes: Processes
     ) -> None:
         assert spec.merged is not None, "a merged run has a merging method"
         self.spec = spec
         self.runs = runs
         self.data = data
-        self.fabric = fabric
+        self.processes = processes
         self.method: Merge = method_stack.build_method(spec.config, spec.merged, probe=None)
         self._pretrained = pretrained
 
@@ -123,7 +123,7 @@ class Merging:
     def _build(self, weights: StateDict) -> Classifier:
         model = prefer_channels_last(build(self.spec.start.with_weights(self._pretrained.weights_file)))
         model.load_stored(dict(weights))
-        return model.to(self.fabric.device)
+        return model.to(self.processes.device)
 
     @property
     def _needs_statistics(self) -> bool:
@@ -148,7 +148,7 @@ class Merging:
         model = self._build(weights)
         batches, _ = self.data.source_images(STATISTICS_IMAGES, seed=0)
         # A last batch of one image would count as much as one of 64, and has no variance after global pooling.
-        update_bn((batch for batch in batches if len(batch[0]) > 1), model, device=self.fabric.device)
+        update_bn((batch for batch in batches if len(batch[0]) > 1), model, device=self.processes.device)
         return {name: tensor.cpu() for name, tensor in model.backbone.state_dict().items()}
 
     def _accuracy(self, weights: StateDict) -> float:
@@ -157,14 +157,14 @@ class Merging:
         assert tree is not None
         predictions = score(
             self._build(self._reestimate(dict(weights))),
-            self.data.loader_of(tree, self.fabric.global_rank, self.fabric.world_size),
+            self.data.loader_of(tree, self.processes.global_rank, self.processes.world_size),
             LabelSpace(tree.spec.groups),
             len(tree),
-            device=self.fabric.device,
+            device=self.processes.device,
             precision=self.spec.config.evaluation.precision,
             read=partial(self.data.batches_of, tree),
         )
-        return float(self.fabric.broadcast(0.0 if predictions is None else predictions.accuracy))
+        return float(self.processes.broadcast(0.0 if predictions is None else predictions.accuracy))
 
     def _fisher(self, weights: StateDict) -> StateDict:
         """Return the diagonal of the Fisher information at given weights, a mean over source images.
@@ -176,7 +176,7 @@ class Merging:
         loader, count = self.data.source_images(samples, seed)
         # One number for each image decides the label drawn for it, so that batches have no influence.
         uniforms = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        device = self.fabric.device
+        device = self.processes.device
         shown = track(loader, "estimating the Fisher information", count, lambda batch: len(batch[0]))
         batches = ((images.to(device), uniforms[places].to(device)) for images, _, places in shown)
         way: Way = "loop" if device.type == "cpu" else "vmap"

@@ -32,9 +32,8 @@ from rib.runtime.processes import launch_processes
 from rib.runtime.progress import progress
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
     from rib.models.classifier import Classifier
+    from rib.runtime.one_process import Processes
 
 LARGE = 10**9
 """Size of features above which it is said how much memory and disk they take, bytes."""
@@ -60,14 +59,14 @@ def fit_head(spec: RunSpec, run: Run, model: Classifier) -> dict[str, float]:
     tree, options = spec.head_images, spec.config.head
     assert tree is not None, "a start without a head has images for its probe"
     head = linear_head(model.backbone)
-    fabric = launch_processes(spec.config)
-    features = _stored_features(spec, run, model, fabric)
+    processes = launch_processes(spec.config)
+    features = _stored_features(spec, run, model, processes)
     if not features.isfinite().all():
         raise RibError(f"head=probe: {spec.start.name} gives features that are not finite; check its weights")
     present, labels = np.unique(tree.labels, return_inverse=True)
     # Only CUDA has float64; on a GPU the features fit if there is room for their copy in float64 as well.
-    on_gpu = fabric.device.type == "cuda" and 4 * features.nbytes < free_memory(fabric)
-    on = fabric.device if on_gpu else torch.device("cpu")
+    on_gpu = processes.device.type == "cuda" and 4 * features.nbytes < free_memory(processes)
+    on = processes.device if on_gpu else torch.device("cpu")
     title = f"{spec.start.name}: fitting the probe to {len(tree):,} images of {tree.spec.title}"
     with progress(title, len(set(options.l2)) + 1, "fits") as advance:
         probe = fit_probe(
@@ -100,44 +99,44 @@ def _notes(probe: Probe, count: int) -> dict[str, float]:
     return {"probe.l2": probe.l2, **chosen, "probe.images": float(count)}
 
 
-def _stored_features(spec: RunSpec, run: Run, model: Classifier, fabric: Fabric) -> Tensor:
+def _stored_features(spec: RunSpec, run: Run, model: Classifier, processes: Processes) -> Tensor:
     """Return the features of the probe's images, float32 (N, D) on the CPU: from the run's folder, or extracted."""
     file = run.features_file
-    known = load_cached(file) if fabric.is_global_zero else None
-    if fabric.broadcast(known is not None):
+    known = load_cached(file) if processes.is_global_zero else None
+    if processes.broadcast(known is not None):
         known = load_cached(file) if known is None else known
         if known is None:
             raise RibError(f"head=probe: {file} cannot be read by every process; delete it and run the command again")
         return known["features"]
-    features = _extract(spec, model, fabric)
-    if fabric.is_global_zero:
+    features = _extract(spec, model, processes)
+    if processes.is_global_zero:
         save_cached({"features": features}, file)
     return features
 
 
-def _extract(spec: RunSpec, model: Classifier, fabric: Fabric) -> Tensor:
+def _extract(spec: RunSpec, model: Classifier, processes: Processes) -> Tensor:
     """Pass the probe's images through the network, and return what enters its head, float32 (N, D) on the CPU."""
     tree = spec.head_images
     assert tree is not None, "a start without a head has images for its probe"
     head, width = linear_head(model.backbone), linear_head(model.backbone).in_features
     if (size := 4 * len(tree) * width) > LARGE:
         say(f"the features of {len(tree):,} images take {decimal(size)} of memory, and of the disk for a while")
-    model.to(fabric.device)
+    model.to(processes.device)
     features = torch.empty(len(tree), width)
     with torch.no_grad():  # any head that is not zero, by which `_check_last` sees whether anything comes after it
         head.weight.copy_(torch.linspace(-1, 1, head.weight.numel()).view_as(head.weight))
     title = f"{spec.start.name}: features of {tree.spec.title} for the probe"
     first = True
     with progress(title, len(tree)) as advance, torch.no_grad(), exact_float32():
-        for images, places in _shares(spec, fabric):
+        for images, places in _shares(spec, processes):
             taken: list[Tensor] = []
             with head_input(model.backbone, taken.append):
-                logits = model(images.to(fabric.device, non_blocking=True)) if len(images) else None
+                logits = model(images.to(processes.device, non_blocking=True)) if len(images) else None
             if first and logits is not None:
                 _check_last(spec, taken, logits, F.linear(taken[0], head.weight, head.bias))
                 first = False
-            own = taken[0].float() if taken else torch.empty(0, width, device=fabric.device)
-            for rows, at in _gathered(own, places.to(fabric.device), fabric, spec.config.evaluation.batch_size):
+            own = taken[0].float() if taken else torch.empty(0, width, device=processes.device)
+            for rows, at in _gathered(own, places.to(processes.device), processes, spec.config.evaluation.batch_size):
                 features[at.cpu()] = rows.cpu()
                 advance(len(at), "")
     return features
@@ -152,7 +151,7 @@ def _check_last(spec: RunSpec, taken: list[Tensor], logits: Tensor, expected: Te
         )
 
 
-def _shares(spec: RunSpec, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
+def _shares(spec: RunSpec, processes: Processes) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's batches of images and their places; empty ones where other processes have one more.
 
     A batch has the same images for any number of processes, so that features do not depend on it.
@@ -160,19 +159,19 @@ def _shares(spec: RunSpec, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
     tree, data = spec.head_images, data_of(spec)
     assert tree is not None, "a start without a head has images for its probe"
     batches = chunks(range(len(tree)), spec.config.evaluation.batch_size)
-    own = batches[fabric.global_rank :: fabric.world_size]
+    own = batches[processes.global_rank :: processes.world_size]
     for images, _, places in data.batches_of(tree, own):
         yield images, places
-    for _ in range(-(-len(batches) // fabric.world_size) - len(own)):
+    for _ in range(-(-len(batches) // processes.world_size) - len(own)):
         yield torch.empty(0), torch.empty(0, dtype=torch.long)
 
 
-def _gathered(rows: Tensor, places: Tensor, fabric: Fabric, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _gathered(rows: Tensor, places: Tensor, processes: Processes, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the features and places of one batch of each process."""
-    if fabric.world_size == 1:
+    if processes.world_size == 1:
         yield rows, places
         return
     missing = size - len(rows)
-    padded = fabric.all_gather((F.pad(rows, (0, 0, 0, missing)), F.pad(places, (0, missing), value=-1)))
+    padded = processes.all_gather((F.pad(rows, (0, 0, 0, missing)), F.pad(places, (0, missing), value=-1)))
     for of_rank, at in zip(*padded, strict=True):
         yield of_rank[at >= 0], at[at >= 0]
