@@ -7,6 +7,7 @@ metrics.json, which is written last and atomically: a run that has it is finishe
 An unfinished run is in a folder beside this, ``<key>.<token>``, with the token of the lock (`rib.runtime.locks`) of the
 process that makes it. A process that takes over from a dead or stalled one renames that folder first, so that the
 former holder, should it wake up, cannot write to it any more. A finished run appears under its key by a single rename.
+``.index.json`` in the store is a cache of what tables say of each run (`rib.runs.index`).
 """
 
 from __future__ import annotations
