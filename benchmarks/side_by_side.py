@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +66,7 @@ class Comparison:
         cpu_ratio: The same of CPU seconds.
         at_least: The ratio that is asked for; None: it is only reported.
         limit: Where the limit lies, in words.
+        at_most: The largest ratio that is right, of an estimate; None: there is none.
     """
 
     claim: str
@@ -77,10 +78,13 @@ class Comparison:
     cpu_ratio: tuple[float, float, float]
     at_least: float | None = None
     limit: str = ""
+    at_most: float | None = None
 
     @property
     def verdict(self) -> str:
         """``held``, or how far the ratio is from what is asked for."""
+        if self.at_most is not None and self.ratio[0] > self.at_most:
+            return f"over {self.at_most:g}"
         if self.at_least is None:
             return ""
         return "held" if self.ratio[0] >= self.at_least else f"short: {self.ratio[0] / self.at_least:.2f} of it"
@@ -201,22 +205,37 @@ def compare(
             taken.append((first[1](), second[1]()))
         if check is not None:
             check(*taken[-1])
+    middle = sorted((b for _, b in taken), key=lambda t: t.wall)[len(taken) // 2]
+    where = limit if isinstance(limit, str) else limit(middle)
+    made = comparison(claim, (first[0], second[0]), taken, at_least=at_least, limit=where)
+    note(made)
+    return made
+
+
+def comparison(
+    claim: str,
+    ways: tuple[str, str],
+    taken: Sequence[tuple[Taken, Taken]],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    limit: str = "",
+) -> Comparison:
+    """Return the comparison of what two ways took in each round; arguments are fields of `Comparison`."""
     wall, cpu = ([(getattr(a, of), getattr(b, of)) for a, b in taken] for of in ("wall", "cpu"))
     peaks = [[t.peak for t in side] for side in zip(*taken, strict=True)]
-    middle = sorted((b for _, b in taken), key=lambda t: t.wall)[len(taken) // 2]
-    made = Comparison(
+    return Comparison(
         claim,
-        (first[0], second[0]),
+        ways,
         _medians(wall),
         _medians(cpu),
         tuple(None if None in side else median(side) for side in peaks),  # type: ignore[arg-type, type-var]
         _spread(wall),
         _spread(cpu),
         at_least,
-        limit if isinstance(limit, str) else limit(middle),
+        limit,
+        at_most,
     )
-    note(made)
-    return made
 
 
 def note(made: Comparison) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,27 @@ IMPORTED_ONCE = ["rib.sweeps.preload"]
 
 SECONDS_TO_END = 30.0
 """Seconds that a cell may take to end after it was asked to, before it is killed."""
+
+
+def cell_processes() -> ForkServerContext:
+    """Return the context whose processes are forked from a server with the imports of a cell."""
+    # A plain fork would copy the locks of this process's threads and its CUDA state; a spawned process would import
+    # torch again for each cell.
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    return context
+
+
+def start_guarded(process: ForkServerProcess) -> None:
+    """Start a process of `cell_processes`; Ctrl-C meanwhile ends this process and not the server."""
+    # The fork server inherits that Ctrl-C is ignored: amid its imports it would print a traceback. Only its start is
+    # guarded, since `Process.start` waits for these imports, and Ctrl-C must end the grid meanwhile.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    process.start()
 
 
 @dataclass(frozen=True)
@@ -84,10 +106,7 @@ class LocalExecutor:
             if value is not None and value < 1:
                 raise RibError(f"{name}: expected 1 or more, got {value}")
         self.at_once = max(1, room) if jobs is None else jobs
-        # A plain fork would copy the locks of this process's threads and its CUDA state; a spawned process would import
-        # torch again for each cell.
-        self._context = mp.get_context("forkserver")
-        self._context.set_forkserver_preload(IMPORTED_ONCE)
+        self._context = cell_processes()
 
     def start(self, folder: Path) -> Worker:
         """Start a cell, on GPUs of its own if there are any."""
@@ -97,14 +116,7 @@ class LocalExecutor:
             return self._start_command(folder, environment, devices)
         # Not a daemon: daemons may have no children, and data loaders start processes.
         process = self._context.Process(target=cell.run_cell, args=(folder, self.threads, environment))
-        # The fork server inherits that Ctrl-C is ignored: amid its imports it would print a traceback. Only its start
-        # is guarded, since `Process.start` waits for these imports, and Ctrl-C must end the grid meanwhile.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        process.start()
+        start_guarded(process)
         return self._make_worker(lambda: process.exitcode, process, devices)
 
     def _start_command(self, folder: Path, environment: Mapping[str, str], devices: tuple[str, ...]) -> Worker:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -108,7 +108,7 @@ class Plan:
         for cell in needed:
             assert cell.spec is not None
             counts[cell.spec.method] = counts.get(cell.spec.method, 0) + 1
-        fishers = {digest_of(key_fields) for cell in self.cells.values() for key_fields in _fisher_fields(cell)}
+        fishers = {inputs for cell in self.cells.values() for inputs in fisher_inputs(cell)}
         return counts | ({"Fisher": len(fishers)} if fishers else {})
 
 
@@ -143,8 +143,8 @@ def make_plan(config: BenchmarkConfig, store: RunStore) -> Plan:
     return plan
 
 
-def controls(plan: Plan, store: RunStore) -> Plan:
-    """Plan the missing control runs of a finished grid: plain fine-tuning with frozen BatchNorm statistics.
+def controls(plan: Plan, store: RunStore, has_batch_norm: Callable[[RunSpec], bool] = lambda spec: False) -> Plan:
+    """Plan the missing control runs of a grid: plain fine-tuning with frozen BatchNorm statistics.
 
     Updating the statistics alone can cost more accuracy than fine-tuning does, so that methods which freeze them need
     this comparison. Whether a model has BatchNorm is known once it was trained, hence a second plan.
@@ -152,11 +152,18 @@ def controls(plan: Plan, store: RunStore) -> Plan:
     Args:
         plan: The grid's, with finished cells.
         store: Where the runs are, or will be.
+        has_batch_norm: Tells of the model of an unfinished run that trains whether it has BatchNorm, for an estimate.
     """
     missing, resolver = Plan(), Resolver(download=False)
     for cell in plan.wanted:
         spec, metrics = cell.spec, cell.metrics
-        if spec is None or metrics is None or not metrics["notes"].get("batch_norm.layers"):
+        if spec is None:
+            continue
+        if metrics is None:
+            needs_control = cell.run is not None and spec.trains and has_batch_norm(spec)
+        else:
+            needs_control = bool(metrics["notes"].get("batch_norm.layers"))
+        if not needs_control:
             continue
         control = resolve(replace(spec.config, method={}, batch_norm=BatchNorm.frozen), resolver)
         _add(missing, store, control, f"{label_of(control)}, batch_norm=frozen", {}, wanted=True)
@@ -270,18 +277,19 @@ def _spell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _fisher_fields(cell: Cell) -> Iterator[Sequence[object]]:
-    """Yield the inputs of the Fisher information that a cell estimates for EWC; nothing for a cell that estimates none.
+def fisher_inputs(cell: Cell) -> Iterator[str]:
+    """Yield the digest of the inputs of the Fisher information that a cell needs for EWC; nothing if it needs none.
 
     Cells with equal inputs share one Fisher (`rib.runtime.artifacts`). They only serve to count
     Fishers: the cache's own key holds the digest of the probe's weights, not made yet.
     """
-    spec = cell.spec
-    if spec is None or spec.source is None or not spec.trains:
-        return
-    ewc = spec.config.method.get("ewc")
-    if ewc and ewc.get("fisher") != "identity":
-        yield [
-            fisher_key(spec, spec.probe.key if spec.probe else None),
-            *(ewc.get(option) for option in ("samples", "seed", "labels")),
-        ]
+    if cell.spec is not None and needs_fisher(cell.spec):
+        spec, ewc = cell.spec, cell.spec.config.method["ewc"]
+        key = fisher_key(spec, spec.probe.key if spec.probe else None)
+        yield digest_of([key, *(ewc.get(option) for option in ("samples", "seed", "labels"))])
+
+
+def needs_fisher(spec: RunSpec) -> bool:
+    """Return True if a run needs the Fisher information, its own or one shared with other runs."""
+    ewc = spec.config.method.get("ewc") if spec.source is not None and spec.trains else None
+    return ewc is not None and ewc.get("fisher") != "identity"

@@ -14,9 +14,10 @@ from rib.runtime.console import say
 from rib.runtime.counting import plural
 from rib.runtime.tasks import clock
 from rib.schemas.grids import CellReason, PlannedCell, PlanReport
-from rib.sweeps.cost import Costs, images_scored
+from rib.sweeps.calibration import images_scored
+from rib.sweeps.cost import Costs
 from rib.sweeps.executors import Executor
-from rib.sweeps.plan import Cell, Plan
+from rib.sweeps.plan import Cell, Plan, controls
 from rib.sweeps.scheduler import Outcome, failed_labels
 from rib.sweeps.work_ahead import busy_words, load
 
@@ -63,7 +64,7 @@ def show_plan(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor, con
     before = sum(cell.id in outcome.done for cell in plan.wanted)
     if before:
         console.print(f"{before} of {plural(len(plan.wanted), 'cell')} finished before", highlight=False)
-    if missing := _missing(plan, outcome):
+    if missing := _missing(plan, outcome, costs):
         seconds, at_once = (
             costs.grid_seconds(missing, workers.at_once, workers.kind),
             min(workers.at_once, len(missing)),
@@ -95,7 +96,7 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor) -
         costs: Estimates of time and disk space.
         workers: The executor that would run them.
     """
-    missing = _missing(plan, outcome)
+    missing = _missing(plan, outcome, costs)
     specs = [cell.spec for cell in missing if cell.spec is not None]
     cells: list[PlannedCell] = [
         {
@@ -124,9 +125,11 @@ def plan_report(plan: Plan, outcome: Outcome, costs: Costs, workers: Executor) -
     }
 
 
-def _missing(plan: Plan, outcome: Outcome) -> list[Cell]:
-    """Return the cells that are not finished."""
-    return [cell for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
+def _missing(plan: Plan, outcome: Outcome, costs: Costs) -> list[Cell]:
+    """Return the cells that are not finished, and the control runs that models with BatchNorm will need."""
+    missing = [cell for id, cell in plan.cells.items() if outcome.is_open(id) and cell.spec is not None]
+    further = controls(plan, costs.store, costs.has_batch_norm).cells.values() if missing else ()
+    return [*missing, *(cell for cell in further if not cell.is_done)]
 
 
 def say_older(store: RunStore) -> None:

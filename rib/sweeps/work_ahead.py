@@ -20,14 +20,14 @@ class StartUp:
     """Time that a grid takes besides training and scoring, in seconds.
 
     Attributes:
-        once: Until the first cell begins: the import of torch in the process that cells are forked from.
+        once: Until the first cell begins: the imports in the process that cells are forked from.
         cell: For each cell: to start, to look its data up, to compute RI and to draw.
         report: For the tables and figures at the end.
     """
 
-    once: float = 8.0
-    cell: float = 3.0
-    report: float = 5.0
+    once: float = 10.0
+    cell: float = 2.0
+    report: float = 4.0
 
 
 def read_start_up(file: Path) -> StartUp:

@@ -16,6 +16,7 @@ from rib.config.unchecked import compose_node
 from rib.errors import RibError
 from rib.pipeline import finetune
 from rib.runs.store import RunStore
+from rib.sweeps.calibration import START, Calibration
 from rib.sweeps.cost import Costs
 from rib.sweeps.plan import Plan, controls, make_plan
 from rib.sweeps.scheduler import grid_state
@@ -196,3 +197,20 @@ def test_a_model_with_batch_norm_gets_its_control_once(plan_of, store, monkeypat
     assert {str(c.spec.config.batch_norm) for c in lacking} == {"frozen"}
     plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[finetune]", "batch_norm=frozen")
     assert controls(plan, RunStore(store)).wanted == []
+
+
+def test_control_runs_are_expected_before_anything_is_trained(plan_of, store):
+    plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[pretrained,ewc,wise_ft]", "seeds=[0,1]")
+    expected = controls(plan, RunStore(store), lambda spec: True).wanted
+    assert [(c.spec.method, c.spec.config.seed) for c in expected] == [("finetune", 0), ("finetune", 1)]
+    assert controls(plan, RunStore(store), lambda spec: False).wanted == []
+
+
+def test_a_shared_fisher_is_expected_once(plan_of, store, monkeypatch):
+    plan = plan_of("models=[mini_small]", "sources=[imagenet_a]", "methods=[ewc]", "seeds=[0,1]")
+    costs, each = Costs(RunStore(store)), Calibration(0.0, 0.0, 7.0, 0.0, False)
+    monkeypatch.setattr(costs, "calibration", lambda spec: each)
+    images = len(plan.wanted[0].spec.source)
+    start_up = costs.start_up("fork")
+    besides = start_up.once + start_up.report + 3 * start_up.cell + 2 * START
+    assert costs.grid_seconds([*plan.cells.values()], 1, "fork") == pytest.approx(besides + 7 * images)
