@@ -34,7 +34,10 @@ LIMITS = {
 
 OF_A_RUN = {
     "rib.report": (["-m", "rib.report", "paths.runs={store}"], 8.0),
-    "rib.evaluate (20 images)": (["-m", "rib.evaluate", "runs={run}", "trainer=cpu", "force=true"], 15.0),
+    "rib.evaluate (20 images)": (
+        ["-m", "rib.evaluate", "runs={run}", "suite.targets=[imagenet_a]", "trainer=cpu", "force=true"],
+        20.0,
+    ),
 }
 """Further commands, about the run in ``{run}`` and its store."""
 
