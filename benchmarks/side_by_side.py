@@ -66,6 +66,7 @@ class Comparison:
         cpu_ratio: The same of CPU seconds.
         at_least: The ratio that is asked for; None: it is only reported.
         limit: Where the limit lies, in words.
+        memory_at_most: How many times the first way's peak memory the second may have.
     """
 
     claim: str
@@ -77,13 +78,20 @@ class Comparison:
     cpu_ratio: tuple[float, float, float]
     at_least: float | None = None
     limit: str = ""
+    memory_at_most: float | None = None
 
     @property
     def verdict(self) -> str:
-        """``held``, or how far the ratio is from what is asked for."""
-        if self.at_least is None:
-            return ""
-        return "held" if self.ratio[0] >= self.at_least else f"short: {self.ratio[0] / self.at_least:.2f} of it"
+        """``held``, or how far the ratio is from what is asked for; and the memory where it is part of the claim."""
+        said = []
+        if self.at_least is not None:
+            short = self.ratio[0] / self.at_least
+            said.append("held" if short >= 1 else f"short: {short:.2f} of it")
+        first, second = self.peak
+        if self.memory_at_most is not None and first and second:
+            much = "" if second <= self.memory_at_most * first else f"too much: at most {self.memory_at_most:g}, "
+            said.append(f"{much}at {second / first:.2f} times the memory")
+        return ", ".join(said)
 
 
 def clocks() -> tuple[float, float]:
@@ -179,6 +187,7 @@ def compare(
     at_least: float | None = None,
     usual_rounds: int = 3,
     limit: Callable[[Taken], str] | str = "",
+    memory_at_most: float | None = None,
     check: Callable[[Taken, Taken], None] | None = None,
 ) -> Comparison:
     """Let two ways take turns, and return their comparison; its row is printed.
@@ -190,6 +199,7 @@ def compare(
         at_least: The ratio that is asked for.
         usual_rounds: Rounds if ROUNDS is not set.
         limit: Where the limit lies; a function of what the second way took, or words.
+        memory_at_most: How many times the first way's peak memory the second may have.
         check: Called with what both took in each round, such as to compare their results.
     """
     taken: list[tuple[Taken, Taken]] = []
@@ -214,6 +224,7 @@ def compare(
         _spread(cpu),
         at_least,
         limit if isinstance(limit, str) else limit(middle),
+        memory_at_most,
     )
     note(made)
     return made

@@ -74,7 +74,7 @@ def launch_processes(config: Config) -> Fabric:
             "use trainer=ddp with trainer.devices=N (processes per node), or start a single process"
         )
     if config.keep_memory and fabric.device.type == "cpu":
-        keep_memory()
+        keep_memory(fabric.world_size)
     return fabric
 
 
