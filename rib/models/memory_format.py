@@ -28,5 +28,5 @@ def prefer_channels_last(model: M) -> M:
     """
     layers = [isinstance(m, nn.Conv2d) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     if layers and sum(layers) >= SHARE * len(layers):
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     return model

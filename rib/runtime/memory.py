@@ -4,7 +4,8 @@ On a CPU, page faults take half of a ConvNet's time: glibc returns large blocks 
 every layer's output is such a block, and the next layer faults the same pages in again. `keep_memory` switches this
 off; it changes no number. ``benchmarks/allocator.py`` measures what it gains and costs. EfficientNet-lite0 takes
 2.1 times less CPU time with it in scoring (32 images at once, 1.08 times the memory) and 2.2 times less in training (64
-at once, 1.13 times). A whole run with batches of 64 takes 8.0 GB at its peak and 6.7 without it; with EWC 7.4 and 6.5.
+at once, 1.13 times). A whole run with batches of 64 takes 8.0 GB at its peak and 6.7 without it; with EWC 7.4 and 6.5
+(one run each, on a busy machine, two threads).
 """
 
 from __future__ import annotations

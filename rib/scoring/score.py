@@ -70,17 +70,15 @@ def score_all(
         raise RibError(f"evaluation.precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     for model in models:
         model.eval()
-    device = torch.device(device)
-    slices = Slices(device)
+    device, slices = torch.device(device), Slices(torch.device(device))
     scorers = _scorers(models, space, combine, slices)
     # Not inference_mode, which is no faster here: tensors that a user's network keeps (position embeddings, say) could
     # not be trained with afterwards.
     with torch.no_grad():
         if precision == VERIFIED:
             assert read is not None, "verified reads some images again"
-            mine, bands = Verifying(scorers, slices, read, num_images, device, keep_logits, gather).run(
-                batches, advance
-            )
+            verifying = Verifying(scorers, slices, read, num_images, device, keep_logits, gather)
+            mine, bands = verifying.run(batches, advance)
         else:
             mine, bands = _one_pass(scorers, batches, device, precision, keep_logits, advance), []
     shares = gather_columns(mine) if gather else [mine]

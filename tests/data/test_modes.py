@@ -182,12 +182,11 @@ def test_every_reader_sees_what_timms_dataset_sees_or_all_its_16_bits(tmp_path, 
     Image.fromarray(expected.astype(np.uint8)).save(plain)
     for backend in BACKENDS:
         assert torch.equal(read_image(file, WHOLE, backend), seen), backend
-        for change in ("flip", "random_resized_crop"):
-            read = augmentation(change, WHOLE, backend)
-            torch.manual_seed(1)
-            changed = read(file, 0, False)
-            torch.manual_seed(1)
-            assert torch.equal(changed, read(plain, 0, False)), (backend, change)
+        read = augmentation("random_resized_crop", WHOLE, backend)
+        torch.manual_seed(1)
+        changed = read(file, 0, False)
+        torch.manual_seed(1)
+        assert torch.equal(changed, read(plain, 0, False)), backend
     assert np.array_equal(np.asarray(_thumbnail(file)), np.asarray(_thumbnail(plain)))
 
 
