@@ -67,6 +67,7 @@ class Comparison:
         at_least: The ratio that is asked for; None: it is only reported.
         limit: Where the limit lies, in words.
         at_most: The largest ratio that is right, of an estimate; None: there is none.
+        memory_at_most: How many times the first way's peak memory the second may have.
     """
 
     claim: str
@@ -79,15 +80,22 @@ class Comparison:
     at_least: float | None = None
     limit: str = ""
     at_most: float | None = None
+    memory_at_most: float | None = None
 
     @property
     def verdict(self) -> str:
-        """``held``, or how far the ratio is from what is asked for."""
+        """``held``, or how far the ratio is from what is asked for; and the memory where it is part of the claim."""
+        said = []
         if self.at_most is not None and self.ratio[0] > self.at_most:
-            return f"over {self.at_most:g}"
-        if self.at_least is None:
-            return ""
-        return "held" if self.ratio[0] >= self.at_least else f"short: {self.ratio[0] / self.at_least:.2f} of it"
+            said.append(f"over {self.at_most:g}")
+        elif self.at_least is not None:
+            short = self.ratio[0] / self.at_least
+            said.append("held" if short >= 1 else f"short: {short:.2f} of it")
+        first, second = self.peak
+        if self.memory_at_most is not None and first and second:
+            much = "" if second <= self.memory_at_most * first else f"too much: at most {self.memory_at_most:g}, "
+            said.append(f"{much}at {second / first:.2f} times the memory")
+        return ", ".join(said)
 
 
 def clocks() -> tuple[float, float]:
@@ -183,6 +191,7 @@ def compare(
     at_least: float | None = None,
     usual_rounds: int = 3,
     limit: Callable[[Taken], str] | str = "",
+    memory_at_most: float | None = None,
     check: Callable[[Taken, Taken], None] | None = None,
 ) -> Comparison:
     """Let two ways take turns, and return their comparison; its row is printed.
@@ -194,6 +203,7 @@ def compare(
         at_least: The ratio that is asked for.
         usual_rounds: Rounds if ROUNDS is not set.
         limit: Where the limit lies; a function of what the second way took, or words.
+        memory_at_most: How many times the first way's peak memory the second may have.
         check: Called with what both took in each round, such as to compare their results.
     """
     taken: list[tuple[Taken, Taken]] = []
@@ -207,7 +217,8 @@ def compare(
             check(*taken[-1])
     middle = sorted((b for _, b in taken), key=lambda t: t.wall)[len(taken) // 2]
     where = limit if isinstance(limit, str) else limit(middle)
-    made = comparison(claim, (first[0], second[0]), taken, at_least=at_least, limit=where)
+    names = (first[0], second[0])
+    made = comparison(claim, names, taken, at_least=at_least, memory_at_most=memory_at_most, limit=where)
     note(made)
     return made
 
@@ -219,6 +230,7 @@ def comparison(
     *,
     at_least: float | None = None,
     at_most: float | None = None,
+    memory_at_most: float | None = None,
     limit: str = "",
 ) -> Comparison:
     """Return the comparison of what two ways took in each round; arguments are fields of `Comparison`."""
@@ -235,6 +247,7 @@ def comparison(
         at_least,
         limit,
         at_most,
+        memory_at_most,
     )
 
 

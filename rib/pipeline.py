@@ -34,6 +34,7 @@ from rib.runs.run import Result, Run, unscored
 from rib.runs.spec import Ingredient, RunSpec
 from rib.runs.store import RunStore
 from rib.runtime.console import rank, say, say_detail
+from rib.runtime.memory import release_memory
 from rib.runtime.processes import (
     agree,
     agree_if_finished,
@@ -247,6 +248,7 @@ def make(spec: RunSpec, run: Run, pretrained: Run | None, ingredients: Sequence[
             else:
                 with activity(f"{spec.start.name}: preparing {spec.method}"):
                     fit(spec, run, store, loggers, ingredients[0] if spec.probe else None)
+            release_memory()
         processes.barrier()
         _score_missing(spec, run, processes, merging)
         if watch is not None:

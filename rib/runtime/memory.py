@@ -2,20 +2,22 @@
 
 On a CPU, page faults take half of a ConvNet's time: glibc returns large blocks to the kernel as soon as they are freed,
 every layer's output is such a block, and the next layer faults the same pages in again. `keep_memory` switches this
-off; it changes no number. ``benchmarks/allocator.py`` measures the gain: on two cores, idle to very busy, batch size
-32, EfficientNet-lite0 is 2.6 to 3.6 times as fast in evaluation and 1.7 to 2.3 times in training, ViT-tiny 1.1 to 1.2
-times in both. At most 256 MB at the heap's end are kept free: a training step of an EfficientNet-lite0 at batch size
-64, channels last, takes 6.3 GB and 110 ms of CPU an image, 5.9 GB and 243 ms without it, 6.7 GB and 144 ms where no
-memory is ever returned (one run each, on a busy machine).
+off; it changes no number. ``benchmarks/allocator.py`` measures what it gains and costs. EfficientNet-lite0 takes
+2.1 times less CPU time with it in scoring (32 images at once, 1.08 times the memory) and 2.2 times less in training (64
+at once, 1.13 times). A whole run with batches of 64 takes 8.0 GB at its peak and 6.7 without it; with EWC 7.4 and 6.5
+(one run each, on a busy machine, two threads).
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rib.runtime.console import say_once
 
 if TYPE_CHECKING:
     from rib.runtime.one_process import Processes
@@ -23,15 +25,40 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameter numbers of mallopt(3), from glibc's malloc.h."""
 
+SHORT = 8 * 10**9
+"""Free memory in bytes below which none is kept: EfficientNet-lite0 takes as much to train with batches of 64."""
 
-def keep_memory() -> bool:
-    """Make glibc's malloc keep freed memory in this process; return True on success (Linux with glibc only)."""
+
+@functools.cache
+def keep_memory(processes: int = 1) -> bool:
+    """Make glibc's malloc keep freed memory (Linux with glibc only); if memory is short, say so instead.
+
+    Args:
+        processes: Number of processes of this run, which share what is free.
+
+    Returns:
+        True if memory is kept from now on.
+    """
     if platform.libc_ver()[0] != "glibc":
         return False
+    if (free := available_memory() // processes) < SHORT:
+        from rich.filesize import decimal
+
+        say_once(
+            f"only {decimal(free)} of memory free: freed memory is returned at once, as with keep_memory=false, which "
+            "takes less but is slower"
+        )
+        return False
     mallopt = ctypes.CDLL(None).mallopt
-    # No block by mmap; the heap's free top is returned beyond 256 MB, and the heap grows by 64 MB at a time.
-    results = [mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**28), mallopt(M_TOP_PAD, 2**26)]
-    return all(results)
+    # No block by mmap, no trimming of the heap's top, and the heap grows by 512 MB at a time. A lower bound of trimming
+    # leaves the peak as it is, and costs time at each step, whose memory is all freed at its end.
+    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 2**29)])
+
+
+def release_memory() -> None:
+    """Return memory that `keep_memory` kept to the system, as at the end of training: scoring takes much less."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cores() -> int:

@@ -62,7 +62,7 @@ def launch_processes(config: Config) -> Processes:
             "use trainer=ddp with trainer.devices=N (processes per node), or start a single process"
         )
     if config.keep_memory and processes.device.type == "cpu":
-        keep_memory()
+        keep_memory(processes.world_size)
     return processes
 
 
