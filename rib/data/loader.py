@@ -9,10 +9,10 @@ found while the first batches arrive (`Demand`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -116,12 +116,13 @@ class _Loader(DataLoader[Batch]):
 
     def _read_ahead(self) -> Iterator[Batch]:
         """Yield the batches, the next few of which are being read by threads."""
+        images: Any = self.dataset
         threads = min(THREADS, cores())
         ahead: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(threads, "images")
         try:
-            for indices in self.batch_sampler:
-                ahead.append(pool.submit(self.dataset.__getitems__, indices))
+            for indices in self._lists():
+                ahead.append(pool.submit(images.__getitems__, indices))
                 if len(ahead) > threads:
                     yield ahead.popleft().result()
             while ahead:
@@ -129,9 +130,13 @@ class _Loader(DataLoader[Batch]):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def _lists(self) -> Iterable[list[int]]:
+        """Return the lists of indices that are the batches."""
+        return cast("Iterable[list[int]]", self.batch_sampler)
+
     def _decode(self) -> Iterator[Batch]:
         """Yield the batches, decoded by as many processes as the consumer keeps busy."""
-        remaining = _Remaining(iter(self.batch_sampler))
+        remaining = _Remaining(iter(self._lists()))
         while not remaining.ended:
             remaining.open, settled = True, self.demand.workers == self.demand.most
             waits: list[float] = []

@@ -237,7 +237,10 @@ def _columns(
 
 def _part(pair: PairedPredictions, kept: NDArray[np.bool_]) -> PairedPredictions:
     """Return the pairs of some images of a dataset."""
-    models = [Predictions(**{k: v[kept] for k, v in model.columns.items()}) for model in (pair.before, pair.after)]
+    models = [
+        replace(model, verified=None, **{name: column[kept] for name, column in model.columns.items()})
+        for model in (pair.before, pair.after)
+    ]
     paths = [path for path, keep in zip(pair.paths, kept, strict=True) if keep]
     cells = None if pair.cells is None else pair.cells[kept]
     return PairedPredictions(pair.dataset, models[0], models[1], paths, cells, pair.by_class)

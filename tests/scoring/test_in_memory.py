@@ -256,7 +256,7 @@ def test_an_output_with_logits_is_taken(scored):
 @pytest.mark.parametrize(
     ("make", "options", "words"),
     [
-        (lambda: Flat(10), {}, r"expected logits of shape \(40, 1000\), got a tensor of shape \(40, 10\)"),
+        (lambda: Flat(10), {}, r"expected logits of shape \(32, 1000\), got a tensor of shape \(32, 10\)"),
         (Pair, {}, "got a tuple; wrap the model"),
         (NaN, {}, "its logits are NaN for 40 of 40 images of .*; check the weights"),
         (Flat, {"transform": None}, "this Flat does not record .* give transform=FUNCTION"),
