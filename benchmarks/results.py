@@ -32,7 +32,7 @@ SCRIPTS: Mapping[str, str] = {
     "scoring": "Scoring",
     "mini_grid": "The grid of the built-in data, against the commit before",
     "listing": "A second start",
-    "store": "A large store",
+    "big_store": "A large store",
     "plan": "The plan's estimate",
     "start_up": "Start-up",
     "protocol": "The whole protocol",
