@@ -27,7 +27,7 @@ from rib.runs.resolve import resolve
 from rib.runs.run import Run
 from rib.runs.store import RunStore
 from rib.runtime.locks import Locks
-from rib.sweeps import cell, cost
+from rib.sweeps import calibration, cell, cost
 from rib.sweeps.jobs_table import job_table, read_jobs
 from rib.sweeps.plan_view import say_older
 from rib.sweeps.status import _progress
@@ -186,7 +186,7 @@ def test_what_a_grid_keeps_of_its_cells_may_be_damaged(tmp_path, text):
     owner = {"host": "here", "pid": 1}
     assert _progress(SimpleNamespace(id="one", label="a cell"), store, owner) == {"label": "a cell", **owner}
     (tmp_path / "calibration.json").write_text(text)
-    assert cost._read(tmp_path / "calibration.json") is None
+    assert calibration.read_calibration(tmp_path / "calibration.json") is None
 
 
 @pytest.mark.parametrize("text", WRONG)
