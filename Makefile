@@ -41,7 +41,7 @@ benchmark: $(INSTALLED)  ## the whole benchmark on the built-in data: 2 models, 
 	$(BIN)/python -m rib.benchmark 'models=[mini_small,mini_large]' 'seeds=[0,1,2]' paths.runs=runs \
 	  'methods=[finetune,linear_probe,lp_ft,ewc,lwf,wise_ft,soup]'
 
-bench: $(INSTALLED)  ## how fast rib is, side by side with plain PyTorch, into benchmarks/RESULTS.md (half an hour)
+bench: $(INSTALLED)  ## how fast rib is, side by side with plain PyTorch, into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.results
 
 notebooks: $(INSTALLED)  ## execute the notebooks again, in place (3 minutes)

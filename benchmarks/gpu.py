@@ -1,6 +1,6 @@
 """What a GPU should do: training from files, methods, scoring and memory, each against what the same card can do.
 
-    python -m benchmarks.gpu                     # ViT-B/16: under 8 minutes on one GPU, a table at the end
+    python -m benchmarks.gpu                     # ViT-B/16 on one GPU, a table at the end; made for under 8 minutes
     python -m benchmarks.gpu --tiny              # a small ViT and few images: a trial, also on a CPU
 
 Weights are random, which costs the same time as trained ones. Images are JPEG files of about 115 kB, drawn here (or
@@ -188,12 +188,19 @@ def train(data: Any, size: Size, method: str | None = None, *, compiled: bool = 
         lr=1e-3,
         warmup_steps=10,
     )
+    callbacks = [*([build_object(node)] if node else []), timer]
+    fit(module, data, PRECISION, size.warm_up + size.steps if steps < 0 else steps, callbacks)
+    return Fit(timer.step, torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else float("nan"))
+
+
+def fit(module: FineTuner, data: Any, precision: Any, steps: int, callbacks: list[Any]) -> None:
+    """Train for some steps with Lightning's Trainer, which prints and writes nothing."""
     trainer = L.Trainer(
         accelerator="gpu" if DEVICE.type == "cuda" else "cpu",
         devices=1,
-        precision=PRECISION,
-        max_steps=size.warm_up + size.steps if steps < 0 else steps,
-        callbacks=[*([build_object(node)] if node else []), timer],
+        precision=precision,
+        max_steps=steps,
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -202,7 +209,6 @@ def train(data: Any, size: Size, method: str | None = None, *, compiled: bool = 
     )
     module.train()
     trainer.fit(module, datamodule=data)
-    return Fit(timer.step, torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else float("nan"))
 
 
 def bare_step(size: Size) -> float:

@@ -1,11 +1,11 @@
 """Benchmark of a GPU: images per second of training and scoring from files, for every network in conf/model.
 
-    python benchmarks/gpu_networks.py measure PHOTOS OUT.jsonl   # 6 minutes on an H200; PHOTOS holds JPEGs
-    python benchmarks/gpu_networks.py collect OUT.jsonl          # -> docs/measured/gpu.csv
-    python benchmarks/gpu_networks.py table                      # the tables of docs/howto/cost.md
+    python -m benchmarks.gpu_networks measure PHOTOS OUT.jsonl   # 6 minutes on an H200; PHOTOS holds JPEGs
+    python -m benchmarks.gpu_networks collect OUT.jsonl          # -> docs/measured/gpu.csv
+    python -m benchmarks.gpu_networks table                      # the tables of docs/howto/cost.md
 
 Weights are random, which costs the same time as trained ones. The photographs are linked many times into the layout of
-ImageNet-R, and read, decoded and cropped for every batch, as in a run that is larger than the crop cache.
+ImageNet-R, and read, decoded and cropped for every batch, as in a run that is larger than its cache of images.
 Training is rib's own: `FineTuner`, `RIBDataModule` and Lightning's Trainer, batch size 64, bf16-mixed. The first steps
 are not counted, and the device is synchronised at both ends.
 """
@@ -87,6 +87,7 @@ def train(network: str, data: Any, method: str | None, device: Any) -> dict[str,
     import lightning.pytorch as L
     import torch
 
+    from benchmarks.gpu import fit
     from rib.config.shipped import READ_BY_RIB, shipped_nodes
     from rib.data.labels import LabelSpace
     from rib.methods.build import build_object
@@ -119,20 +120,7 @@ def train(network: str, data: Any, method: str | None, device: Any) -> dict[str,
         lr=1e-3,
         warmup_steps=10,
     )
-    trainer = L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision="bf16-mixed",
-        max_steps=WARM_UP + STEPS,
-        callbacks=[*methods, timer],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    module.train()
-    trainer.fit(module, datamodule=data)
+    fit(module, data, "bf16-mixed", WARM_UP + STEPS, [*methods, timer])
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
     rate = STEPS * BATCH / (timer.ended - timer.begun)
     return {"images_per_second": rate, "peak_gib": peak, "preparation_seconds": timer.preparation}

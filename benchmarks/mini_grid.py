@@ -4,8 +4,8 @@
 
 ``make benchmark`` has two models, seven sources, seven methods and three seeds, 296 runs in all. The slice made here
 has one model, one source, one seed and all methods; each cell is forked from a process with a grid's imports, one
-after another, and its CPU seconds are counted (`benchmarks/cells.py`). COMMIT is the one that issue 16 starts from if
-none is given; it is checked out in a temporary folder.
+after another, and its CPU seconds are counted (`benchmarks/cells.py`). Without COMMIT it is
+the last one before the work on speed; it is checked out in a temporary folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.side_by_side import SMALL, Taken, command, compare, heading
 
 START = "5368e257f82ed9fdd2c46b561339f9d4c17ad1ae"
-"""Commit that issue 16 starts from."""
+"""Last commit before the work on speed."""
 
 MODEL = "mini_tiny" if SMALL else "mini_small"
 METHODS = ("pretrained", "finetune") if SMALL else ("pretrained", "finetune", "linear_probe", "lp_ft", "ewc", "lwf")

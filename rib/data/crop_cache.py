@@ -39,7 +39,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class CropCache:
-    """Where crops are kept, and how much of them.
+    """Folder of the decoded images, and the limit of its size.
 
     Attributes:
         folder: Folder of the files.

@@ -23,7 +23,7 @@ from rib.errors import RibError
 from rib.runtime.memory import cores
 
 THREADS = 4
-"""Most batches that are read from the cache at a time; two keep up with 8,000 images of 224 px a second."""
+"""Most batches that are read from the cache at a time; at 0.2 ms of CPU an image of 224 px two give 8,000 a second."""
 
 PATIENCE = 0.05
 """Share of the time between two batches that may be spent waiting before another worker is worth its start."""

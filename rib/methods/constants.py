@@ -1,4 +1,4 @@
-"""What a frozen network makes of every source image: computed once, before the first step.
+"""Outputs of a frozen network for every source image, computed once, before the first step.
 
 Where each epoch shows the same pixels, the outputs of LwF's teacher and what enters the head of a linear probe are
 constants. One pass over the source, in path order and in batches of one size, makes them independent of the order of

@@ -1,4 +1,4 @@
-"""Where a run's time went (``profile=true``): profile.csv, a figure, and the bottleneck in one sentence.
+"""Profile of a run's time (``profile=true``): profile.csv, a figure, and the bottleneck in one sentence.
 
 Decoding is not measured by itself: loaders decode beside the training, where it costs nothing as long as it keeps up.
 What it costs is the wait for images.

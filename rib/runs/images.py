@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rib.config.schema import Config
 from rib.data.worlds import cache_dir
 from rib.runs.spec import RunSpec
 
@@ -33,16 +34,18 @@ def scored_images_of(spec: RunSpec) -> EvaluationImages:
     """Return what serves the images that a run is scored on, as `data_of` does, but without importing Lightning."""
     from rib.data.evaluation import EvaluationImages
 
-    config = spec.config
-    return EvaluationImages(
-        spec.images,
-        spec.start.transform,
-        evaluation_batch_size=config.evaluation.batch_size,
-        workers=config.data.workers,
-        image_backend=str(config.data.image_backend),
-        cache=cache_dir(config.paths.cache) / "crops",
-        cache_limit=config.data.cache,
-    )
+    return EvaluationImages(spec.images, spec.start.transform, **loading_options(spec.config))
+
+
+def loading_options(config: Config) -> dict[str, Any]:
+    """Return the arguments of `EvaluationImages` and `RIBDataModule` that say how images are read and kept."""
+    return {
+        "evaluation_batch_size": config.evaluation.batch_size,
+        "workers": config.data.workers,
+        "image_backend": str(config.data.image_backend),
+        "cache": cache_dir(config.paths.cache) / "crops",
+        "cache_limit": config.data.cache,
+    }
 
 
 def data_of(spec: RunSpec) -> RIBDataModule:
@@ -55,11 +58,7 @@ def data_of(spec: RunSpec) -> RIBDataModule:
         spec.images,
         spec.start.transform,
         batch_size=config.batch_size,
-        evaluation_batch_size=config.evaluation.batch_size,
-        workers=config.data.workers,
         seed=config.seed,
         augment=str(config.data.augment),
-        image_backend=str(config.data.image_backend),
-        cache=cache_dir(config.paths.cache) / "crops",
-        cache_limit=config.data.cache,
+        **loading_options(config),
     )

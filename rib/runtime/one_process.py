@@ -1,4 +1,4 @@
-"""What a command asks of the processes that work together, and the answers of one that works alone.
+"""Interface to the processes of a run, and its implementation for a single process.
 
 Lightning's Fabric answers for several processes and for rare devices. For one process on a CPU or a CUDA GPU the
 answers are known, and Fabric, which takes seconds to import, is not needed.

@@ -1,4 +1,4 @@
-"""Where a process's time goes, by phase; measured only with ``profile=true``, and free of cost otherwise.
+"""Stopwatch for the phases of a run; it measures only with ``profile=true``.
 
 Phases may be nested: a phase's seconds are those in which no inner phase runs, so that all phases together are the
 whole time. Only the thread that began the measurement counts.

@@ -1,4 +1,4 @@
-"""What metrics.json says of the cost of a run."""
+"""Types of the cost of a run in metrics.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded of scoring with evaluation.precision=verified."""
+"""Type of the record of evaluation.precision=verified in metrics.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TypedDict
 
 
 class Verified(TypedDict):
-    """How the top-1 of one dataset was verified with evaluation.precision=verified.
+    """Record of the verification of one dataset's top-1 with evaluation.precision=verified.
 
     Log-probabilities, confidences and places 2 to 5 of the top-5 are those of the first pass in fp16, except for
     images that were scored again.

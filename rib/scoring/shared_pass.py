@@ -17,9 +17,9 @@ from rib.data.loader import batch_loader, chunks
 from rib.data.own_transform import TransformedImages
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
-from rib.data.worlds import cache_dir
 from rib.errors import RibError
 from rib.models.evaluation_transform import EvaluationTransform, marked, recorded_transform
+from rib.runs.images import loading_options
 from rib.runs.predictions import Predictions
 from rib.runtime.counting import plural
 from rib.runtime.progress import Advance, progress
@@ -91,15 +91,7 @@ def _score_dataset(
     loader: Any
     read: Any
     if isinstance(transform, Transform):
-        served = EvaluationImages(
-            images,
-            transform,
-            evaluation_batch_size=size,
-            workers=data.workers,
-            image_backend=str(data.image_backend),
-            cache=cache_dir(config.paths.cache) / "crops",
-            cache_limit=data.cache,
-        )
+        served = EvaluationImages(images, transform, **loading_options(config))
         loader, read = served.evaluation_loader(dataset), partial(served.batches_of, tree)
     else:
         # The toy images are small, and starting processes takes longer than reading them.

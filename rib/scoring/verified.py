@@ -72,7 +72,7 @@ def stamp(columns: Columns, band: float, num_images: int) -> Verified:
 
 @dataclass
 class _Found:
-    """What is known of one scorer's predictions for the n images of this process.
+    """Predictions of one scorer for the n images of this process, in the making.
 
     Attributes:
         columns: Of `Predictions`, with ``index``, ``replaced`` (not finite in fp16), ``first`` (top-1 of the first

@@ -1,4 +1,4 @@
-"""What every cell of a grid needs, imported and read once in the server that cells are forked from.
+"""Preload of a grid's fork server: what every cell needs, imported and read once.
 
 The fork server imports this module by its name. Nothing here depends on a cell or on the user's files: data, weights
 and code are looked up by each cell. Measured on two cores, a cell of the built-in data spent a third of its CPU time on

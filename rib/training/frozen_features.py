@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class FrozenFeatures:
-    """What enters a network's head for each source image, valid while nothing before the head has changed.
+    """Features of each source image that enter a network's head, valid while nothing before the head has changed.
 
     Args:
         model: The network, from images to logits.
