@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -143,10 +143,10 @@ def command(*arguments: object, before: Callable[[], Any] | None = None, **envir
     def run() -> Taken:
         if before is not None:
             before()
-        adopt_orphans()
         used, begun = _cpu_of_children(), time.perf_counter()
         line = [sys.executable, *map(str, arguments)]
-        with tempfile.TemporaryFile("w+") as output:  # not a pipe, which a child that lives on would keep open
+        # Not a pipe, which a child that lives on would keep open.
+        with adopting_orphans(), tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(line, stdout=output, env={**os.environ, **PASSIVE, **environment})
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - begun
@@ -155,7 +155,6 @@ def command(*arguments: object, before: Callable[[], Any] | None = None, **envir
             said = output.read()
         if process.returncode:
             raise SystemExit(f"{' '.join(line)}: exit code {process.returncode}\n{said[-2000:]}")
-        wait_for_orphans()
         peak = usage.ru_maxrss * 1024 / GB
         last = said.rstrip().rpartition("\n")[2]
         if last.startswith('{"wall"'):
@@ -165,17 +164,30 @@ def command(*arguments: object, before: Callable[[], Any] | None = None, **envir
     return run
 
 
-def adopt_orphans() -> None:
-    """Become the parent of processes whose own has ended (Linux), so that their CPU time is counted."""
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Adopt processes whose parent ends meanwhile (Linux), and wait for them, so that their time is counted.
+
+    Such a process is a grid's fork server, which ends by itself. Children that this process had before are left alone.
+    """
+    before = _children()
+    _adopt(True)
+    try:
+        yield
+        for child in _children() - before:
+            with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+                os.waitpid(child, 0)
+    finally:
+        _adopt(False)
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _adopt(on: bool) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def wait_for_orphans() -> None:
-    """Wait for adopted processes, such as a grid's fork server, which ends by itself: then its time is counted."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
 def _cpu_of_children() -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,19 @@ def test_a_command_says_what_it_took_without_its_imports():
     assert taken.peak is not None and taken.peak > 0.01
     whole = command("-c", "print('hello')")()
     assert whole.found["output"] == "hello\n" and whole.wall > 0
+
+
+def test_the_time_of_an_orphan_is_counted_and_other_children_are_not_waited_for():
+    """A grid's fork server outlives its command; a test's process has children that end when it does."""
+    work = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.5: pass"
+    leave_behind = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        assert command("-c", leave_behind)().cpu > 0.5
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_command_that_fails_ends_the_benchmark():
