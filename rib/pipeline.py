@@ -78,11 +78,11 @@ def finetune(config: Config) -> Run:
 
 def _show_profile(run: Run, begun: float) -> None:
     """Print where a run's time went, or that there is nothing to measure in a run that was found in the store."""
-    seconds = read_profile(run.folder)
-    if seconds is None or (run.folder / PROFILE).stat().st_mtime < begun:
+    profile = read_profile(run.folder)
+    if profile is None or (run.folder / PROFILE).stat().st_mtime < begun:
         say("profile=true: the run was in the store, so there is nothing to measure; force=true makes it again")
-    if seconds is not None:
-        output().print(profile_table(seconds))
+    if profile is not None:
+        output().print(profile_table(*profile))
 
 
 def finish(config: Config) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -12,9 +13,13 @@ from rib.data.crop_cache import CropCache, Crops
 from rib.data.transform import Transform, augmentation
 from rib.data.tree import ImageTree
 from rib.runtime.files import digest_of
+from rib.runtime.stopwatch import counted_beside
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images uint8 (B, 3, S, S), labels int64 (B,), positions of the images in the dataset int64 (B,)."""
+
+READING = "reading and decoding images, in all loaders together"
+"""Name of the work that a profile counts beside its phases."""
 
 
 class Images(Dataset[Batch]):
@@ -56,6 +61,7 @@ class Images(Dataset[Batch]):
         self._crops = Crops(tree, transform, backend, None if self._augment else cache)
         self._memory = self._crops.in_memory()
         self._labels = torch.from_numpy(tree.labels)
+        self._reading = counted_beside(READING)
 
     @property
     def in_memory(self) -> bool:
@@ -82,12 +88,13 @@ class Images(Dataset[Batch]):
         position = torch.tensor(positions)
         if not self.pixels:
             return torch.empty(len(indices), 0, dtype=torch.uint8), self._labels[position], position
-        if self._augment is not None:
-            images = torch.stack([self._read(index) for index in indices])
-        elif self._memory is not None:
-            images = self._memory.index_select(0, position)
-        else:
-            images = self._crops.read(positions)
+        with nullcontext() if self._reading is None else self._reading.counted():
+            if self._augment is not None:
+                images = torch.stack([self._read(index) for index in indices])
+            elif self._memory is not None:
+                images = self._memory.index_select(0, position)
+            else:
+                images = self._crops.read(positions)
         if self._flips:
             for image, index in zip(images, indices, strict=True):
                 # As torchvision's RandomHorizontalFlip draws; the global generator belongs to the main thread.

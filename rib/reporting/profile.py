@@ -1,7 +1,7 @@
 """Profile of a run's time (``profile=true``): profile.csv, a figure, and the bottleneck in one sentence.
 
-Decoding is not measured by itself: loaders decode beside the training, where it costs nothing as long as it keeps up.
-What it costs is the wait for images.
+Phases add up to the whole time. Loaders read and decode images beside them, which costs nothing as long as they keep
+up: their seconds are given apart, and what they cost is the wait for images.
 """
 
 from __future__ import annotations
@@ -56,15 +56,16 @@ def profiled(config: Config, folder: Path) -> Iterator[None]:
         return
     with measured(REST) as watch:
         yield
-    write_profile(watch.seconds, folder, config)
+    write_profile(watch.seconds, {work: counted.seconds for work, counted in watch.beside.items()}, folder, config)
     say(bottleneck(watch.seconds))
 
 
-def write_profile(seconds: Mapping[str, float], folder: Path, config: Config) -> None:
+def write_profile(seconds: Mapping[str, float], beside: Mapping[str, float], folder: Path, config: Config) -> None:
     """Write profile.csv and figures/profile in a run's folder.
 
     Args:
         seconds: Seconds by phase.
+        beside: Seconds of what other threads and processes did meanwhile, which are no share of the whole.
         folder: The run's folder.
         config: Formats and width of figures.
     """
@@ -74,20 +75,31 @@ def write_profile(seconds: Mapping[str, float], folder: Path, config: Config) ->
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("phase", "seconds", "percent"))
     rows.writerows((phase, f"{s:.4f}", f"{share:.2f}") for phase, s, share in _sorted(seconds))
+    rows.writerows((work, f"{spent:.4f}", "") for work, spent in beside.items())
     write_atomically(folder / FILE, table.getvalue().encode())
-    save(_figure(seconds, config.figures.width), folder / "figures" / "profile", config.figures)
+    save(_figure(seconds, beside, config.figures.width), folder / "figures" / "profile", config.figures)
 
 
-def read_profile(folder: Path) -> dict[str, float] | None:
-    """Return the seconds of each phase from a run's profile.csv, or None if it has none."""
+def read_profile(folder: Path) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Return the seconds of each phase, and of what was done beside them, from a run's profile.csv; None if none."""
     if not (folder / FILE).is_file():
         return None
-    return {row["phase"]: float(row["seconds"]) for row in csv.DictReader((folder / FILE).read_text().splitlines())}
+    rows = list(csv.DictReader((folder / FILE).read_text().splitlines()))
+    seconds, beside = (
+        {r["phase"]: float(r["seconds"]) for r in rows if bool(r["percent"]) is p} for p in (True, False)
+    )
+    return seconds, beside
 
 
-def profile_table(seconds: Mapping[str, float]) -> FittedTable:
-    """Return the table of a run's phases, the longest first, with the bottleneck below."""
-    table = FittedTable("Where the run's time went", ("phase",), ("s", "%"), notes=(bottleneck(seconds),))
+def profile_table(seconds: Mapping[str, float], beside: Mapping[str, float]) -> FittedTable:
+    """Return the table of a run's phases, the longest first, with the bottleneck below.
+
+    Args:
+        seconds: Seconds by phase.
+        beside: Seconds of what other threads and processes did meanwhile.
+    """
+    meanwhile = tuple(f"meanwhile: {work}: {duration(spent)}" for work, spent in beside.items())
+    table = FittedTable("Where the run's time went", ("phase",), ("s", "%"), notes=(*meanwhile, bottleneck(seconds)))
     for phase, spent, share in _sorted(seconds):
         table.add_row(phase, f"{spent:.2f}", f"{share:.1f}")
     return table
@@ -113,27 +125,32 @@ def _advice(phase: str) -> str:
     return ADVICE.get(phase, "nothing to set makes this shorter")
 
 
+def _seconds(rows: list[dict[str, str]]) -> dict[str, float]:
+    return {row["phase"]: float(row["seconds"]) for row in rows}
+
+
 def _sorted(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Return phase, seconds and percent, the longest first."""
     total = sum(seconds.values()) or 1.0
     return [(p, s, 100 * s / total) for p, s in sorted(seconds.items(), key=lambda entry: -entry[1])]
 
 
-def _figure(seconds: Mapping[str, float], width: float | None) -> SizedFigure:
-    """Return a figure with a bar a phase, in seconds."""
+def _figure(seconds: Mapping[str, float], beside: Mapping[str, float], width: float | None) -> SizedFigure:
+    """Return a figure with a bar a phase, in seconds, and paler ones of what was done meanwhile."""
     from rib.reporting.sized_figure import LABEL, TICK, SizedFigure, name_rows, tidy
     from rib.reporting.style import GAIN
 
-    rows = _sorted(seconds)[::-1]
+    bars = [(work, spent, "meanwhile", 0.35) for work, spent in beside.items()]
+    bars += [(phase, spent, f"{share:.1f} %", 1.0) for phase, spent, share in _sorted(seconds)[::-1]]
     figure = SizedFigure(6.4, width)
     axes = figure.add_subplot()
-    axes.barh(range(len(rows)), [spent for _, spent, _ in rows], color=GAIN, height=0.6)
-    for row, (_, spent, share) in enumerate(rows):
-        axes.annotate(f" {share:.1f} %", (spent, row), va="center", fontsize=TICK)
-    height = name_rows(axes, [phase for phase, *_ in rows], 0.35 * figure.inches)
+    for row, (_, spent, words, alpha) in enumerate(bars):
+        axes.barh(row, spent, color=GAIN, height=0.6, alpha=alpha)
+        axes.annotate(f" {words}", (spent, row), va="center", fontsize=TICK)
+    height = name_rows(axes, [name for name, *_ in bars], 0.35 * figure.inches)
     axes.margins(x=0.15)
     axes.set_xlabel("seconds", fontsize=LABEL)
     tidy(axes, "x")
     figure.headline("Where the run's time went")
     figure.caption = f"Seconds of a run by phase, one run, no interval. {bottleneck(seconds)}."
-    return figure.fit(height * len(rows))
+    return figure.fit(height * len(bars))

@@ -1,11 +1,13 @@
 """Stopwatch for the phases of a run; it measures only with ``profile=true``.
 
 Phases may be nested: a phase's seconds are those in which no inner phase runs, so that all phases together are the
-whole time. Only the thread that began the measurement counts.
+whole time. Only the thread that began the measurement counts. What other threads and processes do meanwhile, such as
+decoding images, is counted apart (`Beside`).
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import threading
 import time
@@ -17,6 +19,26 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+class Beside:
+    """Seconds that several threads and processes spend on one kind of work, in all of them together."""
+
+    def __init__(self) -> None:
+        self._total = multiprocessing.Value("d", 0.0)  # shared with processes that are started with it
+
+    @property
+    def seconds(self) -> float:
+        """Seconds up to now."""
+        return float(self._total.value)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a block."""
+        begun = time.perf_counter()
+        yield
+        with self._total.get_lock():
+            self._total.value += time.perf_counter() - begun
+
+
 class Stopwatch:
     """Seconds of each phase, up to now.
 
@@ -25,10 +47,12 @@ class Stopwatch:
 
     Attributes:
         seconds: Seconds by phase, in the order in which phases first began.
+        beside: Work of other threads and processes, by its name; its seconds are no part of the whole time.
     """
 
     def __init__(self, phase: str) -> None:
         self.seconds: dict[str, float] = {phase: 0.0}
+        self.beside: dict[str, Beside] = {}
         self._running = [phase]
         self._since = time.perf_counter()
         self._thread = threading.get_ident()
@@ -77,12 +101,20 @@ def measured(phase: str) -> Iterator[Stopwatch]:
     """
     global _watch
     _watch = watch = Stopwatch(phase)
-    watch.start(phase)
     try:
         yield watch
     finally:
         watch.stop()
         _watch = None
+
+
+def counted_beside(work: str) -> Beside | None:
+    """Return the counter of a kind of work of other threads and processes, or None if nothing is measured.
+
+    Args:
+        work: Its name.
+    """
+    return None if _watch is None else _watch.beside.setdefault(work, Beside())
 
 
 @contextmanager
