@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side import ROWS, SMALL, Comparison, machine, versions
+from benchmarks.side_by_side import HALF_PRECISION, ROWS, SMALL, Comparison, half_precision, machine, versions
 
 HERE = Path(__file__).parent
 RESULTS = HERE / ("RESULTS.small.md" if SMALL else "RESULTS.md")
@@ -39,9 +39,6 @@ SCRIPTS: Mapping[str, str] = {
     "scaling": "How time and memory grow",
 }
 """By module of ``benchmarks``, the heading of what it prints, in the order in which they run."""
-
-HALF_PRECISION = ("amx_bf16", "avx512_bf16", "avx512_fp16")
-"""Instructions of a processor that computes in half precision, as /proc/cpuinfo names them."""
 
 
 def run(name: str, rows: Path) -> str:
@@ -78,12 +75,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, *where]) + "\n"
 
 
-def half_precision() -> str:
+def half_precision_words() -> str:
     """Say whether this processor computes in half precision, without which its rows are not measured."""
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.is_file() else set()
-    there = [name for name in HALF_PRECISION if name in flags]
-    if there:
+    if there := half_precision():
         return f"The processor computes in half precision ({', '.join(there)})."
     return (
         "Half precision is not measured: this processor has no instructions for it "
@@ -110,7 +104,8 @@ def write(parts: Sequence[str], rows: Path, begun: float) -> None:
     RESULTS.write_text(
         f"# What `make bench` measured\n\n{trial}{made}; {(time.monotonic() - begun) / 60:.0f} minutes in all.\n\n"
         "A ratio is the first way's time over that of rib, the median over rounds in which both take turns, with the "
-        f"lowest and highest. CPU seconds are hardly affected by other load on the machine.\n\n{half_precision()}\n\n"
+        "lowest and highest. CPU seconds are hardly affected by other load on the machine.\n\n"
+        f"{half_precision_words()}\n\n"
         f"{summary(found)}\n" + "\n".join(parts)
     )
 

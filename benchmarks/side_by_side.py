@@ -32,6 +32,9 @@ ROWS = "BENCHMARK_ROWS"
 
 GB = 1e9
 
+HALF_PRECISION = ("amx_bf16", "avx512_bf16", "avx512_fp16")
+"""Instructions of a processor that computes in half precision, as /proc/cpuinfo names them."""
+
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -316,6 +319,13 @@ def machine() -> str:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
     return f"{names[0] if names else platform.processor()}, {affinity} cores, {memory:.0f} GiB, {platform.system()}"
+
+
+def half_precision() -> list[str]:
+    """Return this processor's instructions for half precision; none where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.is_file() else set()
+    return [name for name in HALF_PRECISION if name in flags]
 
 
 def versions() -> str:
