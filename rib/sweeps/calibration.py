@@ -72,7 +72,9 @@ class Calibration:
         # What does not change from epoch to epoch is computed once (`rib.methods.constants`).
         constant = source if spec.config.data.augment == "none" and seen > source else seen
         only_head = [*methods] == ["linear_probe"] and methods["linear_probe"].get("train") == "frozen"
-        seconds = START + (constant * self.score if only_head else seen * self.train)
+        # The first step, which also fills the memory, takes about as long as two.
+        trained = seen + min(spec.config.batch_size, seen)
+        seconds = START + (constant * self.score if only_head else trained * self.train)
         if "lwf" in methods:
             seconds += constant * self.score
         if with_fisher and needs_fisher(spec):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -79,6 +80,9 @@ def run_cell(folder: Path, threads: int, environment: Mapping[str, str]) -> None
     # Ctrl-C reaches all processes of the terminal. The grid handles it and ends its cells in an orderly way.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _exit_with_grid()
+    # In a process of a fork server this is "forkserver": the loaders' processes would come from another server, without
+    # imports, and each would import torch, which takes 2 s. Loaders of a cell start like those of a command.
+    multiprocessing.set_start_method(None, force=True)
     import torch
 
     torch.set_num_threads(threads)

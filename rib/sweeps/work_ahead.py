@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import heapq
+import inspect
+import io
 import os
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
-from time import monotonic
+from time import monotonic, process_time
 
 from rib.errors import RibError
 from rib.runs.metrics_file import read, write
@@ -20,26 +25,54 @@ class StartUp:
     """Time that a grid takes besides training and scoring, in seconds.
 
     Attributes:
-        once: Until the first cell begins: the imports in the process that cells are forked from.
+        once: Until the first cell begins: the imports of the command, and of the process that cells are forked from.
         cell: For each cell: to start, to look its data up, to compute RI and to draw.
         report: For the tables and figures at the end.
     """
 
-    once: float = 10.0
-    cell: float = 2.0
-    report: float = 4.0
+    once: float
+    cell: float
+    report: float
+
+
+USUAL = StartUp(once=9.0, cell=1.0, report=1.6)
+"""As measured on two cores on which Python takes `USUAL_WORK` seconds for `_python_work`."""
+
+USUAL_WORK = 0.022
+
+
+def usual_start_up() -> StartUp:
+    """Return the start-up times to expect of the first grid on this machine: Python's own work, by its speed here."""
+    slowness = _python_work() / USUAL_WORK
+    return StartUp(USUAL.once * slowness, USUAL.cell * slowness, USUAL.report * slowness)
+
+
+@cache
+def _python_work() -> float:
+    """Return the CPU seconds in which Python splits the source of one of its modules into tokens."""
+    source = inspect.getsource(argparse)
+
+    def once() -> float:
+        begun = process_time()
+        for _ in tokenize.generate_tokens(io.StringIO(source).readline):
+            pass
+        return process_time() - begun
+
+    return min(once() for _ in range(3))
 
 
 def read_start_up(file: Path) -> StartUp:
-    """Return the start-up times that the last grid on a store measured; those of two CPU cores if there are none.
+    """Return the start-up times that the last grid on a store measured; usual ones where there are none.
 
     Args:
         file: From `start_up_file`.
     """
+    usual = usual_start_up()
     try:
-        return StartUp(**{name: float(value) for name, value in read(file).items()})
-    except (OSError, RibError, TypeError, ValueError):
-        return StartUp()
+        measured = read(file)
+        return StartUp(usual.once, float(measured["cell"]), float(measured["report"]))
+    except (OSError, RibError, KeyError, TypeError, ValueError):
+        return usual
 
 
 def write_start_up(file: Path, overheads: Sequence[float], report: float) -> None:
@@ -47,12 +80,12 @@ def write_start_up(file: Path, overheads: Sequence[float], report: float) -> Non
 
     Args:
         file: From `start_up_file`.
-        overheads: For each cell, in the order of their ends, its time besides training and scoring, in seconds.
+        overheads: For each cell, in the order of their ends, its time besides training and scoring, in seconds. The
+            first may have waited for the imports of the process that it was forked from.
         report: Seconds for the tables and figures.
     """
     if len(overheads) > 1:
-        each = median(overheads[1:])
-        write(file, {"once": max(0.0, overheads[0] - each), "cell": each, "report": report})
+        write(file, {"cell": median(overheads[1:]), "report": report})
 
 
 def start_up_file(store: Path, kind: str) -> Path:

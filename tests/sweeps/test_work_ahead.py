@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from rib.sweeps import work_ahead
-from rib.sweeps.work_ahead import StartUp, WorkAhead, busy_words, makespan, read_start_up, start_up_file, write_start_up
+from rib.sweeps.work_ahead import (
+    USUAL,
+    USUAL_WORK,
+    StartUp,
+    WorkAhead,
+    busy_words,
+    makespan,
+    read_start_up,
+    start_up_file,
+    usual_start_up,
+    write_start_up,
+)
 
 
 @pytest.mark.parametrize(("jobs", "seconds"), [(1, 40.0), (2, 25.0), (3, 20.0), (9, 20.0)])
@@ -22,15 +33,20 @@ def test_a_cell_whose_need_cannot_be_made_takes_no_time():
 
 
 def test_start_up_is_what_the_last_grid_measured(tmp_path):
-    file = start_up_file(tmp_path, "fork")
-    assert read_start_up(file) == StartUp()
+    file, usual = start_up_file(tmp_path, "fork"), usual_start_up()
+    assert read_start_up(file) == usual
     write_start_up(file, [9.0], 4.0)
     assert not file.exists(), "one cell does not tell its own start-up from the import"
     write_start_up(file, [12.0, 2.0, 3.0, 90.0], 4.0)
-    assert read_start_up(file) == StartUp(once=9.0, cell=3.0, report=4.0)
-    assert read_start_up(start_up_file(tmp_path, "cluster")) == StartUp()
+    assert read_start_up(file) == StartUp(usual.once, cell=3.0, report=4.0)
+    assert read_start_up(start_up_file(tmp_path, "cluster")) == usual
     file.write_text("{")
-    assert read_start_up(file) == StartUp()
+    assert read_start_up(file) == usual
+
+
+def test_a_slow_machine_is_expected_to_start_slowly(monkeypatch):
+    monkeypatch.setattr(work_ahead, "_python_work", lambda: 3 * USUAL_WORK)
+    assert usual_start_up() == StartUp(*(pytest.approx(3 * x) for x in (USUAL.once, USUAL.cell, USUAL.report)))
 
 
 def test_what_is_left_follows_how_long_cells_take(monkeypatch):
