@@ -249,7 +249,7 @@ class CheckpointConfig:
     """Checkpoints written during training; these options do not affect results.
 
     Attributes:
-        every_minutes: Minutes between two writes of last.ckpt, which is also written after every epoch.
+        every_minutes: Minutes between two writes of last.ckpt; it is also written after epochs, but for short ones.
         keep_epochs: Keep the weights of every epoch in the run's folder.
     """
 

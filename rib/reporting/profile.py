@@ -34,7 +34,7 @@ ADVICE = {
     "training: backward": "use a faster precision (precision=bf16-mixed on a GPU), compile=true, or fewer steps",
     "training: penalty": "this is the method itself; plain fine-tuning does without",
     "training: optimizer": "larger batches have fewer steps (batch_size)",
-    "training: checkpoints": "a checkpoint is written after every epoch; put paths.runs on a faster disk",
+    "training: checkpoints": "put paths.runs on a faster disk, or write them less often (checkpoint.every_minutes)",
     "training: before the first step (Fisher, features)": "use fewer images (samples, where the method has it)",
     "training: loop, logs and callbacks": "larger batches have fewer steps (batch_size)",
     "scoring: forward": "use a faster precision (evaluation.precision), or fewer images (data.limit)",

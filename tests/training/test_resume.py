@@ -16,6 +16,7 @@ from rib.data.datamodule import RIBDataModule
 from rib.data.scan import scan
 from rib.data.transform import Transform
 from rib.data.tree import ImageTree
+from rib.training import resume
 from rib.training.callbacks import StopAfter
 from rib.training.resume import Resume
 from tests.data.trees import few
@@ -179,12 +180,21 @@ def test_loader_processes_that_read_ahead_make_no_difference(tree, tmp_path, und
     assert_same(found, toy, undisturbed[1])
 
 
-def test_with_time_to_go_it_saves_at_the_ends_of_epochs_only(tree, tmp_path, undisturbed):
+def test_with_time_to_go_it_saves_at_the_ends_of_epochs_only(tree, tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr(resume, "TIMES_APART", 0)
     file = tmp_path / "last.ckpt"
     fit(tree, file, STARTS[2], every_minutes=60)
     assert not file.exists()
     found, toy, _ = fit_through(tree, file, [STARTS[5]], every_minutes=60)
     assert torch.load(file, weights_only=False)["global_step"] == BATCHES * EPOCHS
+    assert_same(found, toy, undisturbed[1])
+
+
+def test_epochs_that_are_short_beside_a_save_end_without_one(tree, tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr(resume, "TIMES_APART", 1e9)
+    file = tmp_path / "last.ckpt"
+    found, toy, begun = fit_through(tree, file, [STARTS[-1]], every_minutes=60)
+    assert begun == [0, 1, 2, 1, 2], "the first one tells how long it takes, and is the last"
     assert_same(found, toy, undisturbed[1])
 
 
