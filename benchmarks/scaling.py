@@ -26,14 +26,14 @@ MEASURED, PAGE = DOCS / "measured" / "scaling.csv", DOCS / "howto" / "speed.md"
 BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- end of what benchmarks/scaling.py writes -->"
 
 POINTS: Mapping[str, Sequence[int]] = {
-    "images": (8, 16) if SMALL else (16, 32, 64, 128),
+    "images": (8, 16) if SMALL else (64, 128, 256, 512),
     "models": (1, 2) if SMALL else (1, 2, 4, 8),
     "workers": (0, 1) if SMALL else (0, 1, 2, 4),
     "processes": (1, 2),
 }
 """By what is varied, its values; the others stay at `USUAL`."""
 
-USUAL = {"images": 8 if SMALL else 16, "models": 1, "workers": 0, "processes": 1}
+USUAL = {"images": 8 if SMALL else 128, "models": 1, "workers": 0, "processes": 1}
 
 
 def score(images: int, models: int, workers: int, options: Sequence[str]) -> None:
@@ -49,9 +49,9 @@ def score(images: int, models: int, workers: int, options: Sequence[str]) -> Non
     spec = resolved(*options, f"data.limit={images}", f"data.workers={workers}")
     launch_processes(spec.config)
     (name, tree), *_ = spec.scored.items()
-    copies = [build(spec.start) for _ in range(models)]
+    copies, data = [build(spec.start) for _ in range(models)], data_of(spec)
     begun = clocks()
-    score_all(copies, data_of(spec).evaluation_loader(name), LabelSpace(tree.spec.groups), len(tree))
+    score_all(copies, data.evaluation_loader(name), LabelSpace(tree.spec.groups), len(tree))
     say_taken(begun)
 
 
