@@ -9,31 +9,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rib.api import finetune
+from rib.pipeline import finetune
 from rib.scoring import verified
 
 PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "photos"
 
 
-def both_ways(ask_for, *overrides):
-    """Metrics of the verified run, and (dataset, plain predictions, verified ones) of every dataset."""
-    plain, found = (finetune(ask_for(*overrides, f"evaluation.precision={p}")) for p in ("32-true", "verified"))
-    metrics = found.metrics()
-    return metrics, [(name, plain.predictions(name), found.predictions(name)) for name in metrics["scores"]]
+def both_ways(ask_for, runs: Path, *overrides):
+    """(dataset, plain predictions, verified ones) of every dataset."""
+    found = []
+    for precision in ("32-true", "verified"):
+        run = finetune(ask_for(*overrides, f"evaluation.precision={precision}", f"paths.runs={runs / precision}"))
+        found.append({name: run.predictions(name) for name in run.metrics()["scores"]})
+    plain, exact = found
+    assert plain.keys() == exact.keys()
+    return [(name, plain[name], exact[name]) for name in plain]
 
 
 def check(pairs) -> None:
     for name, plain, found in pairs:
+        assert plain.verified is None
         assert np.array_equal(plain.top5[:, 0], found.top5[:, 0]), name
-        assert np.allclose(plain.log_prob, found.log_prob, atol=0.05), name
+        assert np.allclose(plain.log_prob, found.log_prob, atol=0.5), name
 
 
 @pytest.mark.slow
-def test_every_image_of_mini(ask_for, monkeypatch):
+def test_every_image_of_mini(ask_for, tmp_path, monkeypatch):
     monkeypatch.setattr(verified, "SAMPLE", 64)  # mini has no more than 512 images a dataset
-    metrics, pairs = both_ways(ask_for, "model=mini_tiny", "dataset=imagenet_r", "+method=finetune", "epochs=1")
+    pairs = both_ways(
+        ask_for, tmp_path / "runs", "model=mini_tiny", "dataset=imagenet_r", "+method=finetune", "epochs=1"
+    )
     check(pairs)
-    assert len(pairs) == len(metrics["scores"]) > 7
+    assert len(pairs) == 8
     assert all(0 < found.verified["rescored"] < 1 for _, _, found in pairs)
 
 
@@ -52,7 +59,7 @@ def test_photographs_on_real_weights(ask_for, tmp_path, monkeypatch):
         (place / photo.name).symlink_to(photo)
     data = (f"data.root={tmp_path}/root", "data.allow_incomplete=true", f"paths.cache={tmp_path}/cache")
     model = ("model=efficientnet_lite0", "model.transform.size=96")
-    _, pairs = both_ways(ask_for, "+method=pretrained", *model, *data)
+    pairs = both_ways(ask_for, tmp_path / "runs", "+method=pretrained", *model, *data)
     check(pairs)
     [(_, _, found)] = pairs
     assert 0.25 <= found.verified["rescored"] < 0.9
