@@ -10,6 +10,7 @@ process. The ViT's rows are for comparison: it has few page faults.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from benchmarks.side_by_side import SMALL, clocks, command, compare, heading, say_taken
 
@@ -35,7 +36,7 @@ def measure(network: str, work: str, kept: bool) -> None:
     from torch.nn.functional import cross_entropy
 
     from rib.models.memory_format import prefer_channels_last
-    from rib.runtime.memory import keep_memory
+    from rib.runtime.memory import keep_memory, training_memory
 
     if kept and not keep_memory():
         raise SystemExit("keep_memory has no effect here: it needs Linux with glibc, and enough free memory")
@@ -54,11 +55,12 @@ def measure(network: str, work: str, kept: bool) -> None:
             loss.backward()
             optimizer.step()
 
-    once()
-    begun = clocks()
-    for _ in range(PASSES[work]):
+    with training_memory() if train else nullcontext():
         once()
-    say_taken(begun)
+        begun = clocks()
+        for _ in range(PASSES[work]):
+            once()
+        say_taken(begun)
 
 
 def main() -> None:

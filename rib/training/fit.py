@@ -22,6 +22,7 @@ from rib.runs.store import RunStore
 from rib.runs.weights_metadata import weights_metadata
 from rib.runtime.artifacts import ArtifactCache
 from rib.runtime.console import rank
+from rib.runtime.memory import training_memory
 from rib.runtime.processes import device_name, load_lightning, trainer_plugins
 from rib.runtime.weights_file import weights_file_digest
 
@@ -121,7 +122,7 @@ def _train(
         frozen_batch_norm=config.batch_norm == BatchNorm.frozen,
     )
     module.train()  # since 2.2 Lightning leaves the mode as it finds it, and `build` may have loaded in eval mode
-    with compile_errors() if config.compile else nullcontext():
+    with training_memory(), compile_errors() if config.compile else nullcontext():
         trainer.fit(module, datamodule=data_of(spec), ckpt_path=resumed, weights_only=False if resumed else None)
     return {name: value for method in module.methods for name, value in method.report().items()}, module.gathered
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,8 @@ before = passes()
 memory.available_memory = lambda: 10**12
 assert memory.keep_memory()
 assert all(map(torch.equal, before, passes()))
+with memory.training_memory():
+    assert all(map(torch.equal, before, passes()))
 """
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60).returncode == 0
 
@@ -72,3 +75,15 @@ assert kept > in_use - 2**27, (in_use, kept)
 assert released < in_use - 2**27, (in_use, released)
 """
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize("keeping", [True, False])
+def test_training_keeps_less_where_memory_is_kept(monkeypatch, keeping):
+    settings = []
+    library = SimpleNamespace(mallopt=lambda number, value: settings.append((number, value)) or 1)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
+    monkeypatch.setattr(memory, "_keeping", keeping)
+    with memory.training_memory():
+        assert settings == ([(memory.M_MMAP_MAX, memory.APART)] if keeping else [])
+    assert settings[1:] == ([(memory.M_MMAP_MAX, 0)] if keeping else [])
