@@ -2,10 +2,10 @@
 
 On a CPU, page faults take half of a ConvNet's time: glibc returns large blocks to the kernel as soon as they are freed,
 every layer's output is such a block, and the next layer faults the same pages in again. `keep_memory` switches this
-off; it changes no number. ``benchmarks/allocator.py`` measures what it gains and costs. EfficientNet-lite0 takes
-2.1 times less CPU time with it in scoring (32 images at once, 1.08 times the memory) and 2.2 times less in training (64
-at once, 1.13 times). A whole run with batches of 64 takes 8.0 GB at its peak and 6.7 without it; with EWC 7.4 and 6.5
-(one run each, on a busy machine, two threads).
+off; it changes no number. ``benchmarks/allocator.py`` measures what it gains and costs: on two cores of an AMD EPYC
+EfficientNet-lite0 is scored 2.8 times as fast (32 images at once, 1.21 times the memory) and trained 2.2 times as fast
+(64 at once, 1.20 times). A whole run with batches of 64 takes 8.0 GB at its peak and 6.7 without it; with EWC 7.4 and
+6.5 (one run each, on another machine).
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def training_memory() -> Iterator[None]:
 
     A training step holds all its layers' outputs, of which the first are the largest. The first `APART` of them get
     pages of their own, which the kernel takes back and gives anew in each step; without these, the others leave fewer
-    gaps in the heap. EfficientNet-lite0 with batches of 64 peaks at 6.9 GB in place of 7.6. Scoring holds few outputs
-    at a time, and would get nearly all its pages anew.
+    gaps in the heap: EfficientNet-lite0 with batches of 64 peaks at 6.8 to 7.6 GB in place of 7.4 to 8.0. Scoring holds
+    few outputs at a time, and would get nearly all its pages anew.
     """
     if not _keeping:
         yield
