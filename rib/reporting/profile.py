@@ -85,10 +85,8 @@ def read_profile(folder: Path) -> tuple[dict[str, float], dict[str, float]] | No
     if not (folder / FILE).is_file():
         return None
     rows = list(csv.DictReader((folder / FILE).read_text().splitlines()))
-    seconds, beside = (
-        {r["phase"]: float(r["seconds"]) for r in rows if bool(r["percent"]) is p} for p in (True, False)
-    )
-    return seconds, beside
+    phases, beside = ([row for row in rows if bool(row["percent"]) is of_whole] for of_whole in (True, False))
+    return _seconds(phases), _seconds(beside)
 
 
 def profile_table(seconds: Mapping[str, float], beside: Mapping[str, float]) -> FittedTable:

